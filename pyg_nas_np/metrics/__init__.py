@@ -1,0 +1,1 @@
+r"""Ranking and calibration metrics."""

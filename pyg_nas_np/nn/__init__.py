@@ -1,0 +1,1 @@
+r"""Reusable PyG-style modules."""

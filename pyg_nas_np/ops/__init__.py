@@ -1,0 +1,1 @@
+r"""Set-convolution operators."""

@@ -1,0 +1,1 @@
+r"""Predictors behind one estimator interface."""

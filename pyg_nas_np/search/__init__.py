@@ -1,0 +1,1 @@
+r"""Search loops around predictors."""

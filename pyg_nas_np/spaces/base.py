@@ -1,0 +1,216 @@
+r"""The protocol that every search space implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from pyg_nas_np.spaces.dense import DenseGraphs, collate, to_batch
+from pyg_nas_np.utils.errors import InvalidArchitectureError
+
+ArchT = TypeVar("ArchT", bound=Hashable)
+"""An architecture of a space: an immutable, hashable value."""
+
+
+Archs: TypeAlias = Sequence[Any] | Tensor | None
+"""Many architectures: a sequence of them, a one-dimensional integer tensor of official indices, or the whole space."""
+
+
+class Validity(NamedTuple):
+    r"""The answer of :meth:`SearchSpace.is_valid`: true or false, with the reason."""
+
+    ok: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class SearchSpace(ABC, Generic[ArchT]):
+    r"""A finite, indexed set of architectures that are small labelled DAGs.
+
+    Architectures are immutable values of type ``ArchT``. Every vectorised method accepts a list of architectures,
+    a one-dimensional integer tensor of official indices, or :obj:`None` for the whole space in index order.
+
+    Subclasses implement the abstract methods; the rest follows from them.
+    """
+
+    name: ClassVar[str]
+    """Short name used by the command line and by shipped weights."""
+
+    op_names: ClassVar[tuple[str, ...]]
+    """Node labels in the order of the one-hot ``x``; the first two are always ``input`` and ``output``."""
+
+    # -- the set ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> ArchT:
+        r"""Returns the architecture at an official index.
+
+        Raises:
+            IndexError: If :obj:`index` is outside the space.
+        """
+
+    @abstractmethod
+    def index(self, arch: ArchT) -> int:
+        r"""Returns the official index of :obj:`arch` (of its isomorphic representative where the space has one).
+
+        Raises:
+            InvalidArchitectureError: If :obj:`arch` is not in the space.
+        """
+
+    def enumerate(self) -> Iterator[ArchT]:
+        r"""Yields every architecture in index order."""
+        for i in range(len(self)):
+            yield self[i]
+
+    def sample(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[ArchT]:
+        r"""Draws :obj:`n` architectures uniformly over indices.
+
+        Raises:
+            ValueError: If :obj:`n` is negative, or larger than the space without replacement.
+        """
+        return [self[i] for i in self.sample_indices(n, generator, replace=replace).tolist()]
+
+    def sample_indices(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> Tensor:
+        r"""Draws :obj:`n` official indices uniformly, as an int64 tensor ``[n]``."""
+        if n < 0:
+            raise ValueError(f"n must not be negative, got {n}")
+        if replace:
+            return torch.randint(len(self), (n,), generator=generator)
+        if n > len(self):
+            raise ValueError(f"cannot draw n={n} distinct architectures from a space of {len(self)}; pass replace=True")
+        return torch.randperm(len(self), generator=generator)[:n]
+
+    # -- editing ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def neighbors(self, arch: ArchT) -> list[ArchT]:
+        r"""Returns the distinct architectures one edit away, in a deterministic order, without :obj:`arch` itself."""
+
+    def mutate(self, arch: ArchT, generator: torch.Generator | None = None) -> ArchT:
+        r"""Returns a uniformly drawn neighbor."""
+        options = self.neighbors(arch)
+        return options[int(torch.randint(len(options), (1,), generator=generator))]
+
+    def crossover(self, first: ArchT, second: ArchT, generator: torch.Generator | None = None) -> ArchT:
+        r"""Mixes two parents into one valid child, where the space has a natural crossover.
+
+        Raises:
+            NotImplementedError: If it has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no natural crossover; use mutate()")
+
+    # -- representations --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def to_str(self, arch: ArchT) -> str:
+        r"""Returns the official (or documented) string form."""
+
+    @abstractmethod
+    def from_str(self, text: str) -> ArchT:
+        r"""Parses the string form.
+
+        Raises:
+            InvalidArchitectureError: If :obj:`text` does not follow the format.
+        """
+
+    @abstractmethod
+    def is_valid(self, arch: Any) -> Validity:
+        r"""Tells whether :obj:`arch` is a member of the space, and if not, why."""
+
+    def check(self, arch: Any) -> ArchT:
+        r"""Returns :obj:`arch` if it is valid.
+
+        Raises:
+            InvalidArchitectureError: With the reason, if it is not.
+        """
+        validity = self.is_valid(arch)
+        if not validity:
+            raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {validity.reason}")
+        return arch  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def canonical(self, arch: ArchT) -> str:
+        r"""Returns the isomorphism key: equal for two architectures if and only if the benchmark calls them equal."""
+
+    @abstractmethod
+    def decode(self, data: Data) -> ArchT:
+        r"""Reads an architecture back from the graph of :meth:`encode`, whatever the order of its nodes.
+
+        Raises:
+            InvalidArchitectureError: If the graph is not one of this space.
+        """
+
+    @abstractmethod
+    def dense(self, archs: Archs = None) -> DenseGraphs:
+        r"""Returns the node-view graphs as padded arrays; operation ids index :attr:`op_names`."""
+
+    def encode(self, arch: ArchT) -> Data:
+        r"""Returns the node-view graph: ``x`` ``[V, len(op_names)]`` one-hot float32, ``edge_index`` ``[2, E]``."""
+        data, _ = collate(self.dense([arch]), len(self.op_names))
+        return data
+
+    def batch_encode(self, archs: Archs = None) -> Batch:
+        r"""Returns the node-view graphs of many architectures as one :class:`~torch_geometric.data.Batch`."""
+        return to_batch(self.dense(archs), len(self.op_names))
+
+    def batch_canonical(self, archs: Archs = None) -> list[str]:
+        r"""Returns the isomorphism keys of many architectures."""
+        return [self.canonical(arch) for arch in self.resolve(archs)]
+
+    # -- exact costs ------------------------------------------------------------------------------------------------
+
+    def num_parameters(self, arch: ArchT) -> int:
+        r"""Returns the exact number of trainable parameters of the benchmark's network."""
+        return int(self.batch_num_parameters([arch])[0])
+
+    def flops(self, arch: ArchT) -> int:
+        r"""Returns the multiply-accumulates of one forward pass (what the benchmarks call FLOPs)."""
+        return int(self.batch_flops([arch])[0])
+
+    @abstractmethod
+    def batch_num_parameters(self, archs: Archs = None) -> Tensor:
+        r"""Vectorised :meth:`num_parameters`: int64 ``[B]``."""
+
+    @abstractmethod
+    def batch_flops(self, archs: Archs = None) -> Tensor:
+        r"""Vectorised :meth:`flops`: int64 ``[B]``."""
+
+    # -- helpers for subclasses -------------------------------------------------------------------------------------
+
+    def resolve(self, archs: Archs) -> Sequence[ArchT]:
+        r"""Turns the three accepted forms of many architectures into a sequence of architectures."""
+        if archs is None:
+            return [self[i] for i in range(len(self))]
+        if isinstance(archs, Tensor):
+            return [self[i] for i in self.check_indices(archs).tolist()]
+        return archs
+
+    def check_indices(self, index: Tensor) -> Tensor:
+        r"""Returns :obj:`index` if it is a one-dimensional integer tensor inside the space.
+
+        Raises:
+            IndexError: If an index is outside the space, naming it.
+            TypeError: If the tensor is not a one-dimensional integer tensor.
+        """
+        if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+            raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
+        outside = (index < 0) | (index >= len(self))
+        if bool(outside.any()):
+            raise IndexError(f"index {int(index[outside][0])} is outside the {len(self)} architectures of {self.name}")
+        return index
+
+    def __contains__(self, arch: object) -> bool:
+        return bool(self.is_valid(arch))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)})"

@@ -1,0 +1,115 @@
+r"""Padded arrays of many small labelled DAGs: the vectorised form behind every space."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from pyg_nas_np.utils.errors import InvalidArchitectureError
+
+
+class DenseGraphs(NamedTuple):
+    r"""A batch of labelled DAGs as padded tensors.
+
+    Shapes:
+        - **adjacency:** ``[B, V, V]`` bool; entry ``[b, i, j]`` is the edge i → j; padding is False.
+        - **ops:** ``[B, V]`` int64 operation ids; padding is -1.
+        - **num_nodes:** ``[B]`` int64.
+    """
+
+    adjacency: Tensor
+    ops: Tensor
+    num_nodes: Tensor
+
+    def select(self, index: Tensor) -> DenseGraphs:
+        r"""Returns the graphs at :obj:`index` (``[K]`` int64 or a mask ``[B]``)."""
+        return DenseGraphs(self.adjacency[index], self.ops[index], self.num_nodes[index])
+
+    @property
+    def node_mask(self) -> Tensor:
+        r"""``[B, V]`` bool, True on real nodes."""
+        return self.ops >= 0
+
+
+def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]:
+    r"""Collates graphs into PyG's in-memory storage without one object per graph.
+
+    Args:
+        graphs: The graphs, ``B`` of them.
+        num_ops: Width of the one-hot ``x``.
+
+    Returns:
+        ``(data, slices)`` as :meth:`torch_geometric.data.InMemoryDataset.collate` would give them, with
+        ``x`` ``[N, num_ops]`` float32, ``edge_index`` ``[2, E]`` int64 (not offset) and ``num_nodes`` per graph.
+    """
+    mask = graphs.node_mask
+    ops = graphs.ops[mask]
+    x = torch.zeros(ops.numel(), num_ops)
+    x.scatter_(1, ops.unsqueeze(1), 1.0)
+    owner, src, dst = graphs.adjacency.nonzero(as_tuple=True)
+    num_edges = torch.bincount(owner, minlength=graphs.ops.size(0))
+    data = Data(x=x, edge_index=torch.stack([src, dst]))
+    slices = {"x": _offsets(graphs.num_nodes), "edge_index": _offsets(num_edges)}
+    return data, slices
+
+
+def to_batch(graphs: DenseGraphs, num_ops: int) -> Batch:
+    r"""Builds a :class:`torch_geometric.data.Batch` of the graphs without a loop over them."""
+    data, slices = collate(graphs, num_ops)
+    num_graphs = graphs.ops.size(0)
+    edge_owner = torch.repeat_interleave(torch.arange(num_graphs), slices["edge_index"].diff())
+    offset = slices["x"][:-1]
+    batch = Batch(
+        x=data.x,
+        edge_index=data.edge_index + offset[edge_owner],
+        batch=torch.repeat_interleave(torch.arange(num_graphs), graphs.num_nodes),
+        ptr=slices["x"],
+    )
+    batch._num_graphs = num_graphs
+    batch._slice_dict = slices
+    batch._inc_dict = {"x": torch.zeros(num_graphs, dtype=torch.long), "edge_index": offset}
+    return batch
+
+
+def from_batch(
+    x: Tensor, edge_index: Tensor, batch: Tensor | None = None, num_graphs: int | None = None
+) -> DenseGraphs:
+    r"""Reads padded arrays back from batched PyG tensors.
+
+    Args:
+        x: One-hot operations, ``[N, num_ops]``.
+        edge_index: ``[2, E]``, offset per graph as in a :class:`~torch_geometric.data.Batch`.
+        batch: Graph of each node, ``[N]``, sorted. (default: one graph)
+        num_graphs: Number of graphs. (default: from :obj:`batch`)
+
+    Raises:
+        InvalidArchitectureError: If a row of :obj:`x` is not one-hot, or :obj:`batch` is not sorted.
+    """
+    if x.dim() != 2 or x.size(0) == 0:
+        raise InvalidArchitectureError(f"x must have shape [num_nodes, num_ops], got {list(x.shape)}")
+    one_hot = ((x == 0) | (x == 1)).all(dim=1) & (x.sum(dim=1) == 1)
+    if not bool(one_hot.all()):
+        row = int((~one_hot).nonzero()[0])
+        raise InvalidArchitectureError(f"row {row} of x is not a one-hot operation: {x[row].tolist()}")
+    if batch is None:
+        batch = torch.zeros(x.size(0), dtype=torch.long)
+    elif bool((batch.diff() < 0).any()):
+        raise InvalidArchitectureError("batch must be sorted; build it with torch_geometric.data.Batch")
+    size = int(batch[-1]) + 1 if num_graphs is None else num_graphs
+    num_nodes = torch.bincount(batch, minlength=size)
+    start = num_nodes.cumsum(0) - num_nodes
+    position = torch.arange(x.size(0)) - start[batch]
+    width = int(num_nodes.max())
+    ops = torch.full((size, width), -1, dtype=torch.long)
+    ops[batch, position] = x.argmax(dim=1)
+    adjacency = torch.zeros(size, width, width, dtype=torch.bool)
+    src, dst = edge_index
+    adjacency[batch[src], position[src], position[dst]] = True
+    return DenseGraphs(adjacency, ops, num_nodes)
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,0 +1,1 @@
+r"""Synthesised prediction tasks."""

@@ -1,0 +1,34 @@
+r"""Helpers without domain knowledge: errors, files, optional imports."""
+
+from pyg_nas_np.utils.errors import (
+    ChecksumError,
+    DataFileError,
+    ForbiddenPickleError,
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    MissingExtraError,
+    MissingLabelsError,
+    NASError,
+    VerificationError,
+)
+from pyg_nas_np.utils.files import atomic_path, cache_dir, check_sha256, file_digest, load_pickle, numpy_scalar_globals
+from pyg_nas_np.utils.imports import require
+
+__all__ = [
+    "ChecksumError",
+    "DataFileError",
+    "ForbiddenPickleError",
+    "InvalidArchitectureError",
+    "InvalidLabelsError",
+    "MissingExtraError",
+    "MissingLabelsError",
+    "NASError",
+    "VerificationError",
+    "atomic_path",
+    "cache_dir",
+    "check_sha256",
+    "file_digest",
+    "load_pickle",
+    "numpy_scalar_globals",
+    "require",
+]

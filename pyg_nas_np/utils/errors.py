@@ -1,0 +1,44 @@
+r"""The exceptions of the package: one base class; user errors are also :class:`ValueError`."""
+
+from __future__ import annotations
+
+
+class NASError(Exception):
+    r"""Base class of every exception raised on purpose by :mod:`pyg_nas_np`."""
+
+
+class InvalidArchitectureError(NASError, ValueError):
+    r"""An architecture, string or graph lies outside its search space."""
+
+
+class InvalidLabelsError(NASError, ValueError):
+    r"""Measured labels cannot be used: empty, NaN, infinite, or not one per architecture."""
+
+
+class DataFileError(NASError, ValueError):
+    r"""A file from outside is truncated, corrupt or of another format."""
+
+
+class ChecksumError(DataFileError):
+    r"""A file does not have the checksum of its published original."""
+
+
+class ForbiddenPickleError(DataFileError):
+    r"""A pickle asks for a global that is not on the allow-list of its format."""
+
+
+class VerificationError(NASError, ValueError):
+    r"""A data set disagrees with its published statistics."""
+
+
+class MissingLabelsError(NASError, LookupError):
+    r"""A metric was asked for that no available label source provides."""
+
+
+class MissingExtraError(NASError, ImportError):
+    r"""An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"'{package}' is not installed. Install it with: pip install 'pyg-nas-np[{extra}]'")
+        self.package = package
+        self.extra = extra

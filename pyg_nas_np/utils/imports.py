@@ -1,0 +1,27 @@
+r"""Optional dependencies: import a module or name the extra that installs it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from pyg_nas_np.utils.errors import MissingExtraError
+
+
+def require(module: str, extra: str) -> ModuleType:
+    r"""Imports :obj:`module`, an optional dependency.
+
+    Args:
+        module: Dotted name of the module.
+        extra: The extra of this package that installs it.
+
+    Raises:
+        MissingExtraError: If the module's top-level package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != top:
+            raise
+        raise MissingExtraError(top, extra) from error

@@ -1,5 +1,15 @@
 r"""Search spaces: indexed sets of architectures as graphs."""
 
 from pyg_nas_np.spaces.base import SearchSpace, Validity
+from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
+from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
-__all__ = ["SearchSpace", "Validity"]
+__all__ = [
+    "NASBench201Arch",
+    "NASBench201Space",
+    "SearchSpace",
+    "Validity",
+    "draw",
+    "from_networkx",
+    "to_networkx",
+]

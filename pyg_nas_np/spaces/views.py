@@ -2,6 +2,7 @@ r"""Graph views for people: networkx conversion and drawing."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -60,56 +61,85 @@ def draw(space: SearchSpace[ArchT], arch: ArchT, ax: Axes | None = None, title: 
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    plt = require("matplotlib.pyplot", "viz")
+    plt, patches, paths = (require(f"matplotlib.{name}", "viz") for name in ("pyplot", "patches", "path"))
     graph = to_networkx(space, arch)
     if ax is None:
         ax = plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
-    pos = _layered_layout(graph)
+    position, routes = _layered_layout(graph)
     palette = plt.get_cmap("tab10")
-    colors = {op: ("#dddddd" if i < 2 else palette(i - 2)) for i, op in enumerate(space.op_names)}
     for source, target in graph.edges:
-        # Edges that skip layers bend, so that they do not hide behind the nodes between.
-        span = pos[target][0] - pos[source][0]
-        bend = 0.0 if span <= 1 else -0.18 - 0.04 * span
-        ax.annotate(
-            "",
-            xy=pos[target],
-            xytext=pos[source],
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": "#555555",
-                "shrinkA": 20,
-                "shrinkB": 22,
-                "connectionstyle": f"arc3,rad={bend}",
-            },
+        points = [position[source], *(position[p] for p in routes[source, target]), position[target]]
+        curve = paths.Path(*_smooth(points, paths.Path))
+        arrow = patches.FancyArrowPatch(
+            path=curve, arrowstyle="-|>", mutation_scale=11, color="#666666", zorder=1, shrinkA=0, shrinkB=0
         )
+        ax.add_patch(arrow)
     for node, op in graph.nodes(data="op"):
+        kind = space.op_names.index(op)
         ax.text(
-            *pos[node],
-            op.replace("_", "\n", 1),
+            *position[node],
+            "\n".join(op.rsplit("_", 1)),
             ha="center",
             va="center",
             fontsize=8,
-            bbox={"boxstyle": "round,pad=0.4", "facecolor": colors[op], "edgecolor": "#555555", "alpha": 0.85},
+            zorder=2,
+            bbox={
+                "boxstyle": "round,pad=0.4",
+                "facecolor": "#e6e6e6" if kind < 2 else _pale(palette(kind - 2)),
+                "edgecolor": "#444444",
+            },
         )
-    xs, ys = zip(*pos.values(), strict=True)
-    ax.set_xlim(min(xs) - 0.6, max(xs) + 0.6)
-    ax.set_ylim(min(ys) - 0.8, max(ys) + 0.8)
+    xs, ys = zip(*position.values(), strict=True)
+    ax.set_xlim(min(xs) - 0.5, max(xs) + 0.5)
+    ax.set_ylim(min(ys) - 0.6, max(ys) + 0.6)
     ax.set_axis_off()
     if title is not None:
         ax.set_title(title, fontsize=9)
     return ax
 
 
-def _layered_layout(graph: nx.DiGraph) -> dict[Any, tuple[float, float]]:
+def _pale(color: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(0.45 * c + 0.55 for c in color[:3])
+
+
+def _smooth(points: list[tuple[float, float]], path: Any) -> tuple[list[tuple[float, float]], list[int]]:
+    """Joins points by cubic curves with horizontal tangents; the last one stops short of the target's box."""
+    *inner, (x, y) = points
+    points = [*inner, (x - 0.27, y)]
+    vertices, codes = [points[0]], [path.MOVETO]
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        middle = (x0 + x1) / 2
+        vertices += [(middle, y0), (middle, y1), (x1, y1)]
+        codes += [path.CURVE4] * 3
+    return vertices, codes
+
+
+def _layered_layout(graph: nx.DiGraph) -> tuple[dict[Any, tuple[float, float]], dict[Any, list[Any]]]:
+    """Places nodes by depth and routes edges that skip layers through place holders (Sugiyama's method)."""
     depth: dict[Any, int] = {}
     for node in nx.topological_sort(graph):
         depth[node] = max((depth[p] + 1 for p in graph.predecessors(node)), default=0)
-    layers: dict[int, list[Any]] = {}
+    layers: list[list[Any]] = [[] for _ in range(max(depth.values()) + 1)]
     for node, level in depth.items():
-        layers.setdefault(level, []).append(node)
-    return {
-        node: (float(level), (len(nodes) - 1) / 2 - i)
-        for level, nodes in layers.items()
-        for i, node in enumerate(nodes)
-    }
+        layers[level].append(node)
+    linked = nx.Graph()
+    routes: dict[Any, list[Any]] = {}
+    for source, target in graph.edges:
+        route = [(source, target, level) for level in range(depth[source] + 1, depth[target])]
+        routes[source, target] = route
+        for holder in route:
+            layers[holder[2]].append(holder)
+        nx.add_path(linked, [source, *route, target])
+    level_of = {node: level for level, nodes in enumerate(layers) for node in nodes}
+    y = {node: (len(nodes) - 1) / 2 - i for nodes in layers for i, node in enumerate(nodes)}
+    for sweep in range(8):
+        step = 1 if sweep % 2 == 0 else -1
+        for level in range(len(layers))[::step]:
+
+            def barycenter(node: Any, reference: int = level - step) -> float:
+                around = [y[other] for other in linked[node] if level_of[other] == reference]
+                return sum(around) / len(around) if around else y[node]
+
+            nodes = sorted(layers[level], key=barycenter, reverse=True)
+            y.update({node: (len(nodes) - 1) / 2 - i for i, node in enumerate(nodes)})
+    return {node: (float(level_of[node]), y[node]) for node in y}, routes

@@ -2,36 +2,209 @@ r"""Hand-designed, vectorised meta-features of a cell."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_nas_np.features.blocks import BLOCKS, Cells
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.utils import InvalidArchitectureError
+
+CHUNK = 1 << 14
+"""Cells per step; their intermediate tensors fit into the processor's cache."""
+
+REFERENCE = 1 << 16
+"""A space up to this size is standardised by all of its cells, a larger one by a seeded sample of this size."""
+
+
+class _Statistics(NamedTuple):
+    width: int
+    keep: list[int]
+    names: list[str]
+    groups: dict[str, list[int]]
+    mean: Tensor
+    std: Tensor
+    table: Tensor | None
 
 
 class MetaFeatures(BaseTransform):  # type: ignore[misc]
-    r"""Adds ``data.meta`` ``[1, F]``: named, standardised features of an architecture."""
+    r"""Adds ``data.meta`` ``[1, F]``: named, standardised features of an architecture.
 
-    def __init__(self, space: SearchSpace[Any]) -> None:
+    The groups of features, in the order of their columns:
+
+    - **ops**: count of each operation;
+    - **live**: operations on live input-output paths (total; minimum, maximum and mean over the paths), whether there
+      is a live path at all, and one without any operation but identities;
+    - **shape**: nodes, edges, live paths, depth, shortest path, width, degrees;
+    - **bigrams**: operation pairs along live edges;
+    - **cost**: exact parameters and multiply-accumulates, and their logarithms;
+    - **spectrum**: eigenvalues of the normalised Laplacian of the live part;
+    - **paths**, **strings**: where all cells share one topology, as in NAS-Bench-201, a block for each path, and how
+      many live paths spell each sequence of operations.
+
+    A path is live if no operation on it outputs zero; nodes on no live path are dead. All features are invariant
+    under renumbering of the nodes.
+
+    Mean and standard deviation are those of the whole space, or of 65,536 cells drawn with a fixed seed where it is
+    larger. Columns that are constant there, or equal to an earlier column of the same group, are left out, so that
+    :attr:`feature_names` depends on the space alone.
+
+    Args:
+        space: The search space; any :class:`~pyg_nas_np.spaces.SearchSpace` will do.
+        standardize: Whether columns have mean 0 and standard deviation 1 over the space, or are raw.
+        groups: Names of the groups to compute. (default: all)
+
+    Raises:
+        ValueError: If a group is unknown or the space leaves it without a column.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> features = MetaFeatures(space, standardize=False, groups=("ops", "cost"))
+        >>> features.feature_names[:3]
+        ['count_none', 'count_skip_connect', 'count_nor_conv_1x1']
+        >>> features(space.encode(space[6111])).meta[0, :5]
+        tensor([0., 1., 1., 4., 0.])
+    """
+
+    def __init__(
+        self, space: SearchSpace[Any], *, standardize: bool = True, groups: Sequence[str] | None = None
+    ) -> None:
+        unknown = [group for group in groups or () if group not in BLOCKS]
+        if unknown:
+            raise ValueError(f"unknown feature group {unknown[0]!r}; groups: {', '.join(BLOCKS)}")
         self.space = space
+        self.standardize = standardize
+        self.groups = tuple(BLOCKS) if groups is None else tuple(group for group in BLOCKS if group in groups)
+
+    # -- what the columns are ---------------------------------------------------------------------------------------
 
     @property
     def feature_names(self) -> list[str]:
-        r"""Names of the columns."""
-        return [f"count_{op}" for op in self.space.op_names[2:]]
+        r"""Names of the ``F`` columns."""
+        return self._statistics.names
 
-    def table(self, archs: Any = None) -> Tensor:
-        r"""Features of many architectures, ``[B, F]`` float32."""
-        return self._features(self.space.dense(archs))
+    @property
+    def feature_groups(self) -> Mapping[str, list[int]]:
+        r"""Positions of the columns of each group."""
+        return self._statistics.groups
+
+    # -- computing --------------------------------------------------------------------------------------------------
+
+    def table(self, archs: Archs = None) -> Tensor:
+        r"""Features of many architectures.
+
+        The table of the whole space is kept, and answers for index tensors that cover at least half of the space.
+
+        Args:
+            archs: Architectures, a tensor of official indices, or :obj:`None` for the whole space.
+
+        Returns:
+            ``[B, F]`` float32.
+
+        Raises:
+            InvalidArchitectureError: If the space's graph of an architecture is cyclic, has not exactly one input and
+                one output, or is larger than all graphs that the statistics come from.
+        """
+        if archs is None:
+            return self._whole
+        if isinstance(archs, Tensor):
+            rows = self.space.check_indices(archs)
+            if "_whole" in self.__dict__ or 2 * rows.numel() >= len(self.space):
+                return self._whole[rows]
+        return self._finish(archs, self._statistics)
 
     def forward(self, data: Data) -> Data:
-        r"""Adds ``data.meta``."""
-        data.meta = self._features(from_batch(data.x, data.edge_index))
+        r"""Adds ``data.meta`` to one graph of the space, whatever the order of its nodes.
+
+        Raises:
+            InvalidArchitectureError: If the graph is not one of the space.
+        """
+        data.meta = self.table([self.space.decode(data)])
         return data
 
-    def _features(self, graphs: DenseGraphs) -> Tensor:
-        return torch.stack([(graphs.ops == i).sum(1) for i in range(2, len(self.space.op_names))], dim=1).float()
+    @cached_property
+    def _whole(self) -> Tensor:
+        stats = self._statistics
+        return self._finish(None, stats) if stats.table is None else stats.table
+
+    @cached_property
+    def _statistics(self) -> _Statistics:
+        whole = len(self.space) <= REFERENCE
+        generator = torch.Generator().manual_seed(0)
+        reference = None if whole else self.space.sample_indices(REFERENCE, generator).sort().values
+        width = int(self.space.dense(reference).num_nodes.max())
+        parts = [self._raw(part, width) for part in self._chunks(reference)]
+        raw = torch.cat([values for _, values in parts])
+        names, group_of = zip(*parts[0][0], strict=True)
+        mean, std = raw.mean(dim=0), raw.std(dim=0, unbiased=False)
+        keep: list[int] = []
+        seen: set[tuple[str, bytes]] = set()
+        for column, group in enumerate(group_of):
+            key = (group, raw[:, column].float().numpy().tobytes())
+            # Rounding errors of the mean must not pass for variation.
+            if float(std[column]) > 1e-9 * (1.0 + abs(float(mean[column]))) and key not in seen:
+                seen.add(key)
+                keep.append(column)
+        if not keep:
+            raise ValueError(f"every feature of the groups {', '.join(self.groups)} is constant over {self.space!r}")
+        groups: dict[str, list[int]] = {}
+        for position, column in enumerate(keep):
+            groups.setdefault(group_of[column], []).append(position)
+        stats = _Statistics(width, keep, [names[c] for c in keep], groups, mean[keep], std[keep], None)
+        return stats._replace(table=self._scale(raw, stats)) if whole else stats
+
+    def _finish(self, archs: Archs, stats: _Statistics) -> Tensor:
+        parts = [self._scale(self._raw(part, stats.width)[1], stats) for part in self._chunks(archs)]
+        return torch.cat(parts) if parts else torch.empty(0, len(stats.names))
+
+    def _scale(self, raw: Tensor, stats: _Statistics) -> Tensor:
+        raw = raw[:, stats.keep]
+        return ((raw - stats.mean) / stats.std if self.standardize else raw).float()
+
+    def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:
+        rows = torch.arange(len(self.space)) if archs is None else archs
+        for start in range(0, len(rows), CHUNK):
+            yield rows[start : start + CHUNK]
+
+    def _raw(self, archs: Sequence[Any] | Tensor, width: int) -> tuple[list[tuple[str, str]], Tensor]:
+        """Name and group of every column, and the columns, ``[B, F']`` float64, constant ones included."""
+        space = self.space
+        dense = _resize(space.dense(archs), width)
+        cells = Cells(space, dense, space.batch_num_parameters(archs), space.batch_flops(archs))
+        names: list[tuple[str, str]] = []
+        columns = []
+        for group in self.groups:
+            block_names, values = BLOCKS[group](cells)
+            names += [(name, group) for name in block_names]
+            columns.append(values.double())
+        return names, torch.cat(columns, dim=1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space!r}, standardize={self.standardize}, groups={self.groups})"
+
+
+@lru_cache(maxsize=8)
+def shared_features(space: SearchSpace[Any]) -> MetaFeatures:
+    r"""Returns the standardised features of a space, one object per space object, so that tables are computed once."""
+    return MetaFeatures(space)
+
+
+def _resize(graphs: DenseGraphs, width: int) -> DenseGraphs:
+    largest = int(graphs.num_nodes.max())
+    if largest > width:
+        raise InvalidArchitectureError(
+            f"an architecture has {largest} nodes; the features know graphs of up to {width} nodes"
+        )
+    extra = width - graphs.ops.size(1)
+    return DenseGraphs(
+        pad(graphs.adjacency, (0, extra, 0, extra)), pad(graphs.ops, (0, extra), value=-1), graphs.num_nodes
+    )

@@ -3,7 +3,8 @@ r"""The protocol that every search space implements."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -45,6 +46,15 @@ class SearchSpace(ABC, Generic[ArchT]):
 
     op_names: ClassVar[tuple[str, ...]]
     """Node labels in the order of the one-hot ``x``; the first two are always ``input`` and ``output``."""
+
+    zero_ops: ClassVar[tuple[str, ...]] = ()
+    """Operations that output zero: no information flows through their nodes."""
+
+    identity_ops: ClassVar[tuple[str, ...]] = ()
+    """Operations that pass their input on unchanged."""
+
+    shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
+    """Where all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
 
     # -- the set ----------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -85,6 +86,9 @@ class NASBench201Space(SearchSpace[NASBench201Arch]):
     op_names: ClassVar[tuple[str, ...]] = ("input", "output", *OPS)
     zero_ops: ClassVar[tuple[str, ...]] = ("none",)
     identity_ops: ClassVar[tuple[str, ...]] = ("skip_connect",)
+    shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType(
+        {"0-3": (4,), "0-1-3": (1, 5), "0-2-3": (2, 6), "0-1-2-3": (1, 3, 6)}
+    )
 
     def __init__(self, dataset: Dataset = "cifar10") -> None:
         if dataset not in _CLASSES:

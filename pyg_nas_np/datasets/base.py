@@ -94,8 +94,9 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
 
     Args:
         root: Folder of the data set; official files dropped in ``root/raw`` are found there.
-        metric: The metric in ``y``, a key of :attr:`metrics`. (default: :attr:`default_metric`)
-        source: Use this source only, by name. (default: the first one that is present)
+        metric: The metric in ``y``, a key of :attr:`metrics`. (default: the first of :attr:`default_metrics` that the
+            sources provide)
+        source: Use this source only, by name. (default: all that are present; where two provide one metric, the first)
         download: Whether the official file may be downloaded where no other source is present.
         transform: Applied at every access.
         pre_transform: Applied once before saving; :class:`~pyg_nas_np.features.MetaFeatures` runs vectorised.
@@ -106,7 +107,9 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         MissingLabelsError: If :obj:`metric` or :obj:`source` was named and is not available.
     """
 
-    default_metric: ClassVar[str]
+    default_metrics: ClassVar[tuple[str, ...]]
+    """Leak-free validation targets, best first."""
+
     default_split_unit: ClassVar[Unit] = "index"
     label_help: ClassVar[str]
     """How to get labels; shown when there are none."""
@@ -133,10 +136,8 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         self.slices = state["slices"]
         labels = torch.load(self.processed_paths[1], weights_only=True)
         self.metrics: dict[str, Metric] = {name: Metric.from_dict(m) for name, m in labels.items()}
-        with open(self.processed_paths[2]) as file:
-            self.source = SourceInfo(**json.load(file))
-        self.metric = self.default_metric if metric is None else metric
-        self._set_labels(explicit=metric is not None)
+        self._sources = _read_sources(Path(self.processed_paths[2]))
+        self._set_labels(metric)
 
     # -- what a benchmark provides ----------------------------------------------------------------------------------
 
@@ -170,19 +171,22 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
 
     @property
     def processed_file_names(self) -> list[str]:
-        r"""Graphs, labels, and the description of the label source."""
-        return ["graphs.pt", "metrics.pt", "source.json"]
+        r"""Graphs, labels, and the description of the label sources."""
+        return ["graphs.pt", "metrics.pt", "sources.json"]
 
     def process(self) -> None:
         r"""Builds the graphs, reads the labels, and writes both atomically."""
-        chosen = self._choose_source()
-        metrics = {} if chosen is None else chosen.read()
-        info = SourceInfo(GRAPHS_ONLY, "", GRAPHS_ONLY) if chosen is None else chosen.info
-        for name, metric in metrics.items():
-            if metric.values.size(0) != len(self.space):
-                raise ValueError(
-                    f"{info.name} gives {metric.values.size(0)} rows of {name}, expected {len(self.space)}"
-                )
+        used: list[tuple[SourceInfo, list[str]]] = []
+        metrics: dict[str, Metric] = {}
+        for source in self._present_sources():
+            fresh = {name: metric for name, metric in source.read().items() if name not in metrics}
+            for name, metric in fresh.items():
+                if metric.values.size(0) != len(self.space):
+                    raise ValueError(
+                        f"{source.info.name}: {name} has {metric.values.size(0)} of {len(self.space)} rows"
+                    )
+            metrics.update(fresh)
+            used.append((source.info, list(fresh)))
 
         data, slices = self.dense_graphs()
         count = len(self.space)
@@ -204,7 +208,7 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         with atomic_path(self.processed_paths[1]) as path:
             torch.save({name: metric.to_dict() for name, metric in metrics.items()}, path)
         with atomic_path(self.processed_paths[2]) as path:
-            path.write_text(json.dumps(asdict(info), indent=2))
+            path.write_text(json.dumps([{**asdict(info), "metrics": names} for info, names in used], indent=2))
 
     def _transform_each(self, data: ArchData, slices: dict[str, Tensor]) -> tuple[Data, dict[str, Tensor]]:
         self.data, self.slices = data, slices
@@ -221,54 +225,67 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
 
     # -- labels -----------------------------------------------------------------------------------------------------
 
-    def _choose_source(self) -> Source | None:
+    def _present_sources(self) -> list[Source]:
+        if self._source_name == GRAPHS_ONLY:
+            return []
         present = self.sources()
         if self._source_name is not None:
-            if self._source_name == GRAPHS_ONLY:
-                return None
-            for source in present:
-                if source.info.name == self._source_name:
-                    return source
-            names = ", ".join(source.info.name for source in present) or "none"
-            raise MissingLabelsError(
-                f"label source '{self._source_name}' is not present (present: {names}). {self.label_help}"
-            )
-        if present:
-            return present[0]
-        if self._download_allowed and (fetched := self.fetch()) is not None:
-            return fetched
-        logger.warning("%s holds graphs only, without labels. %s", type(self).__name__, self.label_help)
-        return None
+            wanted = [source for source in present if source.info.name == self._source_name]
+            if not wanted:
+                names = ", ".join(source.info.name for source in present) or "none"
+                raise MissingLabelsError(
+                    f"label source '{self._source_name}' is not present (present: {names}). {self.label_help}"
+                )
+            return wanted
+        if not present and self._download_allowed and (fetched := self.fetch()) is not None:
+            return [fetched]
+        if not present:
+            logger.warning("%s holds graphs only, without labels. %s", type(self).__name__, self.label_help)
+        return present
 
     def _is_stale(self) -> bool:
         path = Path(self.processed_paths[2])
         if not path.exists():
             return False
         try:
-            processed = SourceInfo(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
+            processed = [info for info, _ in _read_sources(path)]
+        except (ValueError, TypeError, KeyError):
             return True
-        if self._source_name is not None and self._source_name != processed.name:
+        if self._source_name == GRAPHS_ONLY:
+            return bool(processed)
+        if self._source_name is not None and [info.name for info in processed] != [self._source_name]:
             return True
         present = [s.info for s in self.sources() if self._source_name in (None, s.info.name)]
         if not present:
             # Raw files may be deleted after processing; only a first chance at labels is worth processing again.
-            return processed.name == GRAPHS_ONLY and self._download_allowed
-        return self._source_name != GRAPHS_ONLY and present[0].fingerprint != processed.fingerprint
+            return not processed and self._download_allowed
+        return {info.fingerprint for info in present} != {info.fingerprint for info in processed}
 
-    def _set_labels(self, explicit: bool) -> None:
-        if self.metric not in self.metrics:
-            if explicit or self.metrics:
-                have = ", ".join(sorted(self.metrics)) or "none"
-                raise MissingLabelsError(
-                    f"metric '{self.metric}' is not available from {self.source.name} (available: {have}). "
-                    f"{self.label_help}"
-                )
-            y = torch.full((len(self.space),), float("nan"))
-        else:
-            y = self.metrics[self.metric].mean()
+    def _set_labels(self, metric: str | None) -> None:
+        wanted = self.default_metrics if metric is None else (metric,)
+        found = next((name for name in wanted if name in self.metrics), None)
+        if found is None and (metric is not None or self.metrics):
+            have = ", ".join(sorted(self.metrics)) or "none"
+            raise MissingLabelsError(
+                f"none of the present label sources provides {' or '.join(wanted)} (available: {have}). "
+                f"Name another with metric=..., or add a source. {self.label_help}"
+            )
+        self.metric = wanted[0] if found is None else found
+        y = torch.full((len(self.space),), float("nan")) if found is None else self.metrics[found].mean()
         self._data.y = y[self._data.arch_index]
-        self.slices["y"] = torch.arange(y[self._data.arch_index].numel() + 1)
+        self.slices["y"] = torch.arange(self._data.arch_index.numel() + 1)
+
+    @property
+    def source(self) -> SourceInfo:
+        r"""Where the labels in ``y`` came from."""
+        return self.source_of(self.metric)
+
+    def source_of(self, metric: str) -> SourceInfo:
+        r"""Returns where a metric came from; ``"graphs-only"`` if no source provides it."""
+        for info, names in self._sources:
+            if metric in names:
+                return info
+        return SourceInfo(GRAPHS_ONLY, "", GRAPHS_ONLY)
 
     @property
     def y(self) -> Tensor:
@@ -346,3 +363,8 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
                 f"{type(self).__name__} from {self.source.name} fails {len(failed)} checks: {lines}"
             )
         return checks
+
+
+def _read_sources(path: Path) -> list[tuple[SourceInfo, list[str]]]:
+    entries = json.loads(path.read_text())
+    return [(SourceInfo(e["name"], e["location"], e["fingerprint"]), list(e["metrics"])) for e in entries]

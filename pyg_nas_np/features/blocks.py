@@ -215,3 +215,6 @@ BLOCKS: dict[str, Callable[[Cells], Columns]] = {
     block.__name__: block for block in (ops, live, shape, bigrams, cost, spectrum, paths, strings)
 }
 """The groups by name, in the order of their columns."""
+
+HISTOGRAMS = frozenset({"bigrams", "strings"})
+"""Groups whose columns are bins of one histogram."""

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from pyg_nas_np.features.blocks import BLOCKS, Cells
+from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -54,12 +54,13 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     under renumbering of the nodes.
 
     Mean and standard deviation are those of the whole space, or of 65,536 cells drawn with a fixed seed where it is
-    larger. Columns that are constant there, or equal to an earlier column of the same group, are left out, so that
-    :attr:`feature_names` depends on the space alone.
+    larger. The columns of **bigrams** and of **strings** are bins of a histogram and share one scale (the root of
+    their mean variance), so that rare bins do not dominate distances. Columns that are constant, or equal to an earlier
+    column of the same group, are left out, so that :attr:`feature_names` depends on the space alone.
 
     Args:
         space: The search space; any :class:`~pyg_nas_np.spaces.SearchSpace` will do.
-        standardize: Whether columns have mean 0 and standard deviation 1 over the space, or are raw.
+        standardize: Whether columns have mean 0 and (mean) standard deviation 1 over the space, or are raw.
         groups: Names of the groups to compute. (default: all)
 
     Raises:
@@ -159,7 +160,10 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         groups: dict[str, list[int]] = {}
         for position, column in enumerate(keep):
             groups.setdefault(group_of[column], []).append(position)
-        stats = _Statistics(width, keep, [names[c] for c in keep], groups, mean[keep], std[keep], None)
+        mean, std = mean[keep], std[keep]
+        for group in HISTOGRAMS & groups.keys():
+            std[groups[group]] = std[groups[group]].square().mean().sqrt()
+        stats = _Statistics(width, keep, [names[c] for c in keep], groups, mean, std, None)
         return stats._replace(table=self._scale(raw, stats)) if whole else stats
 
     def _finish(self, archs: Archs, stats: _Statistics) -> Tensor:

@@ -1,0 +1,200 @@
+r"""The interface of all predictors: fit on labelled architectures, predict labels with uncertainty."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, overload
+
+import torch
+from scipy.stats import kendalltau
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+from typing_extensions import Self
+
+from pyg_nas_np.features import shared_features
+from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, atomic_path
+
+FORMAT = "pyg_nas_np.predictor/1"
+
+
+class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    r"""Predicts one label an architecture, in the manner of a scikit-learn regressor.
+
+    Architectures come as an indexed :class:`~pyg_nas_np.datasets.ArchitectureDataset`, a PyG
+    :class:`~torch_geometric.data.Batch` or a list of :class:`~torch_geometric.data.Data`; labels as a tensor, an array
+    or a list. Predictions are float32 tensors ``[n]`` on the scale of the labels.
+
+    Inside, a predictor sees standardised scores of the labels (see
+    :class:`~pyg_nas_np.predictors.labels.LabelTransform`), and predictions keep the order of predicted scores. Where
+    the labels have no scale (a single one, or all equal), every prediction is that label, with the standard deviation
+    given there. An architecture may occur more than once, with different labels.
+
+    Subclasses implement :meth:`_fit` and :meth:`_predict`; :meth:`_inputs`, which gives meta-features, may be replaced.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+    """
+
+    _classes: ClassVar[dict[str, type[Predictor]]] = {}
+
+    def __init__(self, space: SearchSpace[Any] | None = None, *, labels: LabelScale = "rank") -> None:
+        self.space = space
+        self.labels = labels
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Predictor._classes[cls.__name__] = cls
+
+    # -- what a predictor provides ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _fit(self, inputs: Any, z: Tensor) -> None:
+        """Learns from inputs and scores ``[n]`` float64, ``n >= 2`` and not all equal."""
+
+    @abstractmethod
+    def _predict(self, inputs: Any, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation of the scores, ``[n]``."""
+
+    def _inputs(self, graphs: Graphs) -> Any:
+        """What :meth:`_fit` and :meth:`_predict` receive for graphs of ``self.space_``."""
+        return meta_features(graphs, shared_features(self.space_))
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """What :meth:`_fit` learned, as tensors and plain types."""
+
+    @abstractmethod
+    def _set_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`_state`."""
+
+    # -- scikit-learn -----------------------------------------------------------------------------------------------
+
+    def fit(self, graphs: Graphs, y: Labels | None = None) -> Self:
+        r"""Learns from labelled architectures.
+
+        Args:
+            graphs: ``n`` architectures, at least one.
+            y: Their labels, ``[n]``. (default: those that the graphs carry)
+
+        Raises:
+            InvalidLabelsError: If there is no label, one is NaN or infinite, or there is not one an architecture.
+            InvalidArchitectureError: If a graph is not one of the space, or the space is not known.
+        """
+        space = space_of(graphs, self.space)
+        transform = LabelTransform(self.labels)
+        values = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
+        z = transform.fit(values)
+        self.space_ = space
+        inputs = self._inputs(graphs)
+        if transform.informative:
+            self._fit(inputs, z)
+        self.space_name_, self.feature_names_ = space.name, shared_features(space).feature_names
+        self.labels_, self.transform_ = values, transform
+        return self
+
+    @overload
+    def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
+    @overload
+    def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        r"""Predicts the labels of architectures.
+
+        Args:
+            graphs: ``n`` architectures.
+            return_std: Whether to return standard deviations too. They are those of a new measurement, noise included.
+
+        Returns:
+            Labels ``[n]`` float32, or labels and their standard deviations.
+
+        Raises:
+            InvalidArchitectureError: If a graph is not one of the space.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+        """
+        check_is_fitted(self, "transform_")
+        self.space_ = space_of(graphs, getattr(self, "space_", None))
+        if self.space_.name != self.space_name_:
+            raise InvalidArchitectureError(
+                f"the predictor was fitted on {self.space_name_}, the graphs are from {self.space_.name}"
+            )
+        if shared_features(self.space_).feature_names != self.feature_names_:
+            raise DataFileError("the predictor was saved by a version with other meta-features; fit it again")
+        inputs = self._inputs(graphs)
+        if self.transform_.informative:
+            score, score_std = self._predict(inputs, return_std)
+        else:
+            score = torch.zeros(count_graphs(graphs))
+            score_std = torch.ones_like(score) if return_std else None
+        mean, std = self.transform_.inverse(score, score_std)
+        return mean.float() if std is None else (mean.float(), std.float())
+
+    def score(self, graphs: Graphs, y: Labels | None = None) -> float:
+        r"""Returns Kendall's :math:`\tau_b` between predictions and labels; NaN if either is constant."""
+        values = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
+        return float(kendalltau(self.predict(graphs).numpy(), values.numpy()).statistic)
+
+    def __sklearn_clone__(self) -> Self:
+        # A space is shared, not copied: it is immutable, may be large, and owns the cached features.
+        return type(self)(**self.get_params(deep=False))
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        r"""Writes the fitted predictor, without its space, as tensors and plain types; atomically.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+        """
+        check_is_fitted(self, "transform_")
+        params = self.get_params(deep=False)
+        del params["space"]
+        state = {
+            "format": FORMAT,
+            "class": type(self).__name__,
+            "params": params,
+            "space": self.space_name_,
+            "features": self.feature_names_,
+            "labels": self.labels_,
+            "state": self._state() if self.transform_.informative else {},
+        }
+        with atomic_path(path) as tmp:
+            torch.save(state, tmp)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], space: SearchSpace[Any] | None = None) -> Self:
+        r"""Reads a predictor written by :meth:`save`; runs no code from the file.
+
+        Args:
+            path: The file.
+            space: The search space. (default: that of the data set to predict)
+
+        Raises:
+            DataFileError: If the file is corrupt, or does not hold a predictor of this class.
+            InvalidArchitectureError: If :obj:`space` is not that of the predictor.
+        """
+        try:
+            state = torch.load(path, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            raise DataFileError(f"{os.fspath(path)} is corrupt or not a saved predictor ({error})") from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise DataFileError(f"{os.fspath(path)} is not a saved predictor of format {FORMAT}")
+        found = Predictor._classes.get(state["class"])
+        if found is None or not issubclass(found, cls):
+            raise DataFileError(f"{os.fspath(path)} holds a {state['class']}, which is not a known {cls.__name__}")
+        if space is not None and space.name != state["space"]:
+            raise InvalidArchitectureError(f"{os.fspath(path)} was fitted on {state['space']}, not on {space.name}")
+        predictor = found(space, **state["params"])
+        if space is not None:
+            predictor.space_ = space
+        predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
+        predictor.labels_, predictor.transform_ = state["labels"], LabelTransform(predictor.labels)
+        predictor.transform_.fit(predictor.labels_)
+        if predictor.transform_.informative:
+            predictor._set_state(state["state"])
+        return predictor

@@ -1,0 +1,174 @@
+r"""Classical regressors on meta-features: random forest, gradient boosting, ridge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import BayesianRidge
+from torch import Tensor
+
+from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.labels import LabelScale
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import require
+
+
+class RefitPredictor(Predictor):
+    r"""Base of predictors that are saved as their training data, and fitted again when loaded.
+
+    Fitting is deterministic, so that nothing but numbers needs to be in the file.
+    """
+
+    def _fit(self, inputs: Tensor, z: Tensor) -> None:
+        self.x_, self.z_ = inputs, z
+        self._learn(inputs.numpy(), z.numpy())
+
+    def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
+        raise NotImplementedError
+
+    def _state(self) -> dict[str, Any]:
+        return {"x": self.x_, "z": self.z_}
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self._fit(state["x"], state["z"])
+
+
+class RandomForestPredictor(RefitPredictor):
+    r"""Random forest; the standard deviation is that of its trees.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        n_estimators: Number of trees.
+        max_features: Share of the features that each split may choose from.
+        min_samples_leaf: Labels that a leaf must hold.
+        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        random_state: Seed.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> graphs = [space.encode(space[i]) for i in range(40)]
+        >>> forest = RandomForestPredictor(space, n_estimators=20).fit(graphs, space.batch_flops(torch.arange(40)))
+        >>> forest.score(graphs, space.batch_flops(torch.arange(40))) > 0.8
+        True
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Any] | None = None,
+        *,
+        n_estimators: int = 300,
+        max_features: float = 1 / 3,
+        min_samples_leaf: int = 1,
+        labels: LabelScale = "rank",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(space, labels=labels)
+        self.n_estimators = n_estimators
+        self.max_features = max_features
+        self.min_samples_leaf = min_samples_leaf
+        self.random_state = random_state
+
+    def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
+        self.model_ = RandomForestRegressor(
+            n_estimators=self.n_estimators,
+            max_features=self.max_features,
+            min_samples_leaf=self.min_samples_leaf,
+            random_state=self.random_state,
+        ).fit(x, z)
+
+    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        # The forest's own predict gives the mean only.
+        trees = torch.from_numpy(np.stack([tree.predict(inputs.numpy()) for tree in self.model_.estimators_]))
+        return trees.mean(dim=0), trees.std(dim=0, unbiased=False) if return_std else None
+
+
+class XGBoostPredictor(RefitPredictor):
+    r"""Gradient-boosted trees (extra ``xgboost``), averaged over bootstrap samples of the labels.
+
+    The variance is that of the members plus the mean squared error of each on the labels outside its sample.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        members: Number of bootstrap samples.
+        n_estimators: Number of trees of each member.
+        learning_rate: Shrinkage of each tree.
+        max_depth: Depth of a tree.
+        subsample: Share of the labels seen by each tree.
+        colsample_bytree: Share of the features seen by each tree.
+        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        random_state: Seed.
+
+    Raises:
+        MissingExtraError: In :meth:`fit`, if xgboost is not installed.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Any] | None = None,
+        *,
+        members: int = 8,
+        n_estimators: int = 200,
+        learning_rate: float = 0.05,
+        max_depth: int = 4,
+        subsample: float = 0.8,
+        colsample_bytree: float = 0.5,
+        labels: LabelScale = "rank",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(space, labels=labels)
+        self.members = members
+        self.n_estimators = n_estimators
+        self.learning_rate = learning_rate
+        self.max_depth = max_depth
+        self.subsample = subsample
+        self.colsample_bytree = colsample_bytree
+        self.random_state = random_state
+
+    def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
+        xgboost = require("xgboost", "xgboost")
+        generator = np.random.default_rng(self.random_state)
+        self.models_, errors = [], []
+        for member in range(self.members):
+            rows = generator.integers(len(z), size=len(z))
+            model = xgboost.XGBRegressor(
+                n_estimators=self.n_estimators,
+                learning_rate=self.learning_rate,
+                max_depth=self.max_depth,
+                subsample=self.subsample,
+                colsample_bytree=self.colsample_bytree,
+                random_state=self.random_state + member,
+                n_jobs=1,
+            ).fit(x[rows], z[rows])
+            self.models_.append(model)
+            outside = np.setdiff1d(np.arange(len(z)), rows)
+            if len(outside):
+                errors.append(float(np.mean((model.predict(x[outside]) - z[outside]) ** 2)))
+        # Scores have variance 1, which is the error of knowing nothing.
+        self.noise_ = float(np.mean(errors)) if errors else 1.0
+
+    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        scores = torch.stack([torch.from_numpy(model.predict(inputs.numpy())).double() for model in self.models_])
+        std = (scores.var(dim=0, unbiased=False) + self.noise_).sqrt() if return_std else None
+        return scores.mean(dim=0), std
+
+
+class RidgePredictor(RefitPredictor):
+    r"""Bayesian ridge regression, its two precisions by maximum evidence; the standard deviation includes the noise.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+    """
+
+    def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
+        self.model_ = BayesianRidge().fit(x, z)
+
+    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        if not return_std:
+            return torch.from_numpy(self.model_.predict(inputs.numpy())), None
+        mean, std = self.model_.predict(inputs.numpy(), return_std=True)
+        return torch.from_numpy(mean), torch.from_numpy(std)

@@ -1,0 +1,125 @@
+r"""What predictors need from graphs, in whichever form these come: space, labels, meta-features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch_geometric.data import Batch, Data
+
+from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.features import MetaFeatures
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
+
+Graphs: TypeAlias = ArchitectureDataset | Batch | Data | Sequence[Data]
+"""Many architectures: a (possibly indexed) data set, a batch, a list of graphs; or a single graph."""
+
+
+def space_of(graphs: Graphs, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
+    r"""Returns :obj:`space`, or that of the data set.
+
+    Raises:
+        InvalidArchitectureError: If there is none, or it is not the space of the data set.
+    """
+    own = graphs.space if isinstance(graphs, ArchitectureDataset) else None
+    if space is None and own is None:
+        raise InvalidArchitectureError(
+            f"a {type(graphs).__name__} does not tell its search space; pass space= to the predictor"
+        )
+    if space is not None and own is not None and space.name != own.name:
+        raise InvalidArchitectureError(f"the predictor works on {space.name}, the data set holds {own.name} graphs")
+    chosen = own if space is None else space
+    assert chosen is not None
+    return chosen
+
+
+def count_graphs(graphs: Graphs) -> int:
+    r"""Returns the number of graphs."""
+    if isinstance(graphs, Batch):
+        return int(graphs.num_graphs)
+    return 1 if isinstance(graphs, Data) else len(graphs)
+
+
+def labels_of(graphs: Graphs) -> Tensor:
+    r"""Returns the labels ``y`` that the graphs carry, ``[n]``.
+
+    Raises:
+        InvalidLabelsError: If a graph carries none, or more than one.
+    """
+    if isinstance(graphs, ArchitectureDataset):
+        return graphs.y
+    labels = [graphs.y] if isinstance(graphs, Data) else [graph.y for graph in graphs]
+    missing = [i for i, y in enumerate(labels) if y is None]
+    if missing:
+        raise InvalidLabelsError(f"graph {missing[0]} carries no label y; pass y= to fit")
+    flat = torch.cat([torch.as_tensor(y).reshape(-1) for y in labels]) if labels else torch.empty(0)
+    if flat.numel() != count_graphs(graphs):
+        raise InvalidLabelsError(f"{count_graphs(graphs)} graphs carry {flat.numel()} values in y; pass y= to fit")
+    return flat
+
+
+def meta_features(graphs: Graphs, features: MetaFeatures) -> Tensor:
+    r"""Returns the meta-features of graphs, ``[n, F]``.
+
+    Data sets are looked up by index (or hold the features already, where their ``pre_transform`` made them). In a
+    batch or list, graphs that equal the space's graph of their ``arch_index`` are looked up together; any other graph
+    is decoded on its own.
+
+    Raises:
+        InvalidArchitectureError: If a graph is not one of the space.
+    """
+    if isinstance(graphs, ArchitectureDataset):
+        if repr(graphs.pre_transform) == repr(features):
+            rows = torch.as_tensor(list(graphs.indices()), dtype=torch.long)
+            return graphs._data.meta[rows]  # type: ignore[no-any-return]
+        return features.table(graphs.arch_index)
+    members = _as_list(graphs)
+    space = features.space
+    index = torch.tensor([_trusted_index(graph, space) for graph in members], dtype=torch.long)
+    rows = (index >= 0).nonzero().flatten()
+    rows = rows[_same_graphs([members[i] for i in rows.tolist()], space, index[rows])]
+    others = torch.ones(len(members), dtype=torch.bool)
+    others[rows] = False
+    table = torch.empty(len(members), len(features.feature_names))
+    table[rows] = features.table(index[rows])
+    table[others] = features.table([space.decode(members[i]) for i in others.nonzero().flatten().tolist()])
+    return table
+
+
+def _as_list(graphs: Batch | Data | Sequence[Data]) -> Sequence[Data]:
+    if isinstance(graphs, Batch):
+        return graphs.to_data_list()  # type: ignore[no-any-return]
+    return [graphs] if isinstance(graphs, Data) else graphs
+
+
+def _trusted_index(graph: Data, space: SearchSpace[Any]) -> int:
+    """Official index that a graph claims, or -1 if it has none or cannot be compared with the space's graph."""
+    if "arch_index" not in graph or graph.x is None or graph.x.dim() != 2 or graph.x.size(1) != len(space.op_names):
+        return -1
+    index = int(graph.arch_index)
+    return index if index < len(space) else -1
+
+
+def _same_graphs(graphs: Sequence[Data], space: SearchSpace[Any], index: Tensor) -> Tensor:
+    """Whether each graph is that of its index: an edited graph may still carry the index of its origin."""
+    if not graphs:
+        return torch.empty(0, dtype=torch.bool)
+    num_nodes = torch.tensor([graph.x.size(0) for graph in graphs])
+    start = num_nodes.cumsum(0) - num_nodes
+    edge_index = torch.cat([graph.edge_index + offset for graph, offset in zip(graphs, start, strict=True)], dim=1)
+    owner = torch.repeat_interleave(torch.arange(len(graphs)), num_nodes)
+    given = from_batch(torch.cat([graph.x for graph in graphs]), edge_index, owner, len(graphs))
+    wanted = space.dense(index)
+    width = max(given.ops.size(1), wanted.ops.size(1))
+    (edges, ops), (wanted_edges, wanted_ops) = _padded(given, width), _padded(wanted, width)
+    return (edges == wanted_edges).flatten(1).all(dim=1) & (ops == wanted_ops).all(dim=1)
+
+
+def _padded(graphs: DenseGraphs, width: int) -> tuple[Tensor, Tensor]:
+    extra = width - graphs.ops.size(1)
+    return pad(graphs.adjacency, (0, extra, 0, extra)), pad(graphs.ops, (0, extra), value=-1)

@@ -1,0 +1,182 @@
+r"""Targets: from measured labels to a well-behaved scale and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from pyg_nas_np.utils import InvalidLabelsError
+
+LabelScale = Literal["rank", "robust"]
+"""``"rank"``: Gaussian scores of the ranks; ``"robust"``: their mean with a clipped, robustly standardised logit."""
+
+Labels = Tensor | np.ndarray[Any, Any] | Sequence[float]
+"""One number an architecture, in any of the usual forms."""
+
+_CLIP = 3.0
+_REACH = 0.5
+
+
+def check_labels(y: Labels, count: int | None = None) -> Tensor:
+    r"""Returns labels as a float64 tensor ``[n]``.
+
+    Args:
+        y: ``[n]`` or ``[n, 1]``.
+        count: Number of architectures that the labels must belong to.
+
+    Raises:
+        InvalidLabelsError: If there is no label, a label is NaN or infinite, or there are not :obj:`count` of them.
+
+    Example:
+        >>> check_labels([93.5, 91.0])
+        tensor([93.5000, 91.0000], dtype=torch.float64)
+    """
+    try:
+        values = torch.as_tensor(y).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidLabelsError(f"labels must be numbers, got {type(y).__name__}: {error}") from error
+    if values.dim() == 2 and values.size(1) == 1:
+        values = values.squeeze(1)
+    if values.dim() != 1:
+        raise InvalidLabelsError(f"labels must be one number an architecture, got shape {list(values.shape)}")
+    if values.numel() == 0:
+        raise InvalidLabelsError("there are no labels; at least 1 labelled architecture is needed")
+    if count is not None and values.numel() != count:
+        raise InvalidLabelsError(f"there are {values.numel()} labels for {count} architectures; give one each")
+    bad = ~values.isfinite()
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise InvalidLabelsError(
+            f"{int(bad.sum())} of {values.numel()} labels are NaN or infinite, the first at position {first} "
+            f"({float(values[first])}); select labelled architectures, for example dataset[dataset.label_mask]"
+        )
+    return values
+
+
+def rank_gauss(y: Tensor) -> Tensor:
+    r"""Gaussian scores :math:`\Phi^{-1}((r_i - 1/2) / n)` of the ranks :math:`r_i`, ties averaged.
+
+    Example:
+        >>> rank_gauss(torch.tensor([10.0, 30.0, 20.0, 20.0]))
+        tensor([-1.1503,  1.1503,  0.0000,  0.0000], dtype=torch.float64)
+    """
+    ranks = torch.from_numpy(rankdata(y.numpy()))
+    scores: Tensor = torch.special.ndtri((ranks - 0.5) / y.numel())
+    return scores
+
+
+def robust_logit(y: Tensor) -> Tensor:
+    r"""Logit of an accuracy, centred by the median, scaled by the interquartile range, clipped to :math:`\pm 3`.
+
+    The interquartile range is divided by 1.349, so that it estimates the standard deviation of a Gaussian. Labels up to
+    1 are read as fractions, larger ones as percent. Accuracies below 0.01 % and above 99.99 % count as these.
+
+    Raises:
+        InvalidLabelsError: If a label is not an accuracy.
+    """
+    low, high = float(y.min()), float(y.max())
+    if low < 0.0 or high > 100.0:
+        raise InvalidLabelsError(
+            f"labels='robust' is for accuracies, as fractions or in percent; labels range from {low:g} to {high:g}. "
+            f"Use labels='rank'"
+        )
+    fraction = (y if high <= 1.0 else y / 100.0).clamp(1e-4, 1.0 - 1e-4)
+    logit = fraction.logit()
+    quartiles = torch.quantile(logit, torch.tensor([0.25, 0.5, 0.75], dtype=logit.dtype))
+    spread = float(quartiles[2] - quartiles[0]) / 1.349
+    if spread <= 0.0:
+        return torch.zeros_like(logit)
+    return ((logit - quartiles[1]) / spread).clamp(-_CLIP, _CLIP)
+
+
+class LabelTransform:
+    r"""Maps labels to standardised scores, and predicted scores back to the scale of the labels.
+
+    Fitting gives strictly increasing pairs (score, label). The way back interpolates them linearly. Beyond the best
+    and the worst label it bends off towards a bound that is as far from that label as the median is, so that the whole
+    map is strictly increasing: predictions keep the order of their scores.
+
+    One label, or equal labels, have no scale. Then :attr:`informative` is false, and every prediction is the label
+    with the standard deviation :math:`|y| / n` (:math:`1 / n` for :math:`y = 0`).
+
+    Args:
+        kind: ``"rank"``, or ``"robust"`` for accuracies. Both have mean 0 and standard deviation 1 over the labels.
+
+    Raises:
+        ValueError: If :obj:`kind` is neither.
+
+    Example:
+        >>> transform = LabelTransform()
+        >>> z = transform.fit(torch.tensor([90.0, 94.0, 93.0, 70.0], dtype=torch.float64))
+        >>> transform.inverse(z)[0]
+        tensor([90., 94., 93., 70.], dtype=torch.float64)
+    """
+
+    def __init__(self, kind: LabelScale = "rank") -> None:
+        if kind not in get_args(LabelScale):
+            raise ValueError(f"labels must be one of {', '.join(get_args(LabelScale))}, got {kind!r}")
+        self.kind = kind
+
+    def fit(self, y: Tensor) -> Tensor:
+        r"""Learns the map from labels ``[n]`` float64 (see :func:`check_labels`) and returns their scores ``[n]``."""
+        self.informative = bool((y != y[0]).any())
+        if not self.informative:
+            self.constant = float(y[0])
+            self.spread = (abs(self.constant) or 1.0) / y.numel()
+            return torch.zeros_like(y)
+        z = rank_gauss(y)
+        if self.kind == "robust":
+            z = 0.5 * z + 0.5 * robust_logit(y)
+        z = (z - z.mean()) / z.std(unbiased=False)
+        self.labels, where = torch.unique(y, return_inverse=True)
+        self.scores = torch.zeros_like(self.labels).scatter_(0, where, z)
+        median = float(y.median())
+        reach = float(self.labels[-1] - self.labels[0])
+        self._lower = self._end(0, float(self.labels[0]) - median or -reach)
+        self._upper = self._end(-1, float(self.labels[-1]) - median or reach)
+        return z
+
+    def inverse(self, mean: Tensor, std: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        r"""Maps predicted scores to labels.
+
+        Args:
+            mean: Scores, any shape.
+            std: Their standard deviations; become half the difference between the images of mean ± one deviation.
+
+        Returns:
+            Labels and their standard deviations (:obj:`None` without :obj:`std`), float64.
+        """
+        mean = mean.double()
+        if not self.informative:
+            return torch.full_like(mean, self.constant), None if std is None else torch.full_like(mean, self.spread)
+        if std is None:
+            return self._label(mean), None
+        std = std.double()
+        return self._label(mean), (self._label(mean + std) - self._label(mean - std)) / 2
+
+    def _end(self, position: int, bound: float) -> tuple[float, float, float, float]:
+        """Score and label of an end, slope beyond it, and the limit of the label's excess."""
+        score, label = self.scores[position], self.labels[position]
+        # A pair of almost equal labels says nothing about the slope; look some way into the data.
+        far = (self.scores - score).abs() >= _REACH
+        inner = far.nonzero()[0 if position == 0 else -1] if bool(far.any()) else torch.tensor([-1 - position])
+        slope = (self.labels[inner] - label) / (self.scores[inner] - score)
+        return float(score), float(label), float(slope), bound
+
+    def _label(self, z: Tensor) -> Tensor:
+        right = torch.searchsorted(self.scores, z).clamp(1, self.scores.numel() - 1)
+        left = right - 1
+        weight = (z - self.scores[left]) / (self.scores[right] - self.scores[left])
+        label = torch.lerp(self.labels[left], self.labels[right], weight)
+        for (score, end, slope, bound), outside in (
+            (self._lower, z < self.scores[0]),
+            (self._upper, z > self.scores[-1]),
+        ):
+            step = slope * (z - score) / bound
+            label = torch.where(outside, end + bound * step / (1.0 + step), label)
+        return label

@@ -207,7 +207,7 @@ class NASBenchGraphSpace(SearchSpace[NASBenchGraphArch]):
         catalogue = _catalogue()
         start, stop = catalogue.first_form[own : own + 2].tolist()
         edited = _one_edit(catalogue.forms[start:stop])
-        found = torch.unique(catalogue.position[edited])  # type: ignore[no-untyped-call]
+        found = torch.unique(catalogue.position[edited])
         return [self[i] for i in found[(found >= 0) & (found != own)].tolist()]
 
     def crossover(
@@ -433,7 +433,7 @@ def _catalogue() -> _Catalogue:
             normal, orders = _orders(*_move_skips(links, skips))
             digits = torch.stack([decimal @ same[list(order)] for order in orders]).amin(dim=0)
             keys[tree, rows] = LINKS.index(normal) * 10**4 + digits
-    found, position = torch.unique(keys.flatten(), return_inverse=True)  # type: ignore[no-untyped-call]
+    found, position = torch.unique(keys.flatten(), return_inverse=True)
     # The key of skips alone is the largest one of all.
     position[position == found.numel() - 1] = -1
     found = found[found < _ALL_SKIP_KEY]

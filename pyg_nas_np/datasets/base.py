@@ -107,6 +107,8 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
     """
 
     default_metric: ClassVar[str]
+    fallback_metrics: ClassVar[tuple[str, ...]] = ()
+    """Taken in this order, with a message, where no metric was named and the source lacks the default one."""
     default_split_unit: ClassVar[Unit] = "index"
     label_help: ClassVar[str]
     """How to get labels; shown when there are none."""
@@ -135,7 +137,7 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         self.metrics: dict[str, Metric] = {name: Metric.from_dict(m) for name, m in labels.items()}
         with open(self.processed_paths[2]) as file:
             self.source = SourceInfo(**json.load(file))
-        self.metric = self.default_metric if metric is None else metric
+        self.metric = self._default_metric() if metric is None else metric
         self._set_labels(explicit=metric is not None)
 
     # -- what a benchmark provides ----------------------------------------------------------------------------------
@@ -255,6 +257,15 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
             # Raw files may be deleted after processing; only a first chance at labels is worth processing again.
             return processed.name == GRAPHS_ONLY and self._download_allowed
         return self._source_name != GRAPHS_ONLY and present[0].fingerprint != processed.fingerprint
+
+    def _default_metric(self) -> str:
+        if not self.metrics or self.default_metric in self.metrics:
+            return self.default_metric
+        for name in self.fallback_metrics:
+            if name in self.metrics:
+                logger.warning("%s is not in %s; y holds %s.", self.default_metric, self.source.location, name)
+                return name
+        return self.default_metric
 
     def _set_labels(self, explicit: bool) -> None:
         if self.metric not in self.metrics:

@@ -2,13 +2,23 @@ r"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+from pyg_nas_np.spaces import SearchSpace, Validity
+from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.utils import InvalidArchitectureError
 
 SHARED = Path(os.environ.get("PYG_NAS_NP_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
+
+# A busy machine is no failure.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
 
 # Workers of pytest-xdist share the cores.
 torch.set_num_threads(1)
@@ -20,3 +30,72 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"measured tables are absent ({SHARED}); set PYG_NAS_NP_SHARED to the folder above 'data'")
     return SHARED
+
+
+class ToySpace(SearchSpace[tuple[str, str, int]]):
+    """A third-party space: two inner operations and any subset of three optional edges, 128 cells."""
+
+    name = "toy"
+    op_names = ("input", "output", "conv", "pool", "same", "zero")
+    zero_ops = ("zero",)
+    identity_ops = ("same",)
+
+    def __len__(self):
+        return 128
+
+    def __getitem__(self, index):
+        if not 0 <= index < 128:
+            raise IndexError(f"index {index} is outside the 128 architectures of toy")
+        return (self.op_names[2 + index // 32], self.op_names[2 + index // 8 % 4], index % 8)
+
+    def index(self, arch):
+        first, second, bits = arch
+        return (self.op_names.index(first) - 2) * 32 + (self.op_names.index(second) - 2) * 8 + bits
+
+    def neighbors(self, arch):
+        return [(arch[0], arch[1], arch[2] ^ (1 << i)) for i in range(3)]
+
+    def to_str(self, arch):
+        return " ".join(map(str, arch))
+
+    def from_str(self, text):
+        first, second, bits = text.split()
+        return (first, second, int(bits))
+
+    def is_valid(self, arch):
+        return Validity(True)
+
+    def canonical(self, arch):
+        return self.to_str(arch)
+
+    def dense(self, archs=None):
+        archs = self.resolve(archs)
+        adjacency = torch.zeros(len(archs), 4, 4, dtype=torch.bool)
+        adjacency[:, 0, 1] = adjacency[:, 1, 3] = adjacency[:, 2, 3] = True
+        for edge, (source, target) in enumerate([(0, 2), (1, 2), (0, 3)]):
+            adjacency[:, source, target] = torch.tensor([bool(arch[2] >> edge & 1) for arch in archs])
+        ids = [[0, self.op_names.index(arch[0]), self.op_names.index(arch[1]), 1] for arch in archs]
+        return DenseGraphs(adjacency, torch.tensor(ids).reshape(-1, 4), torch.full((len(archs),), 4))
+
+    def decode(self, data):
+        given = from_batch(data.x, data.edge_index)
+        every = self.dense()
+        for order in itertools.permutations(range(data.num_nodes)):
+            same = (every.ops == given.ops[0, list(order)]).all(1)
+            same &= (every.adjacency == given.adjacency[0][list(order)][:, list(order)]).flatten(1).all(1)
+            if bool(same.any()):
+                return self[int(same.nonzero()[0])]
+        raise InvalidArchitectureError("not a toy cell")
+
+    def batch_num_parameters(self, archs=None):
+        return torch.tensor([1 + 10 * arch[:2].count("conv") for arch in self.resolve(archs)])
+
+    def batch_flops(self, archs=None):
+        costs = {"conv": 100, "pool": 20}
+        return torch.tensor([1 + sum(costs.get(op, 0) for op in arch[:2]) for arch in self.resolve(archs)])
+
+
+@pytest.fixture(scope="session")
+def toy_space() -> ToySpace:
+    """A small space that this package does not know."""
+    return ToySpace()

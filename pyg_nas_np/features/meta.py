@@ -145,11 +145,11 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         width = int(self.space.dense(reference).num_nodes.max())
         parts = [self._raw(part, width) for part in self._chunks(reference)]
         raw = torch.cat([values for _, values in parts])
-        names, group_of = zip(*parts[0][0], strict=True)
+        columns = parts[0][0]
         mean, std = raw.mean(dim=0), raw.std(dim=0, unbiased=False)
         keep: list[int] = []
         seen: set[tuple[str, bytes]] = set()
-        for column, group in enumerate(group_of):
+        for column, (_, group) in enumerate(columns):
             key = (group, raw[:, column].float().numpy().tobytes())
             # Rounding errors of the mean must not pass for variation.
             if float(std[column]) > 1e-9 * (1.0 + abs(float(mean[column]))) and key not in seen:
@@ -159,11 +159,11 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
             raise ValueError(f"every feature of the groups {', '.join(self.groups)} is constant over {self.space!r}")
         groups: dict[str, list[int]] = {}
         for position, column in enumerate(keep):
-            groups.setdefault(group_of[column], []).append(position)
+            groups.setdefault(columns[column][1], []).append(position)
         mean, std = mean[keep], std[keep]
         for group in HISTOGRAMS & groups.keys():
             std[groups[group]] = std[groups[group]].square().mean().sqrt()
-        stats = _Statistics(width, keep, [names[c] for c in keep], groups, mean, std, None)
+        stats = _Statistics(width, keep, [columns[column][0] for column in keep], groups, mean, std, None)
         return stats._replace(table=self._scale(raw, stats)) if whole else stats
 
     def _finish(self, archs: Archs, stats: _Statistics) -> Tensor:

@@ -82,25 +82,26 @@ class RandomForestPredictor(RefitPredictor):
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
         # The forest's own predict gives the mean only.
-        trees = torch.from_numpy(np.stack([tree.predict(inputs.numpy()) for tree in self.model_.estimators_]))
+        x = inputs.numpy()
+        trees = torch.from_numpy(np.stack([tree.predict(x, check_input=False) for tree in self.model_.estimators_]))
         return trees.mean(dim=0), trees.std(dim=0, unbiased=False) if return_std else None
 
 
 class XGBoostPredictor(RefitPredictor):
-    r"""Gradient-boosted trees (extra ``xgboost``), averaged over bootstrap samples of the labels.
+    r"""Gradient-boosted trees (extra ``xgboost``), averaged over seeds.
 
-    The variance is that of the members plus the mean squared error of each on the labels outside its sample.
+    The variance is that between seeds plus the mean squared error of five-fold cross-validation.
 
     Args:
         space: The search space. (default: that of the data set)
-        members: Number of bootstrap samples.
+        members: Number of seeds.
         n_estimators: Number of trees of each member.
         learning_rate: Shrinkage of each tree.
         max_depth: Depth of a tree.
         subsample: Share of the labels seen by each tree.
         colsample_bytree: Share of the features seen by each tree.
         labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
-        random_state: Seed.
+        random_state: First seed.
 
     Raises:
         MissingExtraError: In :meth:`fit`, if xgboost is not installed.
@@ -110,8 +111,8 @@ class XGBoostPredictor(RefitPredictor):
         self,
         space: SearchSpace[Any] | None = None,
         *,
-        members: int = 8,
-        n_estimators: int = 200,
+        members: int = 4,
+        n_estimators: int = 300,
         learning_rate: float = 0.05,
         max_depth: int = 4,
         subsample: float = 0.8,
@@ -129,26 +130,28 @@ class XGBoostPredictor(RefitPredictor):
         self.random_state = random_state
 
     def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
-        xgboost = require("xgboost", "xgboost")
-        generator = np.random.default_rng(self.random_state)
-        self.models_, errors = [], []
-        for member in range(self.members):
-            rows = generator.integers(len(z), size=len(z))
-            model = xgboost.XGBRegressor(
+        self.models_ = [self._boost(x, z, self.random_state + member) for member in range(self.members)]
+        fold = np.random.default_rng(self.random_state).permutation(len(z)) % 5
+        errors = [
+            self._boost(x[fold != k], z[fold != k], self.random_state).predict(x[fold == k]) - z[fold == k]
+            for k in range(min(5, len(z)))
+        ]
+        self.noise_ = float(np.mean(np.concatenate(errors) ** 2))
+
+    def _boost(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any], seed: int) -> Any:
+        return (
+            require("xgboost", "xgboost")
+            .XGBRegressor(
                 n_estimators=self.n_estimators,
                 learning_rate=self.learning_rate,
                 max_depth=self.max_depth,
                 subsample=self.subsample,
                 colsample_bytree=self.colsample_bytree,
-                random_state=self.random_state + member,
+                random_state=seed,
                 n_jobs=1,
-            ).fit(x[rows], z[rows])
-            self.models_.append(model)
-            outside = np.setdiff1d(np.arange(len(z)), rows)
-            if len(outside):
-                errors.append(float(np.mean((model.predict(x[outside]) - z[outside]) ** 2)))
-        # Scores have variance 1, which is the error of knowing nothing.
-        self.noise_ = float(np.mean(errors)) if errors else 1.0
+            )
+            .fit(x, z)
+        )
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
         scores = torch.stack([torch.from_numpy(model.predict(inputs.numpy())).double() for model in self.models_])

@@ -3,6 +3,17 @@ r"""Benchmarks as PyG in-memory data sets."""
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.nasbench201 import NASBench201
+from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
 from pyg_nas_np.datasets.splits import Split
 
-__all__ = ["ArchData", "ArchitectureDataset", "Check", "Metric", "NASBench201", "Source", "SourceInfo", "Split"]
+__all__ = [
+    "ArchData",
+    "ArchitectureDataset",
+    "Check",
+    "Metric",
+    "NASBench201",
+    "NASBenchGraph",
+    "Source",
+    "SourceInfo",
+    "Split",
+]

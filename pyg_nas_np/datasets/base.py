@@ -108,7 +108,7 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
     """
 
     default_metrics: ClassVar[tuple[str, ...]]
-    """Leak-free validation targets, best first."""
+    """Validation targets, best first; a later one is taken, with a message, where no source provides an earlier one."""
 
     default_split_unit: ClassVar[Unit] = "index"
     label_help: ClassVar[str]
@@ -271,6 +271,8 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
                 f"Name another with metric=..., or add a source. {self.label_help}"
             )
         self.metric = wanted[0] if found is None else found
+        if found not in (None, wanted[0]):
+            logger.warning("No source provides %s; y holds %s.", wanted[0], found)
         y = torch.full((len(self.space),), float("nan")) if found is None else self.metrics[found].mean()
         self._data.y = y[self._data.arch_index]
         self.slices["y"] = torch.arange(self._data.arch_index.numel() + 1)

@@ -1,1 +1,17 @@
-r"""Ranking and calibration metrics."""
+r"""Ranking and calibration metrics; the same ones as functions in :mod:`pyg_nas_np.metrics.functional`."""
+
+from pyg_nas_np.metrics.calibration import CalibrationError, GaussianCRPS, GaussianNLL, IntervalCoverage, SampleCRPS
+from pyg_nas_np.metrics.ranking import KendallTau, NAtK, PrecisionAtK, RegretAtK, SpearmanRho
+
+__all__ = [
+    "CalibrationError",
+    "GaussianCRPS",
+    "GaussianNLL",
+    "IntervalCoverage",
+    "KendallTau",
+    "NAtK",
+    "PrecisionAtK",
+    "RegretAtK",
+    "SampleCRPS",
+    "SpearmanRho",
+]

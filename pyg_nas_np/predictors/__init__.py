@@ -5,11 +5,14 @@ from functools import partial
 
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.classical import RandomForestPredictor, RidgePredictor, XGBoostPredictor
+from pyg_nas_np.predictors.convnp import ConvNPPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
 from pyg_nas_np.predictors.graphs import Graphs
 from pyg_nas_np.predictors.labels import LabelTransform, check_labels
+from pyg_nas_np.predictors.pretraining import pretrain
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {
+    "convnp": ConvNPPredictor,
     "gp": GPPredictor,
     "gp-rbf": partial(GPPredictor, kernel="rbf"),
     "random-forest": RandomForestPredictor,
@@ -20,6 +23,7 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {
 
 __all__ = [
     "PREDICTORS",
+    "ConvNPPredictor",
     "GPPredictor",
     "Graphs",
     "LabelTransform",
@@ -28,4 +32,5 @@ __all__ = [
     "RidgePredictor",
     "XGBoostPredictor",
     "check_labels",
+    "pretrain",
 ]

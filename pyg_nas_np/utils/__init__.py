@@ -8,6 +8,7 @@ from pyg_nas_np.utils.errors import (
     InvalidLabelsError,
     MissingExtraError,
     MissingLabelsError,
+    MissingWeightsError,
     NASError,
     VerificationError,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "InvalidLabelsError",
     "MissingExtraError",
     "MissingLabelsError",
+    "MissingWeightsError",
     "NASError",
     "VerificationError",
     "atomic_path",

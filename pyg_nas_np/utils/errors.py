@@ -35,6 +35,10 @@ class MissingLabelsError(NASError, LookupError):
     r"""A metric was asked for that no available label source provides."""
 
 
+class MissingWeightsError(NASError, LookupError):
+    r"""No trained weights exist for a search space."""
+
+
 class MissingExtraError(NASError, ImportError):
     r"""An optional dependency is not installed."""
 

@@ -1,0 +1,266 @@
+r"""NAS-Bench-Graph: 26,206 graph neural networks trained on nine node-classification tasks."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+
+from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source, SourceInfo
+from pyg_nas_np.datasets.compact import find_compact, read_compact
+from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.metrics.functional import spearman_rho
+from pyg_nas_np.spaces.nasbenchgraph import DATASETS, Dataset, NASBenchGraphSpace
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, load_pickle, numpy_scalar_globals
+
+
+class _Column(NamedTuple):
+    field: str  # name in the benchmark's files
+    unit: str
+    split: str
+
+
+_COLUMNS: dict[str, _Column] = {
+    "valid_accuracy": _Column("valid_perf", "fraction", "val"),
+    "test_accuracy": _Column("perf", "fraction", "test"),
+    "latency": _Column("latency", "seconds", ""),
+    "parameters": _Column("para", "megaparameters", ""),
+}
+
+
+class _Release(NamedTuple):
+    """Statistics of the released table, and the length of the trainings."""
+
+    epochs: int
+    labelled: int
+    best_test_key: int
+    best_test: float
+    spearman: float  # of validation and test
+
+
+_RELEASES: dict[str, _Release] = {
+    "cora": _Release(400, 26206, 77016, 0.831333, 0.732),
+    "citeseer": _Release(400, 26206, 47206, 0.715667, 0.928),
+    "pubmed": _Release(500, 26206, 21512, 0.786000, 0.539),
+    "cs": _Release(400, 26206, 21506, 0.912624, 0.962),
+    "physics": _Release(200, 26206, 45155, 0.930049, 0.868),
+    "photo": _Release(500, 26206, 30747, 0.927896, 0.914),
+    "computers": _Release(500, 26206, 20407, 0.855834, 0.723),
+    "arxiv": _Release(500, 26206, 81344, 0.723865, 0.974),
+    "proteins": _Release(500, 2021, 85414, 0.792634, 0.498),
+}
+
+_CORA_ROWS: dict[int, dict[str, float]] = {
+    0: {"valid_accuracy": 0.773333, "test_accuracy": 0.797, "parameters": 1.736711},
+    81111: {"valid_accuracy": 0.786667, "test_accuracy": 0.759667, "parameters": 0.634119},
+}
+
+_PACKAGE = "nas_bench_graph"
+
+
+class NASBenchGraph(ArchitectureDataset):
+    r"""The 26,206 networks of `NAS-Bench-Graph <https://arxiv.org/abs/2206.09166>`_, by key, on one of nine tasks.
+
+    .. list-table:: **STATS:**
+        :header-rows: 1
+
+        * - task
+          - labelled networks
+          - best test value
+          - Spearman of validation and test
+        * - ``cora``
+          - 26,206
+          - .8313
+          - .732
+        * - ``citeseer``
+          - 26,206
+          - .7157
+          - .928
+        * - ``pubmed``
+          - 26,206
+          - .7860
+          - .539
+        * - ``cs``
+          - 26,206
+          - .9126
+          - .962
+        * - ``physics``
+          - 26,206
+          - .9300
+          - .868
+        * - ``photo``
+          - 26,206
+          - .9279
+          - .914
+        * - ``computers``
+          - 26,206
+          - .8558
+          - .723
+        * - ``arxiv``
+          - 26,206
+          - .7239
+          - .974
+        * - ``proteins``
+          - 2,021
+          - .7926
+          - .498
+
+    Metrics, each a mean over three runs: ``valid_accuracy`` and ``test_accuracy`` (fractions; ROC-AUC on ``proteins``;
+    validation is the target for predictors, test the published result), ``latency`` (seconds) and ``parameters``
+    (millions, as stored; ``num_parameters`` of each graph is computed and exact).
+
+    Label sources, in this order:
+
+    - ``"bench"``: the benchmark's file ``<task>.bench`` in ``root/raw``,
+    - ``"compact"``: a table ``nasbenchgraph-<task>.{csv,csv.gz,parquet}`` in ``root/raw``
+      (:mod:`pyg_nas_np.datasets.compact`; the ``arch`` column holds the decimal key),
+    - ``"nas-bench-graph"``: the installed package of this name (extra ``data``), which is read but never imported.
+
+    Args:
+        root: Folder of the data set; all nine tasks can share one.
+        dataset: The task.
+        metric: The metric in ``y``. (default: ``"valid_accuracy"``)
+        **kwargs: Arguments of :class:`~pyg_nas_np.datasets.ArchitectureDataset`.
+
+    Raises:
+        ValueError: If :obj:`dataset` is none of the nine tasks.
+        MissingLabelsError: If a metric or source was named and is not available.
+        DataFileError: If a label file is truncated, corrupt or of another format.
+        ForbiddenPickleError: If a ``.bench`` file asks for anything but numbers.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as root:
+        ...     dataset = NASBenchGraph(root, "cora", source="graphs-only")
+        ...     len(dataset), dataset[13881].num_parameters.item(), str(dataset.arch(13881))
+        (26206, 765191, '0112|gcn|gin|cheb|fc')
+    """
+
+    default_metric: ClassVar[str] = "valid_accuracy"
+    label_help: ClassVar[str] = (
+        "Install the labels with: pip install 'pyg-nas-np[data]' (package nas-bench-graph), or put the benchmark's "
+        "file <task>.bench or a table nasbenchgraph-<task>.csv into the raw folder of the data set."
+    )
+
+    def __init__(self, root: str, dataset: Dataset = "cora", metric: str | None = None, **kwargs: Any) -> None:
+        if dataset not in DATASETS:
+            raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+        self.dataset = dataset
+        self._space = NASBenchGraphSpace(dataset)
+        super().__init__(root, metric, **kwargs)
+
+    @property
+    def space(self) -> NASBenchGraphSpace:
+        r"""The search space, with the costs of this task."""
+        return self._space
+
+    @property
+    def processed_dir(self) -> str:
+        r"""A folder of its own for each task, so that one root serves all nine."""
+        return str(Path(self.root) / "processed" / self.dataset)
+
+    def sources(self) -> list[Source]:
+        r"""Returns the label sources that are present, best first."""
+        found = []
+        raw = Path(self.raw_dir)
+        dropped = raw / f"{self.dataset}.bench"
+        if dropped.exists():
+            found.append(Source(SourceInfo.from_path("bench", dropped), lambda: self._read_bench(dropped)))
+        compact = find_compact(raw, f"nasbenchgraph-{self.dataset}")
+        if compact is not None:
+            found.append(Source(SourceInfo.from_path("compact", compact), lambda: self._read_compact(compact)))
+        packaged = _packaged_file(self.dataset)
+        if packaged is not None:
+            info = SourceInfo.from_path("nas-bench-graph", packaged)
+            found.append(Source(info, lambda: self._read_bench(packaged)))
+        return found
+
+    def published(self) -> list[Check]:
+        r"""Returns the statistics of release 1.4.0 beside this data set's, for the metrics that are present."""
+        release = _RELEASES[self.dataset]
+        have = {name: metric.mean() for name, metric in self.metrics.items() if name in _COLUMNS}
+        checks = [Check("architectures", 26206, len(self.space), 0)]
+        checks += [
+            Check(f"labelled architectures, {name}", release.labelled, int((~values.isnan()).sum()), 0)
+            for name, values in have.items()
+        ]
+        keys = [int(key) for key in self.space.batch_canonical()]
+        if "test_accuracy" in have:
+            best = int(have["test_accuracy"].nan_to_num(nan=-1.0).argmax())
+            checks.append(Check("key of the best test accuracy", release.best_test_key, keys[best], 0))
+            checks.append(Check("best test accuracy", release.best_test, float(have["test_accuracy"][best]), 1e-6))
+        if {"valid_accuracy", "test_accuracy"} <= have.keys():
+            both = ~(have["valid_accuracy"].isnan() | have["test_accuracy"].isnan())
+            if int(both.sum()) > 1:
+                valid, test = have["valid_accuracy"][both], have["test_accuracy"][both]
+                rho = float(spearman_rho(valid, test, undefined=math.nan))
+                checks.append(Check("Spearman of validation and test", release.spearman, rho, 6e-4))
+        if self.dataset == "cora":
+            checks += [
+                Check(f"{name} of key {key}", expected, float(have[name][keys.index(key)]), 1e-6)
+                for key, row in _CORA_ROWS.items()
+                for name, expected in row.items()
+                if name in have
+            ]
+        return checks
+
+    def _read_bench(self, path: Path) -> dict[str, Metric]:
+        with open(path, "rb") as file:
+            table = load_pickle(file, allowed=numpy_scalar_globals(), label=str(path))
+        if not isinstance(table, dict) or not table:
+            raise DataFileError(f"{path} must hold a non-empty dict of architectures, found {type(table).__name__}")
+        fields = [column.field for column in _COLUMNS.values()]
+        try:
+            keys = [operator.index(key) for key in table]
+            rows = torch.tensor([[float(row[field]) for field in fields] for row in table.values()])
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataFileError(
+                f"{path} must map integer keys to dicts with {', '.join(fields)} ({type(error).__name__}: {error})"
+            ) from error
+        bad = ~rows.isfinite()
+        if bool(bad.any()):
+            row, column = bad.nonzero()[0].tolist()
+            raise DataFileError(f"{path}: {fields[column]} of architecture {keys[row]} is {rows[row, column]}")
+        values = torch.full((len(self.space), len(fields)), torch.nan)
+        try:
+            values[self.space.index_of_keys(keys)] = rows
+        except InvalidArchitectureError as error:
+            raise DataFileError(f"{path}: {error}") from error
+        epochs = (_RELEASES[self.dataset].epochs,)
+        return {
+            name: Metric.from_values(values[:, i].reshape(-1, 1, 1), ("mean of 3",), epochs, column.unit, column.split)
+            for i, (name, column) in enumerate(_COLUMNS.items())
+        }
+
+    def _read_compact(self, path: Path) -> dict[str, Metric]:
+        def units(metric: str) -> tuple[str, str]:
+            if metric not in _COLUMNS:
+                raise DataFileError(f"{path}: unknown metric '{metric}'; metrics: {', '.join(_COLUMNS)}")
+            return _COLUMNS[metric].unit, _COLUMNS[metric].split
+
+        return read_compact(path, self._index_of_names, len(self.space), units)
+
+    def _index_of_names(self, names: Sequence[str]) -> Sequence[int]:
+        for name in names:
+            if not (name.isascii() and name.isdigit()):
+                raise InvalidArchitectureError(f"{name!r} in the arch column is not a decimal key")
+        indices: list[int] = self.space.index_of_keys([int(name) for name in names]).tolist()
+        return indices
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)}, dataset={self.dataset!r})"
+
+
+def _packaged_file(dataset: str) -> Path | None:
+    """Locates the table inside the installed package without importing the package."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        path = Path(folder) / "light" / f"{dataset}.bench"
+        if path.exists():
+            return path
+    return None

@@ -1,0 +1,237 @@
+r"""TFRecord files without TensorFlow: framing, CRC-32C checksums and the protobuf wire format.
+
+A file is a sequence of records, each ``u64 length | u32 masked CRC of the length | payload | u32 masked CRC of the
+payload``, little-endian. All checksums are verified; records of equal length are verified together, column by column.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pyg_nas_np.utils import DataFileError
+
+_HEADER = struct.Struct("<QI")
+_FRAME = _HEADER.size + 4
+_BLOCK = 1 << 24
+
+
+def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    byte = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        byte = np.where(byte & 1, (byte >> 1) ^ np.uint32(0x82F63B78), byte >> 1)
+    pair = np.arange(1 << 16, dtype=np.uint32)
+    for _ in range(2):
+        pair = byte[pair & 0xFF] ^ (pair >> np.uint32(8))
+    return byte, pair
+
+
+_BYTE_TABLE, _PAIR_TABLE = _tables()
+
+
+class RecordBatch(NamedTuple):
+    r"""Consecutive records of a file.
+
+    Args:
+        buffer: A piece of the file, uint8.
+        start: Where the payloads begin in :obj:`buffer`, int64 ``[n]``.
+        length: Their lengths, int64 ``[n]``.
+        first: Number of the first record in the file, from 0.
+        offset: Position of :obj:`buffer` in the file.
+    """
+
+    buffer: npt.NDArray[np.uint8]
+    start: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    first: int
+    offset: int
+
+    def where(self, row: int) -> str:
+        r"""Names a record of the batch in messages: its number, and where it begins in the file."""
+        return _where(self.first + row, self.offset + int(self.start[row]) - _HEADER.size)
+
+    def payload(self, row: int) -> bytes:
+        r"""Returns the payload of one record."""
+        start = int(self.start[row])
+        return self.buffer[start : start + int(self.length[row])].tobytes()
+
+
+def crc32c(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    r"""Returns the CRC-32C (Castagnoli) of every row of ``[n, length]`` bytes, ``[n]``.
+
+    Example:
+        >>> hex(crc32c(np.frombuffer(b"123456789", dtype=np.uint8)[None])[0])
+        '0xe3069283'
+    """
+    count, length = rows.shape
+    state = np.full(count, 0xFFFFFFFF, dtype=np.uint32)
+    even = length - length % 2
+    pairs = np.ascontiguousarray(np.ascontiguousarray(rows[:, :even]).view("<u2").T)
+    for pair in pairs:
+        state = _PAIR_TABLE[(state ^ pair) & 0xFFFF] ^ (state >> np.uint32(16))
+    if length % 2:
+        state = _BYTE_TABLE[(state ^ rows[:, -1]) & 0xFF] ^ (state >> np.uint32(8))
+    return ~state
+
+
+def masked(crc: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    r"""Returns the form in which TFRecord files store a CRC."""
+    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
+
+
+def windows(buffer: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.uint8]:
+    r"""Copies ``buffer[s : s + width]`` for every ``s`` of :obj:`start` into the rows of ``[n, width]``."""
+    if len(start) == 0 or width == 0:
+        return np.empty((len(start), width), dtype=np.uint8)
+    return np.lib.stride_tricks.sliding_window_view(buffer, width)[start]
+
+
+def frame(payload: bytes) -> bytes:
+    r"""Returns a payload as one record of a TFRecord file."""
+    length = struct.pack("<Q", len(payload))
+    return length + _masked_crc(length) + payload + _masked_crc(payload)
+
+
+def read_records(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
+    r"""Streams the records of a file in batches of some 16 MiB, all checksums verified.
+
+    Raises:
+        DataFileError: If the file is empty or ends inside a record, or if a length or payload does not match its
+            checksum; the message names the record and its byte offset.
+    """
+    size = os.path.getsize(path)
+    if size == 0:
+        raise DataFileError(f"{os.fspath(path)} is empty")
+    first, offset, carry = 0, 0, b""
+    with open(path, "rb") as file:
+        while offset < size:
+            data = carry + file.read(_BLOCK)
+            starts, lengths, used = _frames(path, data, first, offset, size)
+            if starts:
+                buffer = np.frombuffer(data, dtype=np.uint8)
+                batch = RecordBatch(buffer, np.array(starts), np.array(lengths), first, offset)
+                _check_payloads(path, batch)
+                yield batch
+            first, offset, carry = first + len(starts), offset + used, data[used:]
+
+
+def _frames(
+    path: str | os.PathLike[str], data: bytes, first: int, offset: int, size: int
+) -> tuple[list[int], list[int], int]:
+    r"""Walks the complete records of a block: starts and lengths of their payloads, and the bytes they take."""
+    starts: list[int] = []
+    lengths: list[int] = []
+    known: dict[int, int] = {}
+    position, stop = 0, len(data)
+    while position + _HEADER.size <= stop:
+        length, crc = _HEADER.unpack_from(data, position)
+        # Lengths repeat, so that their checksums are computed once.
+        if known.get(length) != crc:
+            expected = int.from_bytes(_masked_crc(data[position : position + 8]), "little")
+            if crc != expected:
+                raise DataFileError(
+                    f"{os.fspath(path)}: the length of {_where(first + len(starts), offset + position)} has CRC "
+                    f"{crc:#010x}, expected {expected:#010x}: the file is damaged or no TFRecord file"
+                )
+            known[length] = crc
+        end = position + length + _FRAME
+        if end > stop:
+            break
+        starts.append(position + _HEADER.size)
+        lengths.append(length)
+        position = end
+    # What is left must be completed by the rest of the file.
+    rest = stop - position
+    needed = _FRAME if rest < _HEADER.size else _HEADER.unpack_from(data, position)[0] + _FRAME
+    if rest and offset + position + needed > size:
+        raise DataFileError(
+            f"{os.fspath(path)} is truncated: {_where(first + len(starts), offset + position)} needs {needed} bytes, "
+            f"the file ends after {size - offset - position}"
+        )
+    return starts, lengths, position
+
+
+def _check_payloads(path: str | os.PathLike[str], batch: RecordBatch) -> None:
+    wrong: list[int] = []
+    for length in np.unique(batch.length).tolist():
+        rows = np.flatnonzero(batch.length == length)
+        # The stored checksum follows its payload.
+        records = windows(batch.buffer, batch.start[rows], length + 4)
+        stored = np.ascontiguousarray(records[:, length:]).view("<u4")[:, 0]
+        bad = masked(crc32c(records[:, :length])) != stored
+        wrong += rows[bad].tolist()
+    if wrong:
+        raise DataFileError(
+            f"{os.fspath(path)}: the payload of {batch.where(min(wrong))} does not match its CRC: the file is damaged"
+        )
+
+
+def _masked_crc(data: bytes) -> bytes:
+    return masked(crc32c(np.frombuffer(data, dtype=np.uint8)[None])).astype("<u4").tobytes()
+
+
+def _where(record: int, offset: int) -> str:
+    return f"record {record} at byte {offset}"
+
+
+class Field(NamedTuple):
+    r"""One field of a protobuf message: its number, wire type, and where its value lies."""
+
+    number: int
+    wire_type: int
+    start: int
+    stop: int
+
+    def varint(self, message: bytes) -> int:
+        r"""Reads the value as an unsigned varint."""
+        return _varint(message, self.start, self.stop)[0]
+
+
+def protobuf_fields(message: bytes, start: int = 0, stop: int | None = None) -> Iterator[Field]:
+    r"""Yields the fields of a protobuf message, known or not, in the order of the wire.
+
+    Args:
+        message: The bytes.
+        start: Where the message begins.
+        stop: Where it ends. (default: the end of the bytes)
+
+    Raises:
+        DataFileError: If a field reaches past the end, or has a wire type that is not in use.
+
+    Example:
+        >>> list(protobuf_fields(b"\x10\x96\x01"))
+        [Field(number=2, wire_type=0, start=1, stop=3)]
+    """
+    end = len(message) if stop is None else stop
+    while start < end:
+        tag, start = _varint(message, start, end)
+        wire_type = tag & 7
+        if wire_type == 0:
+            value, after = start, _varint(message, start, end)[1]
+        elif wire_type == 2:
+            length, value = _varint(message, start, end)
+            after = value + length
+        elif wire_type in (1, 5):
+            value, after = start, start + (8 if wire_type == 1 else 4)
+        else:
+            raise DataFileError(f"protobuf field {tag >> 3} at byte {start} has the unknown wire type {wire_type}")
+        if after > end:
+            raise DataFileError(f"protobuf field {tag >> 3} at byte {start} reaches past the end of its message")
+        yield Field(tag >> 3, wire_type, value, after)
+        start = after
+
+
+def _varint(message: bytes, start: int, stop: int) -> tuple[int, int]:
+    value = 0
+    for position in range(start, min(stop, start + 10)):
+        value |= (message[position] & 0x7F) << (7 * (position - start))
+        if message[position] < 0x80:
+            return value, position + 1
+    raise DataFileError(f"protobuf varint at byte {start} does not end")
+
+

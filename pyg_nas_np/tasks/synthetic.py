@@ -1,0 +1,134 @@
+r"""Synthesised tasks: functions over a search space drawn from a prior, split into context and target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from pyg_nas_np.tasks.batch import TaskBatch
+
+Prior = Callable[[Tensor, torch.Generator], Tensor]
+"""Draws one noisy function: features ``[n, F]`` to values ``[n]``."""
+
+
+def additive_gp_prior(groups: Mapping[str, Sequence[int]]) -> Prior:
+    r"""Returns the prior of additive Gaussian processes over feature groups.
+
+    A function is a sum over groups of Matérn-3/2 processes of the features in the group, plus white noise. Log
+    length-scales, log variances and the log noise are drawn from the normal distributions that the GP predictor uses
+    as its hyperprior, so that some groups matter and others do not.
+
+    Args:
+        groups: Columns of each feature group.
+    """
+    columns = [list(c) for c in groups.values()]
+
+    def draw(x: Tensor, generator: torch.Generator) -> Tensor:
+        covariance = torch.zeros(x.size(0), x.size(0), dtype=torch.float64)
+        lengths = (0.3 + 0.7 * torch.randn(len(columns), generator=generator)).exp().tolist()
+        variances = (-1.0 + 1.5 * torch.randn(len(columns), generator=generator)).exp()
+        noise = (math.log(0.08) + torch.randn((), generator=generator)).exp()
+        # Relative to a signal of variance 1, as the scores that are predicted.
+        variances = variances / variances.sum()
+        for part, length, variance in zip(columns, lengths, variances.tolist(), strict=True):
+            scaled = x[:, part].double() / math.sqrt(len(part))
+            r = math.sqrt(3.0) / length * torch.cdist(scaled, scaled)
+            covariance += variance * (1.0 + r) * (-r).exp()
+        covariance.diagonal().add_(float(noise))
+        white = torch.randn(x.size(0), generator=generator, dtype=torch.float64)
+        values: Tensor = torch.linalg.cholesky(covariance) @ white
+        return values
+
+    return draw
+
+
+class SyntheticTasks(IterableDataset[TaskBatch]):
+    r"""An endless, seeded stream of task batches over a table of architectures.
+
+    Args:
+        table: Features of every architecture of the space, ``[A, F]``.
+        prior: Draws functions.
+        standardize: Turns values into scores; it sees the context alone, and context and target together.
+        num_context: Smallest and largest context; drawn log-uniformly.
+        num_target: Targets a task.
+        batch_size: Tasks a batch.
+        seed: Seed of the stream; worker processes and ranks get streams of their own.
+        start: Batches to leave out at the beginning, so that a resumed training sees new ones.
+
+    Raises:
+        ValueError: If a size is not positive or the table is too small for a task.
+    """
+
+    def __init__(
+        self,
+        table: Tensor,
+        prior: Prior,
+        standardize: Callable[[Tensor], Tensor],
+        *,
+        num_context: tuple[int, int] = (4, 200),
+        num_target: int = 128,
+        batch_size: int = 8,
+        seed: int = 0,
+        start: int = 0,
+    ) -> None:
+        low, high = num_context
+        if not 1 < low <= high or num_target < 1 or batch_size < 1:
+            raise ValueError(
+                f"num_context={num_context} must be at least 2 and increasing, num_target={num_target} and "
+                f"batch_size={batch_size} positive"
+            )
+        if high + num_target > table.size(0):
+            raise ValueError(
+                f"a task needs up to {high + num_target} architectures, the table has {table.size(0)}; "
+                f"lower num_context or num_target"
+            )
+        self.table, self.prior, self.standardize = table, prior, standardize
+        self.num_context, self.num_target, self.batch_size = num_context, num_target, batch_size
+        self.seed, self.start = seed, start
+
+    def batch(self, number: int) -> TaskBatch:
+        r"""Returns batch :obj:`number` of the stream, whatever came before it."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + number)
+        return TaskBatch.from_tasks([self._task(generator) for _ in range(self.batch_size)])
+
+    def _task(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        low, high = (math.log(n) for n in self.num_context)
+        n = round(math.exp(low + (high - low) * float(torch.rand((), generator=generator))))
+        total = n + self.num_target
+        # Drawing with replacement and dropping the few doubles is cheaper than a permutation of a large space.
+        rows = torch.randint(self.table.size(0), (2 * total,), generator=generator)
+        rows = torch.tensor(list(dict.fromkeys(rows.tolist()))[:total])
+        x = self.table[rows]
+        y = self.prior(x, generator)
+        z_context = self.standardize(y[:n]).float()
+        z_target = self.standardize(y)[n:].float()
+        return x[:n], z_context, x[n:], z_target
+
+    def __iter__(self) -> Iterator[TaskBatch]:
+        worker = torch.utils.data.get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            first, step = first + step * rank, step * world
+        number = self.start + first
+        while True:
+            yield self.batch(number)
+            number += step
+
+
+class SyntheticTaskModule(lightning.LightningDataModule):
+    r"""Feeds :class:`SyntheticTasks` to a Lightning trainer."""
+
+    def __init__(self, tasks: SyntheticTasks, *, num_workers: int = 0) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.num_workers = num_workers
+
+    def train_dataloader(self) -> DataLoader[TaskBatch]:
+        r"""Returns the endless stream of batches."""
+        return DataLoader(self.tasks, batch_size=None, num_workers=self.num_workers)

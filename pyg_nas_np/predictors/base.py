@@ -126,11 +126,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if shared_features(self.space_).feature_names != self.feature_names_:
             raise DataFileError("the predictor was saved by a version with other meta-features; fit it again")
         inputs = self._inputs(graphs)
-        if self.transform_.informative:
+        score = torch.zeros(count_graphs(graphs))
+        score_std = torch.ones_like(score) if return_std else None
+        if self.transform_.informative and score.numel() > 0:
             score, score_std = self._predict(inputs, return_std)
-        else:
-            score = torch.zeros(count_graphs(graphs))
-            score_std = torch.ones_like(score) if return_std else None
         mean, std = self.transform_.inverse(score, score_std)
         return mean.float() if std is None else (mean.float(), std.float())
 
@@ -178,10 +177,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             DataFileError: If the file is corrupt, or does not hold a predictor of this class.
             InvalidArchitectureError: If :obj:`space` is not that of the predictor.
         """
-        try:
-            state = torch.load(path, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-            raise DataFileError(f"{os.fspath(path)} is corrupt or not a saved predictor ({error})") from error
+        with open(path, "rb") as file:
+            try:
+                state = torch.load(file, weights_only=True)
+            except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+                raise DataFileError(f"{os.fspath(path)} is corrupt or not a saved predictor ({error})") from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise DataFileError(f"{os.fspath(path)} is not a saved predictor of format {FORMAT}")
         found = Predictor._classes.get(state["class"])

@@ -16,7 +16,7 @@ from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS, Dataset, NASBenchGraphSpace
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, load_pickle, numpy_scalar_globals
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle, numpy_scalar_globals
 
 
 class _Column(NamedTuple):
@@ -54,6 +54,19 @@ _RELEASES: dict[str, _Release] = {
     "arxiv": _Release(500, 26206, 81344, 0.723865, 0.974),
     "proteins": _Release(500, 2021, 85414, 0.792634, 0.498),
 }
+
+_SHA256 = {
+    "cora": "5e69b2f9bb08d8927d9ffd4921f8494a3cea349c9c3a461334cb9dc9e11701a8",
+    "citeseer": "99c7f79b73372636305bf73fb32a58b63c57bd1871a152dd62ec72d984c8c50f",
+    "pubmed": "10b4dcf6cfd3a24f6059f7d541a4a872960b4adac0b3dba26abed1bb9a3d904d",
+    "cs": "71ae8469930517160b024f52db6000a4897f1aff5d765beb27bb60952ed5bd31",
+    "physics": "1e309bafee0b832c8b84fa3c039c36992bc0a910238b128f26b7e9190d7f2aea",
+    "photo": "5511b4dc3f63fa988792177227db7901290fb9b27fc6c02e3036b29e134ed6df",
+    "computers": "fdb3dc0cf405d62322f0ab9614b2083c2a5e6576c2f43e4f2214be64bc62b1b3",
+    "arxiv": "7ee21a7653297a806c0ed1be3efe6ecc06acc84e48e942da0bfde0e5d287debe",
+    "proteins": "b9e7fb0902bda44fec32c948e5fde822fb22d38d674c52e43ace5197378f2d21",
+}
+"""Checksums of the tables of nas-bench-graph 1.4.0."""
 
 _CORA_ROWS: dict[int, dict[str, float]] = {
     0: {"valid_accuracy": 0.773333, "test_accuracy": 0.797, "parameters": 1.736711},
@@ -117,9 +130,10 @@ class NASBenchGraph(ArchitectureDataset):
     Label sources, in this order:
 
     - ``"bench"``: the benchmark's file ``<task>.bench`` in ``root/raw``,
-    - ``"compact"``: a table ``nasbenchgraph-<task>.{csv,csv.gz,parquet}`` in ``root/raw``
+    - ``"compact-table"``: a table ``nasbenchgraph-<task>.{csv,csv.gz,parquet}`` in ``root/raw``
       (:mod:`pyg_nas_np.datasets.compact`; the ``arch`` column holds the decimal key),
-    - ``"nas-bench-graph"``: the installed package of this name (extra ``data``), which is read but never imported.
+    - ``"nas-bench-graph"``: the installed package of this name (extra ``data``, version 1.4.0), which is read but never
+      imported.
 
     Args:
         root: Folder of the data set; all nine tasks can share one.
@@ -131,6 +145,7 @@ class NASBenchGraph(ArchitectureDataset):
         ValueError: If :obj:`dataset` is none of the nine tasks.
         MissingLabelsError: If a metric or source was named and is not available.
         DataFileError: If a label file is truncated, corrupt or of another format.
+        ChecksumError: If the package's table is not that of version 1.4.0.
         ForbiddenPickleError: If a ``.bench`` file asks for anything but numbers.
 
     Example:
@@ -173,11 +188,11 @@ class NASBenchGraph(ArchitectureDataset):
             found.append(Source(SourceInfo.from_path("bench", dropped), lambda: self._read_bench(dropped)))
         compact = find_compact(raw, f"nasbenchgraph-{self.dataset}")
         if compact is not None:
-            found.append(Source(SourceInfo.from_path("compact", compact), lambda: self._read_compact(compact)))
+            found.append(Source(SourceInfo.from_path("compact-table", compact), lambda: self._read_compact(compact)))
         packaged = _packaged_file(self.dataset)
         if packaged is not None:
             info = SourceInfo.from_path("nas-bench-graph", packaged)
-            found.append(Source(info, lambda: self._read_bench(packaged)))
+            found.append(Source(info, lambda: self._read_package(packaged)))
         return found
 
     def arch_names(self) -> list[str]:
@@ -193,7 +208,7 @@ class NASBenchGraph(ArchitectureDataset):
             Check(f"labelled architectures, {name}", release.labelled, int((~values.isnan()).sum()), 0)
             for name, values in have.items()
         ]
-        keys = [int(key) for key in self.space.batch_canonical()]
+        keys = [int(key) for key in self.arch_names()]
         if "test_accuracy" in have:
             best = int(have["test_accuracy"].nan_to_num(nan=-1.0).argmax())
             checks.append(Check("key of the best test accuracy", release.best_test_key, keys[best], 0))
@@ -212,6 +227,10 @@ class NASBenchGraph(ArchitectureDataset):
                 if name in have
             ]
         return checks
+
+    def _read_package(self, path: Path) -> dict[str, Metric]:
+        check_sha256(path, _SHA256[self.dataset])
+        return self._read_bench(path)
 
     def _read_bench(self, path: Path) -> dict[str, Metric]:
         with open(path, "rb") as file:

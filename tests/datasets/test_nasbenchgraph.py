@@ -16,6 +16,7 @@ from pyg_nas_np.datasets import NASBenchGraph, nasbenchgraph
 from pyg_nas_np.datasets.compact import write_compact
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS, NASBenchGraphSpace
 from pyg_nas_np.utils import (
+    ChecksumError,
     DataFileError,
     ForbiddenPickleError,
     InvalidArchitectureError,
@@ -212,9 +213,9 @@ def test_compact_table_round_trip(tmp_path, root, suffix):
     original = NASBenchGraph(root, "proteins")
     (tmp_path / "raw").mkdir()
     path = tmp_path / "raw" / f"nasbenchgraph-proteins.{suffix}"
-    write_compact(path, original.space.batch_canonical(), original.metrics)
+    write_compact(path, original.arch_names(), original.metrics)
     dataset = NASBenchGraph(str(tmp_path), "proteins")
-    assert dataset.source.name == "compact"
+    assert dataset.source.name == "compact-table"
     for name, metric in original.metrics.items():
         assert torch.equal(dataset.metrics[name].values.nan_to_num(-1), metric.values.nan_to_num(-1))
         assert (dataset.metrics[name].unit, dataset.metrics[name].split) == (metric.unit, metric.split)
@@ -233,6 +234,14 @@ def test_compact_table_round_trip(tmp_path, root, suffix):
 def test_bad_compact_tables(tmp_path, no_package, table, error, message):
     drop(tmp_path, table.encode(), "nasbenchgraph-cora.csv")
     with pytest.raises(error, match=message):
+        NASBenchGraph(str(tmp_path), "cora")
+
+
+@needs_package
+def test_another_version_of_the_package_is_refused(tmp_path, monkeypatch):
+    changed = drop(tmp_path, {0: ROW}, "changed")
+    monkeypatch.setattr(nasbenchgraph, "_packaged_file", lambda dataset: changed)
+    with pytest.raises(ChecksumError, match="damaged or another version"):
         NASBenchGraph(str(tmp_path), "cora")
 
 

@@ -6,6 +6,8 @@ import torch
 from pyg_nas_np.metrics import CalibrationError, GaussianCRPS, GaussianNLL, IntervalCoverage, SampleCRPS, functional
 from pyg_nas_np.utils import InvalidLabelsError
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+
 METRICS = [
     (GaussianNLL(), functional.gaussian_nll),
     (GaussianCRPS(), functional.gaussian_crps),

@@ -11,6 +11,8 @@ import torch
 from pyg_nas_np.metrics import KendallTau, NAtK, PrecisionAtK, RegretAtK, SpearmanRho, functional
 from pyg_nas_np.utils import InvalidLabelsError
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+
 METRICS = [
     (KendallTau(), functional.kendall_tau, {}),
     (SpearmanRho(), functional.spearman_rho, {}),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.data import Data
 from torch_geometric.nn import ARMAConv, ChebConv, GATConv, GCNConv, GINConv, GraphConv, SAGEConv
 
@@ -325,6 +326,40 @@ def test_costs_are_those_of_the_canonical_form(arch):
     canonical = SPACE[SPACE.index(arch)]
     assert SPACE.num_parameters(arch) == SPACE.num_parameters(canonical)
     assert SPACE.flops(arch) == SPACE.flops(canonical)
+
+
+def messages(op: str, width: int, hidden: int, nodes: int, edges: int) -> int:
+    """Multiply-accumulates of an operation beside its dense products."""
+    return {
+        "gat": (edges + nodes) * hidden + 2 * nodes * hidden,
+        "gcn": (edges + nodes) * hidden,
+        "gin": (edges + nodes) * width,
+        "arma": edges * hidden,
+        "fc": 0,
+        "skip": 0,
+    }.get(op, edges * width)
+
+
+@pytest.mark.parametrize(("pre", "post"), list(itertools.product((False, True), repeat=2)))
+def test_dense_products_are_those_of_the_forward_pass(monkeypatch, pre, post):
+    task = _TASKS["cora"]._replace(features=6, classes=3, nodes=5, edges=8, hidden=8, pre=pre, post=post)
+    monkeypatch.setitem(_TASKS, "cora", task)
+    ring = torch.arange(4)
+    edge_index = torch.stack([torch.cat([ring, ring + 1]), torch.cat([ring + 1, ring])])
+    for arch in SPACE.sample(25, torch.Generator().manual_seed(2)):
+        modules = iter(network(arch, task.features, task.classes, task.hidden, pre, post))
+        message_cost, states = 0, [torch.zeros(5, 6)]
+        with FlopCounterMode(display=False) as counter:
+            states = [next(modules)(states[0])] if pre else states
+            for link, op in zip(arch.links, arch.ops, strict=True):
+                layer, _ = next(modules), next(modules)
+                states.append(layer(states[link]) if op in ("fc", "skip") else layer(states[link], edge_index))
+                message_cost += messages(op, states[link].size(1), task.hidden, task.nodes, task.edges)
+            out = torch.cat([state for node, state in enumerate(states) if node not in arch.links and node], dim=1)
+            for module in modules:
+                out = module(out)
+        # The counter counts two operations per multiply-accumulate.
+        assert SPACE.flops(arch) == message_cost + counter.get_total_flops() // 2
 
 
 def test_golden_parameters_and_flops_by_hand():

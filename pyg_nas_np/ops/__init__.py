@@ -1,1 +1,18 @@
-r"""Set-convolution operators."""
+r"""Set-convolution operators: ragged sets and uniform grids, on CPU and CUDA."""
+
+from pyg_nas_np.ops.backends import BackendUnavailableError, active_backend, backend, validation
+from pyg_nas_np.ops.grid import set_conv_from_grid, set_conv_to_grid
+from pyg_nas_np.ops.radial import KERNELS, window_for
+from pyg_nas_np.ops.set_conv import set_conv
+
+__all__ = [
+    "KERNELS",
+    "BackendUnavailableError",
+    "active_backend",
+    "backend",
+    "set_conv",
+    "set_conv_from_grid",
+    "set_conv_to_grid",
+    "validation",
+    "window_for",
+]

@@ -1,0 +1,99 @@
+r"""Choice of the implementation that runs an operator, and of whether argument values are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pyg_nas_np.utils import NASError
+
+BACKENDS = ("auto", "reference", "cpu", "cuda")
+
+# Plain module globals: torch.compile guards on them, and the autograd threads of a CUDA device see them.
+_backend = "auto"
+_validate = True
+
+
+class BackendUnavailableError(NASError, RuntimeError):
+    r"""A back end was asked for that cannot run here; the message says what is missing."""
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    r"""Forces the operators of :mod:`pyg_nas_np.ops` onto one back end inside a ``with`` block.
+
+    ``"auto"`` takes the compiled kernels of the tensors' device where they exist and the reference elsewhere. The
+    choice holds for the whole process, and the backward pass of a call uses the back end of its forward pass.
+
+    Args:
+        name: ``"auto"``, ``"reference"`` (plain PyTorch), ``"cpu"`` (C++) or ``"cuda"`` (Triton).
+
+    Raises:
+        ValueError: If there is no such back end.
+
+    Example:
+        >>> with backend("reference"):
+        ...     active_backend()
+        'reference'
+    """
+    global _backend
+    if name not in BACKENDS:
+        raise ValueError(f"'name' must be one of {', '.join(BACKENDS)} but is {name!r}.")
+    previous, _backend = _backend, name
+    try:
+        yield
+    finally:
+        _backend = previous
+
+
+def active_backend() -> str:
+    r"""Returns the name given to the innermost :func:`backend` block, ``"auto"`` outside of any."""
+    return _backend
+
+
+@contextmanager
+def validation(enabled: bool) -> Iterator[None]:
+    r"""Switches the checks of argument *values* (sorted ``ptr``, positive length scales) on or off.
+
+    Shapes, types and devices are always checked. On a CUDA device the value checks wait for the device once per call:
+    switch them off inside a training loop whose inputs are known to be good.
+
+    Example:
+        >>> with validation(False):
+        ...     validation_enabled()
+        False
+    """
+    global _validate
+    previous, _validate = _validate, enabled
+    try:
+        yield
+    finally:
+        _validate = previous
+
+
+def validation_enabled() -> bool:
+    r"""Tells whether argument values are checked."""
+    return _validate
+
+
+def resolve(name: str, device: torch.device) -> str:
+    r"""Returns the back end that runs a call on :obj:`device`: ``"reference"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        BackendUnavailableError: If the back end that was asked for cannot run on this device or is not installed.
+    """
+    from pyg_nas_np.ops import cpu, cuda
+
+    if name == "auto":
+        if device.type == "cpu" and cpu.is_available():
+            return "cpu"
+        return "cuda" if device.type == "cuda" and cuda.is_available() else "reference"
+    if name == "cpu":
+        if device.type != "cpu":
+            raise BackendUnavailableError(f"The back end 'cpu' was asked for, but the tensors are on '{device}'.")
+        cpu.library()
+    elif name == "cuda":
+        cuda.require_device(device)
+    return name

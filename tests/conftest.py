@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from pyg_nas_np.spaces import SearchSpace, Validity
+from pyg_nas_np.datasets import Metric
+from pyg_nas_np.datasets.compact import write_compact
+from pyg_nas_np.spaces import NASBench201Space, SearchSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -99,3 +101,16 @@ class ToySpace(SearchSpace[tuple[str, str, int]]):
 def toy_space() -> ToySpace:
     """A small space that this package does not know."""
     return ToySpace()
+
+
+@pytest.fixture(scope="session")
+def labelled_root(tmp_path_factory) -> Path:
+    """A root of NASBench201 whose compact table labels every cell by its parameters, in units of ten thousand."""
+    root = tmp_path_factory.mktemp("labelled")
+    space = NASBench201Space()
+    # The index breaks ties, so that the order is strict.
+    values = space.batch_num_parameters().double() / 1e4 + torch.arange(15625) / 1e5
+    metric = Metric.from_values(values.reshape(-1, 1, 1), ("777",), (200,), "percent", "x-valid")
+    names = [str(arch) for arch in space.enumerate()]
+    write_compact(root / "raw" / "nasbench201-cifar10.csv", names, {"valid_accuracy@200": metric})
+    return root

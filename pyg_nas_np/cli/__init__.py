@@ -1,1 +1,5 @@
-r"""Command line."""
+r"""The command ``pyg-nas-np``."""
+
+from pyg_nas_np.cli.app import app, main
+
+__all__ = ["app", "main"]

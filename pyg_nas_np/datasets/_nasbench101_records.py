@@ -187,9 +187,9 @@ _NIBBLE = np.full(256, 255, dtype=np.uint8)
 _NIBBLE[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
 
 _SIXBIT = np.full(256, 255, dtype=np.uint8)
-_SIXBIT[
-    np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", dtype=np.uint8)
-] = np.arange(64)
+_SIXBIT[np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", dtype=np.uint8)] = np.arange(
+    64
+)
 
 
 def _indices(batch: _Batch, space: NASBench101Space) -> npt.NDArray[np.int64]:
@@ -240,7 +240,9 @@ def _check_cells(
         stated[rows, :vertices, :vertices] = (bits == ord("1")).reshape(-1, vertices, vertices)
     if (size == 0).any():
         row = int(np.argmin(size))
-        batch.fail(row, f"has the adjacency '{batch.text(1)[row][:60]}', expected V * V characters 0 or 1 with V of 2 to 7")
+        batch.fail(
+            row, f"has the adjacency '{batch.text(1)[row][:60]}', expected V * V characters 0 or 1 with V of 2 to 7"
+        )
     labels = _operations(batch, size)
     foreign = np.flatnonzero((stated != adjacency[index]).any((1, 2)) | (labels != ops[index]).any(1))
     if not foreign.size:

@@ -307,6 +307,10 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
     def _selected(self) -> Tensor:
         return torch.as_tensor(list(self.indices()), dtype=torch.long)
 
+    def arch_names(self) -> list[str]:
+        r"""Returns the names of all architectures of the space in compact tables."""
+        return [self.space.to_str(arch) for arch in self.space.enumerate()]
+
     def arch(self, position: int) -> Any:
         r"""Returns the architecture value behind ``self[position]``."""
         return self.space[int(self.arch_index[position])]

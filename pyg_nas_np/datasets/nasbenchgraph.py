@@ -141,7 +141,7 @@ class NASBenchGraph(ArchitectureDataset):
         (26206, 765191, '0112|gcn|gin|cheb|fc')
     """
 
-    default_metric: ClassVar[str] = "valid_accuracy"
+    default_metrics: ClassVar[tuple[str, ...]] = ("valid_accuracy",)
     label_help: ClassVar[str] = (
         "Install the labels with: pip install 'pyg-nas-np[data]' (package nas-bench-graph), or put the benchmark's "
         "file <task>.bench or a table nasbenchgraph-<task>.csv into the raw folder of the data set."
@@ -179,6 +179,10 @@ class NASBenchGraph(ArchitectureDataset):
             info = SourceInfo.from_path("nas-bench-graph", packaged)
             found.append(Source(info, lambda: self._read_bench(packaged)))
         return found
+
+    def arch_names(self) -> list[str]:
+        r"""Returns the decimal keys, which name the networks in compact tables."""
+        return self.space.batch_canonical()
 
     def published(self) -> list[Check]:
         r"""Returns the statistics of release 1.4.0 beside this data set's, for the metrics that are present."""

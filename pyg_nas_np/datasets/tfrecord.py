@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -233,5 +233,3 @@ def _varint(message: bytes, start: int, stop: int) -> tuple[int, int]:
         if message[position] < 0x80:
             return value, position + 1
     raise DataFileError(f"protobuf varint at byte {start} does not end")
-
-

@@ -9,7 +9,6 @@ from pyg_nas_np.predictors.convnp import ConvNPPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
 from pyg_nas_np.predictors.graphs import Graphs
 from pyg_nas_np.predictors.labels import LabelTransform, check_labels
-from pyg_nas_np.predictors.pretraining import pretrain
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "convnp": ConvNPPredictor,
@@ -32,5 +31,4 @@ __all__ = [
     "RidgePredictor",
     "XGBoostPredictor",
     "check_labels",
-    "pretrain",
 ]

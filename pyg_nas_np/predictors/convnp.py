@@ -11,7 +11,7 @@ from torch import Tensor
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.labels import LabelScale
-from pyg_nas_np.predictors.pretraining import read_weights, shipped_model
+from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.tasks import TaskBatch
 
@@ -26,7 +26,7 @@ class ConvNPPredictor(Predictor):
     Args:
         space: The search space. (default: that of the data set)
         labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
-        weights: File written by :func:`~pyg_nas_np.predictors.pretrain`. (default: those shipped for the space)
+        weights: File written by :func:`~pyg_nas_np.predictors.pretraining.pretrain`. (default: those shipped for the space)
 
     Raises:
         MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.

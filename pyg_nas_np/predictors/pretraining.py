@@ -1,34 +1,24 @@
-r"""Meta-training of the neural process and its weight files."""
+r"""Meta-training of the neural process; apart, because importing Lightning takes a second."""
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import os
 import time
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Timer
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import rank_gauss
+from pyg_nas_np.predictors.weights import write_weights
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.tasks import SyntheticTaskModule, SyntheticTasks, TaskBatch, additive_gp_prior
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path
-
-logger = logging.getLogger(__name__)
-
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-FORMAT = "pyg_nas_np.convnp/1"
+from pyg_nas_np.tasks import SyntheticTasks, TaskBatch, additive_gp_prior
+from pyg_nas_np.tasks.datamodule import SyntheticTaskModule
 
 
 class MetaTraining(lightning.LightningModule):
@@ -133,61 +123,3 @@ def pretrain(
         }
         write_weights(path, model, space, card)
     return model
-
-
-def write_weights(
-    path: str | os.PathLike[str], model: ConvNP, space: SearchSpace[Any], card: dict[str, Any]
-) -> None:
-    r"""Writes weights as safetensors, with the names of the features that they expect, atomically."""
-    features = shared_features(space)
-    metadata = {
-        "format": FORMAT,
-        "space": space.name,
-        "feature_names": json.dumps(features.feature_names),
-        "card": json.dumps(card),
-    }
-    tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(path) as tmp:
-        save_file(tensors, tmp, metadata)
-
-
-def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvNP:
-    r"""Reads weights for a space.
-
-    Raises:
-        DataFileError: If the file is corrupt or of another format.
-        InvalidArchitectureError: If the weights are for another space, or for other features of it.
-    """
-    features = shared_features(space)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataFileError(f"{os.fspath(path)} is corrupt or not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
-    if metadata["space"] != space.name or json.loads(metadata["feature_names"]) != features.feature_names:
-        raise InvalidArchitectureError(
-            f"{os.fspath(path)} was trained for other features of {metadata['space']}; train again with pretrain()"
-        )
-    model = ConvNP(len(features.feature_names), list(features.feature_groups.values()))
-    model.load_state_dict(state)
-    return model.eval()
-
-
-@lru_cache(maxsize=8)
-def shipped_model(space: SearchSpace[Any]) -> ConvNP:
-    r"""Returns the process whose weights the package ships for a space.
-
-    Raises:
-        MissingWeightsError: If it ships none.
-    """
-    path = WEIGHTS / f"convnp-{space.name}.safetensors"
-    if not path.exists():
-        have = ", ".join(sorted(p.stem.removeprefix("convnp-") for p in WEIGHTS.glob("convnp-*.safetensors"))) or "none"
-        raise MissingWeightsError(
-            f"no weights are shipped for the space '{space.name}' (shipped: {have}). Train them once with "
-            f"pyg_nas_np.pretrain(space, path) and pass ConvNPPredictor(weights=path)"
-        )
-    return read_weights(path, space)

@@ -29,7 +29,9 @@ _MATRICES_PER_CHUNK = 256
 _SHIFTS = np.repeat([[7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21]], 4, axis=0).reshape(-1)
 _CONSTANTS = np.floor(np.abs(np.sin(np.arange(1, 65))) * 2.0**32).astype(np.uint32)
 _WORDS = list(range(16))
-_WORDS += [(5 * i + 1) % 16 for i in range(16)] + [(3 * i + 5) % 16 for i in range(16)] + [7 * i % 16 for i in range(16)]
+_WORDS += (
+    [(5 * i + 1) % 16 for i in range(16)] + [(3 * i + 5) % 16 for i in range(16)] + [7 * i % 16 for i in range(16)]
+)
 _INITIAL = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
 
 _LABELS = (-1, -2, 0, 1, 2)
@@ -302,7 +304,10 @@ def enumerate_cells() -> tuple[Digests, npt.NDArray[np.bool_], npt.NDArray[np.in
     for size in range(2, MAX_VERTICES + 1):
         matrices, labels = full_dags(size), labellings(size)
         found = np.concatenate(
-            [signatures(matrices[i : i + _MATRICES_PER_CHUNK], labels) for i in range(0, len(matrices), _MATRICES_PER_CHUNK)]
+            [
+                signatures(matrices[i : i + _MATRICES_PER_CHUNK], labels)
+                for i in range(0, len(matrices), _MATRICES_PER_CHUNK)
+            ]
         )
         matrix, labelling = np.divmod(np.unique(found, return_index=True)[1], len(labels))
         adjacency = np.zeros((len(matrix), MAX_VERTICES, MAX_VERTICES), dtype=np.bool_)

@@ -10,7 +10,7 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -183,7 +183,9 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
             wanted = Digests.from_hex(hashes)
         except ValueError:
             wrong = next(text for text in hashes if not re.fullmatch("[0-9a-f]{32}", str(text)))
-            raise InvalidArchitectureError(f"{wrong!r} is not an MD5 hash of 32 lower-case hexadecimal digits") from None
+            raise InvalidArchitectureError(
+                f"{wrong!r} is not an MD5 hash of 32 lower-case hexadecimal digits"
+            ) from None
         index = self.index_digests(wanted)
         if (index < 0).any():
             raise InvalidArchitectureError(f"{hashes[int(np.argmax(index < 0))]} is not the hash of a nasbench101 cell")
@@ -296,7 +298,9 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
         """
         graph = from_batch(data.x, data.edge_index)
         if data.x.size(1) != len(OP_NAMES):
-            raise InvalidArchitectureError(f"x has {data.x.size(1)} columns, {self.name} has {len(OP_NAMES)} operations")
+            raise InvalidArchitectureError(
+                f"x has {data.x.size(1)} columns, {self.name} has {len(OP_NAMES)} operations"
+            )
         matrix, ids = graph.adjacency[0].numpy(), graph.ops[0]
         names = [OP_NAMES[op] for op in ids.tolist()]
         ends = [i for name in OP_NAMES[:2] for i, op in enumerate(names) if op == name]

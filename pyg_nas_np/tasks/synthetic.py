@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from pyg_nas_np.tasks.batch import TaskBatch
 
@@ -119,16 +118,3 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         while True:
             yield self.batch(number)
             number += step
-
-
-class SyntheticTaskModule(lightning.LightningDataModule):
-    r"""Feeds :class:`SyntheticTasks` to a Lightning trainer."""
-
-    def __init__(self, tasks: SyntheticTasks, *, num_workers: int = 0) -> None:
-        super().__init__()
-        self.tasks = tasks
-        self.num_workers = num_workers
-
-    def train_dataloader(self) -> DataLoader[TaskBatch]:
-        r"""Returns the endless stream of batches."""
-        return DataLoader(self.tasks, batch_size=None, num_workers=self.num_workers)

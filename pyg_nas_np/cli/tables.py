@@ -1,0 +1,51 @@
+r"""Terminal tables and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pyg_nas_np.predictors.evaluation import Evaluation
+from pyg_nas_np.utils import atomic_path
+
+# Output that goes into a file or a log must not be folded at 80 columns.
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+COLUMNS = {
+    "kendall_tau": ("tau", ".3f"),
+    "spearman": ("Spearman", ".3f"),
+    "n_at_10": ("N@10", ".0f"),
+    "precision_at_1_percent": ("P@1%", ".2f"),
+    "regret_at_1": ("regret@1", ".2f"),
+    "regret_at_10": ("regret@10", ".2f"),
+    "nll": ("NLL", ".2f"),
+    "crps": ("CRPS", ".2f"),
+    "coverage_90": ("cover 90%", ".2f"),
+    "fit_seconds": ("fit s", ".2f"),
+    "predict_seconds": ("predict s", ".2f"),
+}
+
+
+def score_table(scores: Mapping[str, Evaluation], title: str) -> Table:
+    r"""Returns one row a predictor."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("predictor")
+    for label, _ in COLUMNS.values():
+        table.add_column(label, justify="right")
+    for name, evaluation in scores.items():
+        values = evaluation.to_dict()
+        table.add_row(name, *(format(values[key], spec) for key, (_, spec) in COLUMNS.items()))
+    return table
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    r"""Writes a CSV file atomically."""
+    with atomic_path(path) as tmp, open(tmp, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

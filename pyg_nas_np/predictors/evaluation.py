@@ -1,0 +1,100 @@
+r"""One protocol for all predictors: fit on the training part of a split, score on its test part."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.datasets import ArchitectureDataset, Split
+from pyg_nas_np.metrics import functional as metrics
+from pyg_nas_np.predictors.base import Predictor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    r"""Scores of one predictor on the test part of one split.
+
+    Args:
+        kendall_tau: Kendall's :math:`\tau_b`.
+        spearman: Spearman's rank correlation.
+        n_at_5: True rank of the best of the five best predictions, 1 is the optimum.
+        n_at_10: The same among ten.
+        precision_at_1_percent: Share of the predicted best percent that belongs to the true best percent.
+        regret_at_1: Best label minus the label of the best prediction, in the unit of the labels.
+        regret_at_10: Best label minus the best label among the ten best predictions.
+        nll: Mean negative log density of the labels under the Gaussian prediction.
+        crps: Mean continuous ranked probability score, in the unit of the labels.
+        coverage_90: Share of labels inside the central 90 % interval.
+        fit_seconds: Wall-clock time of fitting.
+        predict_seconds: Wall-clock time of predicting every architecture given.
+    """
+
+    kendall_tau: float
+    spearman: float
+    n_at_5: float
+    n_at_10: float
+    precision_at_1_percent: float
+    regret_at_1: float
+    regret_at_10: float
+    nll: float
+    crps: float
+    coverage_90: float
+    fit_seconds: float
+    predict_seconds: float
+
+    def to_dict(self) -> dict[str, float]:
+        r"""Returns the scores by name."""
+        return asdict(self)
+
+
+def evaluate(predictor: Predictor, dataset: ArchitectureDataset, split: Split) -> tuple[Evaluation, Tensor, Tensor]:
+    r"""Fits a predictor and scores it.
+
+    Args:
+        predictor: Any predictor.
+        dataset: The whole data set; ``dataset[i]`` must be architecture ``i``.
+        split: Indices to fit on and to score on; the rest is predicted too.
+
+    Returns:
+        The scores, and mean ``[A]`` and standard deviation ``[A]`` of every architecture of the data set.
+    """
+    train = dataset[split.train]
+    start = time.perf_counter()
+    predictor.fit(train)
+    fitted = time.perf_counter()
+    mean, std = predictor.predict(dataset, return_std=True)
+    done = time.perf_counter()
+    y, m, s = dataset.y[split.test], mean[split.test], std[split.test]
+    # A constant predictor orders nothing.
+    scores = Evaluation(
+        kendall_tau=float(metrics.kendall_tau(m, y, undefined=0.0)),
+        spearman=float(metrics.spearman_rho(m, y, undefined=0.0)),
+        n_at_5=float(metrics.n_at_k(m, y, min(5, y.numel()))),
+        n_at_10=float(metrics.n_at_k(m, y, min(10, y.numel()))),
+        precision_at_1_percent=float(metrics.precision_at_k(m, y, max(1, round(0.01 * y.numel())))),
+        regret_at_1=float(metrics.regret_at_k(m, y, 1)),
+        regret_at_10=float(metrics.regret_at_k(m, y, min(10, y.numel()))),
+        nll=float(metrics.gaussian_nll(m, s, y)),
+        crps=float(metrics.gaussian_crps(m, s, y)),
+        coverage_90=float(metrics.interval_coverage(m, s, y, 0.9)),
+        fit_seconds=fitted - start,
+        predict_seconds=done - fitted,
+    )
+    return scores, mean, std
+
+
+def calibration_curve(mean: Tensor, std: Tensor, y: Tensor, num_levels: int = 19) -> tuple[Tensor, Tensor]:
+    r"""Returns nominal levels and the observed coverage of the central intervals, ``[num_levels]`` each.
+
+    Example:
+        >>> y = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+        >>> nominal, observed = calibration_curve(torch.zeros(10_000), torch.ones(10_000), y)
+        >>> bool((nominal - observed).abs().max() < 0.02)
+        True
+    """
+    nominal = torch.linspace(0.05, 0.95, num_levels)
+    observed = [float(metrics.interval_coverage(mean, std, y, float(level))) for level in nominal]
+    return nominal, torch.tensor(observed)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_nas_np import NASBench201
+from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors.evaluation import calibration_curve, evaluate
+
+
+class Oracle(Predictor):
+    """Knows the label, which the fixture makes the parameter count."""
+
+    def _fit(self, inputs, z):
+        self.inputs_ = inputs
+
+    def _inputs(self, graphs):
+        return self.space_.batch_num_parameters(graphs.arch_index).float()
+
+    def _predict(self, inputs, return_std):
+        return inputs, torch.full_like(inputs, 0.1)
+
+    def _state(self):
+        return {}
+
+    def _set_state(self, state):
+        pass
+
+
+def test_scores_of_a_perfect_ranking(labelled_root):
+    dataset = NASBench201(labelled_root, source="compact")
+    split = dataset.split(100, by="index")
+    scores, mean, std = evaluate(Oracle(), dataset, split)
+    assert mean.shape == std.shape == (15625,)
+    assert scores.kendall_tau == pytest.approx(1.0, abs=1e-3)
+    assert (scores.n_at_5, scores.n_at_10, scores.regret_at_1, scores.regret_at_10) == (1, 1, 0, 0)
+    assert scores.fit_seconds > 0
+    assert scores.predict_seconds > 0
+    assert set(scores.to_dict()) >= {"nll", "crps", "coverage_90", "precision_at_1_percent"}
+
+
+def test_calibration_curve_of_an_overconfident_prediction():
+    y = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    nominal, observed = calibration_curve(torch.zeros(5000), torch.full((5000,), 0.5), y, num_levels=5)
+    assert nominal.tolist() == pytest.approx([0.05, 0.275, 0.5, 0.725, 0.95])
+    assert (observed < nominal).all()

@@ -115,36 +115,32 @@ def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
         (2.0, 0.0, 5.0, 2.5)
     """
     # Graphs come last inside, so that every step of the program is a few long vector operations.
-    edge = graphs.adjacency.permute(1, 2, 0).contiguous().unsqueeze(2)
-    ops = graphs.ops.t()
-    weight = weights.permute(1, 2, 0).contiguous()
-    count = (ops == INPUT).to(weight.dtype).unsqueeze(1)
-    source = (ops == INPUT).unsqueeze(1).expand_as(weight)
-    low = torch.full_like(weight, torch.inf).masked_fill(source, 0.0)
-    high, total = -low, torch.zeros_like(weight)
-    for v in range(ops.size(0)):
-        if v > 0:
-            into = edge[:v, v]
-            count[v] += (count[:v] * into).sum(dim=0)
-            total[v] += (total[:v] * into).sum(dim=0)
-            low[v] = torch.minimum(low[v], torch.where(into, low[:v], torch.inf).amin(dim=0))
-            high[v] = torch.maximum(high[v], torch.where(into, high[:v], -torch.inf).amax(dim=0))
-        low[v] += weight[v]
-        high[v] += weight[v]
-        total[v] += count[v] * weight[v]
-    sink = (ops == OUTPUT).unsqueeze(1)
-    paths = torch.where(sink, count, 0.0).sum(dim=0)
-    dead = paths == 0
-
-    def at_output(values: Tensor) -> Tensor:
-        return torch.where(sink, values, 0.0).sum(dim=0).masked_fill(dead, 0.0).t()
-
+    edge = graphs.adjacency.permute(1, 2, 0).to(weights.dtype).contiguous()
+    wall = torch.where(edge > 0, 0.0, torch.inf).unsqueeze(2)
+    weight = weights.permute(1, 2, 0)
+    source, sink = ((graphs.ops == op).t().to(weights.dtype) for op in (INPUT, OUTPUT))
+    # A path is longest where its negative is shortest.
+    shortest = torch.cat([weight, -weight], dim=1)
+    ways_in, ways_out = source.clone(), sink.clone()
+    size = source.size(0)
+    shortest[0] += torch.where(source[0] > 0, 0.0, torch.inf)
+    for v in range(1, size):
+        ways_in[v] += (ways_in[:v] * edge[:v, v]).sum(dim=0)
+        start = torch.where(source[v] > 0, 0.0, torch.inf)
+        shortest[v] += torch.minimum((shortest[:v] + wall[:v, v]).amin(dim=0), start)
+    for v in reversed(range(size - 1)):
+        ways_out[v] += (ways_out[v + 1 :] * edge[v, v + 1 :]).sum(dim=0)
+    num_paths = (ways_in * sink).sum(dim=0)
+    ends = torch.where(sink.unsqueeze(1) > 0, shortest, torch.inf).amin(dim=0).masked_fill(num_paths == 0, 0.0)
+    minimum, negative = ends.t().chunk(2, dim=1)
+    # Each node lies on (ways in) x (ways out) paths.
+    total = (weight * (ways_in * ways_out).unsqueeze(1)).sum(dim=0)
     return PathStatistics(
-        num_paths=paths.squeeze(0),
-        minimum=at_output(low),
-        maximum=at_output(high),
-        mean=at_output(total) / paths.clamp_min(1.0).t(),
-        depth=high.permute(2, 0, 1),
+        num_paths=num_paths,
+        minimum=minimum,
+        maximum=-negative,
+        mean=(total / num_paths.clamp_min(1.0)).t(),
+        depth=-shortest[:, weight.size(1) :].permute(2, 0, 1),
     )
 
 

@@ -18,7 +18,7 @@ from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import InvalidArchitectureError
 
-CHUNK = 1 << 14
+CHUNK = 1 << 12
 """Cells per step; their intermediate tensors fit into the processor's cache."""
 
 REFERENCE = 1 << 16

@@ -1,4 +1,4 @@
-r"""Times of NAS-Bench-101: enumeration, cache, data set, and parsing of synthetic files of the official format and size.
+r"""Times of NAS-Bench-101: enumeration, cache, data set, parsing of synthetic files of the official format and size.
 
     python benchmarks/nasbench101.py                  # everything at full size (10 GB of disk, some 15 minutes)
     python benchmarks/nasbench101.py --cells 20000    # smaller files
@@ -13,8 +13,10 @@ Every measurement runs in a process of its own, so that its peak memory is its o
 from __future__ import annotations
 
 import argparse
+import binascii
 import csv
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -28,6 +30,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,54 +39,63 @@ BUDGETS = {"only108": (108,), "full": (4, 12, 36, 108)}
 PEER_RECORDS = 100_000
 
 
+# One evaluation of the metrics message, with its tags: epoch, seconds, three accuracies.
+EVALUATION = np.dtype(
+    [("head", "u1", 2), *itertools.chain(*(((f"tag{k}", "u1"), (f"value{k}", "<f8")) for k in range(1, 6)))]
+)
+
+
 def write_synthetic(path: Path, budgets: tuple[int, ...], cells: int, seed: int = 0) -> int:
     r"""Writes a file of the official format with the real cells and random measurements; returns its records."""
-    from pyg_nas_np.datasets.tfrecord import crc32c, masked, windows
     from pyg_nas_np.spaces.nasbench101 import NASBench101Space
 
     space = NASBench101Space()
     hashes = space.batch_canonical()[:cells]
-    parameters = space.batch_num_parameters().tolist()
+    tails = [b"\x10" + _varint(n) + struct.pack("<Bd", 0x19, 4000.0) for n in space.batch_num_parameters().tolist()]
     rng = np.random.default_rng(seed)
+    runs = np.repeat(budgets, 3)
     records = 0
     with open(path, "wb") as file:
-        for start in range(0, cells, 10_000):
+        for start in range(0, cells, 5_000):
+            index = range(start, min(start + 5_000, cells))
+            messages = _evaluations(rng, len(index), runs)
             payloads = []
-            for index in range(start, min(start + 10_000, cells)):
-                arch = space[index]
-                bits = "".join(map(str, arch.matrix.reshape(-1).tolist()))
-                ops = ",".join(arch.ops)
-                runs = len(budgets) * 3
-                # float32 values widened to double, as the official files hold them
-                accuracy = (rng.integers(998, 9985, (runs, 3, 3)) / 9984).astype(np.float32).astype(float)
-                seconds = rng.uniform(100, 4000, (runs, 3, 1)).astype(np.float32).astype(float)
-                values = np.concatenate([seconds, accuracy], axis=2).tolist()
-                for run in range(runs):
-                    budget = budgets[run // 3]
-                    message = _message(values[run], budget, parameters[index])
-                    payloads.append(json.dumps([hashes[index], budget, bits, ops, message]).encode())
-            file.write(_frames(payloads, crc32c, masked, windows))
+            for i in index:
+                arch = space[i]
+                bits = (arch.matrix + 48).tobytes().decode()
+                front, ops = f'["{hashes[i]}", ', ",".join(arch.ops)
+                for run, budget in enumerate(runs.tolist()):
+                    code = binascii.b2a_base64(messages[i - start][run] + tails[i], newline=False).decode()
+                    payloads.append(f'{front}{budget}, "{bits}", "{ops}", "{code}"]'.encode())
+            file.write(_frames(payloads))
             records += len(payloads)
     return records
 
 
-def _message(values: list[list[float]], budget: int, parameters: int) -> str:
-    import base64
-
-    parts = []
-    for (seconds, *accuracies), epoch in zip(values, (0.0, budget / 2, float(budget)), strict=True):
-        fields = (epoch, seconds, *accuracies)
-        body = b"".join(struct.pack("<Bd", tag, value) for tag, value in zip(b"\x09\x11\x19\x21\x29", fields, strict=True))
-        parts.append(bytes((0x0A, len(body))) + body)
-    varint, rest = bytearray(b"\x10"), parameters
-    while rest > 0x7F:
-        varint.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    varint.append(rest)
-    return base64.b64encode(b"".join(parts) + bytes(varint) + struct.pack("<Bd", 0x19, values[2][0] + 60.0)).decode()
+def _evaluations(rng: np.random.Generator, cells: int, runs: np.ndarray) -> list[list[bytes]]:
+    table = np.zeros((cells, len(runs), 3), dtype=EVALUATION)
+    table["head"] = 0x0A, EVALUATION.itemsize - 2
+    for k, tag in enumerate(b"\x09\x11\x19\x21\x29", start=1):
+        table[f"tag{k}"] = tag
+        # float32 values widened to double, as the official files hold them
+        table[f"value{k}"] = (rng.integers(998, 9985, table.shape) / 9984).astype(np.float32)
+    table["value1"] = runs[:, None] * np.array([0.0, 0.5, 1.0])
+    table["value2"] *= 4000
+    rows = np.ascontiguousarray(table).view(f"V{3 * EVALUATION.itemsize}")[..., 0]
+    return [[bytes(item) for item in row] for row in rows.tolist()]
 
 
-def _frames(payloads: list[bytes], crc32c: Callable, masked: Callable, windows: Callable) -> bytes:  # type: ignore[type-arg]
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _frames(payloads: list[bytes]) -> bytes:
+    from pyg_nas_np.datasets.tfrecord import crc32c, masked, windows
+
     buffer = np.frombuffer(b"".join(payloads), dtype=np.uint8)
     length = np.array([len(p) for p in payloads])
     start = length.cumsum() - length
@@ -94,7 +106,8 @@ def _frames(payloads: list[bytes], crc32c: Callable, masked: Callable, windows: 
     headers = length.astype("<u8").view(np.uint8).reshape(-1, 8)
     header_crc = masked(crc32c(headers)).astype("<u4")
     return b"".join(
-        headers[i].tobytes() + header_crc[i].tobytes() + payload + crc[i].tobytes() for i, payload in enumerate(payloads)
+        headers[i].tobytes() + header_crc[i].tobytes() + payload + crc[i].tobytes()
+        for i, payload in enumerate(payloads)
     )
 
 
@@ -121,7 +134,7 @@ def step_dataset(args: argparse.Namespace) -> dict[str, float]:
     from pyg_nas_np.datasets.nasbench101 import NASBench101
 
     class Synthetic(NASBench101):
-        checksums = {}
+        checksums: ClassVar[dict[str, str]] = {}
 
     start = time.perf_counter()
     Synthetic(str(args.root))
@@ -182,7 +195,10 @@ def _install_stand_ins() -> None:
         def FromString(cls, message: bytes) -> types.SimpleNamespace:
             fields = cls.layout.unpack_from(message, 2 * cls.layout.size)
             final = types.SimpleNamespace(
-                training_time=fields[1], train_accuracy=fields[2], validation_accuracy=fields[3], test_accuracy=fields[4]
+                training_time=fields[1],
+                train_accuracy=fields[2],
+                validation_accuracy=fields[3],
+                test_accuracy=fields[4],
             )
             value, position = 0, 3 * cls.layout.size + 1
             for shift in range(0, 35, 7):
@@ -246,7 +262,10 @@ def main(args: argparse.Namespace) -> None:
                 "note": note,
             }
         )
-        print(f"{name:32s} {result['seconds']:9.2f} s {result['peak_mib']:7.0f} MiB {records or '':>10} {note}", flush=True)
+        print(
+            f"{name:32s} {result['seconds']:9.2f} s {result['peak_mib']:7.0f} MiB {records or '':>10} {note}",
+            flush=True,
+        )
 
     report("enumerate (cold, no cache)", measure("enumerate"))
     measure("load-space")

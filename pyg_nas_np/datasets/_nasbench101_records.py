@@ -101,7 +101,7 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
     return dict(sorted(tables.items()))
 
 
-def encode_record(digest: str, epochs: int, matrix: npt.NDArray[np.integer], ops: list[str], metrics: bytes) -> bytes:  # type: ignore[type-arg]
+def encode_record(digest: str, epochs: int, matrix: npt.NDArray[np.int8], ops: list[str], metrics: bytes) -> bytes:
     r"""Returns one framed record as the official files hold it; for tests, benchmarks and converters."""
     adjacency = "".join(str(int(bit)) for row in matrix for bit in row)
     text = json.dumps([digest, epochs, adjacency, ",".join(ops), base64.b64encode(metrics).decode()])
@@ -186,9 +186,9 @@ _NIBBLE = np.full(256, 255, dtype=np.uint8)
 _NIBBLE[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
 
 _SIXBIT = np.full(256, 1 << 6, dtype=np.uint16)
-_SIXBIT[
-    np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", dtype=np.uint8)
-] = np.arange(64)
+_SIXBIT[np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", dtype=np.uint8)] = np.arange(
+    64
+)
 # Two characters at a time, by their little-endian number; twelve bits where both are valid.
 _TWELVEBIT = (_SIXBIT[:, None] | (_SIXBIT << 6)).reshape(-1)
 _TWELVEBIT[((_SIXBIT[:, None] | _SIXBIT) >> 6).reshape(-1) > 0] = 1 << 12
@@ -196,7 +196,7 @@ _TWELVEBIT[((_SIXBIT[:, None] | _SIXBIT) >> 6).reshape(-1) > 0] = 1 << 12
 
 def _indices(batch: _Batch, space: NASBench101Space) -> npt.NDArray[np.int64]:
     nibbles = _NIBBLE[windows(batch.buffer, batch.quotes[:, 0] + 1, 32)]
-    index = space.index_bytes((nibbles[:, 0::2] << 4) | (nibbles[:, 1::2] & 15))
+    index = space.index_bytes((nibbles[:, 0::2] << np.uint8(4)) | (nibbles[:, 1::2] & np.uint8(15)))
     index[(nibbles == 255).any(1)] = -1
     if (index < 0).any():
         row = int(np.argmax(index < 0))
@@ -317,7 +317,8 @@ def _from_base64(code: npt.NDArray[np.uint8], pad: int) -> tuple[npt.NDArray[np.
     halves = _TWELVEBIT.take(code.view("<u2"))
     quads = halves[:, 0::2].astype(np.uint32) << np.uint32(12) | halves[:, 1::2]
     decoded = quads.byteswap().view(np.uint8).reshape(len(code), -1, 4)[:, :, 1:].reshape(len(code), -1)
-    return decoded[:, : decoded.shape[1] - pad], (halves < 1 << 12).all(1)
+    valid: npt.NDArray[np.bool_] = np.all(halves < 1 << 12, axis=1)
+    return decoded[:, : decoded.shape[1] - pad], valid
 
 
 class _Layout(NamedTuple):

@@ -94,12 +94,11 @@ class NASBench101(ArchitectureDataset):
     def sources(self) -> list[Source]:
         r"""Returns the label sources in ``raw_dir``."""
         raw = Path(self.raw_dir)
-        found = []
-        for name in ("full", "only108"):
-            if (path := raw / f"nasbench_{name}.tfrecord").exists():
-                found.append(self._official(path))
+        official = [raw / f"nasbench_{name}.tfrecord" for name in ("full", "only108")]
+        found = [self._official(path) for path in official if path.exists()]
         pickles = sorted(raw.glob("*.pkl"), key=lambda path: (path.name != "nasbench_only108.pkl", path.name))
-        for path in pickles[:1]:
+        if pickles:
+            path = pickles[0]
             found.append(Source(SourceInfo.from_path("naslib-pickle", path), partial(_read_naslib, path, self.space)))
         if (table := find_compact(raw, "nasbench101")) is not None:
             found.append(Source(SourceInfo.from_path("compact-table", table), partial(_read_table, table, self.space)))
@@ -126,7 +125,7 @@ class NASBench101(ArchitectureDataset):
             Check("architectures", 423_624, len(self.space), 0),
             Check("mean number of parameters", 8_459_761.888, float(parameters.double().mean()), 1e-3),
             Check("median number of parameters", 5_356_682, int(parameters.median()), 0),
-            Check("distinct numbers of parameters", 3_336, parameters.unique().numel(), 0),
+            Check("distinct numbers of parameters", 3_336, len(set(parameters.tolist())), 0),
             Check("cells with the fewest parameters", 32, int((parameters == 227_274).sum()), 0),
             Check("cells with the most parameters", 42, int((parameters == 49_979_274).sum()), 0),
         ]
@@ -182,7 +181,8 @@ def _read_naslib(path: Path, space: NASBench101Space) -> dict[str, Metric]:
     except InvalidArchitectureError as error:
         raise ForeignCellError(f"{path}: {error}") from error
     keys = [
-        [f"{when}_{quantity.replace('valid', 'validation')}" for quantity in QUANTITIES] for when in ("halfway", "final")
+        [f"{when}_{quantity.replace('valid', 'validation')}" for quantity in QUANTITIES]
+        for when in ("halfway", "final")
     ]
     tables: dict[int, Table] = {}
     for row, (digest, entry) in zip(index.tolist(), content.items(), strict=True):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +117,23 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
         DataFileError: If the file is empty or ends inside a record, or if a length or payload does not match its
             checksum; the message names the record and its byte offset.
     """
+    # The checksums of one batch are computed while the caller works on the batch before.
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[RecordBatch, Future[None]]] = deque()
+        for batch in _batches(path):
+            waiting.append((batch, pool.submit(_check_payloads, path, batch)))
+            if len(waiting) > 1:
+                yield _checked(*waiting.popleft())
+        while waiting:
+            yield _checked(*waiting.popleft())
+
+
+def _checked(batch: RecordBatch, check: Future[None]) -> RecordBatch:
+    check.result()
+    return batch
+
+
+def _batches(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
     size = os.path.getsize(path)
     if size == 0:
         raise DataFileError(f"{os.fspath(path)} is empty")
@@ -125,9 +144,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
             begins, used = _frames(path, data, first, offset, size)
             if used:
                 buffer = np.frombuffer(data, dtype=np.uint8)
-                batch = RecordBatch(buffer, begins[:-1] + _HEADER.size, np.diff(begins) - _FRAME, first, offset)
-                _check_payloads(path, batch)
-                yield batch
+                yield RecordBatch(buffer, begins[:-1] + _HEADER.size, np.diff(begins) - _FRAME, first, offset)
             first, offset, carry = first + len(begins) - 1, offset + used, data[used:]
 
 
@@ -161,8 +178,8 @@ def _frames(
     needed = _FRAME if rest < _HEADER.size else _HEADER.unpack_from(data, position)[0] + _FRAME
     if rest and offset + position + needed > size:
         raise DataFileError(
-            f"{os.fspath(path)} is truncated: {_where(first + len(begins) - 1, offset + position)} needs {needed} bytes, "
-            f"the file ends after {size - offset - position}"
+            f"{os.fspath(path)} is truncated: {_where(first + len(begins) - 1, offset + position)} needs {needed} "
+            f"bytes, the file ends after {size - offset - position}"
         )
     return np.array(begins), position
 
@@ -244,5 +261,3 @@ def _varint(message: bytes, start: int, stop: int) -> tuple[int, int]:
         if message[position] < 0x80:
             return value, position + 1
     raise DataFileError(f"protobuf varint at byte {start} does not end")
-
-

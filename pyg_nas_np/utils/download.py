@@ -52,7 +52,8 @@ def download(url: str, target: str | os.PathLike[str], sha256: str, *, timeout: 
         _fetch(url, part, timeout)
     except requests.RequestException as error:
         raise DataFileError(
-            f"could not download {url} ({error}). Try again to continue, or fetch it by other means and put it at {path}"
+            f"could not download {url} ({error}). Try again to continue, or get the file by other means and put it at "
+            f"{path}"
         ) from error
     try:
         check_sha256(part, sha256)
@@ -86,7 +87,8 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
             # disable=None: no bar where the output is not a terminal.
             tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
         ):
-            for chunk in response.iter_content(1 << 20):
+            # A chunk that is cut off is lost, so that they are small.
+            for chunk in response.iter_content(1 << 16):
                 file.write(chunk)
                 have += len(chunk)
                 bar.update(len(chunk))

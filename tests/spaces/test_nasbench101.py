@@ -159,7 +159,11 @@ def chain(size: int) -> list[list[int]]:
         ([[0, float("nan")], [0, 0]], ["input", "output"], "only 0 and 1"),
         ([[0, 1, 0]], ["input", "output"], r"\[V, V\]"),
         ([[0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0]], ["input", CONV3, POOL, "output"], "cycle"),
-        ([[0, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]], ["input", CONV3, POOL, "output"], "topological order"),
+        (
+            [[0, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]],
+            ["input", CONV3, POOL, "output"],
+            "topological order",
+        ),
     ],
 )
 def test_cells_outside_the_domain_are_refused_with_the_reason(matrix: object, ops: list[str], reason: str) -> None:
@@ -215,7 +219,7 @@ def test_neighbors_are_distinct_canonical_cells_one_edit_away(index: int) -> Non
 
 
 def test_edits_reach_every_small_cell() -> None:
-    small = {arch for arch in map(space.__getitem__, torch.where(space.dense().num_nodes <= 4)[0].tolist())}
+    small = set(map(space.__getitem__, torch.where(space.dense().num_nodes <= 4)[0].tolist()))
     frontier = {space.from_str("2:1:")}
     reached = set(frontier)
     while frontier:
@@ -232,7 +236,9 @@ def test_mutation_is_a_seeded_neighbor() -> None:
     assert draw[0] in space.neighbors(README_CELL)
 
 
-def test_damaged_cache_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_cache_is_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     table = module._load_table()
     calls = []
 

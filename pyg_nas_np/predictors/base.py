@@ -28,7 +28,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     Architectures come as an indexed :class:`~pyg_nas_np.datasets.ArchitectureDataset`, a PyG
     :class:`~torch_geometric.data.Batch` or a list of :class:`~torch_geometric.data.Data`; labels as a tensor, an array
-    or a list. Predictions are float32 tensors ``[n]`` on the scale of the labels.
+    or a list. Predictions are float32 tensors ``[n]`` on the scale of the labels; they may coincide where they differ
+    by less than float32 resolves.
 
     Inside, a predictor sees standardised scores of the labels (see
     :class:`~pyg_nas_np.predictors.labels.LabelTransform`), and predictions keep the order of predicted scores. Where

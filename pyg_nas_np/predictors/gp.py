@@ -22,7 +22,7 @@ MAX_FIT = 512
 """Hyperparameters come from at most this many labelled architectures; the posterior uses all."""
 
 PATH_GROUPS = ("live", "paths", "strings")
-"""Where all cells share one topology, these groups say everything that the others do."""
+"""Where all cells share one topology, these groups describe all that a cell computes."""
 
 CHUNK = 4096
 """Architectures predicted at a time."""

@@ -15,7 +15,7 @@ from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
 PATH_GROUPS = ("live", "paths", "strings")
-"""Where all cells share one topology, these groups say everything that the others do."""
+"""Where all cells share one topology, these groups describe all that a cell computes."""
 
 
 def feature_columns(space: SearchSpace[Any], groups: Sequence[str] | None = None) -> dict[str, list[int]]:

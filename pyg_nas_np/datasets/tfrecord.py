@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -21,17 +23,22 @@ _FRAME = _HEADER.size + 4
 _BLOCK = 1 << 24
 
 
-def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    r"""Effect of a byte, of the high and of the low half of a four-byte word on the state of the CRC."""
     byte = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         byte = np.where(byte & 1, (byte >> 1) ^ np.uint32(0x82F63B78), byte >> 1)
-    pair = np.arange(1 << 16, dtype=np.uint32)
-    for _ in range(2):
-        pair = byte[pair & 0xFF] ^ (pair >> np.uint32(8))
-    return byte, pair
+
+    def two_bytes(state: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        for _ in range(2):
+            state = byte[state & 0xFF] ^ (state >> np.uint32(8))
+        return state
+
+    high = two_bytes(np.arange(1 << 16, dtype=np.uint32))
+    return byte, high, two_bytes(high)
 
 
-_BYTE_TABLE, _PAIR_TABLE = _tables()
+_BYTE_TABLE, _HIGH_TABLE, _LOW_TABLE = _tables()
 
 
 class RecordBatch(NamedTuple):
@@ -69,13 +76,19 @@ def crc32c(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
         '0xe3069283'
     """
     count, length = rows.shape
-    state = np.full(count, 0xFFFFFFFF, dtype=np.uint32)
-    even = length - length % 2
-    pairs = np.ascontiguousarray(np.ascontiguousarray(rows[:, :even]).view("<u2").T)
-    for pair in pairs:
-        state = _PAIR_TABLE[(state ^ pair) & 0xFFFF] ^ (state >> np.uint32(16))
-    if length % 2:
-        state = _BYTE_TABLE[(state ^ rows[:, -1]) & 0xFF] ^ (state >> np.uint32(8))
+    state, low = np.full((2, count), 0xFFFFFFFF, dtype=np.uint32)
+    index = np.empty(count, dtype=np.intp)
+    even = length - length % 4
+    for word in np.ascontiguousarray(np.ascontiguousarray(rows[:, :even]).view("<u4").T):
+        state ^= word
+        np.bitwise_and(state, 0xFFFF, out=index, casting="unsafe")
+        # mode="clip" spares the bounds check, and the buffer that goes with it.
+        _LOW_TABLE.take(index, out=low, mode="clip")
+        np.right_shift(state, 16, out=index, casting="unsafe")
+        _HIGH_TABLE.take(index, out=state, mode="clip")
+        state ^= low
+    for column in rows[:, even:].T:
+        state = _BYTE_TABLE[(state ^ column) & 0xFF] ^ (state >> np.uint32(8))
     return ~state
 
 
@@ -104,6 +117,23 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
         DataFileError: If the file is empty or ends inside a record, or if a length or payload does not match its
             checksum; the message names the record and its byte offset.
     """
+    # The checksums of one batch are computed while the caller works on the batch before.
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[RecordBatch, Future[None]]] = deque()
+        for batch in _batches(path):
+            waiting.append((batch, pool.submit(_check_payloads, path, batch)))
+            if len(waiting) > 1:
+                yield _checked(*waiting.popleft())
+        while waiting:
+            yield _checked(*waiting.popleft())
+
+
+def _checked(batch: RecordBatch, check: Future[None]) -> RecordBatch:
+    check.result()
+    return batch
+
+
+def _batches(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
     size = os.path.getsize(path)
     if size == 0:
         raise DataFileError(f"{os.fspath(path)} is empty")
@@ -111,49 +141,47 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
     with open(path, "rb") as file:
         while offset < size:
             data = carry + file.read(_BLOCK)
-            starts, lengths, used = _frames(path, data, first, offset, size)
-            if starts:
+            begins, used = _frames(path, data, first, offset, size)
+            if used:
                 buffer = np.frombuffer(data, dtype=np.uint8)
-                batch = RecordBatch(buffer, np.array(starts), np.array(lengths), first, offset)
-                _check_payloads(path, batch)
-                yield batch
-            first, offset, carry = first + len(starts), offset + used, data[used:]
+                yield RecordBatch(buffer, begins[:-1] + _HEADER.size, np.diff(begins) - _FRAME, first, offset)
+            first, offset, carry = first + len(begins) - 1, offset + used, data[used:]
 
 
 def _frames(
     path: str | os.PathLike[str], data: bytes, first: int, offset: int, size: int
-) -> tuple[list[int], list[int], int]:
-    r"""Walks the complete records of a block: starts and lengths of their payloads, and the bytes they take."""
-    starts: list[int] = []
-    lengths: list[int] = []
+) -> tuple[npt.NDArray[np.int64], int]:
+    r"""Walks the complete records of a block: where they begin (and the last one ends), and the bytes they take."""
+    begins = [0]
     known: dict[int, int] = {}
     position, stop = 0, len(data)
-    while position + _HEADER.size <= stop:
-        length, crc = _HEADER.unpack_from(data, position)
+    last = stop - _HEADER.size
+    unpack = _HEADER.unpack_from
+    while position <= last:
+        length, crc = unpack(data, position)
         # Lengths repeat, so that their checksums are computed once.
         if known.get(length) != crc:
             expected = int.from_bytes(_masked_crc(data[position : position + 8]), "little")
             if crc != expected:
                 raise DataFileError(
-                    f"{os.fspath(path)}: the length of {_where(first + len(starts), offset + position)} has CRC "
+                    f"{os.fspath(path)}: the length of {_where(first + len(begins) - 1, offset + position)} has CRC "
                     f"{crc:#010x}, expected {expected:#010x}: the file is damaged or no TFRecord file"
                 )
             known[length] = crc
         end = position + length + _FRAME
         if end > stop:
             break
-        starts.append(position + _HEADER.size)
-        lengths.append(length)
         position = end
+        begins.append(position)
     # What is left must be completed by the rest of the file.
     rest = stop - position
     needed = _FRAME if rest < _HEADER.size else _HEADER.unpack_from(data, position)[0] + _FRAME
     if rest and offset + position + needed > size:
         raise DataFileError(
-            f"{os.fspath(path)} is truncated: {_where(first + len(starts), offset + position)} needs {needed} bytes, "
-            f"the file ends after {size - offset - position}"
+            f"{os.fspath(path)} is truncated: {_where(first + len(begins) - 1, offset + position)} needs {needed} "
+            f"bytes, the file ends after {size - offset - position}"
         )
-    return starts, lengths, position
+    return np.array(begins), position
 
 
 def _check_payloads(path: str | os.PathLike[str], batch: RecordBatch) -> None:

@@ -146,7 +146,8 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         parts = [self._raw(part, width) for part in self._chunks(reference)]
         raw = torch.cat([values for _, values in parts])
         columns = parts[0][0]
-        mean, std = raw.mean(dim=0), raw.std(dim=0, unbiased=False)
+        mean = raw.mean(dim=0)
+        std = (raw - mean).square().mean(dim=0).sqrt()
         keep: list[int] = []
         seen: set[tuple[str, bytes]] = set()
         for column, (_, group) in enumerate(columns):

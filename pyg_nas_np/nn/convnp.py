@@ -3,13 +3,11 @@ r"""The convolutional neural process over architectures."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyg_nas_np.nn.gp_bank import GPBank
 from pyg_nas_np.ops import set_conv
 from pyg_nas_np.tasks import TaskBatch
 
@@ -75,30 +73,31 @@ class OffGridSetConv(nn.Module):
 
 
 class ConvNP(nn.Module):
-    r"""A convolutional neural process that corrects a bank of Gaussian processes.
+    r"""A convolutional neural process that corrects base predictors.
 
-    Context architectures enter with their score and the bank's leave-one-out moments, targets with the bank's posterior
-    moments; off-grid set convolutions in learned embeddings pass information within the context and from it to the
-    targets. The output is a mixture of the bank's predictions with learned weights and a correction. Correction and
-    weights start at zero, so that training starts from the bank and cannot be worse without noticing.
+    Context architectures enter with their score and the base predictors' leave-one-out moments, targets with the base
+    predictions; off-grid set convolutions in learned embeddings pass information within the context and from it to
+    the targets. The output is a mixture of the base predictions with learned weights, shifted and stretched by a
+    learned correction. The correction starts at zero and the mixture at the first base predictor: before training the
+    process is that predictor.
 
     Args:
         in_channels: Number ``F`` of features.
-        groups: Columns of each feature group, for the bank.
+        num_base: Number ``K`` of base predictors.
         channels: Width of the states.
         heads: Kernels a layer.
         dim: Dimensions of each head's embedding.
         num_layers: Number of layers.
-        num_members: Gaussian processes in the bank.
 
     Shapes:
         - **input:** a :class:`~pyg_nas_np.tasks.TaskBatch`.
         - **output:** mean ``[M]`` and standard deviation ``[M]`` of the target scores.
 
     Example:
-        >>> x, z = torch.randn(6, 3), torch.randn(6)
-        >>> tasks = TaskBatch(x, z, torch.randn(9, 3), torch.tensor([0, 2, 6]), torch.tensor([0, 4, 9]))
-        >>> mean, std = ConvNP(3, [[0], [1, 2]])(tasks)
+        >>> x, z, moments = torch.randn(6, 3), torch.randn(6), torch.zeros(6, 1, 2)
+        >>> ptr_context, ptr_target = torch.tensor([0, 2, 6]), torch.tensor([0, 4, 9])
+        >>> tasks = TaskBatch(x, z, torch.randn(9, 3), moments, torch.zeros(9, 1, 2), ptr_context, ptr_target)
+        >>> mean, std = ConvNP(3, num_base=1)(tasks)
         >>> mean.shape, bool((std > 0).all())
         (torch.Size([9]), True)
     """
@@ -106,54 +105,49 @@ class ConvNP(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        groups: Sequence[Sequence[int]],
         *,
+        num_base: int = 2,
         channels: int = 64,
         heads: int = 8,
         dim: int = 6,
         num_layers: int = 2,
-        num_members: int = 4,
     ) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"channels={channels} must be divisible by heads={heads}")
-        self.in_channels, self.channels = in_channels, channels
-        self.bank = GPBank(groups, num_members)
+        self.in_channels, self.num_base, self.channels = in_channels, num_base, channels
         self.embed = nn.Sequential(nn.Linear(in_channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
-        self.embed_context = nn.Linear(1 + 2 * num_members, channels)
-        self.embed_target = nn.Linear(2 * num_members, channels)
+        self.embed_context = nn.Linear(1 + 2 * num_base, channels)
+        self.embed_target = nn.Linear(2 * num_base, channels)
         self.layers = nn.ModuleList(OffGridSetConv(channels, heads, dim) for _ in range(num_layers))
         self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, 2 + num_members)
-        self.evidence_scale = nn.Parameter(torch.empty(()))
+        self.head = nn.Linear(channels, 2 + num_base)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Starts from the evidence-weighted bank without any correction."""
-        self.bank.reset_parameters()
+        r"""Starts from the first base predictor, with little weight on the others and without correction."""
         for module in (*self.embed, self.embed_context, self.embed_target, *self.layers, self.norm):
             _reset(module)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        nn.init.constant_(self.evidence_scale, math.log(5.0))
+        with torch.no_grad():
+            self.head.bias[2] = 3.0
 
     def forward(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         r"""Returns mean and standard deviation of the target scores."""
-        bank = self.bank(tasks)
-        context = torch.cat([tasks.z_context.unsqueeze(1), bank.context_mean, 0.5 * bank.context_var.log()], dim=1)
-        target = torch.cat([bank.target_mean, 0.5 * bank.target_var.log()], dim=1)
+        context = torch.cat([tasks.z_context.unsqueeze(1), tasks.context_moments.flatten(1)], dim=1)
         h_context = self.embed(tasks.x_context) + self.embed_context(context)
-        h_target = self.embed(tasks.x_target) + self.embed_target(target)
-        for layer in self.layers:
+        h_target = self.embed(tasks.x_target) + self.embed_target(tasks.target_moments.flatten(1))
+        for layer in self.layers[:-1]:
             h_target = layer(h_context, h_target, tasks.ptr_context, tasks.ptr_target)
             h_context = layer(h_context, h_context, tasks.ptr_context, tasks.ptr_context)
-        shift, stretch, *_ = (out := self.head(self.norm(h_target))).unbind(dim=1)
-        per_target = torch.repeat_interleave(bank.evidence, tasks.ptr_target.diff(), dim=0)
-        weights = torch.softmax(self.evidence_scale.exp() * per_target + out[:, 2:], dim=1)
-        mean = (weights * bank.target_mean).sum(dim=1)
-        # Law of total variance over the members.
-        spread = (weights * (bank.target_var + (bank.target_mean - mean.unsqueeze(1)).square())).sum(dim=1)
-        std = spread.sqrt()
+        h_target = self.layers[-1](h_context, h_target, tasks.ptr_context, tasks.ptr_target)
+        shift, stretch, *logits = self.head(self.norm(h_target)).unbind(dim=1)
+        weights = torch.softmax(torch.stack(logits, dim=1), dim=1)
+        base_mean, base_var = tasks.target_moments[..., 0], (2.0 * tasks.target_moments[..., 1]).exp()
+        mean = (weights * base_mean).sum(dim=1)
+        # Law of total variance over the base predictors.
+        std = (weights * (base_var + (base_mean - mean.unsqueeze(1)).square())).sum(dim=1).sqrt()
         return mean + shift * std, std * stretch.clamp(-3.0, 3.0).exp()
 
     def __repr__(self) -> str:

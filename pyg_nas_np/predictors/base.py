@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, overload
 
 import torch
-from scipy.stats import kendalltau
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.features import shared_features
+from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
@@ -28,7 +28,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     Architectures come as an indexed :class:`~pyg_nas_np.datasets.ArchitectureDataset`, a PyG
     :class:`~torch_geometric.data.Batch` or a list of :class:`~torch_geometric.data.Data`; labels as a tensor, an array
-    or a list. Predictions are float32 tensors ``[n]`` on the scale of the labels.
+    or a list. Predictions are float32 tensors ``[n]`` on the scale of the labels; they may coincide where they differ
+    by less than float32 resolves.
 
     Inside, a predictor sees standardised scores of the labels (see
     :class:`~pyg_nas_np.predictors.labels.LabelTransform`), and predictions keep the order of predicted scores. Where
@@ -134,9 +135,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return mean.float() if std is None else (mean.float(), std.float())
 
     def score(self, graphs: Graphs, y: Labels | None = None) -> float:
-        r"""Returns Kendall's :math:`\tau_b` between predictions and labels; NaN if either is constant."""
+        r"""Returns Kendall's :math:`\tau_b` between predictions and labels; 0 if either is constant."""
         values = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
-        return float(kendalltau(self.predict(graphs).numpy(), values.numpy()).statistic)
+        return float(kendall_tau(self.predict(graphs), values, undefined=0.0))
 
     def __sklearn_clone__(self) -> Self:
         # A space is shared, not copied: it is immutable, may be large, and owns the cached features.

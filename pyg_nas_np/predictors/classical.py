@@ -2,6 +2,7 @@ r"""Classical regressors on meta-features: random forest, gradient boosting, rid
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ class RefitPredictor(Predictor):
         self.x_, self.z_ = inputs, z
         self._learn(inputs.numpy(), z.numpy())
 
+    @abstractmethod
     def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
-        raise NotImplementedError
+        """Fits ``[n, F]`` features to ``[n]`` scores, the same way every time."""
 
     def _state(self) -> dict[str, Any]:
         return {"x": self.x_, "z": self.z_}

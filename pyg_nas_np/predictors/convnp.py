@@ -3,25 +3,56 @@ r"""The flagship: a meta-trained convolutional neural process behind the estimat
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyg_nas_np.nn.convnp import ConvNP
+from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.gp import feature_columns
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.tasks import TaskBatch
+from pyg_nas_np.tasks import Moments, TaskBatch
 
 CHUNK = 1 << 14
+
+
+def base_moments(columns: Mapping[str, Sequence[int]], *, max_iter: int = 60) -> Moments:
+    r"""Returns the base predictors of the process: two additive Gaussian processes over feature groups.
+
+    The first has hyperparameters fitted to the context, the second those at the centre of their priors, which is the
+    safer one for contexts of a few points.
+
+    Args:
+        columns: Columns of each group.
+        max_iter: Iterations of the fit.
+    """
+
+    def moments(x_context: Tensor, z_context: Tensor, x_target: Tensor) -> tuple[Tensor, Tensor]:
+        process = AdditiveGP(columns, max_iter=max_iter)
+        context, target = [], []
+        for conditioned in (process.fit, process.condition):
+            conditioned(x_context, z_context)
+            mean, std = process.leave_one_out()
+            context.append(torch.stack([mean, std.log()], dim=1))
+            mean, other = process.predict(x_target)
+            assert other is not None
+            target.append(torch.stack([mean, other.log()], dim=1))
+        return torch.stack(context, dim=1).float(), torch.stack(target, dim=1).float()
+
+    return moments
 
 
 class ConvNPPredictor(Predictor):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
-    Fitting only conditions: no gradient step is taken, the labelled architectures become the context of the process.
+    Two additive Gaussian processes give a first prediction, whose leave-one-out errors on the context and posterior at
+    the targets are input channels; a stack of set convolutions, meta-trained on synthesised tasks, mixes and corrects
+    them. The labelled architectures are the context: no weight of the network is changed by fitting.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -57,16 +88,18 @@ class ConvNPPredictor(Predictor):
         return shipped_model(self.space_) if self.weights is None else read_weights(self.weights, self.space_)
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
-        self.model_ = self.model
+        _ = self.model  # Missing weights are told now, not at the first prediction.
         self.x_, self.z_ = inputs.float(), z.float()
 
     @torch.no_grad()
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        moments = base_moments(feature_columns(self.space_))
+        context, target = moments(self.x_, self.z_, inputs)
+        model, ptr = self.model, torch.tensor([0, self.z_.numel()])
         means, stds = [], []
-        context = torch.tensor([0, self.z_.numel()])
-        for x in inputs.split(CHUNK):
-            tasks = TaskBatch(self.x_, self.z_, x, context, torch.tensor([0, x.size(0)]))
-            mean, std = self.model_(tasks)
+        for x, base in zip(torch.split(inputs, CHUNK), torch.split(target, CHUNK), strict=True):
+            tasks = TaskBatch(self.x_, self.z_, x, context, base, ptr, torch.tensor([0, x.size(0)]))
+            mean, std = model(tasks)
             means.append(mean)
             stds.append(std)
         return torch.cat(means), torch.cat(stds) if return_std else None

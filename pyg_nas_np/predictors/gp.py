@@ -1,61 +1,40 @@
-r"""Exact Gaussian process regression, additive over groups of meta-features."""
+r"""The additive Gaussian process on meta-features as a predictor."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from pyg_nas_np.features import shared_features
+from pyg_nas_np.predictors.additive_gp import AdditiveGP, KernelName
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
-KernelName = Literal["rbf", "matern32", "matern52"]
-
-MAX_FIT = 512
-"""Hyperparameters come from at most this many labelled architectures; the posterior uses all."""
-
 PATH_GROUPS = ("live", "paths", "strings")
-"""Where all cells share one topology, these groups say everything that the others do."""
-
-CHUNK = 4096
-"""Architectures predicted at a time."""
-
-# Mean and standard deviation of the Gaussian priors of log length-scale, log signal variance, log noise variance.
-_PRIOR = {"length": (0.3, 0.7), "signal": (-1.0, 1.5), "noise": (math.log(0.08), 1.0)}
+"""Where all cells share one topology, these groups describe all that a cell computes."""
 
 
-def _rbf(r: Tensor) -> tuple[Tensor, Tensor]:
-    square = r * r
-    value = torch.exp(-0.5 * square)
-    return value, square * value
+def feature_columns(space: SearchSpace[Any], groups: Sequence[str] | None = None) -> dict[str, list[int]]:
+    r"""Returns the columns of the feature groups that a kernel adds up.
 
+    Args:
+        space: The search space.
+        groups: Names of the groups. (default: all of the space; where its cells share one topology,
+            :data:`PATH_GROUPS`)
 
-def _matern32(r: Tensor) -> tuple[Tensor, Tensor]:
-    a = math.sqrt(3.0) * r
-    decay = torch.exp(-a)
-    return (1.0 + a) * decay, a * a * decay
-
-
-def _matern52(r: Tensor) -> tuple[Tensor, Tensor]:
-    a = math.sqrt(5.0) * r
-    decay = torch.exp(-a)
-    third = a * a / 3.0
-    return (1.0 + a + third) * decay, third * (1.0 + a) * decay
-
-
-KERNELS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "rbf": _rbf,
-    "matern32": _matern32,
-    "matern52": _matern52,
-}
-r"""Each maps distances in length-scales to the kernel and its derivative by the log length-scale."""
+    Raises:
+        ValueError: If the space has no group of this name.
+    """
+    present = shared_features(space).feature_groups
+    unknown = [group for group in groups or () if group not in present]
+    if unknown:
+        raise ValueError(f"groups names {unknown[0]!r}; groups of {space.name}: {', '.join(present)}")
+    chosen = groups or (PATH_GROUPS if "paths" in present else present)
+    return {group: present[group] for group in chosen if group in present}
 
 
 class GPPredictor(Predictor):
@@ -105,109 +84,19 @@ class GPPredictor(Predictor):
     @property
     def hyperparameters(self) -> dict[str, dict[str, float] | float]:
         r"""Fitted ``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the score scale."""
-        count = len(self.columns_)
-        values = self.theta_.exp().tolist()
-        return {
-            "length_scale": dict(zip(self.columns_, values[:count], strict=True)),
-            "variance": dict(zip(self.columns_, values[count:-1], strict=True)),
-            "noise": values[-1],
-        }
+        return self.process_.hyperparameters
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
-        if self.kernel not in KERNELS:
-            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
-        present = shared_features(self.space_).feature_groups
-        unknown = [group for group in self.groups or () if group not in present]
-        if unknown:
-            raise ValueError(f"groups names {unknown[0]!r}; groups of {self.space_.name}: {', '.join(present)}")
-        chosen = self.groups or (PATH_GROUPS if "paths" in present else present)
-        self.columns_ = {group: present[group] for group in chosen if group in present}
-        x = inputs.double()
-        some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0))[:MAX_FIT]
-        self.theta_ = self._maximize(x[some], z[some])
-        self._condition(x, z)
-
-    def _maximize(self, x: Tensor, z: Tensor) -> Tensor:
-        """Log length-scales, log variances and log noise at the maximum of the posterior density."""
-        distances = torch.stack([torch.cdist(part, part) for part in self._split(x)])
-        count = distances.size(0)
-        centre, scale = (
-            torch.tensor([_PRIOR["length"][i]] * count + [_PRIOR["signal"][i]] * count + [_PRIOR["noise"][i]]).double()
-            for i in (0, 1)
-        )
-
-        def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-            loss, gradient = _negative_log_posterior(
-                torch.from_numpy(theta), distances, z, KERNELS[self.kernel], centre, scale
-            )
-            return loss, gradient.numpy()
-
-        bounds = list(zip((centre - 5 * scale).tolist(), (centre + 5 * scale).tolist(), strict=True))
-        options = {"maxiter": self.max_iter}
-        found = minimize(objective, centre.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-        return torch.from_numpy(found.x)
-
-    def _condition(self, x: Tensor, z: Tensor) -> None:
-        self.x_, self.z_ = x, z
-        covariance = self._cross(x)
-        covariance.diagonal().add_(self.theta_[-1].exp())
-        self._factor = torch.linalg.cholesky(covariance)
-        self._weights = torch.cholesky_solve(z.unsqueeze(1), self._factor).squeeze(1)
+        columns = feature_columns(self.space_, self.groups)
+        self.process_ = AdditiveGP(columns, self.kernel, self.max_iter).fit(inputs, z)
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        total = self.theta_[len(self.columns_) :].exp().sum()
-        means, variances = [], []
-        for part in torch.split(inputs, CHUNK):
-            cross = self._cross(part.double())
-            means.append(cross @ self._weights)
-            if return_std:
-                explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)
-                variances.append(total - explained)
-        mean = torch.cat(means)
-        return mean, torch.cat(variances).clamp_min(1e-12).sqrt() if return_std else None
-
-    def _split(self, x: Tensor) -> list[Tensor]:
-        """Features of each group, scaled so that distances do not grow with their number."""
-        return [x[:, columns] / math.sqrt(len(columns)) for columns in self.columns_.values()]
-
-    def _cross(self, x: Tensor) -> Tensor:
-        """Covariance of the latent function between ``x`` and the labelled architectures."""
-        lengths, variances = self.theta_[:-1].exp().chunk(2)
-        kernel = KERNELS[self.kernel]
-        total = torch.zeros(x.size(0), self.x_.size(0), dtype=x.dtype)
-        for part, own, length, variance in zip(self._split(x), self._split(self.x_), lengths, variances, strict=True):
-            total += variance * kernel(torch.cdist(part, own) / length)[0]
-        return total
+        return self.process_.predict(inputs, return_std)
 
     def _state(self) -> dict[str, Any]:
-        return {"columns": self.columns_, "theta": self.theta_, "x": self.x_, "z": self.z_}
+        process = self.process_
+        return {"columns": process.columns, "theta": process.theta, "x": process.x, "z": process.z}
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.columns_, self.theta_ = state["columns"], state["theta"]
-        self._condition(state["x"], state["z"])
-
-
-def _negative_log_posterior(
-    theta: Tensor,
-    distances: Tensor,
-    z: Tensor,
-    kernel: Callable[[Tensor], tuple[Tensor, Tensor]],
-    centre: Tensor,
-    scale: Tensor,
-) -> tuple[float, Tensor]:
-    """Value and gradient in closed form; distances are ``[G, n, n]``, theta is ``[2 G + 1]``."""
-    lengths, variances = theta[:-1].exp().view(2, -1, 1, 1)
-    noise = theta[-1].exp()
-    value, slope = kernel(distances / lengths)
-    covariance = (variances * value).sum(dim=0)
-    covariance.diagonal().add_(noise)
-    factor = torch.linalg.cholesky(covariance)
-    weights = torch.cholesky_solve(z.unsqueeze(1), factor)
-    # d loss / d K = (K⁻¹ - α αᵀ) / 2
-    sensitivity = 0.5 * (torch.cholesky_inverse(factor) - weights @ weights.t())
-    deviation = (theta - centre) / scale
-    loss = 0.5 * z @ weights.squeeze(1) + factor.diagonal().log().sum() + 0.5 * deviation.square().sum()
-    along_length = torch.einsum("gij,ij->g", slope, sensitivity) * variances.flatten()
-    along_signal = torch.einsum("gij,ij->g", value, sensitivity) * variances.flatten()
-    along_noise = sensitivity.trace() * noise
-    return float(loss), torch.cat([along_length, along_signal, along_noise.view(1)]) + deviation / scale
+        process = AdditiveGP(state["columns"], self.kernel, self.max_iter)
+        self.process_ = process.condition(state["x"], state["z"], state["theta"])

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn.convnp import ConvNP
+from pyg_nas_np.predictors.convnp import base_moments
+from pyg_nas_np.predictors.gp import feature_columns
 from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.predictors.weights import write_weights
 from pyg_nas_np.spaces import SearchSpace
@@ -44,11 +46,8 @@ class MetaTraining(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        r"""Hyperparameters of the bank move on a logarithmic scale and take larger steps."""
-        bank = list(self.model.bank.parameters())
-        rest = [p for name, p in self.model.named_parameters() if not name.startswith("bank.")]
-        groups = [{"params": rest}, {"params": bank, "lr": 5 * self.lr, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=1e-4)
+        r"""AdamW with a short linear warm-up."""
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=1e-4)
         warm = max(1, self.max_steps // 20)
 
         def factor(step: int) -> float:
@@ -63,9 +62,11 @@ def pretrain(
     space: SearchSpace[Any],
     path: str | os.PathLike[str] | None = None,
     *,
+    num_tasks: int = 3000,
     max_steps: int = 2000,
     max_minutes: float = 60.0,
     batch_size: int = 8,
+    num_workers: int = 0,
     seed: int = 0,
     progress: bool = True,
 ) -> ConvNP:
@@ -74,19 +75,23 @@ def pretrain(
     Args:
         space: The space; any implementation of :class:`~pyg_nas_np.spaces.SearchSpace`.
         path: Where the weights are written (``.safetensors``). (default: nowhere)
+        num_tasks: Tasks that are synthesised.
         max_steps: Gradient steps.
         max_minutes: Stops earlier after this time.
         batch_size: Tasks a step.
+        num_workers: Processes that synthesise tasks; the weights do not depend on it.
         seed: Seed of weights and tasks; equal seeds give equal weights on one machine.
         progress: Whether to show a progress bar.
     """
     features = shared_features(space)
     table = features.table()
+    columns = feature_columns(space)
     largest = min(200, table.size(0) // 2)
     tasks = SyntheticTasks(
         table,
-        additive_gp_prior(features.feature_groups),
+        additive_gp_prior(columns),
         rank_gauss,
+        base_moments(columns, max_iter=30),
         num_context=(min(4, largest), largest),
         num_target=min(128, table.size(0) - largest),
         batch_size=batch_size,
@@ -94,7 +99,7 @@ def pretrain(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ConvNP(table.size(1), list(features.feature_groups.values()))
+        model = ConvNP(table.size(1))
     started = time.monotonic()
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -107,7 +112,11 @@ def pretrain(
         callbacks=[Timer(duration={"seconds": 60 * max_minutes})],
     )
     training = MetaTraining(model, max_steps=max_steps)
-    trainer.fit(training, SyntheticTaskModule(tasks))
+    num_batches = max(1, num_tasks // batch_size)
+    trainer.fit(
+        training,
+        SyntheticTaskModule(tasks, num_batches=num_batches, num_workers=num_workers, seed=seed, progress=progress),
+    )
     model.eval()
     if path is not None:
         card = {
@@ -115,6 +124,7 @@ def pretrain(
             "priors": "additive Gaussian processes over feature groups",
             "tables": "none",
             "seed": seed,
+            "tasks": num_batches * batch_size,
             "steps": trainer.global_step,
             "batch_size": batch_size,
             "minutes": round((time.monotonic() - started) / 60, 1),

@@ -54,7 +54,7 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
         raise InvalidArchitectureError(
             f"{os.fspath(path)} was trained for other features of {metadata['space']}; train again with pretrain()"
         )
-    model = ConvNP(len(features.feature_names), list(features.feature_groups.values()))
+    model = ConvNP(len(features.feature_names))
     model.load_state_dict(state)
     return model.eval()
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-UInt = npt.NDArray[np.unsignedinteger[Any]]
+Parts: TypeAlias = list["bytes | npt.NDArray[np.void]"]
+"""A batch of texts of equal length, as consecutive parts: constant bytes, or one item a text."""
 
 MAX_VERTICES = 7
 MAX_EDGES = 9
@@ -148,7 +149,7 @@ def _hash_chunk(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> 
         order = Digests.from_bytes(state)
         updated = np.empty_like(state)
         for nodes, predecessors, successors in groups:
-            parts = [
+            parts: Parts = [
                 *_columns(text, _sorted_rows(predecessors, order)),
                 b"|",
                 *_columns(text, _sorted_rows(successors, order)),
@@ -160,9 +161,9 @@ def _hash_chunk(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> 
 
     vertices = np.arange(batch * size).reshape(batch, size)
     columns = _columns(_to_hex(state), _sorted_rows(vertices, Digests.from_bytes(state)))
-    parts = [b"['", *itertools.chain.from_iterable((column, b"', '") for column in columns)]
-    parts[-1] = b"']"
-    return Digests.from_bytes(_md5(parts, batch))
+    texts: Parts = [b"['", *itertools.chain.from_iterable((column, b"', '") for column in columns)]
+    texts[-1] = b"']"
+    return Digests.from_bytes(_md5(texts, batch))
 
 
 def _initial_state(
@@ -206,7 +207,7 @@ def _sorted_rows(rows: npt.NDArray[np.intp], order: Digests) -> npt.NDArray[np.i
     return np.stack(columns, axis=1)
 
 
-def _md5(parts: Sequence[bytes | npt.NDArray[np.void]], count: int) -> npt.NDArray[np.uint8]:
+def _md5(parts: Parts, count: int) -> npt.NDArray[np.uint8]:
     r"""MD5 of ``count`` messages of equal length, given as their consecutive parts; returns ``[count, 16]`` bytes."""
     length = sum(len(part) if isinstance(part, bytes) else part.dtype.itemsize for part in parts)
     blocks = (length + 9 + 63) // 64

@@ -171,6 +171,7 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
         return _to_arch(table.adjacency[position], table.ops[position])
 
     def index(self, arch: NASBench101Arch) -> int:
+        r"""Returns the position of the cell's hash, whichever isomorphic form :obj:`arch` has."""
         return int(self.index_hashes([self.canonical(arch)])[0])
 
     def index_hashes(self, hashes: Sequence[str]) -> Tensor:
@@ -239,9 +240,15 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
     # -- representations --------------------------------------------------------------------------------------------
 
     def to_str(self, arch: NASBench101Arch) -> str:
+        r"""Returns ``V:edges:labels``."""
         return str(self.check(arch))
 
     def from_str(self, text: str) -> NASBench101Arch:
+        r"""Parses ``V:edges:labels``.
+
+        Raises:
+            InvalidArchitectureError: If the text is malformed or its cell outside the space.
+        """
         match = re.fullmatch(r"(\d):([01]+):([31p]*)", text)
         if match is None:
             raise InvalidArchitectureError(
@@ -285,7 +292,7 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
         r"""Returns the official hashes of padded arrays as :meth:`dense` gives them, in binary form."""
         adjacency, ops = graphs.adjacency.numpy(), graphs.ops.numpy().astype(np.int8)
         high, low = np.empty((2, len(ops)), dtype=np.uint64)
-        for size in graphs.num_nodes.unique().tolist():
+        for size in np.unique(graphs.num_nodes.numpy()).tolist():
             rows = np.flatnonzero(graphs.num_nodes.numpy() == size)
             high[rows], low[rows] = batch_hash(adjacency[rows, :size, :size], ops[rows, :size])
         return Digests(high, low)
@@ -328,10 +335,10 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
         sizes = np.array([len(self.check(arch).labels) + 2 for arch in archs], dtype=np.int64)
         for size in np.unique(sizes).tolist():
             rows = np.flatnonzero(sizes == size)
-            edges = "".join(archs[i].edges for i in rows).encode()
+            edges = "".join(archs[i].edges for i in rows.tolist()).encode()
             x, y = np.triu_indices(size, 1)
             adjacency[rows[:, None], x, y] = np.frombuffer(edges, dtype=np.uint8).reshape(len(rows), -1) == ord("1")
-            labels = np.frombuffer("".join(archs[i].labels for i in rows).encode(), dtype=np.uint8)
+            labels = np.frombuffer("".join(archs[i].labels for i in rows.tolist()).encode(), dtype=np.uint8)
             ops[rows, 0], ops[rows, size - 1] = 0, 1
             ops[rows, 1 : size - 1] = _OP_OF_LETTER[labels].reshape(len(rows), size - 2)
         return adjacency, ops
@@ -339,9 +346,11 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
     # -- exact costs ------------------------------------------------------------------------------------------------
 
     def batch_num_parameters(self, archs: Archs = None) -> Tensor:
+        r"""Returns the exact numbers of trainable parameters, int64 ``[B]``."""
         return torch.from_numpy(self._costs(archs)[0])
 
     def batch_flops(self, archs: Archs = None) -> Tensor:
+        r"""Returns the multiply-accumulates of a forward pass, int64 ``[B]``."""
         return torch.from_numpy(self._costs(archs)[1])
 
     def _costs(self, archs: Archs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -373,8 +382,8 @@ def network_costs(
 def _network_costs(edges: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> tuple[Any, Any]:
     feeds = (edges & (ops == 1)).any(1)
     stem, classifier = 27 * 128, 512 * 10
-    params = stem + 2 * 128 + classifier + 10
-    macs = stem * 32 * 32 + classifier
+    params: Any = stem + 2 * 128 + classifier + 10
+    macs: Any = stem * 32 * 32 + classifier
     entering = 128
     for width, pixels in ((128, 32), (256, 16), (512, 8)):
         channels = _vertex_channels(edges, ops, feeds, width)
@@ -568,5 +577,5 @@ def _unpack(packed: dict[str, npt.NDArray[Any]]) -> _Table:
 def _checksum(packed: dict[str, npt.NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for array in packed.values():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return digest.hexdigest()

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Task(NamedTuple):
+    r"""One context-target task, as in :class:`TaskBatch` without the batch."""
+
+    x_context: Tensor
+    z_context: Tensor
+    x_target: Tensor
+    context_moments: Tensor
+    target_moments: Tensor
+    z_target: Tensor | None = None
 
 
 @dataclass
@@ -17,6 +29,8 @@ class TaskBatch:
         - **x_context:** ``[N, F]``, features of the labelled architectures.
         - **z_context:** ``[N]``, their scores.
         - **x_target:** ``[M, F]``, features of the architectures to predict.
+        - **context_moments:** ``[N, K, 2]``, leave-one-out means and log standard deviations of ``K`` base predictors.
+        - **target_moments:** ``[M, K, 2]``, their predictions of the targets.
         - **ptr_context**, **ptr_target:** ``[B + 1]`` int64, where each task starts.
         - **z_target:** ``[M]`` scores to predict, or :obj:`None`.
     """
@@ -24,6 +38,8 @@ class TaskBatch:
     x_context: Tensor
     z_context: Tensor
     x_target: Tensor
+    context_moments: Tensor
+    target_moments: Tensor
     ptr_context: Tensor
     ptr_target: Tensor
     z_target: Tensor | None = None
@@ -32,15 +48,17 @@ class TaskBatch:
         return self.ptr_context.numel() - 1
 
     @classmethod
-    def from_tasks(cls, tasks: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> TaskBatch:
-        r"""Concatenates tasks ``(x_context, z_context, x_target, z_target)``.
+    def from_tasks(cls, tasks: Sequence[Task]) -> TaskBatch:
+        r"""Concatenates tasks.
 
         Example:
-            >>> task = (torch.zeros(3, 2), torch.zeros(3), torch.zeros(5, 2), torch.zeros(5))
+            >>> moments = torch.zeros(3, 1, 2), torch.zeros(5, 1, 2)
+            >>> task = Task(torch.zeros(3, 2), torch.zeros(3), torch.zeros(5, 2), *moments)
             >>> TaskBatch.from_tasks([task, task]).ptr_target
             tensor([ 0,  5, 10])
         """
-        x_context, z_context, x_target, z_target = (torch.cat(parts) for parts in zip(*tasks, strict=True))
-        context = torch.tensor([0, *(t[0].size(0) for t in tasks)]).cumsum(0)
-        target = torch.tensor([0, *(t[2].size(0) for t in tasks)]).cumsum(0)
-        return cls(x_context, z_context, x_target, context, target, z_target)
+        *parts, z_target = zip(*tasks, strict=True)
+        context = torch.tensor([0, *(task.x_context.size(0) for task in tasks)]).cumsum(0)
+        target = torch.tensor([0, *(task.x_target.size(0) for task in tasks)]).cumsum(0)
+        scores = [z for z in z_target if z is not None]
+        return cls(*(torch.cat(part) for part in parts), context, target, torch.cat(scores) if scores else None)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pyg_nas_np.tasks.batch import TaskBatch
+from pyg_nas_np.tasks.batch import Task, TaskBatch
 
 Prior = Callable[[Tensor, torch.Generator], Tensor]
 """Draws one noisy function: features ``[n, F]`` to values ``[n]``."""
+
+Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Base predictions of a task: ``x_context``, ``z_context`` and ``x_target`` to ``[n, K, 2]`` and ``[m, K, 2]``."""
 
 
 def additive_gp_prior(groups: Mapping[str, Sequence[int]]) -> Prior:
@@ -53,6 +57,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         table: Features of every architecture of the space, ``[A, F]``.
         prior: Draws functions.
         standardize: Turns values into scores; it sees the context alone, and context and target together.
+        moments: Computes the base predictions that enter the process as channels.
         num_context: Smallest and largest context; drawn log-uniformly.
         num_target: Targets a task.
         batch_size: Tasks a batch.
@@ -68,6 +73,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         table: Tensor,
         prior: Prior,
         standardize: Callable[[Tensor], Tensor],
+        moments: Moments,
         *,
         num_context: tuple[int, int] = (4, 200),
         num_target: int = 128,
@@ -86,16 +92,18 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
                 f"a task needs up to {high + num_target} architectures, the table has {table.size(0)}; "
                 f"lower num_context or num_target"
             )
-        self.table, self.prior, self.standardize = table, prior, standardize
+        self.table, self.prior, self.standardize, self.moments = table, prior, standardize, moments
         self.num_context, self.num_target, self.batch_size = num_context, num_target, batch_size
         self.seed, self.start = seed, start
 
     def batch(self, number: int) -> TaskBatch:
         r"""Returns batch :obj:`number` of the stream, whatever came before it."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + number)
+        # PyTorch's generator looks at 32 bits of a seed only, so that the two numbers must be mixed.
+        (mixed,) = np.random.SeedSequence([self.seed, number]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(mixed))
         return TaskBatch.from_tasks([self._task(generator) for _ in range(self.batch_size)])
 
-    def _task(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _task(self, generator: torch.Generator) -> Task:
         low, high = (math.log(n) for n in self.num_context)
         n = round(math.exp(low + (high - low) * float(torch.rand((), generator=generator))))
         total = n + self.num_target
@@ -106,7 +114,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         y = self.prior(x, generator)
         z_context = self.standardize(y[:n]).float()
         z_target = self.standardize(y)[n:].float()
-        return x[:n], z_context, x[n:], z_target
+        return Task(x[:n], z_context, x[n:], *self.moments(x[:n], z_context, x[n:]), z_target)
 
     def __iter__(self) -> Iterator[TaskBatch]:
         worker = torch.utils.data.get_worker_info()

@@ -1,0 +1,195 @@
+r"""An exact Gaussian process, additive over groups of features, with fitted or given hyperparameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from typing_extensions import Self
+
+KernelName = Literal["rbf", "matern32", "matern52"]
+
+MAX_FIT = 512
+"""Hyperparameters come from at most this many points; the posterior uses all."""
+
+CHUNK = 4096
+"""Points predicted at a time."""
+
+# Mean and standard deviation of the Gaussian priors of log length-scale, log signal variance, log noise variance.
+_PRIOR = {"length": (0.3, 0.7), "signal": (-1.0, 1.5), "noise": (math.log(0.08), 1.0)}
+
+
+def _rbf(r: Tensor) -> tuple[Tensor, Tensor]:
+    square = r * r
+    value = torch.exp(-0.5 * square)
+    return value, square * value
+
+
+def _matern32(r: Tensor) -> tuple[Tensor, Tensor]:
+    a = math.sqrt(3.0) * r
+    decay = torch.exp(-a)
+    return (1.0 + a) * decay, a * a * decay
+
+
+def _matern52(r: Tensor) -> tuple[Tensor, Tensor]:
+    a = math.sqrt(5.0) * r
+    decay = torch.exp(-a)
+    third = a * a / 3.0
+    return (1.0 + a + third) * decay, third * (1.0 + a) * decay
+
+
+KERNELS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "rbf": _rbf,
+    "matern32": _matern32,
+    "matern52": _matern52,
+}
+r"""Each maps distances in length-scales to the kernel and its derivative by the log length-scale."""
+
+
+class AdditiveGP:
+    r"""Exact Gaussian process regression with one kernel a group of features.
+
+    Args:
+        columns: Columns of each group.
+        kernel: A key of :data:`KERNELS`.
+        max_iter: Iterations of L-BFGS in :meth:`fit`.
+
+    Raises:
+        ValueError: If the kernel is unknown.
+
+    Example:
+        >>> x, z = torch.randn(20, 3).double(), torch.randn(20).double()
+        >>> process = AdditiveGP({"first": [0], "rest": [1, 2]}).fit(x, z)
+        >>> process.predict(x)[0].shape, process.leave_one_out()[0].shape
+        (torch.Size([20]), torch.Size([20]))
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Sequence[int]], kernel: KernelName = "matern32", max_iter: int = 60
+    ) -> None:
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
+        self.columns = {name: list(part) for name, part in columns.items()}
+        self.kernel: KernelName = kernel
+        self.max_iter = max_iter
+
+    @property
+    def hyperparameters(self) -> dict[str, dict[str, float] | float]:
+        r"""``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the scale of the targets."""
+        count = len(self.columns)
+        values = self.theta.exp().tolist()
+        return {
+            "length_scale": dict(zip(self.columns, values[:count], strict=True)),
+            "variance": dict(zip(self.columns, values[count:-1], strict=True)),
+            "noise": values[-1],
+        }
+
+    def fit(self, x: Tensor, z: Tensor) -> Self:
+        r"""Finds the maximum a posteriori of the hyperparameters and conditions on ``x`` ``[n, F]``, ``z`` ``[n]``."""
+        x, z = x.double(), z.double()
+        some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0))[:MAX_FIT]
+        return self.condition(x, z, self._maximize(x[some], z[some]))
+
+    def condition(self, x: Tensor, z: Tensor, theta: Tensor | None = None) -> Self:
+        r"""Conditions on points with given hyperparameters.
+
+        Args:
+            x: ``[n, F]``.
+            z: ``[n]``.
+            theta: Log length-scales, log variances and log noise, ``[2 G + 1]``. (default: the means of their priors)
+        """
+        self.theta = self._prior()[0] if theta is None else theta
+        self.x, self.z = x.double(), z.double()
+        covariance = self._cross(self.x)
+        covariance.diagonal().add_(self.theta[-1].exp())
+        self._factor = torch.linalg.cholesky(covariance)
+        self._weights = torch.cholesky_solve(self.z.unsqueeze(1), self._factor).squeeze(1)
+        return self
+
+    def predict(self, x: Tensor, return_std: bool = True) -> tuple[Tensor, Tensor | None]:
+        r"""Returns mean and standard deviation (noise included) of new measurements at ``x`` ``[m, F]``."""
+        total = self.theta[len(self.columns) :].exp().sum()
+        means, variances = [], []
+        for part in torch.split(x, CHUNK):
+            cross = self._cross(part.double())
+            means.append(cross @ self._weights)
+            if return_std:
+                explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)
+                variances.append(total - explained)
+        mean = torch.cat(means)
+        return mean, torch.cat(variances).clamp_min(1e-12).sqrt() if return_std else None
+
+    def leave_one_out(self) -> tuple[Tensor, Tensor]:
+        r"""Returns mean and standard deviation at every point given the others, ``[n]`` each.
+
+        The closed form of Rasmussen and Williams (2006), section 5.4.2.
+        """
+        variance = 1.0 / torch.cholesky_inverse(self._factor).diagonal()
+        return self.z - self._weights * variance, variance.sqrt()
+
+    def _prior(self) -> tuple[Tensor, Tensor]:
+        count = len(self.columns)
+        centre, scale = (
+            torch.tensor([_PRIOR["length"][i]] * count + [_PRIOR["signal"][i]] * count + [_PRIOR["noise"][i]]).double()
+            for i in (0, 1)
+        )
+        return centre, scale
+
+    def _maximize(self, x: Tensor, z: Tensor) -> Tensor:
+        distances = torch.stack([torch.cdist(part, part) for part in self._split(x)])
+        centre, scale = self._prior()
+
+        def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+            loss, gradient = _negative_log_posterior(
+                torch.from_numpy(theta), distances, z, KERNELS[self.kernel], centre, scale
+            )
+            return loss, gradient.numpy()
+
+        bounds = list(zip((centre - 5 * scale).tolist(), (centre + 5 * scale).tolist(), strict=True))
+        options = {"maxiter": self.max_iter}
+        found = minimize(objective, centre.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        return torch.from_numpy(found.x)
+
+    def _split(self, x: Tensor) -> list[Tensor]:
+        """Features of each group, scaled so that distances do not grow with their number."""
+        return [x[:, columns] / math.sqrt(len(columns)) for columns in self.columns.values()]
+
+    def _cross(self, x: Tensor) -> Tensor:
+        """Covariance of the latent function between ``x`` and the points."""
+        lengths, variances = self.theta[:-1].exp().chunk(2)
+        kernel = KERNELS[self.kernel]
+        total = torch.zeros(x.size(0), self.x.size(0), dtype=x.dtype)
+        for part, own, length, variance in zip(self._split(x), self._split(self.x), lengths, variances, strict=True):
+            total += variance * kernel(torch.cdist(part, own) / length)[0]
+        return total
+
+
+def _negative_log_posterior(
+    theta: Tensor,
+    distances: Tensor,
+    z: Tensor,
+    kernel: Callable[[Tensor], tuple[Tensor, Tensor]],
+    centre: Tensor,
+    scale: Tensor,
+) -> tuple[float, Tensor]:
+    """Value and gradient in closed form; distances are ``[G, n, n]``, theta is ``[2 G + 1]``."""
+    lengths, variances = theta[:-1].exp().view(2, -1, 1, 1)
+    noise = theta[-1].exp()
+    value, slope = kernel(distances / lengths)
+    covariance = (variances * value).sum(dim=0)
+    covariance.diagonal().add_(noise)
+    factor = torch.linalg.cholesky(covariance)
+    weights = torch.cholesky_solve(z.unsqueeze(1), factor)
+    # d loss / d K = (K⁻¹ - α αᵀ) / 2
+    sensitivity = 0.5 * (torch.cholesky_inverse(factor) - weights @ weights.t())
+    deviation = (theta - centre) / scale
+    loss = 0.5 * z @ weights.squeeze(1) + factor.diagonal().log().sum() + 0.5 * deviation.square().sum()
+    along_length = torch.einsum("gij,ij->g", slope, sensitivity) * variances.flatten()
+    along_signal = torch.einsum("gij,ij->g", value, sensitivity) * variances.flatten()
+    along_noise = sensitivity.trace() * noise
+    return float(loss), torch.cat([along_length, along_signal, along_noise.view(1)]) + deviation / scale

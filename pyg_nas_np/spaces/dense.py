@@ -49,8 +49,8 @@ def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]
         ValueError: If an operation id needs more than :obj:`num_ops` columns.
 
     Example:
-        >>> graphs = DenseGraphs(torch.tensor([[[False, True], [False, False]]]), torch.tensor([[0, 1]]), torch.tensor([2]))
-        >>> collate(graphs, num_ops=3)[0]
+        >>> adjacency = torch.tensor([[[False, True], [False, False]]])  # node 0 feeds node 1
+        >>> collate(DenseGraphs(adjacency, torch.tensor([[0, 1]]), torch.tensor([2])), num_ops=3)[0]
         Data(x=[2, 3], edge_index=[2, 1])
     """
     ops = graphs.ops[graphs.node_mask]

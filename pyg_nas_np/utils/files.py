@@ -38,7 +38,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because numpy.savez and matplotlib choose the format by it. tempfile would make the file private
+    # The suffix is kept because numpy.savez and matplotlib choose the format by it. A file of tempfile would be private
     # to the user; this one follows the umask, which cannot be read without changing it for all threads.
     tmp = target.with_name(f".{target.stem}.{secrets.token_hex(8)}{target.suffix}")
     tmp.touch(exist_ok=False)

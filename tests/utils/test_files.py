@@ -53,9 +53,14 @@ def test_failure_leaves_everything_as_it_was(tmp_path, error, before):
     target = tmp_path / "table.csv"
     if before is not None:
         target.write_text(before)
-    with pytest.raises(error), atomic_path(target) as tmp:
-        tmp.write_text("half of a tab")
-        raise error
+
+    def write():
+        with atomic_path(target) as tmp:
+            tmp.write_text("half of a tab")
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert (target.read_text() if target.exists() else None) == before
     assert list(tmp_path.iterdir()) == ([] if before is None else [target])
 

@@ -62,8 +62,8 @@ class NASBench101(ArchitectureDataset):
           - #edges
           - #features
         * - 423,624
-          - ~6.8
-          - ~8.7
+          - ~6.84
+          - ~8.73
           - 5
 
     Example:

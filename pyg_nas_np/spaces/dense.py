@@ -43,10 +43,19 @@ def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]
 
     Returns:
         ``(data, slices)`` as :meth:`torch_geometric.data.InMemoryDataset.collate` would give them, with
-        ``x`` ``[N, num_ops]`` float32, ``edge_index`` ``[2, E]`` int64 (not offset) and ``num_nodes`` per graph.
+        ``x`` ``[N, num_ops]`` float32 and ``edge_index`` ``[2, E]`` int64 (not offset).
+
+    Raises:
+        ValueError: If an operation id needs more than :obj:`num_ops` columns.
+
+    Example:
+        >>> adjacency = torch.tensor([[[False, True], [False, False]]])  # node 0 feeds node 1
+        >>> collate(DenseGraphs(adjacency, torch.tensor([[0, 1]]), torch.tensor([2])), num_ops=3)[0]
+        Data(x=[2, 3], edge_index=[2, 1])
     """
-    mask = graphs.node_mask
-    ops = graphs.ops[mask]
+    ops = graphs.ops[graphs.node_mask]
+    if ops.numel() and int(ops.max()) >= num_ops:
+        raise ValueError(f"operation id {int(ops.max())} needs more than {num_ops} columns of x")
     x = torch.zeros(ops.numel(), num_ops)
     x.scatter_(1, ops.unsqueeze(1), 1.0)
     owner, src, dst = graphs.adjacency.nonzero(as_tuple=True)
@@ -86,7 +95,8 @@ def from_batch(
         num_graphs: Number of graphs. (default: from :obj:`batch`)
 
     Raises:
-        InvalidArchitectureError: If a row of :obj:`x` is not one-hot, or :obj:`batch` is not sorted.
+        InvalidArchitectureError: If a row of :obj:`x` is not one-hot, :obj:`batch` is not sorted or does not fit, or an
+            edge ends outside the nodes of its graph.
     """
     if x.dim() != 2 or x.size(0) == 0:
         raise InvalidArchitectureError(f"x must have shape [num_nodes, num_ops], got {list(x.shape)}")
@@ -96,9 +106,17 @@ def from_batch(
         raise InvalidArchitectureError(f"row {row} of x is not a one-hot operation: {x[row].tolist()}")
     if batch is None:
         batch = torch.zeros(x.size(0), dtype=torch.long)
+    elif batch.shape != x.shape[:1]:
+        raise InvalidArchitectureError(
+            f"batch must have one entry for each of the {x.size(0)} nodes, got {list(batch.shape)}"
+        )
     elif bool((batch.diff() < 0).any()):
         raise InvalidArchitectureError("batch must be sorted; build it with torch_geometric.data.Batch")
     size = int(batch[-1]) + 1 if num_graphs is None else num_graphs
+    if int(batch[0]) < 0 or int(batch[-1]) >= size:
+        wrong = int(batch[0]) if int(batch[0]) < 0 else int(batch[-1])
+        raise InvalidArchitectureError(f"batch names graph {wrong}, which is none of {size} graphs")
+    _check_edges(edge_index, batch)
     num_nodes = torch.bincount(batch, minlength=size)
     start = num_nodes.cumsum(0) - num_nodes
     position = torch.arange(x.size(0)) - start[batch]
@@ -109,6 +127,22 @@ def from_batch(
     src, dst = edge_index
     adjacency[batch[src], position[src], position[dst]] = True
     return DenseGraphs(adjacency, ops, num_nodes)
+
+
+def _check_edges(edge_index: Tensor, batch: Tensor) -> None:
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+        raise InvalidArchitectureError(
+            f"edge_index must be an integer tensor [2, num_edges], got {edge_index.dtype} {list(edge_index.shape)}"
+        )
+    outside = ((edge_index < 0) | (edge_index >= batch.numel())).any(dim=0)
+    if bool(outside.any()):
+        src, dst = edge_index[:, outside][:, 0].tolist()
+        raise InvalidArchitectureError(f"edge {src} → {dst} leaves the {batch.numel()} nodes")
+    owner = batch[edge_index]
+    between = owner[0] != owner[1]
+    if bool(between.any()):
+        (src, dst), (first, second) = edge_index[:, between][:, 0].tolist(), owner[:, between][:, 0].tolist()
+        raise InvalidArchitectureError(f"edge {src} → {dst} joins graphs {first} and {second}")
 
 
 def _offsets(counts: Tensor) -> Tensor:

@@ -40,9 +40,18 @@ class MissingWeightsError(NASError, LookupError):
 
 
 class MissingExtraError(NASError, ImportError):
-    r"""An optional dependency is not installed."""
+    r"""An optional dependency is not installed.
+
+    Example:
+        >>> str(MissingExtraError("optuna", "search"))
+        "'optuna' is not installed. Install it with: pip install 'pyg-nas-np[search]'"
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"'{package}' is not installed. Install it with: pip install 'pyg-nas-np[{extra}]'")
+        # The arguments as given, so that the exception survives pickling on its way out of a worker process.
+        super().__init__(package, extra)
         self.package = package
         self.extra = extra
+
+    def __str__(self) -> str:
+        return f"'{self.package}' is not installed. Install it with: pip install 'pyg-nas-np[{self.extra}]'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,23 +38,26 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because numpy.savez and matplotlib choose the format by it.
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-    os.close(handle)
-    tmp = Path(name)
+    # The suffix is kept because numpy.savez and matplotlib choose the format by it. A file of tempfile would be private
+    # to the user; this one follows the umask, which cannot be read without changing it for all threads.
+    tmp = target.with_name(f".{target.stem}.{secrets.token_hex(8)}{target.suffix}")
+    tmp.touch(exist_ok=False)
     try:
         yield tmp
-        # mkstemp creates the file private to the user; a finished file follows the user's umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        tmp.chmod(0o666 & ~umask)
         os.replace(tmp, target)
     finally:
         tmp.unlink(missing_ok=True)
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
-    r"""Returns the hexadecimal digest of a file, read in blocks of 1 MiB."""
+    r"""Returns the hexadecimal digest of a file, read in blocks of 1 MiB.
+
+    Example:
+        >>> from tempfile import NamedTemporaryFile
+        >>> with NamedTemporaryFile() as file:
+        ...     file_digest(file.name, "md5")
+        'd41d8cd98f00b204e9800998ecf8427e'
+    """
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -103,12 +106,29 @@ def load_pickle(file: IO[bytes], *, allowed: Mapping[tuple[str, str], Any] | Non
     Raises:
         ForbiddenPickleError: If the pickle asks for any other global.
         DataFileError: If the pickle is truncated or corrupt.
+
+    Example:
+        >>> import io
+        >>> load_pickle(io.BytesIO(pickle.dumps({"000000": [9.5]})))
+        {'000000': [9.5]}
+        >>> load_pickle(io.BytesIO(pickle.dumps(print)), label="table.pkl")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        pyg_nas_np.utils.errors.ForbiddenPickleError: table.pkl asks for the global 'builtins.print', ...
     """
     try:
         return _AllowListUnpickler(file, allowed or {}, label).load()
     except ForbiddenPickleError:
         raise
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+    ) as error:
         raise DataFileError(f"{label} is truncated or corrupt ({type(error).__name__}: {error}).") from error
 
 

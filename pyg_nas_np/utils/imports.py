@@ -16,12 +16,17 @@ def require(module: str, extra: str) -> ModuleType:
         extra: The extra of this package that installs it.
 
     Raises:
-        MissingExtraError: If the module's top-level package is not installed.
+        MissingExtraError: If the module's top-level package is not installed. Any other failure of the import, such as
+            a module that an installed package lacks or cannot load, is raised as it is.
+
+    Example:
+        >>> require("json", "data").loads("[1, 2]")
+        [1, 2]
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
-        if error.name is not None and error.name.partition(".")[0] != top:
+        if error.name != top:
             raise
         raise MissingExtraError(top, extra) from error

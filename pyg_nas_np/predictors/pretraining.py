@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from datetime import timedelta
 from typing import Any
 
 import lightning
@@ -109,7 +110,7 @@ def pretrain(
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,
-        callbacks=[Timer(duration={"seconds": 60 * max_minutes})],
+        callbacks=[Timer(duration=timedelta(minutes=max_minutes))],
     )
     training = MetaTraining(model, max_steps=max_steps)
     num_batches = max(1, num_tasks // batch_size)
@@ -119,7 +120,7 @@ def pretrain(
     )
     model.eval()
     if path is not None:
-        card = {
+        card: dict[str, Any] = {
             "space": space.name,
             "priors": "additive Gaussian processes over feature groups",
             "tables": "none",

@@ -1,11 +1,14 @@
 r"""Search spaces: indexed sets of architectures as graphs."""
 
 from pyg_nas_np.spaces.base import SearchSpace, Validity
+from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
 from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
+    "NASBench101Arch",
+    "NASBench101Space",
     "NASBench201Arch",
     "NASBench201Space",
     "NASBenchGraphArch",

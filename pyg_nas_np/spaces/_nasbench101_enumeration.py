@@ -160,8 +160,9 @@ def _hash_chunk(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> 
         state = updated
 
     vertices = np.arange(batch * size).reshape(batch, size)
-    columns = _columns(_to_hex(state), _sorted_rows(vertices, Digests.from_bytes(state)))
-    texts: Parts = [b"['", *itertools.chain.from_iterable((column, b"', '") for column in columns)]
+    texts: Parts = [b"['"]
+    for column in _columns(_to_hex(state), _sorted_rows(vertices, Digests.from_bytes(state))):
+        texts += [column, b"', '"]
     texts[-1] = b"']"
     return Digests.from_bytes(_md5(texts, batch))
 

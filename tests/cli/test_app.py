@@ -15,9 +15,9 @@ from pyg_nas_np.spaces import NASBench201Space
 def run(monkeypatch, capsys):
     def call(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pyg-nas-np", *map(str, args)])
+        # Typer ends a successful command with status 0.
         with pytest.raises(SystemExit) as stop:
             main()
-            sys.exit(0)
         out = capsys.readouterr()
         return int(stop.value.code or 0), out.out, out.err
 
@@ -35,7 +35,7 @@ def test_rank_prints_and_writes_everything(run, labelled_root, tmp_path):
         *("--predictor", "convnp", "--predictor", "ridge"),
     )
     assert code == 0
-    assert "30 labels (valid_accuracy@200, percent, from compact)" in out
+    assert "30 labels (valid_accuracy@200, percent, from compact-table)" in out
     assert "Best 3 architectures by convnp" in out
     assert "ridge" in out
     ranking = read(tmp_path / "ranking.csv")

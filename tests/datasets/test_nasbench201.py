@@ -141,7 +141,7 @@ def test_compact_table_comes_before_the_package(tmp_path, no_packages):
     space = nasbench201.NASBench201Space()
     (raw / "nasbench201-cifar10.csv").write_text(f"arch,valid_accuracy@200/777/200\n{space[3]},90.5\n")
     dataset = NASBench201(tmp_path)
-    assert dataset.source.name == "compact"
+    assert dataset.source.name == "compact-table"
     assert dataset.label_mask.nonzero().flatten().tolist() == [3]
     assert dataset.metrics["valid_accuracy@200"].seeds == ("777",)
 
@@ -221,7 +221,7 @@ def test_converted_table_gives_the_published_optima(shared_data, tmp_path):
     target = tmp_path / "raw" / "nasbench201-cifar10.csv.gz"
     subprocess.run([sys.executable, script, source, target], check=True)
     dataset = NASBench201(tmp_path)
-    assert dataset.source_of("test_accuracy@200").name == "compact"
+    assert dataset.source_of("test_accuracy@200").name == "compact-table"
     names = [check.name for check in dataset.verify()]
     assert "Spearman of validation with test" in names
     with open(source) as file:
@@ -235,7 +235,7 @@ def test_write_compact_reproduces_a_data_set(tmp_path, official):
     target = tmp_path / "raw" / "nasbench201-cifar100.csv.gz"
     metrics = {name: dataset.metrics[name] for name in ("valid_accuracy@200", "test_accuracy@12")}
     write_compact(target, [str(a) for a in dataset.space.enumerate()], metrics)
-    again = NASBench201(tmp_path, "cifar100", source="compact")
+    again = NASBench201(tmp_path, "cifar100", source="compact-table")
     for name, metric in metrics.items():
         assert torch.equal(again.metrics[name].values.nan_to_num(-1), metric.values.nan_to_num(-1))
         assert (again.metrics[name].unit, again.metrics[name].split) == (metric.unit, metric.split)

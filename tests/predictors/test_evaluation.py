@@ -28,7 +28,7 @@ class Oracle(Predictor):
 
 
 def test_scores_of_a_perfect_ranking(labelled_root):
-    dataset = NASBench201(labelled_root, source="compact")
+    dataset = NASBench201(labelled_root, source="compact-table")
     split = dataset.split(100, by="index")
     scores, mean, std = evaluate(Oracle(), dataset, split)
     assert mean.shape == std.shape == (15625,)

@@ -13,8 +13,7 @@ from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWei
 
 @pytest.fixture(scope="module")
 def model(toy_space):
-    features = shared_features(toy_space)
-    return ConvNP(len(features.feature_names), list(features.feature_groups.values()))
+    return ConvNP(len(shared_features(toy_space).feature_names))
 
 
 def test_round_trip(tmp_path, toy_space, model):

@@ -12,9 +12,13 @@ TABLE = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
 GROUPS = {"first": [0, 1], "second": [2, 3, 4]}
 
 
+def no_moments(x_context, z_context, x_target):
+    return torch.zeros(len(x_context), 1, 2), torch.zeros(len(x_target), 1, 2)
+
+
 def stream(**kwargs) -> SyntheticTasks:
     sizes = {"num_context": (4, 60), "num_target": 20, "batch_size": 3}
-    return SyntheticTasks(TABLE, additive_gp_prior(GROUPS), rank_gauss, **(sizes | kwargs))
+    return SyntheticTasks(TABLE, additive_gp_prior(GROUPS), rank_gauss, no_moments, **(sizes | kwargs))
 
 
 def test_prior_has_unit_signal_and_its_own_smoothness():

@@ -6,25 +6,14 @@ Run: ``python benchmarks/metrics.py [--threads 1]``
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from _timing import machine, seconds
 from torchmetrics.functional import kendall_rank_corrcoef, spearman_corrcoef
 
 from pyg_nas_np.metrics.functional import kendall_tau, n_at_k, precision_at_k, regret_at_k, spearman_rho
 
 SIZES = {"NAS-Bench-201": 15_625, "NAS-Bench-Graph": 26_206, "NAS-Bench-101": 423_624}
-
-
-def best_time(function: Callable[[Tensor, Tensor], object], preds: Tensor, target: Tensor, repeats: int = 3) -> float:
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function(preds, target)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def main() -> None:
@@ -38,18 +27,19 @@ def main() -> None:
         preds = (target + torch.randn(size, generator=generator)).mul(100).round() / 100
         print(f"{name}: {size:,} values")
         for function in (kendall_tau, spearman_rho, n_at_k, precision_at_k, regret_at_k):
-            seconds = best_time(function, preds, target, repeats=5)
-            print(f"  {function.__name__:<16} {1e3 * seconds:9.2f} ms")
+            best = min(seconds(function, preds, target, repeats=5))
+            print(f"  {function.__name__:<16} {1e3 * best:9.2f} ms")
         if size <= 15_625:
             # The peer's Kendall correlation takes minutes on the larger spaces.
             for ours, peer in ((kendall_tau, kendall_rank_corrcoef), (spearman_rho, spearman_corrcoef)):
                 a, b = ours(preds, target).item(), peer(preds, target).item()
                 assert abs(a - b) < 1e-4, f"{ours.__name__}: {a} against {b}"
-                mine, theirs = (best_time(f, preds, target) for f in (ours, peer))
+                mine, theirs = (min(seconds(f, preds, target)) for f in (ours, peer))
                 print(
                     f"  {ours.__name__}: {1e3 * mine:.2f} ms, torchmetrics {1e3 * theirs:.2f} ms, "
                     f"ratio {theirs / mine:.1f}x"
                 )
+    print(machine())
 
 
 if __name__ == "__main__":

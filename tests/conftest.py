@@ -108,8 +108,8 @@ def labelled_root(tmp_path_factory) -> Path:
     """A root of NASBench201 whose compact table labels every cell by its parameters, in units of ten thousand."""
     root = tmp_path_factory.mktemp("labelled")
     space = NASBench201Space()
-    # The index breaks ties, so that the order is strict.
-    values = space.batch_num_parameters().double() / 1e4 + torch.arange(15625) / 1e5
+    # The index breaks ties, so that the order is strict, in single precision too.
+    values = space.batch_num_parameters().double() / 1e4 + torch.arange(15625) / 1e3
     metric = Metric.from_values(values.reshape(-1, 1, 1), ("777",), (200,), "percent", "x-valid")
     names = [str(arch) for arch in space.enumerate()]
     write_compact(root / "raw" / "nasbench201-cifar10.csv", names, {"valid_accuracy@200": metric})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyg_nas_np.features import shared_features
@@ -58,6 +57,7 @@ class GPPredictor(Predictor):
         max_iter: Iterations of L-BFGS.
 
     Example:
+        >>> import torch
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
         >>> graphs = [space.encode(space[i]) for i in range(40)]

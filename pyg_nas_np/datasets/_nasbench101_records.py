@@ -316,7 +316,9 @@ def _from_base64(code: npt.NDArray[np.uint8], pad: int) -> tuple[npt.NDArray[np.
     r"""Decodes rows of equal length in place of their padding; also tells which rows are valid."""
     code[:, code.shape[1] - pad :] = ord("A")
     halves = _TWELVEBIT.take(code.view("<u2"))
-    valid = np.ones(len(code), dtype=np.bool_) if halves.max() < 1 << 12 else (halves < 1 << 12).all(1)
+    valid = np.ones(len(code), dtype=np.bool_)
+    if halves.max() >= 1 << 12:
+        valid = np.all(halves < 1 << 12, axis=1)
     front, back = halves[:, 0::2], halves[:, 1::2]
     decoded = np.empty((len(code), 3 * front.shape[1]), dtype=np.uint8)
     decoded[:, 0::3] = front >> 4

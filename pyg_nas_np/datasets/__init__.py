@@ -2,6 +2,7 @@ r"""Benchmarks as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.nasbench101 import NASBench101
 from pyg_nas_np.datasets.splits import Split
 
-__all__ = ["ArchData", "ArchitectureDataset", "Check", "Metric", "Source", "SourceInfo", "Split"]
+__all__ = ["ArchData", "ArchitectureDataset", "Check", "Metric", "NASBench101", "Source", "SourceInfo", "Split"]

@@ -173,7 +173,10 @@ def _canonical(records: RecordBatch, path: Path, space: NASBench101Space, templa
         pieces.append(np.frombuffer(_respell(batch, row, space, templates), dtype=np.uint8))
         start[row], length[row] = end, len(pieces[-1])
         end += len(pieces[-1])
-    return _match(records, path, np.concatenate(pieces), start, length, space, templates)
+    batch = _match(records, path, np.concatenate(pieces), start, length, space, templates)
+    if not batch.regular.all():
+        batch.fail(int(np.argmin(batch.regular)), "cannot be read")
+    return batch
 
 
 def _match(
@@ -219,7 +222,7 @@ def _respell(batch: _Batch, row: int, space: NASBench101Space, templates: _Templ
     r"""Checks a record item by item, and writes it as :func:`json.dumps` would for the canonical form of its cell."""
     try:
         items = json.loads(batch.source.payload(row))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         batch.fail(row, f"is not JSON ({error})")
     if not isinstance(items, list) or [type(item) for item in items] != [str, int, str, str, str]:
         batch.fail(

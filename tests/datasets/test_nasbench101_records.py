@@ -147,6 +147,7 @@ def change(position: int, value: object) -> bytes:
         (frame(b"not json"), "is not JSON"),
         (frame(b"\xff\xfe"), "is not JSON"),
         (frame(b""), "is not JSON"),
+        (frame(b"[" * 100_000), "is not JSON"),
         (frame(b'["one", "two"]'), r"must be an array \[hash"),
         (frame(b'{"a": 1}'), r"must be an array \[hash"),
         (change(1, "108"), r"must be an array \[hash"),
@@ -182,6 +183,7 @@ def test_bad_records_are_named(write: Write, bad: bytes, problem: str) -> None:
     [
         (change(0, "f" * 32), f"no cell has the hash {'f' * 32}"),
         (change(0, "F" * 32), f"no cell has the hash {'F' * 32}"),
+        (change(0, "00005C142E6F48AC74FDCF73E3439874"), "no cell has the hash 00005C"),
         (change(0, "043721b9c7fe8c5fad811d47d83132ec"), "which its cell does not have"),
         (change(2, "0" * 49), "which its cell does not have"),
         (change(2, "1" * 49), "which its cell does not have"),

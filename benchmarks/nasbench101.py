@@ -36,7 +36,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "nasbench101.csv"
 BUDGETS = {"only108": (108,), "full": (4, 12, 36, 108)}
-PEER_RECORDS = 100_000
+PEER_RECORDS = 300_000
 
 
 # One evaluation of the metrics message, with its tags: epoch, seconds, three accuracies.

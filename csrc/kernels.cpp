@@ -417,24 +417,36 @@ void any_scatter(const PnnGrid& p, const GridBlock& b, void* s) { PNN_DISPATCH(p
 void any_gather(const PnnGrid& p, const GridBlock& b, void* s) { PNN_DISPATCH(p.is_double, p.kernel, gather, p, b, s) }
 void any_gradient(const PnnGrid& p, const GridBlock& b, void* s) { PNN_DISPATCH(p.is_double, p.kernel, gradient, p, b, s) }
 
-void measure(int32_t what, int64_t count, int32_t* lanes) {
+// Independent chains, enough to hide the latency of a multiply-add.
+template <int kChains, class Step>
+PNN_INLINE void chains(int64_t count, const Step& step) {
   using V = Simd<float>::V;
-  constexpr int kChains = 12;
-  *lanes = Simd<float>::kLanes;
   V sum[kChains];
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) sum[c] = splat(-1.f - 0.001f * float(c));
-  V scale = splat(0.9999999f), shift = splat(-1e-7f);
-  for (int64_t n = 0; n < count; n += kChains) {
-    // Opaque to the optimiser, so that no iteration is folded away.
-    asm volatile("" ::: "memory");
-#pragma GCC unroll 12
-    for (int c = 0; c < kChains; ++c) sum[c] = what == 0 ? sum[c] * scale + shift : exp2_(sum[c]) - scale;
-  }
+  for (int64_t n = 0; n < count; n += kChains)
+#pragma GCC unroll 16
+    for (int c = 0; c < kChains; ++c) {
+      sum[c] = step(sum[c]);
+#ifdef PNN_X86
+      asm volatile("" : "+v"(sum[c]));  // keeps the compiler from shortening the chain
+#endif
+    }
   V total = V{};
+#pragma GCC unroll 16
   for (int c = 0; c < kChains; ++c) total += sum[c];
   volatile float sink = sum_lanes<float>(total);
   (void)sink;
-  
+}
+
+void measure(int32_t what, int64_t count, int32_t* lanes) {
+  using V = Simd<float>::V;
+  *lanes = Simd<float>::kLanes;
+  const V scale = splat(0.9999999f), shift = splat(-1e-7f);
+  if (what == 0)
+    chains<12>(count, [&](V v) { return v * scale + shift; });
+  else
+    chains<8>(count, [&](V v) { return exp2_(v) - scale; });
 }
 
 }  // namespace

@@ -345,10 +345,13 @@ struct Sorted {
 template <class T>
 int64_t first_cell(const PnnGrid& p, const T* x, const double* origin, int64_t axis) {
   const double position = (double(x[axis]) - origin[axis]) / p.spacing[axis];
-  const double start = __builtin_ceil(position - 0.5 * double(p.window[axis]));
-  // NaN and points that reach no cell
-  if (!(start < double(p.shape[axis])) || !(start + double(p.window[axis]) > 0)) return -1;
-  return start < 0 ? 0 : int64_t(start);
+  const double start = position - 0.5 * double(p.window[axis]);
+  // Also false for NaN.
+  if (!(start > -1e15 && start < 1e15)) return -1;
+  int64_t first = int64_t(start);
+  first += start > double(first);  // ceil, without a call into the mathematical library
+  if (first >= p.shape[axis] || first + p.window[axis] <= 0) return -1;
+  return std::max<int64_t>(first, 0);
 }
 
 template <class T>

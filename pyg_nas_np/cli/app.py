@@ -90,7 +90,8 @@ def rank(
     unit = data.metrics[data.metric].unit
     console.print(
         f"[bold]{benchmark}[/bold] {getattr(data, 'dataset', '')}: {len(data):,} architectures, {context} labels "
-        f"({data.metric}, {unit}, from {data.source.name}), {parts.test.numel():,} tested (split by {split}, seed {seed})"
+        f"({data.metric}, {unit}, from {data.source.name}), {parts.test.numel():,} tested "
+        f"(split by {split}, seed {seed})"
     )
     scores: dict[str, Evaluation] = {}
     mean = std = torch.empty(0)

@@ -1,9 +1,9 @@
 r"""The records of the official NAS-Bench-101 files, decoded in batches.
 
 A record is a JSON array ``[hash, epochs, adjacency, operations, metrics]`` whose last item is a base64-encoded protobuf
-message. Records written by ``json.dumps`` are taken apart by the positions of their quotes; any other spelling is first
-rewritten into that form. Messages with equal bytes on the places of tags and lengths share their layout: one of them is
-decoded field by field, the others through its offsets.
+message. The hash tells the cell, and the cell what a record written by ``json.dumps`` holds up to its metrics; any
+record that is spelled differently is checked item by item and rewritten into that form. Messages with equal bytes on
+the places of tags and lengths share a layout: one of them is decoded field by field, the others through its offsets.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
 from pyg_nas_np.datasets.tfrecord import RecordBatch, frame, protobuf_fields, read_records, windows
-from pyg_nas_np.spaces.dense import DenseGraphs
-from pyg_nas_np.spaces.nasbench101 import NASBench101Space
+from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError
 
 logger = logging.getLogger(__name__)
@@ -38,20 +38,47 @@ class ForeignCellError(DataFileError, InvalidArchitectureError):
     r"""A record is for a cell outside the space, or not for the cell whose hash it states."""
 
 
+class _Templates(NamedTuple):
+    r"""What stands in a record of each cell between the number of epochs and the metrics.
+
+    Args:
+        text: ``[423624, widest]`` characters.
+        width: ``[423624]``.
+    """
+
+    text: npt.NDArray[np.uint8]
+    width: npt.NDArray[np.int64]
+
+    def of(self, index: int) -> str:
+        r"""Returns the text of one cell."""
+        return self.text[index, : self.width[index]].tobytes().decode()
+
+
 class _Batch(NamedTuple):
-    r"""Records in canonical spelling, with the positions of their eight quotes, ``[n, 8]``."""
+    r"""Records in canonical spelling.
+
+    Args:
+        source: The records as they stand in the file.
+        path: The file.
+        buffer: Where the records lie.
+        cell: Index of each record's cell, ``[n]``.
+        budget: Its number of epochs, ``[n]``.
+        begin: Where its metrics begin, ``[n]``.
+        stop: Where they end, ``[n]``.
+        regular: Whether the record has the canonical spelling, ``[n]``; the other entries hold only where it has.
+    """
 
     source: RecordBatch
     path: Path
     buffer: npt.NDArray[np.uint8]
-    quotes: npt.NDArray[np.int64]
-
-    def text(self, row: int, item: int) -> str:
-        r"""The string between quotes ``2 * item`` and ``2 * item + 1``, shortened for messages."""
-        begin, end = self.quotes[row, 2 * item : 2 * item + 2].tolist()
-        return self.buffer[begin + 1 : min(end, begin + 61)].tobytes().decode(errors="replace")
+    cell: npt.NDArray[np.int64]
+    budget: npt.NDArray[np.int64]
+    begin: npt.NDArray[np.int64]
+    stop: npt.NDArray[np.int64]
+    regular: npt.NDArray[np.bool_]
 
     def fail(self, row: int, problem: str, kind: type[DataFileError] = DataFileError) -> NoReturn:
+        r"""Raises an error that names the record."""
         raise kind(f"{self.path}: {self.source.where(row)} {problem}")
 
 
@@ -70,8 +97,7 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
         DataFileError: If the file is truncated or damaged, or a record does not follow the format.
         ForeignCellError: If a record is for a cell outside the space, or states the hash of another cell.
     """
-    cells = space.dense()
-    adjacency, ops = cells.adjacency.numpy(), cells.ops.numpy().astype(np.int8)
+    templates = _templates(space)
     parameters = space.batch_num_parameters().numpy()
     tables: dict[int, Table] = {}
     seen: dict[int, npt.NDArray[np.uint8]] = {}
@@ -79,22 +105,20 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
     # disable=None: no bar where the output is not a terminal.
     with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
         for records in read_records(path):
-            batch = _canonical(records, path)
-            index = _indices(batch, space)
-            _check_cells(batch, index, adjacency, ops, space)
-            budgets = _epochs(batch)
+            batch = _canonical(records, path, space, templates)
             values, stated = _metrics(batch)
-            deviating += int((stated != parameters[index]).sum())
-            for budget in np.unique(budgets).tolist():
-                rows = np.flatnonzero(budgets == budget)
+            deviating += int((stated != parameters[batch.cell]).sum())
+            for budget in np.unique(batch.budget).tolist():
+                rows = np.flatnonzero(batch.budget == budget)
+                cells = batch.cell[rows]
                 if budget not in tables:
                     tables[budget] = np.full((len(space), REPEATS, 2, len(QUANTITIES)), np.nan, dtype=np.float32)
                     seen[budget] = np.zeros(len(space), dtype=np.uint8)
-                repeat = _repeats(index[rows], seen[budget])
+                repeat = _repeats(cells, seen[budget])
                 if (repeat >= REPEATS).any():
                     row = int(rows[np.argmax(repeat >= REPEATS)])
                     batch.fail(row, f"is repeat {REPEATS + 1} of its cell at {budget} epochs, at most {REPEATS} exist")
-                tables[budget][index[rows], repeat] = values[rows]
+                tables[budget][cells, repeat] = values[rows]
             bar.update(int((records.length + 16).sum()))
     if deviating:
         logger.warning("%s: %d records state another number of parameters than their cell has.", path, deviating)
@@ -110,80 +134,141 @@ def encode_record(digest: str, epochs: int, matrix: npt.NDArray[np.int8], ops: l
 
 # -- spelling -------------------------------------------------------------------------------------------------------
 
-
-def _canonical(records: RecordBatch, path: Path) -> _Batch:
-    buffer, start, length = records.buffer, records.start, records.length
-    quotes, regular = _quotes(buffer, start, length)
-    if not regular.all():
-        pieces, end = [buffer], len(buffer)
-        start, length = start.copy(), length.copy()
-        for row in np.flatnonzero(~regular).tolist():
-            payload = _respell(records, path, row)
-            pieces.append(np.frombuffer(payload, dtype=np.uint8))
-            start[row], length[row] = end, len(payload)
-            end += len(payload)
-        buffer = np.concatenate(pieces)
-        quotes, regular = _quotes(buffer, start, length)
-        if not regular.all():
-            row = int(np.argmin(regular))
-            raise DataFileError(f"{path}: {records.where(row)} holds characters that no field of the format has")
-    return _Batch(records, path, buffer, quotes)
-
-
-def _respell(records: RecordBatch, path: Path, row: int) -> bytes:
-    try:
-        items = json.loads(records.payload(row))
-    except ValueError as error:
-        raise DataFileError(f"{path}: {records.where(row)} is not JSON ({error})") from error
-    kinds = [type(item) for item in items] if isinstance(items, list) else []
-    if kinds != [str, int, str, str, str]:
-        raise DataFileError(
-            f"{path}: {records.where(row)} must be an array [hash, epochs, adjacency, operations, metrics], found "
-            f"{str(items)[:60]}"
-        )
-    *front, metrics = items
-    return json.dumps([*front, "".join(metrics.split())]).encode()
-
-
-def _quotes(
-    buffer: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    r"""Finds the quotes ``[n, 8]`` of the records, and which records have the canonical spelling."""
-    count = len(start)
-    order = np.argsort(start, kind="stable")
-    found, owner = _inside(np.flatnonzero(buffer == ord('"')), start[order], length[order])
-    escapes = _inside(np.flatnonzero(buffer == ord("\\")), start[order], length[order])[1]
-    eight = (np.bincount(owner, minlength=count) == 8) & (np.bincount(escapes, minlength=count) == 0)
-    quotes = np.zeros((count, 8), dtype=np.int64)
-    quotes[order[eight]] = found[eight[owner]].reshape(-1, 8)
-    regular = np.zeros(count, dtype=np.bool_)
-    regular[order[eight]] = True
-    # Where a record has other quotes, its first ones are compared; it is irregular anyway.
-    after = np.minimum(quotes[:, 7] + 1, len(buffer) - 1)
-    regular &= (quotes[:, 0] == start + 1) & (buffer[start] == ord("["))
-    regular &= quotes[:, 1] == quotes[:, 0] + 33
-    regular &= (quotes[:, 7] + 2 == start + length) & (buffer[after] == ord("]"))
-    for left, right in ((1, 2), (3, 4), (5, 6)):
-        comma, blank = buffer[quotes[:, left] + 1], buffer[quotes[:, right] - 1]
-        regular &= (comma == ord(",")) & (blank == ord(" "))
-    regular &= (quotes[:, 4] == quotes[:, 3] + 3) & (quotes[:, 6] == quotes[:, 5] + 3)
-    regular &= buffer[quotes[:, 1] + 2] == ord(" ")
-    return quotes, regular
-
-
-def _inside(
-    position: npt.NDArray[np.int64], start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    r"""Keeps the positions inside a payload (not in the frame between two) and tells in which."""
-    owner = np.searchsorted(start, position, side="right") - 1
-    keep = (owner >= 0) & (position < (start + length)[owner])
-    return position[keep], owner[keep]
-
-
-# -- fields ---------------------------------------------------------------------------------------------------------
-
+# '["', 32 hexadecimal digits, '", '
+_HEAD = 37
 _NIBBLE = np.full(256, 255, dtype=np.uint8)
 _NIBBLE[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
+
+
+def _templates(space: NASBench101Space) -> _Templates:
+    cells = space.dense()
+    adjacency, ops = cells.adjacency.numpy(), cells.ops.numpy()
+    codes = (np.maximum(ops, 0) * 5 ** np.arange(ops.shape[1])).sum(1) * 8 + cells.num_nodes.numpy()
+    _, first, labelling = np.unique(codes, return_index=True, return_inverse=True)
+    ends = [f'", "{",".join(space[i].ops)}", "'.encode() for i in first.tolist()]
+    lengths = np.array([len(end) for end in ends])
+    padded = np.frombuffer(b"".join(end.ljust(lengths.max()) for end in ends), dtype=np.uint8).reshape(len(ends), -1)
+    text = np.zeros((len(ops), 3 + ops.shape[1] ** 2 + lengths.max()), dtype=np.uint8)
+    text[:, :3] = np.frombuffer(b', "', dtype=np.uint8)
+    for size in range(2, ops.shape[1] + 1):
+        rows = np.flatnonzero(cells.num_nodes.numpy() == size)
+        bits, split = adjacency[rows, :size, :size].reshape(len(rows), -1), 3 + size * size
+        text[rows, 3:split] = bits + np.uint8(ord("0"))
+        text[rows, split : split + padded.shape[1]] = padded[labelling[rows]]
+    return _Templates(text, 3 + cells.num_nodes.numpy() ** 2 + lengths[labelling])
+
+
+def _canonical(records: RecordBatch, path: Path, space: NASBench101Space, templates: _Templates) -> _Batch:
+    batch = _match(records, path, records.buffer, records.start, records.length, space, templates)
+    # json.dumps escapes the line breaks that some base64 encoders insert.
+    escapes = np.flatnonzero(records.buffer == ord("\\"))
+    owner = np.maximum(np.searchsorted(records.start, escapes, side="right") - 1, 0)
+    inside = (escapes >= records.start[owner]) & (escapes < (records.start + records.length)[owner])
+    batch.regular[owner[inside]] = False
+    if batch.regular.all():
+        return batch
+    pieces, end = [records.buffer], len(records.buffer)
+    start, length = records.start.copy(), records.length.copy()
+    for row in np.flatnonzero(~batch.regular).tolist():
+        pieces.append(np.frombuffer(_respell(batch, row, space, templates), dtype=np.uint8))
+        start[row], length[row] = end, len(pieces[-1])
+        end += len(pieces[-1])
+    batch = _match(records, path, np.concatenate(pieces), start, length, space, templates)
+    if not batch.regular.all():
+        batch.fail(int(np.argmin(batch.regular)), "cannot be read")
+    return batch
+
+
+def _match(
+    records: RecordBatch,
+    path: Path,
+    buffer: npt.NDArray[np.uint8],
+    start: npt.NDArray[np.int64],
+    length: npt.NDArray[np.int64],
+    space: NASBench101Space,
+    templates: _Templates,
+) -> _Batch:
+    r"""Reads cell and budget of the records, and finds the metrics of those that follow the template of their cell."""
+    regular = length > _HEAD + templates.width.min()
+    # Shorter records are read from the first place; they are irregular whatever stands there.
+    head = (
+        windows(buffer, np.where(regular, start, 0), _HEAD + 3)
+        if regular.any()
+        else np.zeros((len(start), 40), np.uint8)
+    )
+    for column, text in ((0, b'["'), (_HEAD - 3, b'", ')):
+        regular &= (head[:, column : column + len(text)] == np.frombuffer(text, dtype=np.uint8)).all(1)
+    nibbles = _NIBBLE[head[:, 2:34]]
+    index = space.index_bytes((nibbles[:, 0::2] << np.uint8(4)) | (nibbles[:, 1::2] & np.uint8(15)))
+    regular &= (index >= 0) & (nibbles < 16).all(1)
+    budget, begin = np.zeros((2, len(start)), dtype=np.int64)
+    for epochs in BUDGETS:
+        digits = np.frombuffer(str(epochs).encode(), dtype=np.uint8)
+        rows = (head[:, _HEAD : _HEAD + len(digits)] == digits).all(1)
+        budget[rows], begin[rows] = epochs, start[rows] + _HEAD + len(digits)
+    stop = start + length - 2
+    width = templates.width[index]
+    regular &= (budget > 0) & (begin + width < stop)
+    for size in np.unique(width[regular]).tolist():
+        rows = np.flatnonzero(regular & (width == size))
+        found = windows(buffer, begin[rows], size)
+        regular[rows] = (found == templates.text[index[rows], :size]).all(1)
+    last = np.where(regular, stop, 0)
+    regular &= (buffer[last] == ord('"')) & (buffer[last + 1] == ord("]"))
+    return _Batch(records, path, buffer, index, budget, begin + width, stop, regular)
+
+
+def _respell(batch: _Batch, row: int, space: NASBench101Space, templates: _Templates) -> bytes:
+    r"""Checks a record item by item, and writes it as :func:`json.dumps` would for the canonical form of its cell."""
+    try:
+        items = json.loads(batch.source.payload(row))
+    except (ValueError, RecursionError) as error:
+        batch.fail(row, f"is not JSON ({error})")
+    if not isinstance(items, list) or [type(item) for item in items] != [str, int, str, str, str]:
+        batch.fail(
+            row,
+            f"must be an array [hash, epochs, adjacency, operations, metrics] of text and one integer: {items!r:.80}",
+        )
+    digest, epochs, adjacency, operations, metrics = items
+    try:
+        index = int(space.index_hashes([digest])[0])
+    except InvalidArchitectureError:
+        batch.fail(row, f"is for a cell outside the space: no cell has the hash {digest[:40]}", ForeignCellError)
+    if epochs not in BUDGETS:
+        batch.fail(row, f"states {epochs} epochs, the budgets are {', '.join(map(str, BUDGETS))}")
+    template = templates.of(index)
+    if template != f', "{adjacency}", "{operations}", "':
+        _check_cell(batch, row, digest, adjacency, operations)
+    if not (code := "".join(metrics.split())):
+        batch.fail(row, "has metrics that are not base64")
+    return f'["{digest}", {epochs}{template}{code}"]'.encode()
+
+
+def _check_cell(batch: _Batch, row: int, digest: str, adjacency: str, operations: str) -> None:
+    r"""Checks that a cell in another vertex order than the canonical one has the hash that its record states."""
+    size = math.isqrt(len(adjacency))
+    if size**2 != len(adjacency) or not 2 <= size <= 7 or set(adjacency) - {"0", "1"}:
+        batch.fail(row, f"has the adjacency '{adjacency[:60]}', expected V * V characters 0 or 1 with V of 2 to 7")
+    labels, names = operations.split(","), NASBench101Space.op_names
+    if unknown := [label for label in labels if label not in names]:
+        batch.fail(row, f"has the unknown operation '{unknown[0][:40]}'; operations: {', '.join(names)}")
+    if len(labels) != size:
+        batch.fail(row, f"has {size} vertices and {len(labels)} operations")
+    if _stated_hash(adjacency, operations) != digest:
+        batch.fail(row, f"states the hash {digest}, which its cell does not have", ForeignCellError)
+
+
+@lru_cache(1 << 10)
+def _stated_hash(adjacency: str, operations: str) -> str | None:
+    labels = operations.split(",")
+    matrix = np.array([int(bit) for bit in adjacency], dtype=np.int8).reshape(len(labels), -1)
+    try:
+        return NASBench101Space().canonical(NASBench101Arch.from_matrix(matrix, labels, prune=False))
+    except InvalidArchitectureError:
+        return None
+
+
+# -- metrics --------------------------------------------------------------------------------------------------------
 
 _SIXBIT = np.full(256, 1 << 6, dtype=np.uint16)
 _SIXBIT[np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", dtype=np.uint8)] = np.arange(
@@ -194,90 +279,9 @@ _TWELVEBIT = (_SIXBIT[:, None] | (_SIXBIT << 6)).reshape(-1)
 _TWELVEBIT[((_SIXBIT[:, None] | _SIXBIT) >> 6).reshape(-1) > 0] = 1 << 12
 
 
-def _indices(batch: _Batch, space: NASBench101Space) -> npt.NDArray[np.int64]:
-    nibbles = _NIBBLE[windows(batch.buffer, batch.quotes[:, 0] + 1, 32)]
-    index = space.index_bytes((nibbles[:, 0::2] << np.uint8(4)) | (nibbles[:, 1::2] & np.uint8(15)))
-    index[(nibbles == 255).any(1)] = -1
-    if (index < 0).any():
-        row = int(np.argmax(index < 0))
-        batch.fail(row, f"is for a cell outside the space: no cell has the hash {batch.text(row, 0)}", ForeignCellError)
-    return index
-
-
-def _epochs(batch: _Batch) -> npt.NDArray[np.int64]:
-    begin, stop = batch.quotes[:, 1] + 3, batch.quotes[:, 2] - 2
-    epochs = np.zeros(len(begin), dtype=np.int64)
-    for width in np.unique(stop - begin).tolist():
-        rows = np.flatnonzero(stop - begin == width)
-        digits = windows(batch.buffer, begin[rows], max(width, 0)).astype(np.int64) - ord("0")
-        number = np.zeros(len(rows), dtype=np.int64)
-        for column in digits.T[:4]:
-            number = 10 * number + np.where((column >= 0) & (column < 10), column, -10_000)
-        epochs[rows] = number if 0 < width < 4 else -1
-    known = np.isin(epochs, BUDGETS)
-    if not known.all():
-        row = int(np.argmin(known))
-        text = bytes(batch.buffer[begin[row] : max(stop[row], begin[row])]).decode(errors="replace")
-        batch.fail(row, f"states {text[:20]!r} epochs, the budgets are {', '.join(map(str, BUDGETS))}")
-    return epochs
-
-
-def _check_cells(
-    batch: _Batch,
-    index: npt.NDArray[np.int64],
-    adjacency: npt.NDArray[np.bool_],
-    ops: npt.NDArray[np.int8],
-    space: NASBench101Space,
-) -> None:
-    r"""Checks that each record describes the cell whose hash it states."""
-    count = len(index)
-    begin, width = batch.quotes[:, 2] + 1, batch.quotes[:, 3] - batch.quotes[:, 2] - 1
-    stated = np.zeros((count, *adjacency.shape[1:]), dtype=np.bool_)
-    size = np.zeros(count, dtype=np.int64)
-    for vertices in range(2, stated.shape[1] + 1):
-        rows = np.flatnonzero(width == vertices**2)
-        bits = windows(batch.buffer, begin[rows], vertices**2)
-        good = ((bits == ord("0")) | (bits == ord("1"))).all(1)
-        size[rows[good]] = vertices
-        stated[rows, :vertices, :vertices] = (bits == ord("1")).reshape(-1, vertices, vertices)
-    if (size == 0).any():
-        row = int(np.argmin(size))
-        batch.fail(row, f"has the adjacency '{batch.text(row, 1)}', expected V * V characters 0 or 1 with V of 2 to 7")
-    labels = _operations(batch, size)
-    foreign = np.flatnonzero((stated != adjacency[index]).any((1, 2)) | (labels != ops[index]).any(1))
-    if not foreign.size:
-        return
-    # A cell may be written in another order than the canonical one; then its hash decides.
-    looped = np.tril(stated[foreign]).any((1, 2))
-    graphs = DenseGraphs(*(torch.from_numpy(a) for a in (stated[foreign], labels[foreign], size[foreign])))
-    wrong = looped | (space.index_digests(space.hash_dense(graphs)) != index[foreign])
-    if wrong.any():
-        row = int(foreign[np.argmax(wrong)])
-        batch.fail(row, f"states the hash {batch.text(row, 0)}, which its cell does not have", ForeignCellError)
-
-
-def _operations(batch: _Batch, size: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
-    names = NASBench101Space.op_names
-    distinct: dict[bytes, int] = {}
-    raw, begin, end = batch.buffer.tobytes(), (batch.quotes[:, 4] + 1).tolist(), batch.quotes[:, 5].tolist()
-    which = [distinct.setdefault(raw[a:b], len(distinct)) for a, b in zip(begin, end, strict=True)]
-    table = np.full((len(distinct), 7), -1, dtype=np.int8)
-    counts = np.zeros(len(distinct), dtype=np.int64)
-    for row, text in enumerate(distinct):
-        labels = text.decode(errors="replace").split(",")
-        if unknown := [label for label in labels if label not in names]:
-            batch.fail(which.index(row), f"has the unknown operation '{unknown[0]}'; operations: {', '.join(names)}")
-        table[row, : len(labels)] = [names.index(label) for label in labels[:7]]
-        counts[row] = len(labels)
-    if (counts[which] != size).any():
-        row = int(np.argmax(counts[which] != size))
-        batch.fail(row, f"has {size[row]} vertices and {counts[which[row]]} operations")
-    return table[which]
-
-
 def _metrics(batch: _Batch) -> tuple[Table, npt.NDArray[np.int64]]:
     r"""Returns the measurements ``[n, 2, 4]`` and the stated numbers of parameters ``[n]``."""
-    begin, stop = batch.quotes[:, 6] + 1, batch.quotes[:, 7]
+    begin, stop = batch.begin, batch.stop
     # Both last characters of base64 may be padding.
     padding = (batch.buffer[stop - 1] == ord("=")).astype(np.int64)
     padding += (padding == 1) & (batch.buffer[stop - 2] == ord("="))
@@ -315,9 +319,14 @@ def _from_base64(code: npt.NDArray[np.uint8], pad: int) -> tuple[npt.NDArray[np.
     r"""Decodes rows of equal length in place of their padding; also tells which rows are valid."""
     code[:, code.shape[1] - pad :] = ord("A")
     halves = _TWELVEBIT.take(code.view("<u2"))
-    quads = halves[:, 0::2].astype(np.uint32) << np.uint32(12) | halves[:, 1::2]
-    decoded = quads.byteswap().view(np.uint8).reshape(len(code), -1, 4)[:, :, 1:].reshape(len(code), -1)
-    valid: npt.NDArray[np.bool_] = np.all(halves < 1 << 12, axis=1)
+    valid = np.ones(len(code), dtype=np.bool_)
+    if halves.max() >= 1 << 12:
+        valid = np.all(halves < 1 << 12, axis=1)
+    front, back = halves[:, 0::2], halves[:, 1::2]
+    decoded = np.empty((len(code), 3 * front.shape[1]), dtype=np.uint8)
+    decoded[:, 0::3] = front >> 4
+    decoded[:, 1::3] = front << 4 | back >> 8
+    decoded[:, 2::3] = back
     return decoded[:, : decoded.shape[1] - pad], valid
 
 

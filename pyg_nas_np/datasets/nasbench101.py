@@ -180,7 +180,7 @@ def _read_naslib(path: Path, space: NASBench101Space) -> dict[str, Metric]:
     if not isinstance(content, dict) or not content:
         raise DataFileError(f"{path} must hold a dict of cells by hash, found {type(content).__name__}")
     try:
-        index = space.index_hashes(list(content))
+        index = space.index_hashes([str(digest) for digest in content])
     except InvalidArchitectureError as error:
         raise ForeignCellError(f"{path}: {error}") from error
     keys = [

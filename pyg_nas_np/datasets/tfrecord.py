@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from pyg_nas_np.utils import DataFileError
 
+_LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
 _FRAME = _HEADER.size + 4
 _BLOCK = 1 << 24
@@ -153,26 +154,26 @@ def _frames(
 ) -> tuple[npt.NDArray[np.int64], int]:
     r"""Walks the complete records of a block: where they begin (and the last one ends), and the bytes they take."""
     begins = [0]
-    known: dict[int, int] = {}
     position, stop = 0, len(data)
     last = stop - _HEADER.size
-    unpack = _HEADER.unpack_from
+    unpack = _LENGTH.unpack_from
     while position <= last:
-        length, crc = unpack(data, position)
-        # Lengths repeat, so that their checksums are computed once.
-        if known.get(length) != crc:
-            expected = int.from_bytes(_masked_crc(data[position : position + 8]), "little")
-            if crc != expected:
-                raise DataFileError(
-                    f"{os.fspath(path)}: the length of {_where(first + len(begins) - 1, offset + position)} has CRC "
-                    f"{crc:#010x}, expected {expected:#010x}: the file is damaged or no TFRecord file"
-                )
-            known[length] = crc
-        end = position + length + _FRAME
+        end = position + unpack(data, position)[0] + _FRAME
         if end > stop:
             break
         position = end
         begins.append(position)
+    # The walk may have gone astray after a damaged length; its checksum tells where.
+    complete = begins if position <= last else begins[:-1]
+    headers = windows(np.frombuffer(data, dtype=np.uint8), np.array(complete, dtype=np.int64), _HEADER.size)
+    stored = np.ascontiguousarray(headers[:, _LENGTH.size :]).view("<u4")[:, 0]
+    wrong = masked(crc32c(headers[:, : _LENGTH.size])) != stored
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataFileError(
+            f"{os.fspath(path)}: the length of {_where(first + row, offset + begins[row])} does not match its CRC: the "
+            f"file is damaged or no TFRecord file"
+        )
     # What is left must be completed by the rest of the file.
     rest = stop - position
     needed = _FRAME if rest < _HEADER.size else _HEADER.unpack_from(data, position)[0] + _FRAME

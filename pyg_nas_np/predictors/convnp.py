@@ -57,7 +57,8 @@ class ConvNPPredictor(Predictor):
     Args:
         space: The search space. (default: that of the data set)
         labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
-        weights: File written by :func:`~pyg_nas_np.predictors.pretraining.pretrain`. (default: those shipped for the space)
+        weights: File written by :func:`~pyg_nas_np.predictors.pretraining.pretrain`. (default: those that the package
+            ships for the space)
 
     Raises:
         MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.

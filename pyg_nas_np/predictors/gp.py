@@ -57,6 +57,7 @@ class GPPredictor(Predictor):
         max_iter: Iterations of L-BFGS.
 
     Example:
+        >>> import torch
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
         >>> graphs = [space.encode(space[i]) for i in range(40)]

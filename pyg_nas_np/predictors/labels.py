@@ -20,6 +20,7 @@ Labels = Tensor | np.ndarray[Any, Any] | Sequence[float]
 
 _CLIP = 3.0
 _REACH = 0.5
+_LEAST = 1e-6
 
 
 def check_labels(y: Labels, count: int | None = None) -> Tensor:
@@ -146,7 +147,8 @@ class LabelTransform:
 
         Args:
             mean: Scores, any shape.
-            std: Their standard deviations; become half the difference between the images of mean ± one deviation.
+            std: Their standard deviations; become half the difference between the images of mean ± one deviation, at least
+                a millionth of the range of the labels.
 
         Returns:
             Labels and their standard deviations (:obj:`None` without :obj:`std`), float64.
@@ -157,7 +159,9 @@ class LabelTransform:
         if std is None:
             return self._label(mean), None
         std = std.double()
-        return self._label(mean), (self._label(mean + std) - self._label(mean - std)) / 2
+        half = (self._label(mean + std) - self._label(mean - std)) / 2
+        # Far outside the labels the map is so flat that the difference vanishes in rounding.
+        return self._label(mean), half.clamp_min(_LEAST * float(self.labels[-1] - self.labels[0]))
 
     def _end(self, position: int, bound: float) -> tuple[float, float, float, float]:
         """Score and label of an end, slope beyond it, and the limit of the label's excess."""

@@ -8,8 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn.convnp import ConvNP
@@ -18,6 +20,8 @@ from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWei
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/1"
+PROBE = "features of the first architectures"
+"""Tensor that tells whether the features still have the scale that the weights were trained for."""
 
 
 def write_weights(path: str | os.PathLike[str], model: ConvNP, space: SearchSpace[Any], card: dict[str, Any]) -> None:
@@ -30,6 +34,7 @@ def write_weights(path: str | os.PathLike[str], model: ConvNP, space: SearchSpac
         "card": json.dumps(card),
     }
     tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    tensors[PROBE] = _probe(space)
     with atomic_path(path) as tmp:
         save_file(tensors, tmp, metadata)
 
@@ -50,13 +55,19 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
         raise DataFileError(f"{os.fspath(path)} is corrupt or not a safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
-    if metadata["space"] != space.name or json.loads(metadata["feature_names"]) != features.feature_names:
+    probe = state.pop(PROBE)
+    same_names = metadata["space"] == space.name and json.loads(metadata["feature_names"]) == features.feature_names
+    if not same_names or not torch.allclose(probe, _probe(space), atol=1e-3):
         raise InvalidArchitectureError(
             f"{os.fspath(path)} was trained for other features of {metadata['space']}; train again with pretrain()"
         )
     model = ConvNP(len(features.feature_names))
     model.load_state_dict(state)
     return model.eval()
+
+
+def _probe(space: SearchSpace[Any]) -> Tensor:
+    return shared_features(space).table(torch.arange(min(8, len(space))))
 
 
 @lru_cache(maxsize=8)

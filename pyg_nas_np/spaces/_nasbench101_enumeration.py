@@ -55,10 +55,11 @@ class Digests(NamedTuple):
 
     @classmethod
     def from_hex(cls, names: Sequence[str]) -> Digests:
-        r"""Reads hexadecimal strings of 32 characters; raises :class:`ValueError` for anything else."""
-        raw = bytes.fromhex("".join(names))
-        if any(len(name) != 32 for name in names) or len(raw) != 16 * len(names):
-            raise ValueError("a hash must have 32 hexadecimal characters")
+        r"""Reads strings of 32 lower-case hexadecimal digits; raises :class:`ValueError` for anything else."""
+        text = "".join(names)
+        raw = bytes.fromhex(text)
+        if any(len(name) != 32 for name in names) or raw.hex() != text:
+            raise ValueError("a hash must have 32 lower-case hexadecimal digits")
         return cls.from_bytes(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 16))
 
     @classmethod

@@ -47,7 +47,7 @@ def test_rank_prints_and_writes_everything(run, labelled_root, tmp_path):
     assert space.index(space.from_str(ranking[7]["arch"])) == int(ranking[7]["index"])
     scores = {row["predictor"]: row for row in read(tmp_path / "scores.csv")}
     assert set(scores) == {"convnp", "ridge"}
-    assert float(scores["ridge"]["kendall_tau"]) > 0.9
+    assert float(scores["ridge"]["kendall_tau"]) > 0.6
     assert (tmp_path / "ranking.png").read_bytes()[:4] == b"\x89PNG"
 
 

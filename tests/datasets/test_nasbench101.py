@@ -154,6 +154,7 @@ class Intruder:
         (pickle.dumps(Intruder()), ForbiddenPickleError, "system"),
         (pickle.dumps([1]), DataFileError, "dict of cells"),
         (pickle.dumps({"f" * 32: ({}, {108: []})}), ForeignCellError, "f" * 32),
+        (pickle.dumps({7: ({}, {108: []})}), ForeignCellError, "'7' is not an MD5"),
         (pickle.dumps({"043721b9c7fe8c5fad811d47d83132ec": 5}), DataFileError, "does not follow the format"),
         (pickle.dumps({"043721b9c7fe8c5fad811d47d83132ec": ({}, {108: [{}]})}), DataFileError, "halfway_training_time"),
         (pickle.dumps({"043721b9c7fe8c5fad811d47d83132ec": ({}, {5: []})}), DataFileError, "0 runs at 5 epochs"),

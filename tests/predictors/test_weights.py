@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn import ConvNP
+from pyg_nas_np.predictors import weights
 from pyg_nas_np.predictors.weights import read_weights, shipped_model, shipped_weights, write_weights
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError
@@ -22,6 +23,14 @@ def test_round_trip(tmp_path, toy_space, model):
     again = read_weights(path, toy_space)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_weights_of_rescaled_features_are_refused(tmp_path, toy_space, model, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    write_weights(path, model, toy_space, {})
+    monkeypatch.setattr(weights, "_probe", lambda space: 2 * shared_features(space).table(torch.arange(8)))
+    with pytest.raises(InvalidArchitectureError, match="other features of toy"):
+        read_weights(path, toy_space)
 
 
 def test_damaged_and_foreign_files(tmp_path, toy_space, model):

@@ -74,5 +74,7 @@ def test_digests_round_trip_and_sort_as_text() -> None:
     digests = Digests.from_hex(names)
     assert digests.to_hex() == names
     assert digests.take(np.lexsort((digests.low, digests.high))).to_hex() == sorted(names)
-    with pytest.raises(ValueError, match="32 hexadecimal"):
+    with pytest.raises(ValueError, match="32 lower-case"):
         Digests.from_hex(["00", "11" * 31])
+    with pytest.raises(ValueError, match="32 lower-case"):
+        Digests.from_hex([names[0].upper()])

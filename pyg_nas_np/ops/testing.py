@@ -1,0 +1,443 @@
+r"""The test suite of a set-convolution back end, as classes to subclass.
+
+A subclass names its back end and inherits every check: agreement with the double-precision reference, invariances,
+ragged batches, empty sets, gradients. pytest collects the subclasses only.
+
+Example:
+    >>> class TestReference(SetConvTestCase):
+    ...     backend = "reference"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyg_nas_np import ops
+
+Function = Callable[..., tuple[Tensor, Tensor]]
+
+
+class Problem(NamedTuple):
+    r"""Random arguments of :func:`pyg_nas_np.ops.set_conv`."""
+
+    x_src: Tensor
+    y_src: Tensor
+    x_dst: Tensor
+    lengthscale: Tensor
+    ptr_src: Tensor
+    ptr_dst: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        r"""The differentiable arguments."""
+        return self.x_src, self.y_src, self.x_dst, self.lengthscale
+
+
+def pointers(sizes: Sequence[int], device: str = "cpu") -> Tensor:
+    r"""Returns the offsets of sets of the given sizes.
+
+    Example:
+        >>> pointers([2, 0, 3])
+        tensor([0, 2, 2, 5])
+    """
+    return torch.tensor([0, *sizes]).cumsum(0).to(device)
+
+
+class _BackendTestCase:
+    backend: ClassVar[str]
+    device: ClassVar[str] = "cpu"
+    # Relative to the largest entry of each result.
+    tolerances: ClassVar[dict[torch.dtype, float]] = {torch.float64: 1e-10, torch.float32: 1e-5}
+    # Largest number of points per set; an interpreted back end takes small ones.
+    size: ClassVar[int] = 150
+
+    @pytest.fixture(autouse=True)
+    def _use_backend(self) -> Iterator[None]:
+        with ops.backend(self.backend):
+            yield
+
+    @classmethod
+    def dtypes(cls) -> list[torch.dtype]:
+        return list(cls.tolerances)
+
+    def generator(self, seed: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    def randn(self, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.randn(*shape, generator=self.generator(seed), dtype=torch.float64).to(self.device, dtype)
+
+    def assert_near(self, actual: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+        assert actual.shape == expected.shape, f"{what}: {list(actual.shape)} instead of {list(expected.shape)}"
+        if actual.numel() == 0:
+            return
+        error = (actual.double() - expected.double()).abs().max()
+        scale = expected.double().abs().max().clamp_min(1e-300)
+        assert error <= tolerance * scale, f"{what}: error {error:.2e} at scale {scale:.2e}, tolerance {tolerance:.0e}"
+
+    def outputs_and_gradients(self, function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
+        leaves = [value.detach().clone().requires_grad_() for value in inputs]
+        outputs = function(*leaves)
+        grads = [
+            self.randn(*output.shape, seed=7 + number, dtype=output.dtype) for number, output in enumerate(outputs)
+        ]
+        return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+
+    def check(self, function: Function, inputs: Sequence[Tensor], dtype: torch.dtype) -> None:
+        r"""Compares outputs and gradients with those of the reference on the same numbers in double precision."""
+        inputs = [value.to(dtype) for value in inputs]
+        actual = self.outputs_and_gradients(function, inputs)
+        with ops.backend("reference"):
+            expected = self.outputs_and_gradients(function, [value.double() for value in inputs])
+        for number, (a, e) in enumerate(zip(actual, expected, strict=True)):
+            name = ("density", "signal")[number] if number < 2 else f"gradient {number - 2}"
+            # The gradient of a length scale is one number summed over all pairs, with terms of both signs.
+            cancelling = number - 2 >= 0 and inputs[number - 2].dim() <= 2 and inputs[number - 2].numel() <= 64
+            self.assert_near(a, e, self.tolerances[dtype] * (20 if cancelling else 1), name)
+
+
+class SetConvTestCase(_BackendTestCase):
+    r"""Checks :func:`pyg_nas_np.ops.set_conv`."""
+
+    def problem(
+        self,
+        sources: Sequence[int],
+        targets: Sequence[int],
+        dim: int = 3,
+        channels: int = 5,
+        heads: int | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+    ) -> Problem:
+        head = () if heads is None else (heads,)
+        n, m = sum(sources), sum(targets)
+        return Problem(
+            self.randn(n, *head, dim, seed=seed, dtype=dtype),
+            self.randn(n, *head, channels, seed=seed + 1, dtype=dtype),
+            self.randn(m, *head, dim, seed=seed + 2, dtype=dtype),
+            (self.randn(*head, dim, seed=seed + 3, dtype=dtype).abs() + 0.5 * dim**0.5),
+            pointers(sources, self.device),
+            pointers(targets, self.device),
+        )
+
+    def compare(self, p: Problem, dtype: torch.dtype, **options: object) -> None:
+        def function(x_src: Tensor, y_src: Tensor, x_dst: Tensor, lengthscale: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.set_conv(x_src, y_src, x_dst, lengthscale, p.ptr_src, p.ptr_dst, **options)  # type: ignore[arg-type]
+
+        self.check(function, p.tensors, dtype)
+
+    @pytest.mark.parametrize("kernel", ops.KERNELS)
+    @pytest.mark.parametrize("normalize", [False, True])
+    def test_agrees_with_the_reference(self, kernel: str, normalize: bool) -> None:
+        for dtype in self.dtypes():
+            p = self.problem([self.size, 0, 7], [11, 4, self.size // 2])
+            self.compare(p, dtype, kernel=kernel, normalize=normalize, eps=1e-3)
+
+    @pytest.mark.parametrize(
+        ("dim", "channels"), [(1, 1), (2, 16), (3, 0), (4, 64), (8, 8), (17, 21), (33, 3), (64, 70)]
+    )
+    def test_all_widths(self, dim: int, channels: int) -> None:
+        for dtype in self.dtypes():
+            self.compare(self.problem([self.size // 2 + 1, 3], [5, self.size // 2], dim, channels), dtype)
+
+    def test_heads(self) -> None:
+        for dtype in self.dtypes():
+            self.compare(self.problem([self.size // 4, 5], [6, self.size // 4], heads=3), dtype, normalize=True)
+
+    def test_an_argument_without_heads_is_shared(self) -> None:
+        p = self.problem([9, 4], [3, 6], dim=2, channels=3)
+        q = self.problem([9, 4], [3, 6], dim=2, channels=3, heads=2, seed=4)
+        combinations: list[tuple[Tensor, Tensor, Tensor, Tensor]] = [
+            (p.x_src, p.y_src, p.x_dst, q.lengthscale),
+            (p.x_src, p.y_src, p.x_dst, q.lengthscale[:, :1]),
+            (p.x_src, q.y_src, p.x_dst, p.lengthscale),
+            (q.x_src, p.y_src, q.x_dst, p.lengthscale),
+            (q.x_src, p.y_src, q.x_dst, p.lengthscale[:1].squeeze()),
+        ]
+        for x_src, y_src, x_dst, lengthscale in combinations:
+            args = [value.to(self.dtypes()[-1]) for value in (x_src, y_src, x_dst, lengthscale)]
+            density, signal = ops.set_conv(*args, p.ptr_src, p.ptr_dst)
+            assert density.shape == (9, 2)
+            assert signal.shape == (9, 2, 3)
+            for head in range(2):
+                one = [
+                    v[:, head] if v.dim() == 3 else v[head] if v.dim() == 2 and k == 3 else v
+                    for k, v in enumerate(args)
+                ]
+                one[3] = one[3].squeeze() if one[3].numel() == 1 else one[3]
+                alone = ops.set_conv(*one, p.ptr_src, p.ptr_dst)
+                self.assert_near(density[:, head], alone[0], 1e-5, "density")
+                self.assert_near(signal[:, head], alone[1], 1e-5, "signal")
+
+    @pytest.mark.parametrize("sizes", [([1], [1]), ([1], [70]), ([70], [1]), ([65], [64]), ([0], [5]), ([5], [0])])
+    def test_small_and_odd_sizes(self, sizes: tuple[list[int], list[int]]) -> None:
+        for dtype in self.dtypes():
+            self.compare(self.problem(*sizes), dtype)
+
+    def test_no_points_at_all(self) -> None:
+        p = self.problem([], [], dtype=self.dtypes()[-1])
+        density, signal = ops.set_conv(*p)
+        assert density.shape == (0,)
+        assert signal.shape == (0, 5)
+
+    def test_empty_sets_give_zero(self) -> None:
+        p = self.problem([0, 4, 0], [3, 0, 2], dtype=self.dtypes()[-1])
+        density, signal = ops.set_conv(*p, normalize=True)
+        assert torch.equal(density, torch.zeros_like(density))
+        assert torch.equal(signal, torch.zeros_like(signal))
+        leaves = [value.clone().requires_grad_() for value in p.tensors]
+        outputs = ops.set_conv(*leaves, p.ptr_src, p.ptr_dst, normalize=True)
+        for grad in torch.autograd.grad([output.sum() for output in outputs], leaves):
+            assert torch.equal(grad, torch.zeros_like(grad))
+
+    def test_a_ragged_batch_is_its_sets_one_at_a_time(self) -> None:
+        sources, targets = [5, 0, 40, 1], [3, 2, 17, 30]
+        p = self.problem(sources, targets, dtype=self.dtypes()[-1])
+        density, signal = ops.set_conv(*p, normalize=True)
+        for s, (n, m) in enumerate(zip(sources, targets, strict=True)):
+            i, j = int(p.ptr_src[s]), int(p.ptr_dst[s])
+            alone = ops.set_conv(
+                p.x_src[i : i + n],
+                p.y_src[i : i + n],
+                p.x_dst[j : j + m],
+                p.lengthscale,
+                pointers([n], self.device),
+                pointers([m], self.device),
+                normalize=True,
+            )
+            self.assert_near(density[j : j + m], alone[0], 1e-6, "density")
+            self.assert_near(signal[j : j + m], alone[1], 1e-6, "signal")
+
+    def test_permuting_the_sources_changes_nothing(self) -> None:
+        p = self.problem([60], [20], dtype=self.dtypes()[-1])
+        order = torch.randperm(60, generator=self.generator(3)).to(self.device)
+        expected = ops.set_conv(*p)
+        actual = ops.set_conv(p.x_src[order], p.y_src[order], *p[2:])
+        for a, e in zip(actual, expected, strict=True):
+            self.assert_near(a, e, 2e-6, "permuted")
+
+    def test_moving_all_points_changes_nothing(self) -> None:
+        # Multiples of 1/64 stay exact when moved by 4096, so that nothing but the arithmetic inside can differ.
+        p = self.problem([60], [20], dtype=self.dtypes()[-1])
+        x_src, x_dst = (torch.round(value * 64) / 64 for value in (p.x_src, p.x_dst))
+        expected = ops.set_conv(x_src, p.y_src, x_dst, *p[3:])
+        actual = ops.set_conv(x_src + 4096, p.y_src, x_dst + 4096, *p[3:])
+        for a, e in zip(actual, expected, strict=True):
+            self.assert_near(a, e, 2e-6, "moved")
+
+    def test_the_signal_is_linear_in_the_values(self) -> None:
+        p = self.problem([50], [20], dtype=self.dtypes()[-1])
+        other = self.randn(50, 5, seed=9, dtype=self.dtypes()[-1])
+        both = ops.set_conv(p.x_src, 2 * p.y_src + other, *p[2:])[1]
+        apart = 2 * ops.set_conv(*p)[1] + ops.set_conv(p.x_src, other, *p[2:])[1]
+        self.assert_near(both, apart, 5e-6, "signal")
+
+    def test_limits_of_the_lengthscale(self) -> None:
+        p = self.problem([30], [1], dtype=self.dtypes()[-1])
+        _, nearest = ops.set_conv(p.x_src, p.y_src, p.x_src[4:5], 1e-3, *p[4:], normalize=True)
+        self.assert_near(nearest, p.y_src[4:5], 1e-6, "a short length scale interpolates")
+        _, mean = ops.set_conv(p.x_src, p.y_src, p.x_dst, 1e4, *p[4:], normalize=True)
+        self.assert_near(mean, p.y_src.mean(0, keepdim=True), 1e-5, "a long one averages")
+
+    def test_far_targets_get_exactly_zero(self) -> None:
+        p = self.problem([30], [1], dtype=self.dtypes()[-1])
+        density, signal = ops.set_conv(p.x_src, p.y_src, p.x_dst + 1e6, 1.0, *p[4:], normalize=True)
+        assert density.item() == 0
+        assert torch.equal(signal, torch.zeros_like(signal))
+
+    def test_nan_stays_visible(self) -> None:
+        p = self.problem([8], [4], dtype=self.dtypes()[-1])
+        x_dst = p.x_dst.clone()
+        x_dst[2, 1] = float("nan")
+        density, _ = ops.set_conv(p.x_src, p.y_src, x_dst, *p[3:])
+        assert density.isnan().tolist() == [False, False, True, False]
+
+    def test_non_contiguous_inputs(self) -> None:
+        for dtype in self.dtypes():
+            p = self.problem([20, 11], [9, 8], dtype=dtype)
+            expected = ops.set_conv(*p)
+            strided = [torch.stack([v, v], dim=-1)[..., 0] for v in p.tensors]
+            transposed = [v.t().contiguous().t() if v.dim() == 2 else v for v in p.tensors]
+            for inputs in (strided, transposed):
+                for a, e in zip(ops.set_conv(*inputs, p.ptr_src, p.ptr_dst), expected, strict=True):
+                    assert torch.equal(a, e)
+
+    def test_repeated_calls_agree_to_the_last_bit(self) -> None:
+        p = self.problem([self.size], [self.size], dtype=self.dtypes()[-1])
+
+        def function(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.set_conv(*inputs, p.ptr_src, p.ptr_dst)
+
+        first = self.outputs_and_gradients(function, p.tensors)
+        second = self.outputs_and_gradients(function, p.tensors)
+        for a, b in zip(first, second, strict=True):
+            assert torch.equal(a, b)
+
+    def test_gradients_of_some_arguments_only(self) -> None:
+        p = self.problem([12, 3], [4, 6], dtype=self.dtypes()[-1])
+
+        def function(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.set_conv(*inputs, p.ptr_src, p.ptr_dst)
+
+        everything = self.outputs_and_gradients(function, p.tensors)[2:]
+        for wanted in range(4):
+            leaves = [v.clone().requires_grad_(k == wanted) for k, v in enumerate(p.tensors)]
+            outputs = function(*leaves)
+            grads = [self.randn(*o.shape, seed=7 + k, dtype=o.dtype) for k, o in enumerate(outputs)]
+            (grad,) = torch.autograd.grad(outputs, [leaves[wanted]], grads)
+            self.assert_near(grad, everything[wanted], 1e-6, f"gradient {wanted}")
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_sums_in_single(self, dtype: torch.dtype) -> None:
+        p = self.problem([self.size], [9], dtype=dtype)
+        density, signal = ops.set_conv(*p[:3], p.lengthscale.float(), *p[4:])
+        assert density.dtype == signal.dtype == dtype
+        with ops.backend("reference"):
+            exact = ops.set_conv(*(value.double() for value in p.tensors), *p[4:])
+        self.assert_near(density, exact[0], torch.finfo(dtype).eps, "density")
+        self.assert_near(signal, exact[1], torch.finfo(dtype).eps, "signal")
+
+
+class GridTestCase(_BackendTestCase):
+    r"""Checks :func:`pyg_nas_np.ops.set_conv_to_grid` and :func:`pyg_nas_np.ops.set_conv_from_grid`."""
+
+    shapes: ClassVar[dict[int, tuple[list[int], list[int]]]] = {
+        1: ([37], [9]),
+        2: ([12, 21], [5, 8]),
+        3: ([6, 5, 9], [3, 4, 6]),
+    }
+
+    def points(self, dim: int, channels: int, sizes: Sequence[int] = (23, 0, 40)) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Returns points in and around the grids, their values and the offsets of their sets."""
+        shape = torch.tensor(self.shapes[dim][0], device=self.device)
+        count = sum(sizes)
+        x = torch.rand(count, dim, generator=self.generator(1), dtype=torch.float64).to(self.device)
+        return (x * 1.4 - 0.2) * shape * 0.5, self.randn(count, channels, seed=2), pointers(sizes, self.device)
+
+    def origins(self, dim: int) -> Tensor:
+        return self.randn(3, dim, seed=3).abs()
+
+    @pytest.mark.parametrize("kernel", ops.KERNELS)
+    @pytest.mark.parametrize("dim", [1, 2, 3])
+    def test_to_grid_agrees_with_the_reference(self, dim: int, kernel: str) -> None:
+        shape, window = self.shapes[dim]
+        for dtype in self.dtypes():
+            for channels in (1, 3, 16, 21):
+                x, y, ptr = self.points(dim, channels)
+                origin, scale = self.origins(dim), torch.full((dim,), 0.6, dtype=torch.float64, device=self.device)
+
+                def function(x: Tensor, y: Tensor, scale: Tensor, ptr: Tensor = ptr) -> tuple[Tensor, Tensor]:
+                    return ops.set_conv_to_grid(
+                        x, y, scale, ptr, origin, 0.5, shape, window, kernel=kernel, tolerance=None
+                    )
+
+                self.check(function, [x, y, scale], dtype)
+
+    @pytest.mark.parametrize("kernel", ops.KERNELS)
+    @pytest.mark.parametrize("dim", [1, 2, 3])
+    def test_from_grid_agrees_with_the_reference(self, dim: int, kernel: str) -> None:
+        shape, window = self.shapes[dim]
+        for dtype in self.dtypes():
+            for channels in (1, 3, 16, 21):
+                x, _, ptr = self.points(dim, channels)
+                values = self.randn(3, *shape, channels, seed=5)
+                origin, scale = self.origins(dim), torch.full((dim,), 0.6, dtype=torch.float64, device=self.device)
+
+                def function(values: Tensor, x: Tensor, scale: Tensor, ptr: Tensor = ptr) -> tuple[Tensor, Tensor]:
+                    return ops.set_conv_from_grid(
+                        values, x, scale, ptr, origin, 0.5, window, kernel=kernel, tolerance=None
+                    )
+
+                self.check(function, [values, x, scale], dtype)
+
+    @pytest.mark.parametrize("dim", [1, 2, 3])
+    def test_each_is_the_adjoint_of_the_other(self, dim: int) -> None:
+        shape, window = self.shapes[dim]
+        dtype = self.dtypes()[-1]
+        x, y, ptr = self.points(dim, 4)
+        x, y, values = x.to(dtype), y.to(dtype), self.randn(3, *shape, 4, seed=5, dtype=dtype)
+        origin = self.origins(dim)
+        there = ops.set_conv_to_grid(x, y, 0.6, ptr, origin, 0.5, shape, window, tolerance=None)[1]
+        back = ops.set_conv_from_grid(values, x, 0.6, ptr, origin, 0.5, window, tolerance=None)[1]
+        left, right = (there * values).double().sum(), (y * back).double().sum()
+        assert torch.isclose(left, right, rtol=1e-5)
+
+    def test_a_wide_window_agrees_with_the_dense_convolution(self) -> None:
+        dtype = self.dtypes()[-1]
+        x, y, ptr = self.points(1, 3)
+        x, y, origin = x.to(dtype), y.to(dtype), self.origins(1)
+        error = 1e-6
+        window = ops.window_for(0.3, 0.5, error)
+        density, signal = ops.set_conv_to_grid(x, y, 0.3, ptr, origin, 0.5, [37], window)
+        cells = origin[:, None].to(dtype) + 0.5 * torch.arange(37, device=self.device, dtype=dtype)[:, None]
+        dense = ops.set_conv(x, y, cells.reshape(-1, 1), 0.3, ptr, pointers([37] * 3, self.device))
+        assert (density.flatten() - dense[0]).abs().max() <= 40 * error + 1e-5
+        assert (signal.flatten(0, 1) - dense[1]).abs().max() <= 40 * error * y.abs().max() + 1e-5
+
+    def test_moving_points_and_grid_changes_nothing(self) -> None:
+        dtype = self.dtypes()[-1]
+        x, y, ptr = self.points(2, 3)
+        x, y, origin = (torch.round(x * 64) / 64).to(dtype), y.to(dtype), torch.round(self.origins(2) * 64) / 64
+        options = (0.6, ptr)
+        here = ops.set_conv_to_grid(x, y, *options, origin, 0.5, [12, 21], 8)
+        there = ops.set_conv_to_grid(x + 4096, y, *options, origin + 4096, 0.5, [12, 21], 8)
+        for a, b in zip(here, there, strict=True):
+            assert torch.equal(a, b)
+
+    def test_one_set_at_a_time(self) -> None:
+        dtype = self.dtypes()[-1]
+        x, y, ptr = self.points(2, 3)
+        x, y, origin = x.to(dtype), y.to(dtype), self.origins(2)
+        density, signal = ops.set_conv_to_grid(x, y, 0.6, ptr, origin, 0.5, [12, 21], 8, normalize=True)
+        for s in range(3):
+            part = slice(int(ptr[s]), int(ptr[s + 1]))
+            size = pointers([part.stop - part.start], self.device)
+            alone = ops.set_conv_to_grid(x[part], y[part], 0.6, size, origin[s], 0.5, [12, 21], 8, normalize=True)
+            self.assert_near(density[s : s + 1], alone[0], 1e-6, "density")
+            self.assert_near(signal[s : s + 1], alone[1], 1e-5, "signal")
+        assert torch.equal(density[1], torch.zeros_like(density[1]))
+
+    def test_points_off_the_grid_reach_nothing(self) -> None:
+        dtype = self.dtypes()[-1]
+        x = torch.tensor([[-100.0], [1e30], [float("nan")], [1.0]], device=self.device, dtype=dtype)
+        y = torch.ones(4, 2, device=self.device, dtype=dtype)
+        ptr, origin = pointers([4], self.device), torch.zeros(1, device=self.device)
+        density, _ = ops.set_conv_to_grid(x, y, 0.5, ptr, origin, 0.5, [6], 8)
+        assert abs(float(density[0, 2]) - 1) < 1e-6
+        values = torch.ones(1, 6, 2, device=self.device, dtype=dtype)
+        density, signal = ops.set_conv_from_grid(values, x, 0.5, ptr, origin, 0.5, 8)
+        assert density[:3].tolist() == [0, 0, 0]
+        assert torch.equal(signal[:3], torch.zeros_like(signal[:3]))
+
+    @pytest.mark.parametrize(("sizes", "shape"), [([0], [5]), ([3], [0]), ([], [4])])
+    def test_nothing_to_do(self, sizes: list[int], shape: list[int]) -> None:
+        count, dtype = sum(sizes), self.dtypes()[-1]
+        x = torch.zeros(count, 1, device=self.device, dtype=dtype)
+        y = torch.ones(count, 2, device=self.device, dtype=dtype)
+        ptr, origin = pointers(sizes, self.device), torch.zeros(1, device=self.device)
+        density, signal = ops.set_conv_to_grid(x, y, 0.5, ptr, origin, 0.5, shape, 8, tolerance=None)
+        assert density.shape == (len(sizes), *shape)
+        assert signal.shape == (len(sizes), *shape, 2)
+        assert not density.any()
+        density, signal = ops.set_conv_from_grid(signal, x, 0.5, ptr, origin, 0.5, 8, tolerance=None)
+        assert density.shape == (count,)
+        assert signal.shape == (count, 2)
+
+    def test_deterministic_sums_agree_to_the_last_bit(self) -> None:
+        dtype = self.dtypes()[-1]
+        x, y, ptr = self.points(2, 3, sizes=(90, 0, 60))
+        x, y, origin = x.to(dtype), y.to(dtype), self.origins(2)
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        try:
+            first, second = (ops.set_conv_to_grid(x, y, 0.6, ptr, origin, 0.5, [12, 21], 8) for _ in range(2))
+        finally:
+            torch.use_deterministic_algorithms(before)
+        free = ops.set_conv_to_grid(x, y, 0.6, ptr, origin, 0.5, [12, 21], 8)
+        for a, b, c in zip(first, second, free, strict=True):
+            assert torch.equal(a, b)
+            self.assert_near(a, c, 1e-5, "deterministic sums")

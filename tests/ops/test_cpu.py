@@ -1,0 +1,176 @@
+"""The C++ back end on every instruction set of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyg_nas_np import ops
+from pyg_nas_np.ops import cpu
+from pyg_nas_np.ops.testing import GridTestCase, SetConvTestCase, pointers
+
+needs_library = pytest.mark.skipif(not cpu.is_available(), reason="installed without a C++ compiler")
+
+
+class _OneInstructionSet:
+    backend = "cpu"
+    instruction_set: str
+
+    @pytest.fixture(autouse=True)
+    def _force(self) -> Iterator[None]:
+        if not cpu.library().pnn_force_instruction_set(self.instruction_set.encode()):
+            pytest.skip(f"this machine has no {self.instruction_set}")
+        yield
+        cpu.library().pnn_force_instruction_set(b"best")
+
+
+@needs_library
+class TestSetConvAVX512(_OneInstructionSet, SetConvTestCase):
+    instruction_set = "avx512"
+
+
+@needs_library
+class TestSetConvAVX2(_OneInstructionSet, SetConvTestCase):
+    instruction_set = "avx2"
+
+
+@needs_library
+class TestSetConvBaseline(_OneInstructionSet, SetConvTestCase):
+    instruction_set = "baseline"
+
+
+@needs_library
+class TestGridAVX512(_OneInstructionSet, GridTestCase):
+    instruction_set = "avx512"
+
+
+@needs_library
+class TestGridAVX2(_OneInstructionSet, GridTestCase):
+    instruction_set = "avx2"
+
+
+@needs_library
+class TestGridBaseline(_OneInstructionSet, GridTestCase):
+    instruction_set = "baseline"
+
+
+def _problem(n: int, m: int, dim: int = 3, channels: int = 4, dtype: torch.dtype = torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    x, y, z = (torch.randn(*s, generator=generator, dtype=dtype) for s in ((n, dim), (n, channels), (m, dim)))
+    return x, y, z, torch.full((dim,), 1.3, dtype=dtype), pointers([n]), pointers([m])
+
+
+def _everything(args: tuple[torch.Tensor, ...], **options: bool) -> list[torch.Tensor]:
+    leaves = [value.detach().clone().requires_grad_() for value in args[:4]]
+    outputs = ops.set_conv(*leaves, *args[4:], **options)
+    return [*outputs, *torch.autograd.grad([output.square().sum() for output in outputs], leaves)]
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("n", "m"),
+    [(1500, 700), (300, 900), (1 << 16, 5)],
+    ids=["latin square", "sums of their own for the sources", "parts of the sources"],
+)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_every_schedule_agrees_with_the_reference(n: int, m: int, normalize: bool):
+    args = _problem(n, m, dtype=torch.float64)
+    with ops.backend("cpu"):
+        actual = _everything(args, normalize=normalize)
+    with ops.backend("reference"):
+        expected = _everything(args, normalize=normalize)
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-9, atol=1e-10 * float(e.abs().max()))
+
+
+@needs_library
+def test_results_do_not_depend_on_the_number_of_threads():
+    args = _problem(1500, 1200, channels=16)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with ops.backend("cpu"):
+                results.append(_everything(args))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+@needs_library
+def test_a_million_sources():
+    x, y, z, scale, _, _ = _problem(1_000_000, 3, channels=2)
+    with ops.backend("cpu"):
+        density, signal = ops.set_conv(x, y, z, scale, pointers([1_000_000]), pointers([3]))
+    weights = torch.exp(-0.5 * torch.cdist(z.double() / 1.3, x.double() / 1.3).square())
+    torch.testing.assert_close(density.double(), weights.sum(1), rtol=1e-6, atol=0)
+    expected = weights @ y.double()
+    assert (signal.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@needs_library
+def test_memory_is_linear_in_the_points():
+    # 20,000 x 20,000 float32 weights would be 1.6 GB, far above the limit of a process whose outputs are 1 MB.
+    x, y, z, scale, _, _ = _problem(20_000, 20_000, channels=2)
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with ops.backend("cpu"):
+        _everything((x, y, z, scale, pointers([20_000]), pointers([20_000])))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000  # kB
+
+
+def _density_in_child(queue: multiprocessing.Queue[list[float]]) -> None:
+    with ops.backend("cpu"):
+        queue.put(ops.set_conv(*_problem(2000, 3))[0].tolist())
+
+
+@needs_library
+def test_works_in_a_forked_child():
+    args = _problem(2000, 3)
+    with ops.backend("cpu"):
+        expected = ops.set_conv(*args)[0].tolist()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_density_in_child, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join(timeout=60)
+
+
+def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog):
+    monkeypatch.setenv("PYG_NAS_NP_CPU_LIBRARY", str(tmp_path / "absent.so"))
+    cpu.library.cache_clear()
+    try:
+        assert not cpu.is_available()
+        with pytest.raises(ops.BackendUnavailableError, match="no C\\+\\+ compiler was found"), ops.backend("cpu"):
+            ops.set_conv(*_problem(2, 2))
+        cpu.announce()
+        assert "plain PyTorch" in caplog.text
+        density, _ = ops.set_conv(*_problem(2, 2))  # automatic: the reference
+        assert density.shape == (2,)
+    finally:
+        cpu.library.cache_clear()
+
+
+def test_a_damaged_library_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    path = tmp_path / "damaged.so"
+    path.write_bytes(b"no library")
+    monkeypatch.setenv("PYG_NAS_NP_CPU_LIBRARY", str(path))
+    cpu.library.cache_clear()
+    try:
+        with pytest.raises(ops.BackendUnavailableError, match=r"damaged\.so cannot be loaded"):
+            cpu.library()
+    finally:
+        cpu.library.cache_clear()
+
+
+@needs_library
+def test_rates_are_measured():
+    assert cpu.measure("fma", 100_000) > cpu.measure("exp", 100_000) > 0

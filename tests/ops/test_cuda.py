@@ -1,0 +1,31 @@
+"""The Triton back end: interpreted against the reference, and compiled ahead of time for real devices."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from pyg_nas_np.ops.testing import GridTestCase, SetConvTestCase
+
+pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if not INTERPRETED and not torch.cuda.is_available():
+    pytest.skip("neither a CUDA device nor TRITON_INTERPRET=1", allow_module_level=True)
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+
+class TestSetConv(SetConvTestCase):
+    backend = "cuda"
+    device = DEVICE
+    tolerances = {torch.float32: 1e-5}
+    size = 70
+
+
+class TestGrid(GridTestCase):
+    backend = "cuda"
+    device = DEVICE
+    tolerances = {torch.float32: 1e-5}
+    shapes = {1: ([37], [9]), 2: ([12, 21], [5, 8]), 3: ([4, 5, 6], [3, 2, 4])}

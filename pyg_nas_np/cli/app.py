@@ -26,6 +26,7 @@ from pyg_nas_np.cli.plots import plot_ranking
 from pyg_nas_np.cli.tables import console, score_table, write_csv
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.datasets.compact import write_compact
+from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors import PREDICTORS
 from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
 from pyg_nas_np.predictors.weights import shipped_weights
@@ -93,6 +94,8 @@ def rank(
         f"({data.metric}, {unit}, from {data.source.name}), {parts.test.numel():,} tested "
         f"(split by {split}, seed {seed})"
     )
+    # All predictors share one table of features; the first must not pay for it alone.
+    shared_features(data.space).table()
     scores: dict[str, Evaluation] = {}
     mean = std = torch.empty(0)
     for name in names:

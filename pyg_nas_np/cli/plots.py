@@ -30,7 +30,8 @@ def plot_ranking(path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split,
     figure = figure_module.Figure(figsize=(10, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     test, train = split.test, split.train
-    points = left.scatter(mean[test], y[test], c=std[test], s=4, cmap="viridis", linewidths=0, rasterized=True)
+    widest = float(std[test].quantile(0.98))
+    points = left.scatter(mean[test], y[test], c=std[test], s=4, vmax=widest, linewidths=0, rasterized=True)
     left.scatter(
         mean[train], y[train], s=26, facecolors="none", edgecolors="crimson", label=f"{train.numel()} labels seen"
     )
@@ -44,7 +45,7 @@ def plot_ranking(path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split,
     left.set_xlabel(f"predicted {label}")
     left.set_ylabel(f"measured {label}")
     left.legend(loc="lower right", frameon=False)
-    figure.colorbar(points, ax=left, label="predicted standard deviation")
+    figure.colorbar(points, ax=left, extend="max", label="predicted standard deviation")
     nominal, observed = calibration_curve(mean[test], std[test], y[test])
     right.plot([0, 1], [0, 1], color="0.6", lw=1)
     right.plot(nominal, observed, marker="o", ms=4)

@@ -12,6 +12,7 @@ import base64
 import json
 import logging
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -106,7 +107,13 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
     with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
         for records in read_records(path):
             batch = _canonical(records, path, space, templates)
-            values, stated = _metrics(batch)
+            values, stated, broken = _metrics(batch)
+            if broken:
+                # json.dumps escapes the line breaks that some base64 encoders insert.
+                batch = _canonical(records, path, space, templates, respell=broken)
+                values, stated, broken = _metrics(batch)
+            if broken:
+                batch.fail(broken[0], "has metrics that are not base64")
             deviating += int((stated != parameters[batch.cell]).sum())
             for budget in np.unique(batch.budget).tolist():
                 rows = np.flatnonzero(batch.budget == budget)
@@ -158,13 +165,12 @@ def _templates(space: NASBench101Space) -> _Templates:
     return _Templates(text, 3 + cells.num_nodes.numpy() ** 2 + lengths[labelling])
 
 
-def _canonical(records: RecordBatch, path: Path, space: NASBench101Space, templates: _Templates) -> _Batch:
+def _canonical(
+    records: RecordBatch, path: Path, space: NASBench101Space, templates: _Templates, respell: Sequence[int] = ()
+) -> _Batch:
+    r"""Brings all records, and whatever else is in :obj:`respell`, into the canonical spelling."""
     batch = _match(records, path, records.buffer, records.start, records.length, space, templates)
-    # json.dumps escapes the line breaks that some base64 encoders insert.
-    escapes = np.flatnonzero(records.buffer == ord("\\"))
-    owner = np.maximum(np.searchsorted(records.start, escapes, side="right") - 1, 0)
-    inside = (escapes >= records.start[owner]) & (escapes < (records.start + records.length)[owner])
-    batch.regular[owner[inside]] = False
+    batch.regular[list(respell)] = False
     if batch.regular.all():
         return batch
     pieces, end = [records.buffer], len(records.buffer)
@@ -279,8 +285,8 @@ _TWELVEBIT = (_SIXBIT[:, None] | (_SIXBIT << 6)).reshape(-1)
 _TWELVEBIT[((_SIXBIT[:, None] | _SIXBIT) >> 6).reshape(-1) > 0] = 1 << 12
 
 
-def _metrics(batch: _Batch) -> tuple[Table, npt.NDArray[np.int64]]:
-    r"""Returns the measurements ``[n, 2, 4]`` and the stated numbers of parameters ``[n]``."""
+def _metrics(batch: _Batch) -> tuple[Table, npt.NDArray[np.int64], list[int]]:
+    r"""Returns the measurements ``[n, 2, 4]``, the stated numbers of parameters ``[n]``, and the rows not in base64."""
     begin, stop = batch.begin, batch.stop
     # Both last characters of base64 may be padding.
     padding = (batch.buffer[stop - 1] == ord("=")).astype(np.int64)
@@ -288,31 +294,32 @@ def _metrics(batch: _Batch) -> tuple[Table, npt.NDArray[np.int64]]:
     kind = (stop - begin) * 4 + padding
     values = np.empty((len(begin), 2, len(QUANTITIES)), dtype=np.float32)
     parameters = np.empty(len(begin), dtype=np.int64)
+    broken: list[int] = []
     for key in np.unique(kind).tolist():
         rows = np.flatnonzero(kind == key)
         width, pad = divmod(key, 4)
-        if width == 0 or width % 4:
-            batch.fail(int(rows[0]), "has metrics that are not base64")
+        if width % 4:
+            broken += rows.tolist()
+            continue
         messages, valid = _from_base64(windows(batch.buffer, begin[rows], width), pad)
         if not valid.all():
-            batch.fail(int(rows[np.argmin(valid)]), "has metrics that are not base64")
-        left = np.arange(len(rows))
-        while left.size:
-            sample = messages[left[0]]
+            broken += rows[~valid].tolist()
+            rows, messages = rows[valid], messages[valid]
+        while rows.size:
             try:
-                layout = _layout(sample.tobytes())
+                layout = _layout(messages[0].tobytes())
             except DataFileError as error:
-                batch.fail(int(rows[left[0]]), f"has unreadable metrics: {error}")
+                batch.fail(int(rows[0]), f"has unreadable metrics: {error}")
             # Records of one layout differ in values only.
-            alike = (((messages[left] ^ sample) & layout.fixed) == 0).all(1)
-            chosen = messages[left[alike]]
+            alike = (((messages ^ messages[0]) & layout.fixed) == 0).all(1)
+            same, owner = (messages, rows) if alike.all() else (messages[alike], rows[alike])
             offsets = np.array(layout.evaluations).reshape(-1, 1) + np.arange(8)
-            doubles = chosen.take(offsets.reshape(-1), axis=1).view("<f8")
-            values[rows[left[alike]]] = doubles.reshape(-1, 2, len(QUANTITIES))
-            varint = chosen[:, slice(*layout.parameters)].astype(np.int64) & 0x7F
-            parameters[rows[left[alike]]] = (varint << (7 * np.arange(varint.shape[1]))).sum(1)
-            left = left[~alike]
-    return values, parameters
+            doubles = same.take(offsets.reshape(-1), axis=1).view("<f8")
+            values[owner] = doubles.reshape(-1, 2, len(QUANTITIES))
+            varint = same[:, slice(*layout.parameters)].astype(np.int64) & 0x7F
+            parameters[owner] = (varint << (7 * np.arange(varint.shape[1]))).sum(1)
+            rows, messages = rows[~alike], messages[~alike]
+    return values, parameters, sorted(broken)
 
 
 def _from_base64(code: npt.NDArray[np.uint8], pad: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:

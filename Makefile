@@ -22,7 +22,9 @@ demo: $(INSTALLED)
 	$(BIN)/pyg-nas-np rank --benchmark nasbench201 --dataset cifar10 --context 50 --seed 0 --output out/demo \
 		--predictor convnp --predictor gp --predictor gp-rbf --predictor random-forest --predictor xgboost --predictor ridge
 
+# The two workers would otherwise enumerate NAS-Bench-101 side by side when the cache is cold.
 test: $(INSTALLED)
+	$(BIN)/python -c 'from pyg_nas_np.spaces import NASBench101Space; NASBench101Space()[0]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)

@@ -1,5 +1,6 @@
 r"""Reusable PyG-style modules."""
 
 from pyg_nas_np.nn.convnp import ConvNP, OffGridSetConv
+from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
 
-__all__ = ["ConvNP", "OffGridSetConv"]
+__all__ = ["ConvNP", "OffGridSetConv", "SetConv", "SetConvFromGrid", "SetConvToGrid", "grid_over"]

@@ -228,9 +228,10 @@ def _pull(
     (rows, heads, dim), channels = x_own.shape, v_own.size(2)
     tiles = _tiles(ptr_own, rows, triton_kernels.PULL_ROWS)
     squares = torch.zeros(tiles.count, heads, dim, dtype=torch.float32, device=x_own.device)
+    width = _width(dim, triton_kernels.PULL_DIM)
     _launch(
         triton_kernels.pull,
-        lambda _: (tiles.count, heads),
+        lambda _: (tiles.count, heads, math.ceil(dim / width)),
         x_own.detach().contiguous(),
         x_other.detach().contiguous(),
         v_own.detach().contiguous(),
@@ -251,7 +252,7 @@ def _pull(
         OWN_IS_TARGET=own_is_target,
         BLOCK_OWN=triton_kernels.PULL_ROWS,
         BLOCK_CHANNELS=_width(channels, triton_kernels.PULL_CHANNELS),
-        BLOCK_DIM=_width(dim, triton_kernels.PULL_DIM),
+        BLOCK_DIM=width,
     )
     return squares.sum(0)
 

@@ -26,8 +26,8 @@ PULL_ROWS = 32
 
 # Widest blocks of channels and of dimensions that keep every configuration below in registers.
 CONVOLVE_CHANNELS = 32
-PULL_CHANNELS = 32
-PULL_DIM = 64
+PULL_CHANNELS = 16
+PULL_DIM = 32
 POINT_CHANNELS = 32
 SEGMENT_CHANNELS = 64
 
@@ -37,13 +37,12 @@ SEGMENT_CELLS = 32
 # Tuned per bucket of widths, not per number of points: a ragged batch must not tune anew at every step. Pipelining over
 # stages is off where it only costs registers.
 CONVOLVE_CONFIGS = [
+    Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
-    Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=1),
 ]
 PULL_CONFIGS = [
     Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
-    Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
 ]
 POINT_CONFIGS = [
@@ -154,7 +153,7 @@ def convolve(  # type: ignore[no-untyped-def]
     tl.store(out, sums, mask=row_ok[:, None] & column_ok[None, :])
 
 
-@triton.autotune(PULL_CONFIGS, key=["BLOCK_CHANNELS", "BLOCK_DIM", "KERNEL"])
+@triton.autotune(PULL_CONFIGS, key=["BLOCK_CHANNELS", "BLOCK_DIM", "DIM", "KERNEL"])
 @triton.jit
 def pull(  # type: ignore[no-untyped-def]
     x_own,  # [M, H, D]
@@ -181,14 +180,14 @@ def pull(  # type: ignore[no-untyped-def]
     BLOCK_OTHER: tl.constexpr,
 ):
     r"""For the rows of one tile, sums q(r) (v_own . v_other + grad_density) (z_other - z_own) / lengthscale."""
-    tile, head = tl.program_id(0), tl.program_id(1)
+    tile, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     owner = tl.load(tile_set + tile)
     if owner >= num_sets:
         return
     first = tl.load(tile_start + tile)
     rows = first + tl.arange(0, BLOCK_OWN)
     row_ok = rows < tl.load(ptr_own + owner + 1)
-    axes = tl.arange(0, BLOCK_DIM)
+    axes = part * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     axis_ok = axes < DIM
     inverse += head * DIM
     scale = tl.load(inverse + axes, mask=axis_ok, other=0.0)

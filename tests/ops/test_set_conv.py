@@ -89,8 +89,9 @@ def test_compiles_to_one_graph_with_dynamic_shapes(backend: str):
 
 
 def test_compiles_with_the_default_compiler():
+    # No arithmetic around the call: what Inductor would generate for it takes a minute to compile and tests nothing here.
     def function(*args: torch.Tensor) -> torch.Tensor:
-        return ops.set_conv(*args)[1].relu() * 2
+        return ops.set_conv(*args)[1]
 
     torch._dynamo.reset()
     args = [value.detach() for value in problem()]

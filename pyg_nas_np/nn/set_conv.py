@@ -455,7 +455,9 @@ def _offsets(
         raise ValueError(f"'batch' must have shape [{size}] but has shape {list(batch.shape)}.")
     sets = _count(batch) if sets is None else sets
     if batch.numel() and (int(batch.min()) < 0 or _count(batch) > sets):
-        raise ValueError(f"'batch' must be within 0 and {sets - 1} but reaches {int(batch.min())} and {int(batch.max())}.")
+        raise ValueError(
+            f"'batch' must be within 0 and {sets - 1} but reaches {int(batch.min())} and {int(batch.max())}."
+        )
     if bool((batch.diff() >= 0).all()):
         return None, index2ptr(batch, sets)
     ordered, order = torch.sort(batch, stable=True)

@@ -103,15 +103,22 @@ def _resources(ptx: str, architecture: int) -> tuple[int, int]:
 
     The resource table of a cubin knows the size of the stack only, which is not all spills.
     """
-    import triton
+    from triton.backends.nvidia.compiler import get_ptxas
 
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    tool = tools / ("ptxas-blackwell" if architecture >= 100 else "ptxas")
     target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
-        command = [tool, "-v", f"--gpu-name={target[1] if target else f'sm_{architecture}'}", path, "-o", Path(folder) / "kernel.cubin"]
+        # The options of Triton itself, so that the numbers are those of the code that runs.
+        command = [
+            get_ptxas(architecture).path,
+            "-v",
+            "--regAllocOptLevel=2",
+            f"--gpu-name={target[1] if target else f'sm_{architecture}'}",
+            path,
+            "-o",
+            Path(folder) / "kernel.cubin",
+        ]
         listing = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers, spilled = re.search(r"Used (\d+) registers", listing), re.search(r"(\d+) bytes spill stores", listing)
     if registers is None or spilled is None:

@@ -21,6 +21,7 @@ _FLOAT_POINTERS = {"inverse", "offset", "step", "grad_own", "grad_scale", "force
 _INPUT_POINTERS = {"x_own", "x_other", "y_other", "v_own", "v_other", "y", "u", "u_density", "v", "v_density"}
 _OUTPUT_POINTERS = {"density", "signal", "grad_density"}
 
+
 class Compiled(NamedTuple):
     r"""One kernel in one configuration for one architecture."""
 
@@ -28,7 +29,7 @@ class Compiled(NamedTuple):
     configuration: str
     architecture: int
     registers: int
-    spilled_bytes: int  # local memory per thread
+    spilled_bytes: int  # stored to local memory per thread
     shared_bytes: int
 
 
@@ -77,7 +78,7 @@ def compile_ahead(
                             source = ASTSource(function, signature, constants)
                             options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
                             result = triton.compile(source, target=target, options=options)
-                            registers, spilled = _resources(result.asm["cubin"])
+                            registers, spilled = _resources(result.asm["ptx"], architecture)
                             shown = " ".join(f"{k.removeprefix('BLOCK_').lower()}={v}" for k, v in constants.items())
                             yield Compiled(
                                 name,
@@ -97,17 +98,29 @@ def _type(name: str, dtype: str) -> str:
     return f"*{dtype}" if name in _INPUT_POINTERS else "i32"
 
 
-def _resources(cubin: bytes) -> tuple[int, int]:
-    r"""Reads registers and local memory per thread with the tool that ships with Triton."""
-    import triton
+def _resources(ptx: str, architecture: int) -> tuple[int, int]:
+    r"""Assembles once more with the verbose assembler that ships with Triton; returns registers and spilled bytes.
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    The resource table of a cubin knows the size of the stack only, which is not all spills.
+    """
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        listing = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+).*?LOCAL:(\d+)", listing) or re.search(r"REG:(\d+).*?STACK:(\d+)", listing)
-    if found is None:
-        raise NASError(f"cuobjdump printed no resource usage: {listing!r}")
-    stack = re.search(r"STACK:(\d+)", listing)
-    return int(found[1]), max(int(found[2]), int(stack[1]) if stack else 0)
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        # The options of Triton itself, so that the numbers are those of the code that runs.
+        command = [
+            get_ptxas(architecture).path,
+            "-v",
+            "--regAllocOptLevel=2",
+            f"--gpu-name={target[1] if target else f'sm_{architecture}'}",
+            path,
+            "-o",
+            Path(folder) / "kernel.cubin",
+        ]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers, spilled = re.search(r"Used (\d+) registers", listing), re.search(r"(\d+) bytes spill stores", listing)
+    if registers is None or spilled is None:
+        raise NASError(f"ptxas printed no resource usage: {listing!r}")
+    return int(registers[1]), int(spilled[1])

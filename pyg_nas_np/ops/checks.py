@@ -27,7 +27,9 @@ def check_floating(**tensors: Tensor) -> None:
         if value.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
             raise TypeError(f"'{name}' is {value.dtype} but '{first_name}' is {first.dtype}: convert one of them.")
         if value.device != first.device:
-            raise ValueError(f"'{name}' is on {value.device} but '{first_name}' is on {first.device}: move one of them.")
+            raise ValueError(
+                f"'{name}' is on {value.device} but '{first_name}' is on {first.device}: move one of them."
+            )
 
 
 def check_ptr(ptr: Tensor, name: str, device: torch.device) -> None:

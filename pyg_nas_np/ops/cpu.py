@@ -11,10 +11,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -344,13 +343,16 @@ def grid_gradient(
     grad_x = torch.zeros(x.shape, dtype=dtype)
     grad_scale = torch.zeros(x.size(1), dtype=torch.float64)
     grid = (x, lengthscale, ptr, origin, spacing, v.shape[1:-1], window, kernel, u.size(1), dtype)
-    values = {
-        "u": _dense(u, dtype),
-        "u_density": None if u_density is None else _dense(u_density, dtype),
-        "v": _dense(v, dtype),
-        "v_density": None if v_density is None else _dense(v_density, dtype),
-    }
-    _grid_call("pnn_grid_gradient", *grid, **values, grad_x=grad_x, grad_scale=grad_scale)
+    _grid_call(
+        "pnn_grid_gradient",
+        *grid,
+        u=_dense(u, dtype),
+        u_density=None if u_density is None else _dense(u_density, dtype),
+        v=_dense(v, dtype),
+        v_density=None if v_density is None else _dense(v_density, dtype),
+        grad_x=grad_x,
+        grad_scale=grad_scale,
+    )
     fold = _FOLD[KERNELS.index(kernel)]
     grad_scale = grad_scale / (fold**2 * lengthscale.detach().double())
     return grad_x.to(x.dtype), grad_scale.to(lengthscale.dtype)
@@ -364,6 +366,5 @@ def measure(what: str, count: int) -> float:
         count: Vector operations to time.
     """
     lanes = ctypes.c_int32()
-    run: Callable[..., Any] = library().pnn_measure
-    seconds = run({"fma": 0, "exp": 1}[what], count, ctypes.byref(lanes))
+    seconds = float(library().pnn_measure({"fma": 0, "exp": 1}[what], count, ctypes.byref(lanes)))
     return count * lanes.value / seconds / 1e9

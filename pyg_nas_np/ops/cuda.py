@@ -71,18 +71,18 @@ class _Tiles(NamedTuple):
 
     owner: Tensor
     start: Tensor
-    count: int
+    number: int
 
 
 def _tiles(ptr: Tensor, rows: int, block: int) -> _Tiles:
     sets = ptr.numel() - 1
     count = rows // block + min(sets, rows)
     ends = (ptr.diff() + block - 1).div(block, rounding_mode="floor").cumsum(0)
-    number = torch.arange(count, device=ptr.device)
-    owner = torch.searchsorted(ends, number, right=True)
+    index = torch.arange(count, device=ptr.device)
+    owner = torch.searchsorted(ends, index, right=True)
     within = owner.clamp_max(max(sets - 1, 0))
     begins = torch.cat([ends.new_zeros(1), ends])
-    return _Tiles(owner, ptr[within] + (number - begins[within]) * block, count)
+    return _Tiles(owner, ptr[within] + (index - begins[within]) * block, count)
 
 
 def set_conv(
@@ -125,7 +125,7 @@ def _convolve(
     width = _width(channels, triton_kernels.CONVOLVE_CHANNELS)
     _launch(
         triton_kernels.convolve,
-        lambda _: (tiles.count, heads, max(1, math.ceil(channels / width))),
+        lambda _: (tiles.number, heads, max(1, math.ceil(channels / width))),
         x_own.detach().contiguous(),
         x_other.detach().contiguous(),
         y_other.detach().contiguous(),
@@ -197,9 +197,7 @@ def set_conv_backward(
     if need_y:
         _convolve(x_src, x_dst, g, lengthscale, ptr_src, ptr_dst, kernel, None, grad_y)
     if need_x:
-        squares = _pull(
-            x_dst, x_src, g, y_src, g_density, lengthscale, ptr_dst, ptr_src, kernel, True, grad_x_dst
-        )
+        squares = _pull(x_dst, x_src, g, y_src, g_density, lengthscale, ptr_dst, ptr_src, kernel, True, grad_x_dst)
         grad_scale = squares / lengthscale.detach().float()
         _pull(x_src, x_dst, y_src, g, g_density, lengthscale, ptr_src, ptr_dst, kernel, False, grad_x_src)
     return (
@@ -227,11 +225,11 @@ def _pull(
 
     (rows, heads, dim), channels = x_own.shape, v_own.size(2)
     tiles = _tiles(ptr_own, rows, triton_kernels.PULL_ROWS)
-    squares = torch.zeros(tiles.count, heads, dim, dtype=torch.float32, device=x_own.device)
+    squares = torch.zeros(tiles.number, heads, dim, dtype=torch.float32, device=x_own.device)
     width = _width(dim, triton_kernels.PULL_DIM)
     _launch(
         triton_kernels.pull,
-        lambda _: (tiles.count, heads, math.ceil(dim / width)),
+        lambda _: (tiles.number, heads, math.ceil(dim / width)),
         x_own.detach().contiguous(),
         x_other.detach().contiguous(),
         v_own.detach().contiguous(),
@@ -448,9 +446,7 @@ def grid_gradient(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.grid_gradient`."""
     if u.dtype == torch.float64:
-        return reference.grid_gradient(
-            u, u_density, v, v_density, x, lengthscale, ptr, origin, spacing, window, kernel
-        )
+        return reference.grid_gradient(u, u_density, v, v_density, x, lengthscale, ptr, origin, spacing, window, kernel)
     from pyg_nas_np.ops import triton_kernels
 
     (points, channels), dim = u.shape, x.size(1)

@@ -3,7 +3,7 @@ r"""Set convolution onto and from uniform grids with a truncated window: public 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,10 @@ from pyg_nas_np.ops.checks import (
 from pyg_nas_np.ops.radial import check_kernel, radial_at
 from pyg_nas_np.ops.set_conv import as_lengthscale
 
-_IMPLEMENTATIONS = {"reference": reference, "cpu": cpu, "cuda": cuda}
+# torch._check carries no types.
+_check: Callable[[bool], None] = torch._check
+
+_IMPLEMENTATIONS: dict[str, Any] = {"reference": reference, "cpu": cpu, "cuda": cuda}
 
 MAX_GRID_DIM = 3
 
@@ -250,7 +253,10 @@ def _to_grid(
 ) -> tuple[Tensor, Tensor]:
     _check_values(x, lengthscale, ptr, spacing, shape, window, kernel, tolerance)
     module = _IMPLEMENTATIONS[resolve(backend, x.device)]
-    return module.set_conv_to_grid(x, y, lengthscale, ptr, origin, spacing, shape, window, kernel)
+    outputs: tuple[Tensor, Tensor] = module.set_conv_to_grid(
+        x, y, lengthscale, ptr, origin, spacing, shape, window, kernel
+    )
+    return outputs
 
 
 @_to_grid.register_fake
@@ -267,7 +273,7 @@ def _(
     tolerance: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    torch._check(x.size(0) == y.size(0))
+    _check(x.size(0) == y.size(0))
     sets = ptr.size(0) - 1
     return y.new_empty(sets, *shape), y.new_empty(sets, *shape, y.size(1))
 
@@ -287,7 +293,8 @@ def _from_grid(
 ) -> tuple[Tensor, Tensor]:
     _check_values(x, lengthscale, ptr, spacing, y.shape[1:-1], window, kernel, tolerance)
     module = _IMPLEMENTATIONS[resolve(backend, x.device)]
-    return module.set_conv_from_grid(y, x, lengthscale, ptr, origin, spacing, window, kernel)
+    outputs: tuple[Tensor, Tensor] = module.set_conv_from_grid(y, x, lengthscale, ptr, origin, spacing, window, kernel)
+    return outputs
 
 
 @_from_grid.register_fake
@@ -322,7 +329,10 @@ def _gradient(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     module = _IMPLEMENTATIONS[resolve(backend, x.device)]
-    return module.grid_gradient(u, u_density, v, v_density, x, lengthscale, ptr, origin, spacing, window, kernel)
+    grads: tuple[Tensor, Tensor] = module.grid_gradient(
+        u, u_density, v, v_density, x, lengthscale, ptr, origin, spacing, window, kernel
+    )
+    return grads
 
 
 @_gradient.register_fake
@@ -406,7 +416,8 @@ def _backward_gradient(ctx: Any, grad_x: Tensor, grad_scale: Tensor) -> tuple[Te
     with torch.enable_grad():
         saved = ctx.saved_tensors
         inputs = [t if t is None else t.detach().requires_grad_(i < 6) for i, t in enumerate(saved)]
-        out_x, out_scale = reference.grid_gradient(*inputs, *ctx.options)
+        run: Callable[..., tuple[Tensor, Tensor]] = reference.grid_gradient
+        out_x, out_scale = run(*inputs, *ctx.options)
         total = (out_x * grad_x).sum() + (out_scale * grad_scale).sum()
         wanted = [t for t in inputs[:6] if t is not None]
         result = iter(torch.autograd.grad(total, wanted, allow_unused=True))

@@ -2,6 +2,7 @@ r"""Set convolution of ragged sets: the public function and its registration wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from pyg_nas_np.ops.checks import (
 )
 from pyg_nas_np.ops.radial import check_kernel
 
-_IMPLEMENTATIONS = {"reference": reference, "cpu": cpu, "cuda": cuda}
+# torch._check carries no types.
+_check: Callable[[bool], None] = torch._check
+
+_IMPLEMENTATIONS: dict[str, Any] = {"reference": reference, "cpu": cpu, "cuda": cuda}
 
 MAX_DIM = 64
 
@@ -177,7 +181,10 @@ def _set_conv(
         check_ptr_values(ptr_src, "ptr_src", x_src.size(0))
         check_ptr_values(ptr_dst, "ptr_dst", x_dst.size(0))
     module = _IMPLEMENTATIONS[resolve(backend, x_src.device)]
-    return module.set_conv(x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst, kernel, normalize, eps)
+    outputs: tuple[Tensor, Tensor] = module.set_conv(
+        x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst, kernel, normalize, eps
+    )
+    return outputs
 
 
 @_set_conv.register_fake
@@ -193,8 +200,8 @@ def _(
     eps: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    torch._check(x_src.dim() == 3 and x_dst.dim() == 3 and y_src.dim() == 3)
-    torch._check(x_src.size(0) == y_src.size(0))
+    _check(x_src.dim() == 3 and x_dst.dim() == 3 and y_src.dim() == 3)
+    _check(x_src.size(0) == y_src.size(0))
     targets, heads = x_dst.size(0), x_dst.size(1)
     return y_src.new_empty(targets, heads), y_src.new_empty(targets, heads, y_src.size(2))
 
@@ -224,7 +231,10 @@ def _set_conv_backward(
         grads = reference.set_conv_backward(*inputs, kernel, normalize, eps)
         needed = (need_x, need_y, need_x, need_x)
         return tuple(g if need else g.new_empty(0) for g, need in zip(grads, needed, strict=True))  # type: ignore[return-value]
-    return module.set_conv_backward(*inputs, kernel, normalize, eps, need_x, need_y)
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = module.set_conv_backward(
+        *inputs, kernel, normalize, eps, need_x, need_y
+    )
+    return outputs
 
 
 @_set_conv_backward.register_fake
@@ -289,7 +299,8 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     kernel, normalize, eps, need_x, need_y, _ = ctx.options
     with torch.enable_grad():
         inputs = [t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors]
-        outputs = reference.set_conv_backward(*inputs, kernel, normalize, eps)
+        run: Callable[..., tuple[Tensor, ...]] = reference.set_conv_backward
+        outputs = run(*inputs, kernel, normalize, eps)
         total = torch.stack(
             [
                 (output * grad).sum()

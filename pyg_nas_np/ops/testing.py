@@ -8,6 +8,8 @@ Example:
     ...     backend = "reference"
 """
 
+# ruff: noqa: D102  (the names of the tests say what they check)
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,10 @@ from torch import Tensor
 from pyg_nas_np import ops
 
 Function = Callable[..., tuple[Tensor, Tensor]]
+
+# Called with lists of tensors, whose number a type checker cannot know.
+_set_conv: Function = ops.set_conv
+_to_grid: Function = ops.set_conv_to_grid
 
 
 class Problem(NamedTuple):
@@ -126,7 +132,7 @@ class SetConvTestCase(_BackendTestCase):
 
     def compare(self, p: Problem, dtype: torch.dtype, **options: object) -> None:
         def function(x_src: Tensor, y_src: Tensor, x_dst: Tensor, lengthscale: Tensor) -> tuple[Tensor, Tensor]:
-            return ops.set_conv(x_src, y_src, x_dst, lengthscale, p.ptr_src, p.ptr_dst, **options)  # type: ignore[arg-type]
+            return _set_conv(x_src, y_src, x_dst, lengthscale, p.ptr_src, p.ptr_dst, **options)
 
         self.check(function, p.tensors, dtype)
 
@@ -160,7 +166,7 @@ class SetConvTestCase(_BackendTestCase):
         ]
         for x_src, y_src, x_dst, lengthscale in combinations:
             args = [value.to(self.dtypes()[-1]) for value in (x_src, y_src, x_dst, lengthscale)]
-            density, signal = ops.set_conv(*args, p.ptr_src, p.ptr_dst)
+            density, signal = _set_conv(*args, p.ptr_src, p.ptr_dst)
             assert density.shape == (9, 2)
             assert signal.shape == (9, 2, 3)
             for head in range(2):
@@ -169,7 +175,7 @@ class SetConvTestCase(_BackendTestCase):
                     for k, v in enumerate(args)
                 ]
                 one[3] = one[3].squeeze() if one[3].numel() == 1 else one[3]
-                alone = ops.set_conv(*one, p.ptr_src, p.ptr_dst)
+                alone = _set_conv(*one, p.ptr_src, p.ptr_dst)
                 self.assert_near(density[:, head], alone[0], 1e-5, "density")
                 self.assert_near(signal[:, head], alone[1], 1e-5, "signal")
 
@@ -180,27 +186,27 @@ class SetConvTestCase(_BackendTestCase):
 
     def test_no_points_at_all(self) -> None:
         p = self.problem([], [], dtype=self.dtypes()[-1])
-        density, signal = ops.set_conv(*p)
+        density, signal = _set_conv(*p)
         assert density.shape == (0,)
         assert signal.shape == (0, 5)
 
     def test_empty_sets_give_zero(self) -> None:
         p = self.problem([0, 4, 0], [3, 0, 2], dtype=self.dtypes()[-1])
-        density, signal = ops.set_conv(*p, normalize=True)
+        density, signal = _set_conv(*p, normalize=True)
         assert torch.equal(density, torch.zeros_like(density))
         assert torch.equal(signal, torch.zeros_like(signal))
         leaves = [value.clone().requires_grad_() for value in p.tensors]
-        outputs = ops.set_conv(*leaves, p.ptr_src, p.ptr_dst, normalize=True)
+        outputs = _set_conv(*leaves, p.ptr_src, p.ptr_dst, normalize=True)
         for grad in torch.autograd.grad([output.sum() for output in outputs], leaves):
             assert torch.equal(grad, torch.zeros_like(grad))
 
     def test_a_ragged_batch_is_its_sets_one_at_a_time(self) -> None:
         sources, targets = [5, 0, 40, 1], [3, 2, 17, 30]
         p = self.problem(sources, targets, dtype=self.dtypes()[-1])
-        density, signal = ops.set_conv(*p, normalize=True)
+        density, signal = _set_conv(*p, normalize=True)
         for s, (n, m) in enumerate(zip(sources, targets, strict=True)):
             i, j = int(p.ptr_src[s]), int(p.ptr_dst[s])
-            alone = ops.set_conv(
+            alone = _set_conv(
                 p.x_src[i : i + n],
                 p.y_src[i : i + n],
                 p.x_dst[j : j + m],
@@ -215,8 +221,8 @@ class SetConvTestCase(_BackendTestCase):
     def test_permuting_the_sources_changes_nothing(self) -> None:
         p = self.problem([60], [20], dtype=self.dtypes()[-1])
         order = torch.randperm(60, generator=self.generator(3)).to(self.device)
-        expected = ops.set_conv(*p)
-        actual = ops.set_conv(p.x_src[order], p.y_src[order], *p[2:])
+        expected = _set_conv(*p)
+        actual = _set_conv(p.x_src[order], p.y_src[order], *p[2:])
         for a, e in zip(actual, expected, strict=True):
             self.assert_near(a, e, 2e-6, "permuted")
 
@@ -224,28 +230,28 @@ class SetConvTestCase(_BackendTestCase):
         # Multiples of 1/64 stay exact when moved by 4096, so that nothing but the arithmetic inside can differ.
         p = self.problem([60], [20], dtype=self.dtypes()[-1])
         x_src, x_dst = (torch.round(value * 64) / 64 for value in (p.x_src, p.x_dst))
-        expected = ops.set_conv(x_src, p.y_src, x_dst, *p[3:])
-        actual = ops.set_conv(x_src + 4096, p.y_src, x_dst + 4096, *p[3:])
+        expected = _set_conv(x_src, p.y_src, x_dst, *p[3:])
+        actual = _set_conv(x_src + 4096, p.y_src, x_dst + 4096, *p[3:])
         for a, e in zip(actual, expected, strict=True):
             self.assert_near(a, e, 2e-6, "moved")
 
     def test_the_signal_is_linear_in_the_values(self) -> None:
         p = self.problem([50], [20], dtype=self.dtypes()[-1])
         other = self.randn(50, 5, seed=9, dtype=self.dtypes()[-1])
-        both = ops.set_conv(p.x_src, 2 * p.y_src + other, *p[2:])[1]
-        apart = 2 * ops.set_conv(*p)[1] + ops.set_conv(p.x_src, other, *p[2:])[1]
+        both = _set_conv(p.x_src, 2 * p.y_src + other, *p[2:])[1]
+        apart = 2 * _set_conv(*p)[1] + _set_conv(p.x_src, other, *p[2:])[1]
         self.assert_near(both, apart, 5e-6, "signal")
 
     def test_limits_of_the_lengthscale(self) -> None:
         p = self.problem([30], [1], dtype=self.dtypes()[-1])
-        _, nearest = ops.set_conv(p.x_src, p.y_src, p.x_src[4:5], 1e-3, *p[4:], normalize=True)
+        _, nearest = _set_conv(p.x_src, p.y_src, p.x_src[4:5], 1e-3, *p[4:], normalize=True)
         self.assert_near(nearest, p.y_src[4:5], 1e-6, "a short length scale interpolates")
-        _, mean = ops.set_conv(p.x_src, p.y_src, p.x_dst, 1e4, *p[4:], normalize=True)
+        _, mean = _set_conv(p.x_src, p.y_src, p.x_dst, 1e4, *p[4:], normalize=True)
         self.assert_near(mean, p.y_src.mean(0, keepdim=True), 1e-5, "a long one averages")
 
     def test_far_targets_get_exactly_zero(self) -> None:
         p = self.problem([30], [1], dtype=self.dtypes()[-1])
-        density, signal = ops.set_conv(p.x_src, p.y_src, p.x_dst + 1e6, 1.0, *p[4:], normalize=True)
+        density, signal = _set_conv(p.x_src, p.y_src, p.x_dst + 1e6, 1.0, *p[4:], normalize=True)
         assert density.item() == 0
         assert torch.equal(signal, torch.zeros_like(signal))
 
@@ -253,24 +259,24 @@ class SetConvTestCase(_BackendTestCase):
         p = self.problem([8], [4], dtype=self.dtypes()[-1])
         x_dst = p.x_dst.clone()
         x_dst[2, 1] = float("nan")
-        density, _ = ops.set_conv(p.x_src, p.y_src, x_dst, *p[3:])
+        density, _ = _set_conv(p.x_src, p.y_src, x_dst, *p[3:])
         assert density.isnan().tolist() == [False, False, True, False]
 
     def test_non_contiguous_inputs(self) -> None:
         for dtype in self.dtypes():
             p = self.problem([20, 11], [9, 8], dtype=dtype)
-            expected = ops.set_conv(*p)
+            expected = _set_conv(*p)
             strided = [torch.stack([v, v], dim=-1)[..., 0] for v in p.tensors]
             transposed = [v.t().contiguous().t() if v.dim() == 2 else v for v in p.tensors]
             for inputs in (strided, transposed):
-                for a, e in zip(ops.set_conv(*inputs, p.ptr_src, p.ptr_dst), expected, strict=True):
+                for a, e in zip(_set_conv(*inputs, p.ptr_src, p.ptr_dst), expected, strict=True):
                     assert torch.equal(a, e)
 
     def test_repeated_calls_agree_to_the_last_bit(self) -> None:
         p = self.problem([self.size], [self.size], dtype=self.dtypes()[-1])
 
         def function(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            return ops.set_conv(*inputs, p.ptr_src, p.ptr_dst)
+            return _set_conv(*inputs, p.ptr_src, p.ptr_dst)
 
         first = self.outputs_and_gradients(function, p.tensors)
         second = self.outputs_and_gradients(function, p.tensors)
@@ -281,7 +287,7 @@ class SetConvTestCase(_BackendTestCase):
         p = self.problem([12, 3], [4, 6], dtype=self.dtypes()[-1])
 
         def function(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-            return ops.set_conv(*inputs, p.ptr_src, p.ptr_dst)
+            return _set_conv(*inputs, p.ptr_src, p.ptr_dst)
 
         everything = self.outputs_and_gradients(function, p.tensors)[2:]
         for wanted in range(4):
@@ -294,10 +300,10 @@ class SetConvTestCase(_BackendTestCase):
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_sums_in_single(self, dtype: torch.dtype) -> None:
         p = self.problem([self.size], [9], dtype=dtype)
-        density, signal = ops.set_conv(*p[:3], p.lengthscale.float(), *p[4:])
+        density, signal = _set_conv(*p[:3], p.lengthscale.float(), *p[4:])
         assert density.dtype == signal.dtype == dtype
         with ops.backend("reference"):
-            exact = ops.set_conv(*(value.double() for value in p.tensors), *p[4:])
+            exact = _set_conv(*(value.double() for value in p.tensors), *p[4:])
         self.assert_near(density, exact[0], torch.finfo(dtype).eps, "density")
         self.assert_near(signal, exact[1], torch.finfo(dtype).eps, "signal")
 
@@ -327,15 +333,13 @@ class GridTestCase(_BackendTestCase):
     @pytest.mark.parametrize("dim", [1, 2, 3])
     def test_to_grid_agrees_with_the_reference(self, dim: int, kernel: str) -> None:
         shape, window = self.shapes[dim]
+        origin, scale = self.origins(dim), torch.full((dim,), 0.6, dtype=torch.float64, device=self.device)
         for dtype in self.dtypes():
             for channels in self.channels:
                 x, y, ptr = self.points(dim, channels)
-                origin, scale = self.origins(dim), torch.full((dim,), 0.6, dtype=torch.float64, device=self.device)
 
                 def function(x: Tensor, y: Tensor, scale: Tensor, ptr: Tensor = ptr) -> tuple[Tensor, Tensor]:
-                    return ops.set_conv_to_grid(
-                        x, y, scale, ptr, origin, 0.5, shape, window, kernel=kernel, tolerance=None
-                    )
+                    return _to_grid(x, y, scale, ptr, origin, 0.5, shape, window, kernel=kernel, tolerance=None)
 
                 self.check(function, [x, y, scale], dtype)
 
@@ -343,11 +347,11 @@ class GridTestCase(_BackendTestCase):
     @pytest.mark.parametrize("dim", [1, 2, 3])
     def test_from_grid_agrees_with_the_reference(self, dim: int, kernel: str) -> None:
         shape, window = self.shapes[dim]
+        origin, scale = self.origins(dim), torch.full((dim,), 0.6, dtype=torch.float64, device=self.device)
         for dtype in self.dtypes():
             for channels in self.channels:
                 x, _, ptr = self.points(dim, channels)
                 values = self.randn(3, *shape, channels, seed=5)
-                origin, scale = self.origins(dim), torch.full((dim,), 0.6, dtype=torch.float64, device=self.device)
 
                 def function(values: Tensor, x: Tensor, scale: Tensor, ptr: Tensor = ptr) -> tuple[Tensor, Tensor]:
                     return ops.set_conv_from_grid(
@@ -363,7 +367,7 @@ class GridTestCase(_BackendTestCase):
         x, y, ptr = self.points(dim, 4)
         x, y, values = x.to(dtype), y.to(dtype), self.randn(3, *shape, 4, seed=5, dtype=dtype)
         origin = self.origins(dim)
-        there = ops.set_conv_to_grid(x, y, 0.6, ptr, origin, 0.5, shape, window, tolerance=None)[1]
+        there = _to_grid(x, y, 0.6, ptr, origin, 0.5, shape, window, tolerance=None)[1]
         back = ops.set_conv_from_grid(values, x, 0.6, ptr, origin, 0.5, window, tolerance=None)[1]
         left, right = (there * values).double().sum(), (y * back).double().sum()
         assert torch.isclose(left, right, rtol=1e-5)
@@ -374,9 +378,9 @@ class GridTestCase(_BackendTestCase):
         x, y, origin = x.to(dtype), y.to(dtype), self.origins(1)
         error = 1e-6
         window = ops.window_for(0.3, 0.5, error)
-        density, signal = ops.set_conv_to_grid(x, y, 0.3, ptr, origin, 0.5, [37], window)
+        density, signal = _to_grid(x, y, 0.3, ptr, origin, 0.5, [37], window)
         cells = origin[:, None].to(dtype) + 0.5 * torch.arange(37, device=self.device, dtype=dtype)[:, None]
-        dense = ops.set_conv(x, y, cells.reshape(-1, 1), 0.3, ptr, pointers([37] * 3, self.device))
+        dense = _set_conv(x, y, cells.reshape(-1, 1), 0.3, ptr, pointers([37] * 3, self.device))
         assert (density.flatten() - dense[0]).abs().max() <= 40 * error + 1e-5
         assert (signal.flatten(0, 1) - dense[1]).abs().max() <= 40 * error * y.abs().max() + 1e-5
 
@@ -385,8 +389,8 @@ class GridTestCase(_BackendTestCase):
         x, y, ptr = self.points(2, 3)
         x, y, origin = (torch.round(x * 64) / 64).to(dtype), y.to(dtype), torch.round(self.origins(2) * 64) / 64
         geometry = (0.5, *self.shapes[2])
-        here = ops.set_conv_to_grid(x, y, 0.6, ptr, origin, *geometry, tolerance=None)
-        there = ops.set_conv_to_grid(x + 4096, y, 0.6, ptr, origin + 4096, *geometry, tolerance=None)
+        here = _to_grid(x, y, 0.6, ptr, origin, *geometry, tolerance=None)
+        there = _to_grid(x + 4096, y, 0.6, ptr, origin + 4096, *geometry, tolerance=None)
         for a, b in zip(here, there, strict=True):
             assert torch.equal(a, b)
 
@@ -395,11 +399,11 @@ class GridTestCase(_BackendTestCase):
         x, y, ptr = self.points(2, 3)
         x, y, origin = x.to(dtype), y.to(dtype), self.origins(2)
         options = {"normalize": True, "eps": 1e-3, "tolerance": None}
-        density, signal = ops.set_conv_to_grid(x, y, 0.6, ptr, origin, 0.5, *self.shapes[2], **options)  # type: ignore[arg-type]
+        density, signal = _to_grid(x, y, 0.6, ptr, origin, 0.5, *self.shapes[2], **options)
         for s in range(3):
             part = slice(int(ptr[s]), int(ptr[s + 1]))
             size = pointers([part.stop - part.start], self.device)
-            alone = ops.set_conv_to_grid(x[part], y[part], 0.6, size, origin[s], 0.5, *self.shapes[2], **options)  # type: ignore[arg-type]
+            alone = _to_grid(x[part], y[part], 0.6, size, origin[s], 0.5, *self.shapes[2], **options)
             self.assert_near(density[s : s + 1], alone[0], 1e-6, "density")
             self.assert_near(signal[s : s + 1], alone[1], 1e-5, "signal")
         assert not density[1].any()
@@ -409,7 +413,7 @@ class GridTestCase(_BackendTestCase):
         x = torch.tensor([[-100.0], [1e30], [float("nan")], [1.0]], device=self.device, dtype=dtype)
         y = torch.ones(4, 2, device=self.device, dtype=dtype)
         ptr, origin = pointers([4], self.device), torch.zeros(1, device=self.device)
-        density, _ = ops.set_conv_to_grid(x, y, 0.5, ptr, origin, 0.5, [6], 8)
+        density, _ = _to_grid(x, y, 0.5, ptr, origin, 0.5, [6], 8)
         assert abs(float(density[0, 2]) - 1) < 1e-6
         values = torch.ones(1, 6, 2, device=self.device, dtype=dtype)
         density, signal = ops.set_conv_from_grid(values, x, 0.5, ptr, origin, 0.5, 8)
@@ -422,7 +426,7 @@ class GridTestCase(_BackendTestCase):
         x = torch.zeros(count, 1, device=self.device, dtype=dtype)
         y = torch.ones(count, 2, device=self.device, dtype=dtype)
         ptr, origin = pointers(sizes, self.device), torch.zeros(1, device=self.device)
-        density, signal = ops.set_conv_to_grid(x, y, 0.5, ptr, origin, 0.5, shape, 8, tolerance=None)
+        density, signal = _to_grid(x, y, 0.5, ptr, origin, 0.5, shape, 8, tolerance=None)
         assert density.shape == (len(sizes), *shape)
         assert signal.shape == (len(sizes), *shape, 2)
         assert not density.any()
@@ -438,10 +442,10 @@ class GridTestCase(_BackendTestCase):
         before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(True)
         try:
-            first, second = (ops.set_conv_to_grid(x, y, 0.6, ptr, *geometry, tolerance=None) for _ in range(2))
+            first, second = (_to_grid(x, y, 0.6, ptr, *geometry, tolerance=None) for _ in range(2))
         finally:
             torch.use_deterministic_algorithms(before)
-        free = ops.set_conv_to_grid(x, y, 0.6, ptr, *geometry, tolerance=None)
+        free = _to_grid(x, y, 0.6, ptr, *geometry, tolerance=None)
         for a, b, c in zip(first, second, free, strict=True):
             assert torch.equal(a, b)
             self.assert_near(a, c, 1e-5, "deterministic sums")

@@ -10,6 +10,9 @@ Neither uses atomics. Sums are formed in float32; products go through tensor cor
 about 22 bits of the factors.
 """
 
+# Kernels are compiled by Triton, not called by Python: their arguments have no Python types.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
 from __future__ import annotations
 
 from typing import Any
@@ -38,7 +41,6 @@ SEGMENT_CELLS = 32
 # stages is off where it only costs registers.
 CONVOLVE_CONFIGS = [
     Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
-    Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
 ]
 PULL_CONFIGS = [
@@ -56,7 +58,7 @@ SEGMENT_CONFIGS = [
 
 
 @triton.jit
-def radial(square, KERNEL: tl.constexpr):  # type: ignore[no-untyped-def]
+def radial(square, KERNEL: tl.constexpr):
     r"""Returns k and q of :mod:`pyg_nas_np.ops.radial` at squared scaled distances."""
     if KERNEL == 0:
         weight = tl.exp(-0.5 * square)
@@ -75,7 +77,7 @@ def radial(square, KERNEL: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def squares(own, other, inverse, own_ok, other_ok, DIM, BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr):  # type: ignore[no-untyped-def]
+def squares(own, other, inverse, own_ok, other_ok, DIM, BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr):
     r"""Returns squared scaled distances [BLOCK_OWN, BLOCK_OTHER]; the pointers are those of the first coordinates."""
     total = tl.zeros((BLOCK_OWN, BLOCK_OTHER), dtype=tl.float32)
     for d in range(DIM):
@@ -89,7 +91,7 @@ def squares(own, other, inverse, own_ok, other_ok, DIM, BLOCK_OWN: tl.constexpr,
 
 @triton.autotune(CONVOLVE_CONFIGS, key=["BLOCK_CHANNELS", "DIM", "KERNEL"])
 @triton.jit
-def convolve(  # type: ignore[no-untyped-def]
+def convolve(
     x_own,  # [M, H, D]
     x_other,  # [N, H, D]
     y_other,  # [N, H, C]
@@ -155,7 +157,7 @@ def convolve(  # type: ignore[no-untyped-def]
 
 @triton.autotune(PULL_CONFIGS, key=["BLOCK_CHANNELS", "BLOCK_DIM", "DIM", "KERNEL"])
 @triton.jit
-def pull(  # type: ignore[no-untyped-def]
+def pull(
     x_own,  # [M, H, D]
     x_other,  # [N, H, D]
     v_own,  # [M, H, C]
@@ -257,9 +259,7 @@ def pull(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def place(  # type: ignore[no-untyped-def]
-    n, first, offset, step, number, SHAPE0, SHAPE1, SHAPE2, WINDOW1, WINDOW2, batch, ok
-):
+def place(n, first, offset, step, number, SHAPE0, SHAPE1, SHAPE2, WINDOW1, WINDOW2, batch, ok):
     r"""Returns cell, scaled differences and validity of the given place in the windows of points :obj:`n`."""
     k0, k1, k2 = number // (WINDOW1 * WINDOW2), (number // WINDOW2) % WINDOW1, number % WINDOW2
     g0 = tl.load(first + 3 * n, mask=ok, other=-1) + k0
@@ -275,7 +275,7 @@ def place(  # type: ignore[no-untyped-def]
 
 @triton.autotune(POINT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"], reset_to_zero=["density", "signal"])
 @triton.jit
-def scatter(  # type: ignore[no-untyped-def]
+def scatter(
     first,  # [N, 3]: the first cell of a window, int64
     offset,  # [N, 3]: scaled difference of point and first cell
     step,  # [3]: scaled distance of neighbouring cells
@@ -318,7 +318,7 @@ def scatter(  # type: ignore[no-untyped-def]
 
 @triton.autotune(SEGMENT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"])
 @triton.jit
-def scatter_sorted(  # type: ignore[no-untyped-def]
+def scatter_sorted(
     order,  # [N]: points sorted by set and first cell
     starts,  # [extended cells + 1]: where the points of a first cell begin in that order
     first,
@@ -384,7 +384,7 @@ def scatter_sorted(  # type: ignore[no-untyped-def]
 
 @triton.autotune(POINT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"])
 @triton.jit
-def gather(  # type: ignore[no-untyped-def]
+def gather(
     first,
     offset,
     step,
@@ -428,7 +428,7 @@ def gather(  # type: ignore[no-untyped-def]
 
 @triton.autotune(POINT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"])
 @triton.jit
-def gradient(  # type: ignore[no-untyped-def]
+def gradient(
     first,
     offset,
     step,

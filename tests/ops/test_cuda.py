@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 import pytest
 import torch
@@ -20,13 +21,13 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 class TestSetConv(SetConvTestCase):
     backend = "cuda"
     device = DEVICE
-    tolerances = {torch.float32: 1e-5}
+    tolerances: ClassVar = {torch.float32: 1e-5}
     size = 70
 
 
 class TestGrid(GridTestCase):
     backend = "cuda"
     device = DEVICE
-    tolerances = {torch.float32: 1e-5}
-    shapes = {1: ([37], [9]), 2: ([5, 9], [3, 4]), 3: ([4, 3, 4], [2, 3, 2])}
+    tolerances: ClassVar = {torch.float32: 1e-5}
+    shapes: ClassVar = {1: ([37], [9]), 2: ([5, 9], [3, 4]), 3: ([4, 3, 4], [2, 3, 2])}
     channels = (3, 33)  # within one block of channels, and just over one

@@ -89,7 +89,7 @@ def test_compiles_to_one_graph_with_dynamic_shapes(backend: str):
 
 
 def test_compiles_with_the_default_compiler():
-    # No arithmetic around the call: what Inductor would generate for it takes a minute to compile and tests nothing here.
+    # No arithmetic around the call: the C++ that Inductor would generate for it takes a minute to compile.
     def function(*args: torch.Tensor) -> torch.Tensor:
         return ops.set_conv(*args)[1]
 

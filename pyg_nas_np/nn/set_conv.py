@@ -586,7 +586,8 @@ def grid_over(
     step = torch.as_tensor(spacing, dtype=torch.float64, device=below.device)
     if not bool((step > 0).all()) or not bool(step.isfinite().all()):
         raise ValueError(f"'spacing' must be positive and finite but is {spacing}.")
-    below, above, step = torch.broadcast_tensors(*(torch.atleast_1d(t) for t in (below, above, step)))
+    dim_shape = torch.broadcast_shapes((1,), below.shape, above.shape, step.shape)
+    below, above, step = (corner.expand(dim_shape) for corner in (below, above, step))
     if not bool(((below <= above) & below.isfinite() & above.isfinite()).all()):
         raise ValueError(f"'low' must be finite and not above 'high' but they are {below.tolist()}, {above.tolist()}.")
     # A corner that is a multiple of the spacing up to rounding gets no further cell.

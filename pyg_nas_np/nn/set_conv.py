@@ -140,7 +140,8 @@ class SetConv(_SetConvBase):
         normalize: Whether to divide the signals by the density plus :obj:`eps`. (default: :obj:`True`)
         learnable: Whether the length scales are parameters rather than a buffer. (default: :obj:`True`)
         min_lengthscale: Lower bound :math:`\ell_\min` of every length scale; :obj:`None` for a hundredth of the
-            smallest initial one. (default: :obj:`None`)
+            smallest initial one. Not part of the ``state_dict``: give it explicitly where modules that started
+            from different length scales exchange weights. (default: :obj:`None`)
         eps: :math:`\varepsilon`. (default: :obj:`1e-8`)
         bias: Whether the linear maps have a bias. (default: :obj:`True`)
 
@@ -291,6 +292,7 @@ class SetConv(_SetConvBase):
         order_src, ptr_src = _to_ptr(batch_src, ptr_src, x_src, batch_size, "src")
         order_dst, ptr_dst = _to_ptr(batch_dst, ptr_dst, x_dst, batch_size, "dst")
         values = self._values(y_src, "y_src")
+        _check_rows(y_src, "y_src", x_src)
         if self.per_channel:
             values = torch.cat([torch.ones_like(values[:, :1]), values], dim=1).unsqueeze(-1)
         elif self.lin_in is not None:
@@ -465,6 +467,7 @@ class SetConvToGrid(_GridSetConv):
         batch_size = _count_sets((batch,), (ptr,), batch_size)
         order, ptr = _to_ptr(batch, ptr, x, batch_size)
         values = self._values(y, "y")
+        _check_rows(y, "y", x)
         if order is not None:
             x, values = x[order], values[order]
         density, signal = set_conv_to_grid(
@@ -605,6 +608,11 @@ def _check_counts(**counts: int | None) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"'{name}' must be at least 1 but is {count}.")
+
+
+def _check_rows(y: Tensor, name: str, x: Tensor) -> None:
+    if y.size(0) != x.size(0):
+        raise ValueError(f"'{name}' must have one row per location, {x.size(0)}, but has shape {list(y.shape)}.")
 
 
 def _initial_scales(value: Scales, rows: int, dim: int, ard: bool) -> Tensor:

@@ -137,15 +137,15 @@ def test_neural_process_family_is_a_softmax():
     x_src, y_src, x_dst = points()
     out = SetConv.neural_process_family(3, sigma=0.8, dim=2).double()(x_src, y_src, x_dst)
     logits = -((x_dst[:, None] - x_src[None]) / 0.8).square().sum(-1)
-    torch.testing.assert_close(out[:, 0], logits.exp().sum(1), rtol=1e-6, atol=1e-10)
-    torch.testing.assert_close(out[:, 1:], logits.softmax(1) @ y_src, rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close(out[:, 0], logits.exp().sum(1), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(out[:, 1:], logits.softmax(1) @ y_src, rtol=1e-4, atol=1e-6)
 
 
 def test_neuralprocesses_agrees_with_the_package():
     nps = pytest.importorskip("neuralprocesses.torch")
     x_src, y_src, x_dst = (t.float() for t in points())
     theirs = nps.Chain(nps.PrependDensityChannel(), nps.SetConv(0.5), nps.DivideByFirstChannel(epsilon=1e-4))
-    _, expected = nps.code(theirs, x_src.T[None], y_src.T[None], x_dst.T[None])
+    _, expected = nps.code(theirs, x_src.T[None], y_src.T[None], x_dst.T[None], root=True)
     out = SetConv.neuralprocesses(3, points_per_unit=2, dim=2)(x_src, y_src, x_dst)
     torch.testing.assert_close(out, expected[0].T, rtol=1e-4, atol=1e-5)
 
@@ -224,7 +224,7 @@ def test_grid_of_each_set():
     assert origin.tolist() == [[-0.5, -1.5], [4.5, 4.5]]
     assert shape == (6, 5)
     x, y = low.double() + 0.5, torch.ones(2, 1, dtype=torch.float64)
-    conv = SetConvToGrid(1, dim=2, spacing=0.5, window=12).double()
+    conv = SetConvToGrid(1, dim=2, spacing=0.5, window=14).double()
     out = conv(x, y, origin, shape, torch.tensor([0, 1]))
     alone = conv(x[1:], y[1:], origin[1], shape)
     torch.testing.assert_close(out[1:], alone)
@@ -295,7 +295,7 @@ def test_state_dict_round_trip(make):
 
 @pytest.mark.parametrize("cls", [SetConv, SetConvToGrid, SetConvFromGrid])
 def test_fixed_length_scales_are_a_buffer(cls):
-    options = {} if cls is SetConv else GRID
+    options = {"min_lengthscale": 0.1, **({} if cls is SetConv else GRID)}
     fixed = cls(3, lengthscale=0.5, learnable=False, **options).double()
     assert not list(fixed.parameters())
     learnt = cls(3, lengthscale=0.7, **options).double()
@@ -391,7 +391,7 @@ def test_a_length_scale_that_outgrows_its_window_raises():
         ({"x_src": torch.zeros(13, 3)}, ValueError, r"'x_src' must have shape \[N, 2\] or \[N, H, 2\] .*\[13, 3\]"),
         ({"x_dst": torch.zeros(11)}, ValueError, r"'x_dst' must have shape .*\[11\]"),
         ({"y_src": torch.zeros(13, 4)}, ValueError, r"'y_src' must have 2 axes, .* = 3, but has shape \[13, 4\]"),
-        ({"y_src": torch.zeros(12, 3)}, ValueError, r"'y_src' must have shape"),
+        ({"y_src": torch.zeros(12, 3)}, ValueError, r"'y_src' must have one row per location, 13, .*\[12, 3\]"),
         ({"batch_src": BATCH_SRC[1:]}, ValueError, r"'batch_src' must have shape \[13\] but has shape \[12\]"),
         ({"batch_src": BATCH_SRC - 1}, ValueError, r"'batch_src' must lie in \[0, 4\) but contains -1"),
         ({"batch_size": 2}, ValueError, r"'batch_src' must lie in \[0, 2\) but contains 3"),

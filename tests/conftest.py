@@ -10,15 +10,15 @@ from pathlib import Path
 # TRITON_INTERPRET=0 tests them on the device.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+import pytest
+import torch
+from hypothesis import settings
 
-from pyg_nas_np.datasets import Metric  # noqa: E402
-from pyg_nas_np.datasets.compact import write_compact  # noqa: E402
-from pyg_nas_np.spaces import NASBench201Space, SearchSpace, Validity  # noqa: E402
-from pyg_nas_np.spaces.dense import DenseGraphs, from_batch  # noqa: E402
-from pyg_nas_np.utils import InvalidArchitectureError  # noqa: E402
+from pyg_nas_np.datasets import Metric
+from pyg_nas_np.datasets.compact import write_compact
+from pyg_nas_np.spaces import NASBench201Space, SearchSpace, Validity
+from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.utils import InvalidArchitectureError
 
 SHARED = Path(os.environ.get("PYG_NAS_NP_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 

@@ -53,7 +53,7 @@ def check_ptr_values(ptr: Tensor, name: str, size: int) -> None:
         at = int((steps < 0).nonzero()[0])
         raise ValueError(
             f"'{name}' must not decrease but {name}[{at}] = {int(values[at])} is followed by {int(values[at + 1])}: "
-            f"sort the rows by set and build the offsets with torch_geometric.utils.index2ptr."
+            f"sort the rows by set and build the offsets with torch_geometric.utils.sparse.index2ptr."
         )
 
 

@@ -20,8 +20,6 @@ from pyg_nas_np.ops import reference
 from pyg_nas_np.ops.backends import BackendUnavailableError
 from pyg_nas_np.ops.radial import KERNELS
 
-_BLOCK_CELLS = 32
-
 
 @cache
 def _installed() -> bool:
@@ -123,8 +121,8 @@ def _convolve(
     from pyg_nas_np.ops import triton_kernels
 
     (rows, heads, dim), channels = x_own.shape, y_other.size(2)
-    tiles = _tiles(ptr_own, rows, triton_kernels.BLOCK)
-    width = _width(channels, 64)
+    tiles = _tiles(ptr_own, rows, triton_kernels.CONVOLVE_ROWS)
+    width = _width(channels, triton_kernels.CONVOLVE_CHANNELS)
     _launch(
         triton_kernels.convolve,
         lambda _: (tiles.count, heads, max(1, math.ceil(channels / width))),
@@ -144,7 +142,7 @@ def _convolve(
         channels,
         KERNEL=KERNELS.index(kernel),
         DENSITY=density is not None,
-        BLOCK_OWN=triton_kernels.BLOCK,
+        BLOCK_OWN=triton_kernels.CONVOLVE_ROWS,
         BLOCK_CHANNELS=width,
     )
 
@@ -228,11 +226,12 @@ def _pull(
     from pyg_nas_np.ops import triton_kernels
 
     (rows, heads, dim), channels = x_own.shape, v_own.size(2)
-    tiles = _tiles(ptr_own, rows, triton_kernels.BLOCK)
+    tiles = _tiles(ptr_own, rows, triton_kernels.PULL_ROWS)
     squares = torch.zeros(tiles.count, heads, dim, dtype=torch.float32, device=x_own.device)
+    width = _width(dim, triton_kernels.PULL_DIM)
     _launch(
         triton_kernels.pull,
-        lambda _: (tiles.count, heads),
+        lambda _: (tiles.count, heads, math.ceil(dim / width)),
         x_own.detach().contiguous(),
         x_other.detach().contiguous(),
         v_own.detach().contiguous(),
@@ -251,9 +250,9 @@ def _pull(
         channels,
         KERNEL=KERNELS.index(kernel),
         OWN_IS_TARGET=own_is_target,
-        BLOCK_OWN=triton_kernels.BLOCK,
-        BLOCK_CHANNELS=_width(channels, 32),
-        BLOCK_DIM=_width(dim, 64),
+        BLOCK_OWN=triton_kernels.PULL_ROWS,
+        BLOCK_CHANNELS=_width(channels, triton_kernels.PULL_CHANNELS),
+        BLOCK_DIM=width,
     )
     return squares.sum(0)
 
@@ -335,7 +334,7 @@ def _scatter(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal:
     from pyg_nas_np.ops import triton_kernels
 
     points, channels = y.shape
-    width = _width(channels, 64)
+    width = _width(channels, triton_kernels.POINT_CHANNELS)
     _launch(
         triton_kernels.scatter,
         lambda meta: (math.ceil(points / meta["BLOCK_POINTS"]), max(1, math.ceil(channels / width))),
@@ -359,7 +358,7 @@ def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, 
     from pyg_nas_np.ops import triton_kernels
 
     channels, sets = y.size(1), density.size(0)
-    width = _width(channels, 64)
+    width = _width(channels, triton_kernels.SEGMENT_CHANNELS)
     key = windows.batch
     cells = sets
     outside = torch.zeros_like(key, dtype=torch.bool)
@@ -372,7 +371,7 @@ def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, 
     key, order = torch.sort(torch.where(outside, cells, key), stable=True)
     starts = torch.searchsorted(key, torch.arange(cells + 1, device=key.device))
     rows = sets * windows.shape[0] * windows.shape[1]
-    pieces = math.ceil(windows.shape[2] / _BLOCK_CELLS)
+    pieces = math.ceil(windows.shape[2] / triton_kernels.SEGMENT_CELLS)
     _launch(
         triton_kernels.scatter_sorted,
         lambda _: (rows * pieces, max(1, math.ceil(channels / width))),
@@ -388,7 +387,7 @@ def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, 
         *windows.window,
         channels,
         KERNEL=KERNELS.index(kernel),
-        BLOCK_CELLS=_BLOCK_CELLS,
+        BLOCK_CELLS=triton_kernels.SEGMENT_CELLS,
         BLOCK_CHANNELS=width,
     )
 
@@ -413,7 +412,7 @@ def set_conv_from_grid(
     signal = torch.zeros(points, channels, dtype=torch.float32, device=x.device)
     if y.shape[:-1].numel():
         windows = _windows(x, lengthscale, ptr, origin, spacing, y.shape[1:-1], window)
-        width = _width(channels, 64)
+        width = _width(channels, triton_kernels.POINT_CHANNELS)
         _launch(
             triton_kernels.gather,
             lambda meta: (math.ceil(points / meta["BLOCK_POINTS"]), max(1, math.ceil(channels / width))),
@@ -477,7 +476,7 @@ def grid_gradient(
             *windows.window,
             channels,
             KERNEL=KERNELS.index(kernel),
-            BLOCK_CHANNELS=_width(channels, 64),
+            BLOCK_CHANNELS=_width(channels, triton_kernels.POINT_CHANNELS),
         )
     scale = lengthscale.detach().float()
     return (force[:, 3 - dim :] / scale).to(x.dtype), (square[:, 3 - dim :].sum(0) / scale).to(lengthscale.dtype)

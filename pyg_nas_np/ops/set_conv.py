@@ -116,7 +116,7 @@ def set_conv(
         for name, value, axis in (("x_src", x_src, 1), ("y_src", y_src, 1), ("lengthscale", scale, 0))
         if value.dim() == (2 if name == "lengthscale" else 3)
     }
-    heads = max(counts.values(), default=1)
+    heads = max([1, *counts.values()])
     for name, count in counts.items():
         if count != heads:
             raise ValueError(f"'{name}' has {count} heads but another argument has {heads}.")

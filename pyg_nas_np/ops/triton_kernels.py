@@ -20,21 +20,35 @@ from triton import Config
 
 RBF, MATERN32, MATERN52 = 0, 1, 2
 
-# Rows per program. Fixed, because the list of tiles of a ragged batch depends on it.
-BLOCK = 64
+# Rows per program. Fixed, because the list of tiles of a ragged batch depends on them.
+CONVOLVE_ROWS = 64
+PULL_ROWS = 32
 
-# Tuned per bucket of widths, not per number of points: a ragged batch must not tune anew at every step.
+# Widest blocks of channels and of dimensions that keep every configuration below in registers.
+CONVOLVE_CHANNELS = 32
+PULL_CHANNELS = 16
+PULL_DIM = 32
+POINT_CHANNELS = 32
+SEGMENT_CHANNELS = 64
+
+# Cells per program of the sorted scatter.
+SEGMENT_CELLS = 32
+
+# Tuned per bucket of widths, not per number of points: a ragged batch must not tune anew at every step. Pipelining over
+# stages is off where it only costs registers.
 CONVOLVE_CONFIGS = [
-    Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=2),
-    Config({"BLOCK_OTHER": 64}, num_warps=4, num_stages=2),
-    Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=2),
-]
-PULL_CONFIGS = [
+    Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
-    Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=1),
 ]
-POINT_CONFIGS = [Config({"BLOCK_POINTS": 32}, num_warps=2), Config({"BLOCK_POINTS": 64}, num_warps=4)]
+PULL_CONFIGS = [
+    Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
+    Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
+]
+POINT_CONFIGS = [
+    Config({"BLOCK_POINTS": 16}, num_warps=2, num_stages=1),
+    Config({"BLOCK_POINTS": 32}, num_warps=4, num_stages=1),
+]
 SEGMENT_CONFIGS = [
     Config({"BLOCK_POINTS": 32}, num_warps=4, num_stages=1),
     Config({"BLOCK_POINTS": 64}, num_warps=4, num_stages=1),
@@ -139,7 +153,7 @@ def convolve(  # type: ignore[no-untyped-def]
     tl.store(out, sums, mask=row_ok[:, None] & column_ok[None, :])
 
 
-@triton.autotune(PULL_CONFIGS, key=["BLOCK_CHANNELS", "BLOCK_DIM", "KERNEL"])
+@triton.autotune(PULL_CONFIGS, key=["BLOCK_CHANNELS", "BLOCK_DIM", "DIM", "KERNEL"])
 @triton.jit
 def pull(  # type: ignore[no-untyped-def]
     x_own,  # [M, H, D]
@@ -166,14 +180,14 @@ def pull(  # type: ignore[no-untyped-def]
     BLOCK_OTHER: tl.constexpr,
 ):
     r"""For the rows of one tile, sums q(r) (v_own . v_other + grad_density) (z_other - z_own) / lengthscale."""
-    tile, head = tl.program_id(0), tl.program_id(1)
+    tile, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     owner = tl.load(tile_set + tile)
     if owner >= num_sets:
         return
     first = tl.load(tile_start + tile)
     rows = first + tl.arange(0, BLOCK_OWN)
     row_ok = rows < tl.load(ptr_own + owner + 1)
-    axes = tl.arange(0, BLOCK_DIM)
+    axes = part * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
     axis_ok = axes < DIM
     inverse += head * DIM
     scale = tl.load(inverse + axes, mask=axis_ok, other=0.0)
@@ -472,13 +486,28 @@ def gradient(  # type: ignore[no-untyped-def]
     tl.store(square + 3 * n + 2, s2, mask=ok)
 
 
-def configurations() -> dict[str, tuple[Any, list[Config]]]:
-    r"""Returns every kernel with the configurations among which it is tuned."""
+def configurations() -> dict[str, tuple[Any, list[Config], list[dict[str, int | bool]]]]:
+    r"""Returns every kernel, the configurations among which it is tuned, and its narrowest and widest blocks."""
+    convolve_widths = [
+        {"BLOCK_OWN": CONVOLVE_ROWS, "BLOCK_CHANNELS": c, "DENSITY": d}
+        for c in (16, CONVOLVE_CHANNELS)
+        for d in (True, False)
+    ]
+    pull_widths = [
+        {"BLOCK_OWN": PULL_ROWS, "BLOCK_CHANNELS": c, "BLOCK_DIM": d, "OWN_IS_TARGET": t}
+        for c, d in ((16, 16), (PULL_CHANNELS, PULL_DIM))
+        for t in (True, False)
+    ]
+    point_widths: list[dict[str, int | bool]] = [{"BLOCK_CHANNELS": c} for c in (16, POINT_CHANNELS)]
     return {
-        "convolve": (convolve, CONVOLVE_CONFIGS),
-        "pull": (pull, PULL_CONFIGS),
-        "scatter": (scatter, POINT_CONFIGS),
-        "scatter_sorted": (scatter_sorted, SEGMENT_CONFIGS),
-        "gather": (gather, POINT_CONFIGS),
-        "gradient": (gradient, POINT_CONFIGS),
+        "convolve": (convolve, CONVOLVE_CONFIGS, convolve_widths),
+        "pull": (pull, PULL_CONFIGS, pull_widths),
+        "scatter": (scatter, POINT_CONFIGS, point_widths),
+        "scatter_sorted": (
+            scatter_sorted,
+            SEGMENT_CONFIGS,
+            [{"BLOCK_CHANNELS": c, "BLOCK_CELLS": SEGMENT_CELLS} for c in (16, SEGMENT_CHANNELS)],
+        ),
+        "gather": (gather, POINT_CONFIGS, point_widths),
+        "gradient": (gradient, POINT_CONFIGS, point_widths),
     }

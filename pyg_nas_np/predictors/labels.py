@@ -147,8 +147,8 @@ class LabelTransform:
 
         Args:
             mean: Scores, any shape.
-            std: Their standard deviations; become half the difference between the images of mean ± one deviation, at least
-                a millionth of the range of the labels.
+            std: Their standard deviations; become half the difference between the images of mean ± one deviation, at
+                least a millionth of the range of the labels.
 
         Returns:
             Labels and their standard deviations (:obj:`None` without :obj:`std`), float64.

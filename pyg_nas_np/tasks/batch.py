@@ -57,8 +57,16 @@ class TaskBatch:
             >>> TaskBatch.from_tasks([task, task]).ptr_target
             tensor([ 0,  5, 10])
         """
-        *parts, z_target = zip(*tasks, strict=True)
         context = torch.tensor([0, *(task.x_context.size(0) for task in tasks)]).cumsum(0)
         target = torch.tensor([0, *(task.x_target.size(0) for task in tasks)]).cumsum(0)
-        scores = [z for z in z_target if z is not None]
-        return cls(*(torch.cat(part) for part in parts), context, target, torch.cat(scores) if scores else None)
+        scores = [task.z_target for task in tasks if task.z_target is not None]
+        return cls(
+            torch.cat([task.x_context for task in tasks]),
+            torch.cat([task.z_context for task in tasks]),
+            torch.cat([task.x_target for task in tasks]),
+            torch.cat([task.context_moments for task in tasks]),
+            torch.cat([task.target_moments for task in tasks]),
+            context,
+            target,
+            torch.cat(scores) if scores else None,
+        )

@@ -28,4 +28,5 @@ class TestGrid(GridTestCase):
     backend = "cuda"
     device = DEVICE
     tolerances = {torch.float32: 1e-5}
-    shapes = {1: ([37], [9]), 2: ([12, 21], [5, 8]), 3: ([4, 5, 6], [3, 2, 4])}
+    shapes = {1: ([37], [9]), 2: ([5, 9], [3, 4]), 3: ([4, 3, 4], [2, 3, 2])}
+    channels = (3, 33)  # within one block of channels, and just over one

@@ -8,8 +8,6 @@ Example:
     ...     backend = "reference"
 """
 
-# ruff: noqa: D102  (the names of the tests say what they check)
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

@@ -12,11 +12,8 @@ import pyg_nas_np
 from pyg_nas_np.utils import MissingExtraError
 
 # The compiled kernels lie beside the modules and look like one, but are a plain C library.
-MODULES = ["pyg_nas_np"] + sorted(
-    m.name
-    for m in pkgutil.walk_packages(pyg_nas_np.__path__, "pyg_nas_np.")
-    if not m.name.endswith("libpyg_nas_np_cpu")
-)
+WALK = pkgutil.walk_packages(pyg_nas_np.__path__, "pyg_nas_np.")
+MODULES = ["pyg_nas_np", *sorted(m.name for m in WALK if not m.name.endswith("libpyg_nas_np_cpu"))]
 
 
 class Runner(doctest.DocTestRunner):

@@ -24,11 +24,11 @@ from triton import Config
 RBF, MATERN32, MATERN52 = 0, 1, 2
 
 # Rows per program. Fixed, because the list of tiles of a ragged batch depends on them.
-CONVOLVE_ROWS = 64
+CONVOLVE_ROWS = 32
 PULL_ROWS = 32
 
 # Widest blocks of channels and of dimensions that keep every configuration below in registers.
-CONVOLVE_CHANNELS = 32
+CONVOLVE_CHANNELS = 64
 PULL_CHANNELS = 16
 PULL_DIM = 32
 POINT_CHANNELS = 32
@@ -40,8 +40,8 @@ SEGMENT_CELLS = 32
 # Tuned per bucket of widths, not per number of points: a ragged batch must not tune anew at every step. Pipelining over
 # stages is off where it only costs registers.
 CONVOLVE_CONFIGS = [
-    Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
-    Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
+    Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=1),
+    Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=1),
 ]
 PULL_CONFIGS = [
     Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),

@@ -1,346 +1,417 @@
-r"""Set convolutions beside every peer that can compute the same numbers: time, extra memory, share of the roofline.
+"""Set convolutions of this package beside their peers, in one process on the same tensors.
 
-    python benchmarks/set_conv.py                    # all cases, some five minutes, 8 GiB
-    python benchmarks/set_conv.py --cases ragged     # one case
+``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``.
+Peers that are not installed are left out: ``pip install neuralprocesses backends pykeops torch-scatter matplotlib``.
 
-All implementations run in this process on the same inputs, in turn, forward and forward with backward (gradients of
-locations, values and length scale). Extra memory is the peak of the resident set above the inputs. Every peer's result
-is compared with ours before it is timed. Peers that are not installed are reported, not left out silently.
+Time is the best of several calls after a warm-up (which includes the compilation of KeOps). Memory is the growth of the
+resident set over the call, at its peak, outputs included. Every method is checked against ours before it is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
-import statistics
+import gc
+import importlib
+import os
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
 import torch
-from _timing import RESULTS, machine
 from torch import Tensor
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
+from pyg_nas_np.utils import atomic_path
 
-Function = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-class SetCase(NamedTuple):
-    """Sets of sources and targets."""
-
-    sources: list[int]
-    targets: list[int]
-    dim: int
-    channels: int
+RESULTS = Path(__file__).parent / "results"
+Outputs = tuple[Tensor, Tensor]
 
 
-class GridCase(NamedTuple):
-    """Points that are scattered onto one grid."""
-
-    points: int
-    shape: tuple[int, ...]
-    channels: int
-
-
-def ragged_sizes() -> tuple[list[int], list[int]]:
-    generator = torch.Generator().manual_seed(0)
-    u = torch.rand(2, 64, generator=generator)
-    sources = (8 * (512 / 8) ** u[0]).round().int().tolist()
-    targets = (16 * (16_000 / 16) ** u[1]).round().int().tolist()
-    return sources, targets
+class Row(NamedTuple):
+    case: str
+    method: str
+    forward_s: float
+    forward_backward_s: float
+    forward_mb: float
+    forward_backward_mb: float
+    forward_gflops: float
+    forward_roofline: float
+    forward_backward_roofline: float
 
 
-CASES: dict[str, SetCase | GridCase] = {
-    "single-8": SetCase([5_000], [50_000], 8, 8),
-    "single-64": SetCase([1_000], [15_625], 16, 64),
-    "ragged": SetCase(*ragged_sizes(), 4, 64),
-    "grid-1d": GridCase(1_000_000, (100_000,), 16),
-    "grid-2d": GridCase(1_000_000, (1_000, 1_000), 16),
-}
+class Case(NamedTuple):
+    name: str
+    inputs: list[Tensor]  # differentiable: sources, values, targets (or none), length scale
+    methods: dict[str, Callable[..., Outputs]]
+    forward_fma: float  # multiply-adds that no method can avoid
+    backward_fma: float
+    exponentials: float  # in one pass
 
 
-# -- ragged sets: x_src, y_src, x_dst, lengthscale to the signal ------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------------------------
+# Measurement
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-def ours(case: SetCase) -> Function:
-    ptr_src, ptr_dst = (torch.tensor([0, *sizes]).cumsum(0) for sizes in (case.sources, case.targets))
-    return lambda x, y, t, scale: ops.set_conv(x, y, t, scale, ptr_src, ptr_dst)[1]
+def resident(field: str) -> float:
+    """Returns VmRSS or VmHWM in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    return float("nan")
 
 
-def dense(case: SetCase) -> Function:
-    def one(x: Tensor, y: Tensor, t: Tensor, scale: Tensor) -> Tensor:
-        weights = torch.exp(-0.5 * (torch.cdist(t, x) / scale).square())
-        return weights @ y
-
-    if len(case.sources) == 1:
-        return one
-
-    def padded(x: Tensor, y: Tensor, t: Tensor, scale: Tensor) -> Tensor:
-        pad = torch.nn.utils.rnn.pad_sequence
-        # Padded sources have value 0 and add nothing to the signal.
-        xs = pad(list(x.split(case.sources)), batch_first=True)
-        ys = pad(list(y.split(case.sources)), batch_first=True)
-        ts = pad(list(t.split(case.targets)), batch_first=True)
-        out = one(xs, ys, ts, scale)
-        return torch.cat([out[b, :m] for b, m in enumerate(case.targets)])
-
-    return padded
+def peak_memory(call: Callable[[], object]) -> float:
+    """Returns by how many MB the resident set grows during a call."""
+    gc.collect()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    except OSError:
+        return float("nan")
+    before = resident("VmRSS")
+    result = call()
+    peak = resident("VmHWM") - before
+    del result
+    return max(peak, 0.0)
 
 
-def neural_processes(case: SetCase) -> Function:
-    import lab.torch  # noqa: F401
-    import neuralprocesses.torch as nps
-
-    def call(x: Tensor, y: Tensor, t: Tensor, scale: Tensor) -> Tensor:
-        outputs = []
-        for xs, ys, ts in zip(x.split(case.sources), y.split(case.sources), t.split(case.targets), strict=True):
-            coder = nps.SetConv(1.0)
-            coder.log_scale = None
-            coder.__dict__["log_scale"] = scale.log()
-            outputs.append(nps.code(coder, xs.t()[None], ys.t()[None], ts.t()[None], root=True)[1][0].t())
-        return torch.cat(outputs)
-
-    return call
+def best_time(call: Callable[[], object], budget: float = 4.0, most: int = 7) -> float:
+    """Returns the shortest of a few calls, as many as fit into a budget of seconds."""
+    best, spent = float("inf"), 0.0
+    for _ in range(most):
+        start = time.perf_counter()
+        result = call()
+        seconds = time.perf_counter() - start
+        del result
+        best, spent = min(best, seconds), spent + seconds
+        if spent > budget:
+            break
+    return best
 
 
-def keops(case: SetCase) -> Function:
-    from pykeops.torch import LazyTensor
+def calls(
+    method: Callable[..., Outputs], inputs: Sequence[Tensor]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    def forward() -> object:
+        with torch.no_grad():
+            return method(*inputs)
 
-    def ranges(rows: list[int], columns: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        def bounds(sizes: list[int]) -> Tensor:
-            ends = torch.tensor(sizes).cumsum(0)
-            return torch.stack([ends - torch.tensor(sizes), ends], dim=1).int()
+    def forward_backward() -> object:
+        density, signal = method(*inputs)
+        grads = torch.ones_like(density), torch.ones_like(signal)
+        return torch.autograd.grad((density, signal), inputs, grads)
 
-        return bounds(rows), torch.arange(1, len(rows) + 1).int(), bounds(columns)
-
-    def call(x: Tensor, y: Tensor, t: Tensor, scale: Tensor) -> Tensor:
-        t_i, x_j, y_j = LazyTensor(t[:, None] / scale), LazyTensor(x[None] / scale), LazyTensor(y[None])
-        kernel = (-0.5 * ((t_i - x_j) ** 2).sum(-1)).exp() * y_j
-        if len(case.sources) > 1:
-            # Block-sparse reduction: one block a set.
-            kernel.ranges = (*ranges(case.targets, case.sources), *ranges(case.sources, case.targets))
-        result: Tensor = kernel.sum(dim=1)
-        return result
-
-    return call
+    return forward, forward_backward
 
 
-# -- grids: x, y, unused, lengthscale to the grid --------------------------------------------------------------------
+def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | None) -> list[Row]:
+    rows = []
+    with torch.no_grad():
+        expected = case.methods["ours"](*case.inputs)[1]
+    for name, method in case.methods.items():
+        if methods is not None and name not in methods:
+            continue
+        forward, both = calls(method, case.inputs)
+        try:
+            with torch.no_grad():
+                actual = method(*case.inputs)[1]
+            error = float((actual - expected).abs().max() / expected.abs().max())
+            assert error < 1e-3, f"{name} differs from ours by {error:.1e}"
+            del actual
+            both()
+        except (RuntimeError, MemoryError) as failure:
+            print(f"  {case.name} | {name}: {str(failure).splitlines()[0][:100]}", flush=True)
+            continue
+        times = best_time(forward), best_time(both)
+        memory = peak_memory(forward), peak_memory(both)
+        fma, exp = rates
+        ideal = case.forward_fma / fma + case.exponentials / exp
+        ideal_both = ideal + case.backward_fma / fma + case.exponentials / exp
+        flops = 2 * case.forward_fma + case.exponentials
+        rows.append(
+            Row(case.name, name, *times, *memory, flops / times[0] / 1e9, ideal / times[0], ideal_both / times[1])
+        )
+        print(f"  {case.name} | {name}: {times[0]:.4f} s, {times[1]:.4f} s", flush=True)
+    return rows
 
 
-def grid_setting(case: GridCase) -> tuple[Tensor, tuple[int, ...]]:
-    # Cells of width one, length scale of one cell and a half.
-    return torch.zeros(1, len(case.shape)), ops.window_for(1.5, 1.0)
+# ---------------------------------------------------------------------------------------------------------------------
+# Methods
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-def grid_ours(case: GridCase) -> Function:
-    origin, (window,) = grid_setting(case)
-    ptr = torch.tensor([0, case.points])
-
-    def call(x: Tensor, y: Tensor, _: Tensor, scale: Tensor) -> Tensor:
-        return ops.set_conv_to_grid(x, y, scale, ptr, origin, 1.0, case.shape, window, tolerance=None)[1]
-
-    return call
+def optional(name: str) -> object | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        print(f"  without {name}: {error}")
+        return None
 
 
-def grid_scatter(case: GridCase, scatter: Callable[[Tensor, Tensor, int], Tensor]) -> Function:
-    """The usual composition: one scatter for every offset of the window."""
-    _, (window,) = grid_setting(case)
-    dim, cells = len(case.shape), math.prod(case.shape)
-    strides = torch.tensor([math.prod(case.shape[a + 1 :]) for a in range(dim)])
-    offsets = torch.cartesian_prod(*[torch.arange(window)] * dim).reshape(-1, dim)
+def dense(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> Outputs:
+    weights = torch.exp(-0.5 * torch.cdist(z / scale, x / scale).square())
+    return weights.sum(-1), weights @ y
 
-    def call(x: Tensor, y: Tensor, _: Tensor, scale: Tensor) -> Tensor:
+
+def padded(sizes: Sequence[tuple[int, int]]) -> Callable[..., Outputs]:
+    """Dense torch on a ragged batch: padded to the largest set, as neural-process code bases do."""
+    sources, targets = [n for n, _ in sizes], [m for _, m in sizes]
+
+    def pad(value: Tensor, counts: Sequence[int]) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(value.split(list(counts)), batch_first=True)
+
+    valid = torch.arange(max(sources)) < torch.tensor(sources).unsqueeze(1)
+    take = torch.arange(max(targets)) < torch.tensor(targets).unsqueeze(1)
+
+    def run(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> Outputs:
+        distance = torch.cdist(pad(z, targets) / scale, pad(x, sources) / scale)
+        weights = torch.exp(-0.5 * distance.square()) * valid.unsqueeze(1)
+        return weights.sum(-1)[take], (weights @ pad(y, sources))[take]
+
+    return run
+
+
+def neuralprocesses(sizes: Sequence[tuple[int, int]]) -> Callable[..., Outputs] | None:
+    """SetConv of the package `neuralprocesses`, one set at a time (it has no ragged batches)."""
+    nps = optional("neuralprocesses.torch")
+    if nps is None:
+        return None
+    package = importlib.import_module("neuralprocesses")
+    conv = nps.SetConv(1.0)  # type: ignore[attr-defined]
+    sources, targets = [n for n, _ in sizes], [m for _, m in sizes]
+
+    def run(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> Outputs:
+        outs = []
+        values = torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
+        parts = zip((x / scale).split(sources), values.split(sources), (z / scale).split(targets), strict=True)
+        for a, b, c in parts:
+            outs.append(package.code(conv, a.t()[None], b.t()[None], c.t()[None])[1][0].t())
+        out = torch.cat(outs)
+        return out[:, 0], out[:, 1:]
+
+    return run
+
+
+def keops(sizes: Sequence[tuple[int, int]], dim: int, channels: int) -> Callable[..., Outputs] | None:
+    """KeOps, with block-sparse ranges for a ragged batch."""
+    package = optional("pykeops.torch")
+    if package is None:
+        return None
+    importlib.import_module("pykeops").set_verbose(False)
+    reduce = package.Genred(  # type: ignore[attr-defined]
+        "Exp(-SqDist(z, x) * IntInv(2)) * y",
+        [f"z = Vi({dim})", f"x = Vj({dim})", f"y = Vj({channels + 1})"],
+        reduction_op="Sum",
+        axis=1,
+    )
+    ranges = None
+    if len(sizes) > 1:
+        src, dst = (
+            torch.stack([ptr[:-1], ptr[1:]], dim=1).int().contiguous()
+            for ptr in (torch.tensor([0, *(s[k] for s in sizes)]).cumsum(0) for k in (0, 1))
+        )
+        slices = torch.arange(1, len(sizes) + 1, dtype=torch.int32)
+        ranges = (dst, slices, src, src, slices, dst)
+
+    def run(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> Outputs:
+        values = torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
+        out = reduce((z / scale).contiguous(), (x / scale).contiguous(), values, backend="CPU", ranges=ranges)
+        return out[:, 0], out[:, 1:]
+
+    return run
+
+
+def scatter_loop(
+    shape: Sequence[int], window: int, scatter: Callable[[Tensor, Tensor, int], Tensor]
+) -> Callable[..., Outputs]:
+    """One scatter of all points per place in the window: what PyG users compose, in its leanest form."""
+    places = torch.cartesian_prod(*[torch.arange(window)] * len(shape)).view(-1, len(shape))
+    cells = int(torch.tensor(list(shape)).prod())
+    sizes = torch.tensor(list(shape))
+
+    def run(x: Tensor, y: Tensor, scale: Tensor) -> Outputs:
         first = torch.ceil(x.detach() - window / 2).long()
-        out = y.new_zeros(cells, y.size(1))
-        for offset in offsets:
-            cell = first + offset
-            inside = ((cell >= 0) & (cell < torch.tensor(case.shape))).all(dim=1)
-            weight = torch.exp(-0.5 * ((cell - x) / scale).square().sum(dim=1)) * inside
-            index = (cell.clamp_min(0).minimum(torch.tensor(case.shape) - 1) * strides).sum(dim=1)
-            out = out + scatter(weight[:, None] * y, index, cells)
-        return out.reshape(1, *case.shape, -1)
+        density, signal = torch.zeros(cells), torch.zeros(cells, y.size(1))
+        for place in places:
+            cell = first + place
+            inside = ((cell >= 0) & (cell < sizes)).all(1)
+            weight = torch.exp(-0.5 * ((x - cell) / scale).square().sum(1)) * inside
+            flat = cell.clamp(min=0).minimum(sizes - 1)
+            index = flat[:, 0] if len(shape) == 1 else flat[:, 0] * shape[1] + flat[:, 1]
+            density = density + scatter(weight, index, cells)
+            signal = signal + scatter(weight.unsqueeze(1) * y, index, cells)
+        return density.view(1, *shape), signal.view(1, *shape, -1)
 
-    return call
-
-
-def grid_torch_scatter(case: GridCase) -> Function:
-    import torch_scatter
-
-    return grid_scatter(case, lambda v, index, size: torch_scatter.scatter_add(v, index, dim=0, dim_size=size))
+    return run
 
 
-def grid_pyg(case: GridCase) -> Function:
-    from torch_geometric.utils import scatter
-
-    return grid_scatter(case, lambda v, index, size: scatter(v, index, dim=0, dim_size=size, reduce="sum"))
-
-
-SET_PEERS: dict[str, Callable[[SetCase], Function]] = {
-    "ours": ours,
-    "dense torch": dense,
-    "neuralprocesses": neural_processes,
-    "pykeops": keops,
-}
-GRID_PEERS: dict[str, Callable[[GridCase], Function]] = {
-    "ours": grid_ours,
-    "torch_scatter": grid_torch_scatter,
-    "pyg scatter": grid_pyg,
-}
+# ---------------------------------------------------------------------------------------------------------------------
+# Cases
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------------
+def sets_case(name: str, sizes: Sequence[tuple[int, int]], dim: int, channels: int) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    n, m = sum(s for s, _ in sizes), sum(t for _, t in sizes)
+    x, y, z = (torch.randn(*s, generator=generator) for s in ((n, dim), (n, channels), (m, dim)))
+    scale = torch.tensor(0.6 * dim**0.5)
+    ptr_src, ptr_dst = (torch.tensor([0, *(s[k] for s in sizes)]).cumsum(0) for k in (0, 1))
+    methods: dict[str, Callable[..., Outputs] | None] = {
+        "ours": lambda x, y, z, scale: ops.set_conv(x, y, z, scale, ptr_src, ptr_dst),
+        "torch, dense": dense if len(sizes) == 1 else padded(sizes),
+        "neuralprocesses": neuralprocesses(sizes),
+        "pykeops": keops(sizes, dim, channels),
+    }
+    pairs = float(sum(s * t for s, t in sizes))
+    return Case(
+        name,
+        [value.requires_grad_() for value in (x, y, z, scale)],
+        {key: method for key, method in methods.items() if method is not None},
+        pairs * (dim + channels + 1),
+        # distances; values . gradients; gradients of values, sources and targets
+        pairs * (dim + (channels + 1) + channels + 2 * (dim + 1)),
+        pairs,
+    )
 
 
-def inputs_of(case: SetCase | GridCase) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    if isinstance(case, SetCase):
-        n, m = sum(case.sources), sum(case.targets)
-        x, t = torch.randn(n, case.dim, generator=generator), torch.randn(m, case.dim, generator=generator)
-        return [x, torch.randn(n, case.channels, generator=generator), t, torch.tensor(math.sqrt(case.dim))]
-    x = torch.rand(case.points, len(case.shape), generator=generator) * torch.tensor(case.shape)
-    return [x, torch.randn(case.points, case.channels, generator=generator), x.new_zeros(0), torch.tensor(1.5)]
+def ragged_sizes() -> list[tuple[int, int]]:
+    """64 sets of 8 to 512 sources and 16 to 16,000 targets, both spread evenly in the logarithm, in random pairs."""
+    sources = [round(8 * 64 ** (k / 63)) for k in range(64)]
+    targets = [round(16 * 1000 ** (k / 63)) for k in range(64)]
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0)).tolist()
+    return list(zip(sources, (targets[k] for k in order), strict=True))
 
 
-def memory_mib(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
+def grid_case(name: str, shape: Sequence[int], points: int, channels: int, window: int) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    dim = len(shape)
+    x = torch.rand(points, dim, generator=generator) * torch.tensor(list(shape))
+    y = torch.randn(points, channels, generator=generator)
+    scale = torch.tensor(1.2)
+    ptr, origin = torch.tensor([0, points]), torch.zeros(dim)
+    methods: dict[str, Callable[..., Outputs]] = {
+        "ours": lambda x, y, scale: ops.set_conv_to_grid(x, y, scale, ptr, origin, 1.0, shape, window)
+    }
+    pyg = optional("torch_geometric.utils")
+    if pyg is not None:
+        methods["torch_geometric scatter"] = scatter_loop(
+            shape,
+            window,
+            lambda value, index, size: pyg.scatter(value, index, 0, size, "sum"),  # type: ignore[attr-defined]
+        )
+    scatter = optional("torch_scatter")
+    if scatter is not None:
+        methods["torch_scatter"] = scatter_loop(
+            shape,
+            window,
+            lambda value, index, size: scatter.scatter_add(value, index, 0, dim_size=size),  # type: ignore[attr-defined]
+        )
+    pairs = float(points * window**dim)
+    # The kernel is a product over the axes: one exponential per axis and cell of a side of the window.
+    return Case(
+        name,
+        [value.requires_grad_() for value in (x, y, scale)],
+        methods,
+        pairs * (channels + 1),
+        pairs * (2 * channels + 2 * dim),
+        float(points * window * dim),
+    )
 
 
-def measure(function: Function, inputs: list[Tensor], backward: bool, repeats: int) -> tuple[float, float]:
-    """Median seconds and peak extra MiB."""
-    leaves = [value.clone().requires_grad_(backward and value.numel() > 0) for value in inputs]
-
-    def run() -> None:
-        out = function(leaves[0], leaves[1], leaves[2], leaves[3])
-        if backward:
-            out.sum().backward()
-
-    with torch.set_grad_enabled(backward):
-        times: list[float] = []
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = memory_mib("VmRSS")
-        # The first call warms up and does not count, unless it is so long that nothing else matters.
-        for call in range(repeats + 1):
-            for leaf in leaves:
-                leaf.grad = None
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-            if call == 0 and times[0] < 8:
-                times.clear()
-            elif sum(times) > 8:
-                break
-    return statistics.median(times), max(0.0, memory_mib("VmHWM") - before)
+def cases() -> dict[str, Callable[[], Case]]:
+    return {
+        "single-8": lambda: sets_case("5,000 → 50,000, D 8, C 8", [(5000, 50_000)], 8, 8),
+        "single-64": lambda: sets_case("1,000 → 15,625, D 16, C 64", [(1000, 15_625)], 16, 64),
+        "ragged": lambda: sets_case("64 ragged sets, D 4, C 64", ragged_sizes(), 4, 64),
+        "grid-1d": lambda: grid_case("10⁶ → 10⁵ cells, window 9, C 16", [100_000], 1_000_000, 16, 9),
+        "grid-2d": lambda: grid_case("10⁶ → 10³ × 10³ cells, window 9 × 9, C 16", [1000, 1000], 1_000_000, 16, 9),
+    }
 
 
-def roofline_seconds(case: SetCase, threads: int) -> tuple[float, float]:
-    """Fastest forward pass that the measured rates allow, and its floating-point operations."""
-    fma, exp = cpu.measure("fma", 20_000_000), cpu.measure("exp", 5_000_000)
-    pairs = sum(n * m for n, m in zip(case.sources, case.targets, strict=True))
-    # A subtraction and a fused multiply-add a dimension, a fused multiply-add a channel, one addition for the density.
-    slots = pairs * (2 * case.dim + case.channels + 1)
-    flops = pairs * (3 * case.dim + 2 * case.channels + 1)
-    return (slots / fma + pairs / exp) / 1e9 / threads, flops
+# ---------------------------------------------------------------------------------------------------------------------
+# Report
+# ---------------------------------------------------------------------------------------------------------------------
 
 
-def tape_gib(case: GridCase) -> float:
-    """What autograd keeps of the composition of scatters: per offset and point a product, an index, a distance."""
-    _, (window,) = grid_setting(case)
-    dim = len(case.shape)
-    return window**dim * case.points * (8 * case.channels + 16 * dim + 16) / 2**30
+def table(rows: Sequence[Row]) -> str:
+    lines = [
+        "| case | method | forward, ms | + backward, ms | memory, MB | + backward, MB | GFLOP/s | of roofline |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        ours = next(r for r in rows if r.case == row.case and r.method == "ours")
+        is_ours = row is ours
+        ratios = "" if is_ours else f" ({row.forward_s / ours.forward_s:.1f}×)"
+        ratios_both = "" if is_ours else f" ({row.forward_backward_s / ours.forward_backward_s:.1f}×)"
+        lines.append(
+            f"| {row.case if is_ours else ''} | {row.method} | {row.forward_s * 1e3:,.1f}{ratios} "
+            f"| {row.forward_backward_s * 1e3:,.1f}{ratios_both} | {row.forward_mb:,.1f} "
+            f"| {row.forward_backward_mb:,.1f} | {row.forward_gflops:,.0f} "
+            f"| {row.forward_roofline:.0%}, {row.forward_backward_roofline:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for method in dict.fromkeys(row.method for row in rows):
+        mine = [row for row in rows if row.method == method]
+        pairs = [int(row.case) for row in mine]
+        axes[0].loglog(pairs, [row.forward_backward_s for row in mine], "o-", label=method, markersize=3)
+        axes[1].loglog(pairs, [max(row.forward_backward_mb, 0.1) for row in mine], "o-", label=method, markersize=3)
+    for axis, label in zip(axes, ("seconds", "peak extra memory, MB"), strict=True):
+        axis.set_xlabel("sources (ten times as many targets)")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.suptitle("One set, D 8, C 8, forward and backward, float32, 2 threads", fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="+", choices=list(cases()), default=list(cases()))
+    parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows: list[dict[str, object]] = []
-    print(f"{'case':<10} {'pass':<9} {'implementation':<16} {'ms':>9} {'MiB':>8} {'slower than ours':>17}")
-    for name in arguments.cases:
-        case = CASES[name]
-        inputs = inputs_of(case)
-        peers = SET_PEERS if isinstance(case, SetCase) else GRID_PEERS
-        expected = None
-        functions: dict[str, Function] = {}
-        for peer, make in peers.items():
-            try:
-                functions[peer] = make(case)  # type: ignore[operator]
-                out = functions[peer](*inputs)
-            except Exception as error:
-                functions.pop(peer, None)
-                print(f"{name:<10} {'':<9} {peer:<16} not measured: {type(error).__name__}: {str(error)[:90]}")
-                continue
-            if expected is None:
-                expected = out
-            else:
-                error = float((out - expected).abs().max() / expected.abs().max())
-                assert error < 1e-3, f"{peer} differs from ours by {error:.1e} in {name}"
-        for backward in (False, True):
-            baseline = math.nan
-            label = "fwd+bwd" if backward else "forward"
-            for peer, function in functions.items():
-                if backward and peer != "ours" and isinstance(case, GridCase) and (need := tape_gib(case)) > 8:
-                    print(f"{name:<10} {label:<9} {peer:<16} not measured: autograd would keep {need:.0f} GiB")
-                    continue
-                seconds, extra = measure(function, inputs, backward, arguments.repeats)
-                baseline = seconds if peer == "ours" else baseline
-                ratio = "" if peer == "ours" else f"{seconds / baseline:.1f}x"
-                print(f"{name:<10} {label:<9} {peer:<16} {1e3 * seconds:>9.1f} {extra:>8.0f} {ratio:>17}", flush=True)
-                rows.append(
-                    {
-                        "case": name,
-                        "pass": label,
-                        "implementation": peer,
-                        "milliseconds": round(1e3 * seconds, 2),
-                        "extra_mib": round(extra, 1),
-                        "ratio": ratio,
-                    }
-                )
-                if peer == "ours" and not backward and isinstance(case, SetCase):
-                    bound, flops = roofline_seconds(case, arguments.threads)
-                    note = f"{flops / seconds / 1e9:.0f} GFLOP/s, {100 * bound / seconds:.0f} % of the roofline"
-                    print(f"{'':<10} {'':<9} {'':<16} {note}")
-                    rows[-1]["ratio"] = note
-    print(machine())
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with open(RESULTS / "set_conv.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    plot(rows)
+    parser.add_argument("--no-sweep", action="store_true", help="leave out the sweep over sizes and the plot")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
 
-
-def plot(rows: list[dict[str, object]]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 6.5), layout="constrained")
-    axes = figure.subplots(2, 2)
-    names = list(dict.fromkeys(str(row["case"]) for row in rows))
-    peers = list(dict.fromkeys(str(row["implementation"]) for row in rows))
-    for column, label in enumerate(("forward", "fwd+bwd")):
-        for axis, field, unit in zip(axes[:, column], ("milliseconds", "extra_mib"), ("ms", "MiB extra"), strict=True):
-            for k, peer in enumerate(peers):
-                chosen = {
-                    str(r["case"]): float(str(r[field]))
-                    for r in rows
-                    if r["implementation"] == peer and r["pass"] == label
-                }
-                places = [names.index(case) + 0.8 * (k - (len(peers) - 1) / 2) / len(peers) for case in chosen]
-                axis.bar(places, [max(v, 1.0) for v in chosen.values()], 0.8 / len(peers), label=peer)
-            axis.set_yscale("log")
-            axis.set_xticks(range(len(names)), names)
-            axis.set_ylabel(unit)
-            axis.set_title(f"{label}: {unit}", fontsize=10)
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.savefig(RESULTS / "set_conv.png", dpi=90)
+    fma, exp = (args.threads * cpu.measure(what, 100_000_000) * 1e9 for what in ("fma", "exp"))
+    print(
+        f"{platform.processor() or platform.machine()}, {args.threads} threads, {cpu.instruction_set()}, "
+        f"torch {torch.__version__}; measured rates: {2 * fma / 1e9:.0f} GFLOP/s of multiply-adds, "
+        f"{exp / 1e9:.1f}·10⁹ exponentials/s"
+    )
+    rows: list[Row] = []
+    for name in args.cases:
+        rows += measure(cases()[name](), (fma, exp), args.methods)
+    print(table(rows))
+    sweep: list[Row] = []
+    if not args.no_sweep:
+        for n in (100, 200, 400, 800, 1600, 3200):
+            sweep += measure(sets_case(str(n), [(n, 10 * n)], 8, 8), (fma, exp), args.methods)
+    if args.methods is None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(args.out / "set_conv.csv") as path, path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Row._fields)
+            writer.writerows([*row[:2], *(f"{value:.6g}" for value in row[2:])] for row in (*rows, *sweep))
+        if sweep:
+            plot(sweep, args.out / "set_conv.png")
 
 
 if __name__ == "__main__":

@@ -57,35 +57,44 @@ class AdditiveGP:
     Args:
         columns: Columns of each group.
         kernel: A key of :data:`KERNELS`.
+        linear: Groups whose kernel is the plain inner product.
         max_iter: Iterations of L-BFGS in :meth:`fit`.
 
     Raises:
-        ValueError: If the kernel is unknown.
+        ValueError: If the kernel is unknown, or :obj:`linear` names no group.
 
     Example:
         >>> x, z = torch.randn(20, 3).double(), torch.randn(20).double()
-        >>> process = AdditiveGP({"first": [0], "rest": [1, 2]}).fit(x, z)
+        >>> process = AdditiveGP({"first": [0], "rest": [1, 2]}, linear=("rest",)).fit(x, z)
         >>> process.predict(x)[0].shape, process.leave_one_out()[0].shape
         (torch.Size([20]), torch.Size([20]))
     """
 
     def __init__(
-        self, columns: Mapping[str, Sequence[int]], kernel: KernelName = "matern32", max_iter: int = 60
+        self,
+        columns: Mapping[str, Sequence[int]],
+        kernel: KernelName = "matern32",
+        *,
+        linear: Sequence[str] = (),
+        max_iter: int = 60,
     ) -> None:
         if kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
-        self.columns = {name: list(part) for name, part in columns.items()}
+        if unknown := [name for name in linear if name not in columns]:
+            raise ValueError(f"linear names {unknown[0]!r}; groups: {', '.join(columns)}")
+        self.radial = {name: list(part) for name, part in columns.items() if name not in linear}
+        self.linear = {name: list(columns[name]) for name in linear}
         self.kernel: KernelName = kernel
         self.max_iter = max_iter
 
     @property
     def hyperparameters(self) -> dict[str, dict[str, float] | float]:
         r"""``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the scale of the targets."""
-        count = len(self.columns)
+        count = len(self.radial)
         values = self.theta.exp().tolist()
         return {
-            "length_scale": dict(zip(self.columns, values[:count], strict=True)),
-            "variance": dict(zip(self.columns, values[count:-1], strict=True)),
+            "length_scale": dict(zip(self.radial, values[:count], strict=True)),
+            "variance": dict(zip([*self.radial, *self.linear], values[count:-1], strict=True)),
             "noise": values[-1],
         }
 
@@ -101,7 +110,8 @@ class AdditiveGP:
         Args:
             x: ``[n, F]``.
             z: ``[n]``.
-            theta: Log length-scales, log variances and log noise, ``[2 G + 1]``. (default: the means of their priors)
+            theta: Log length-scales of the radial groups, log variances of all groups (linear ones last) and log
+                noise. (default: the means of their priors)
         """
         self.theta = self._prior()[0] if theta is None else theta
         self.x, self.z = x.double(), z.double()
@@ -113,16 +123,21 @@ class AdditiveGP:
 
     def predict(self, x: Tensor, return_std: bool = True) -> tuple[Tensor, Tensor | None]:
         r"""Returns mean and standard deviation (noise included) of new measurements at ``x`` ``[m, F]``."""
-        total = self.theta[len(self.columns) :].exp().sum()
-        means, variances = [], []
+        variances = self._variances()
+        fixed = variances[: len(self.radial)].sum() + self.theta[-1].exp()
+        means, spreads = [], []
         for part in torch.split(x, CHUNK):
-            cross = self._cross(part.double())
+            part = part.double()
+            cross = self._cross(part)
             means.append(cross @ self._weights)
             if return_std:
+                total = fixed.expand(part.size(0))
+                for columns, variance in zip(self.linear.values(), variances[len(self.radial) :], strict=True):
+                    total = total + variance * part[:, columns].square().sum(dim=1)
                 explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)
-                variances.append(total - explained)
+                spreads.append(total - explained)
         mean = torch.cat(means)
-        return mean, torch.cat(variances).clamp_min(1e-12).sqrt() if return_std else None
+        return mean, torch.cat(spreads).clamp_min(1e-12).sqrt() if return_std else None
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         r"""Returns mean and standard deviation at every point given the others, ``[n]`` each.
@@ -133,20 +148,26 @@ class AdditiveGP:
         return self.z - self._weights * variance, variance.sqrt()
 
     def _prior(self) -> tuple[Tensor, Tensor]:
-        count = len(self.columns)
+        radial, every = len(self.radial), len(self.radial) + len(self.linear)
         centre, scale = (
-            torch.tensor([_PRIOR["length"][i]] * count + [_PRIOR["signal"][i]] * count + [_PRIOR["noise"][i]]).double()
+            torch.tensor([_PRIOR["length"][i]] * radial + [_PRIOR["signal"][i]] * every + [_PRIOR["noise"][i]]).double()
             for i in (0, 1)
         )
         return centre, scale
 
+    def _variances(self) -> Tensor:
+        return self.theta[len(self.radial) : -1].exp()
+
     def _maximize(self, x: Tensor, z: Tensor) -> Tensor:
         distances = torch.stack([torch.cdist(part, part) for part in self._split(x)])
+        products = distances.new_empty(len(self.linear), *distances.shape[1:])
+        for product, part in zip(products, self._linear(x), strict=True):
+            torch.mm(part, part.t(), out=product)
         centre, scale = self._prior()
 
         def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
             loss, gradient = _negative_log_posterior(
-                torch.from_numpy(theta), distances, z, KERNELS[self.kernel], centre, scale
+                torch.from_numpy(theta), distances, products, z, KERNELS[self.kernel], centre, scale
             )
             return loss, gradient.numpy()
 
@@ -156,32 +177,41 @@ class AdditiveGP:
         return torch.from_numpy(found.x)
 
     def _split(self, x: Tensor) -> list[Tensor]:
-        """Features of each group, scaled so that distances do not grow with their number."""
-        return [x[:, columns] / math.sqrt(len(columns)) for columns in self.columns.values()]
+        """Features of each radial group, scaled so that distances do not grow with their number."""
+        return [x[:, columns] / math.sqrt(len(columns)) for columns in self.radial.values()]
+
+    def _linear(self, x: Tensor) -> list[Tensor]:
+        return [x[:, columns] for columns in self.linear.values()]
 
     def _cross(self, x: Tensor) -> Tensor:
         """Covariance of the latent function between ``x`` and the points."""
-        lengths, variances = self.theta[:-1].exp().chunk(2)
+        count = len(self.radial)
+        lengths, variances = self.theta[:count].exp(), self._variances()
         kernel = KERNELS[self.kernel]
         total = torch.zeros(x.size(0), self.x.size(0), dtype=x.dtype)
-        for part, own, length, variance in zip(self._split(x), self._split(self.x), lengths, variances, strict=True):
+        for part, own, length, variance in zip(self._split(x), self._split(self.x), lengths, variances, strict=False):
             total += variance * kernel(torch.cdist(part, own) / length)[0]
+        for part, own, variance in zip(self._linear(x), self._linear(self.x), variances[count:], strict=True):
+            total.addmm_(part, own.t() * variance)
         return total
 
 
 def _negative_log_posterior(
     theta: Tensor,
     distances: Tensor,
+    products: Tensor,
     z: Tensor,
     kernel: Callable[[Tensor], tuple[Tensor, Tensor]],
     centre: Tensor,
     scale: Tensor,
 ) -> tuple[float, Tensor]:
-    """Value and gradient in closed form; distances are ``[G, n, n]``, theta is ``[2 G + 1]``."""
-    lengths, variances = theta[:-1].exp().view(2, -1, 1, 1)
+    """Value and gradient in closed form; distances are ``[R, n, n]``, products ``[L, n, n]``."""
+    count = distances.size(0)
+    lengths, variances = theta[:count].exp().view(-1, 1, 1), theta[count:-1].exp()
     noise = theta[-1].exp()
     value, slope = kernel(distances / lengths)
-    covariance = (variances * value).sum(dim=0)
+    value = torch.cat([value, products])
+    covariance = torch.einsum("g,gij->ij", variances, value)
     covariance.diagonal().add_(noise)
     factor = torch.linalg.cholesky(covariance)
     weights = torch.cholesky_solve(z.unsqueeze(1), factor)
@@ -189,7 +219,7 @@ def _negative_log_posterior(
     sensitivity = 0.5 * (torch.cholesky_inverse(factor) - weights @ weights.t())
     deviation = (theta - centre) / scale
     loss = 0.5 * z @ weights.squeeze(1) + factor.diagonal().log().sum() + 0.5 * deviation.square().sum()
-    along_length = torch.einsum("gij,ij->g", slope, sensitivity) * variances.flatten()
-    along_signal = torch.einsum("gij,ij->g", value, sensitivity) * variances.flatten()
+    along_length = torch.einsum("gij,ij->g", slope, sensitivity) * variances[:count]
+    along_signal = torch.einsum("gij,ij->g", value, sensitivity) * variances
     along_noise = sensitivity.trace() * noise
     return float(loss), torch.cat([along_length, along_signal, along_noise.view(1)]) + deviation / scale

@@ -53,6 +53,9 @@ class SearchSpace(ABC, Generic[ArchT]):
     identity_ops: ClassVar[tuple[str, ...]] = ()
     """Operations that pass their input on unchanged."""
 
+    averaging_ops: ClassVar[tuple[str, ...]] = ()
+    """Operations without weights that average or pool their input."""
+
     shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
     """Where all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
 

@@ -1,5 +1,14 @@
-r"""Meta-features of architectures."""
+r"""What is known of architectures before any training: meta-features, random networks, descriptors."""
 
+from pyg_nas_np.features.descriptors import Descriptors, shared_descriptors
 from pyg_nas_np.features.meta import MetaFeatures, shared_features
+from pyg_nas_np.features.random_networks import RandomNetworks, shared_networks
 
-__all__ = ["MetaFeatures", "shared_features"]
+__all__ = [
+    "Descriptors",
+    "MetaFeatures",
+    "RandomNetworks",
+    "shared_descriptors",
+    "shared_features",
+    "shared_networks",
+]

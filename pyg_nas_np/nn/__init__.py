@@ -1,6 +1,17 @@
 r"""Reusable PyG-style modules."""
 
-from pyg_nas_np.nn.convnp import ConvNP, OffGridSetConv
+from pyg_nas_np.nn.convnp import ConvNP
+from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
+from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
 
-__all__ = ["ConvNP", "OffGridSetConv", "SetConv", "SetConvFromGrid", "SetConvToGrid", "grid_over"]
+__all__ = [
+    "ConvNP",
+    "OffGridProcess",
+    "OffGridSetConv",
+    "OnGridProcess",
+    "SetConv",
+    "SetConvFromGrid",
+    "SetConvToGrid",
+    "grid_over",
+]

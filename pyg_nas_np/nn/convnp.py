@@ -1,97 +1,47 @@
-r"""The convolutional neural process over architectures."""
+r"""The convolutional neural process over architectures, in three forms."""
 
 from __future__ import annotations
 
-import math
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from pyg_nas_np.ops import set_conv
+from pyg_nas_np.nn.off_grid import OffGridProcess
+from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.tasks import TaskBatch
 
-
-class OffGridSetConv(nn.Module):
-    r"""One layer of multi-head set convolution in learned embeddings.
-
-    Sources and targets are embedded into ``heads`` spaces of ``dim`` dimensions; every target receives the
-    density-normalised kernel mean of the sources' values and the log density, and a residual network mixes the heads.
-
-    Args:
-        channels: Width of the states.
-        heads: Number of kernels.
-        dim: Dimensions of each embedding.
-
-    Shapes:
-        - **source:** ``[N, channels]``, **target:** ``[M, channels]``; ragged by ``ptr_source``, ``ptr_target``.
-        - **output:** ``[M, channels]``.
-    """
-
-    def __init__(self, channels: int, heads: int, dim: int) -> None:
-        super().__init__()
-        self.channels, self.heads, self.dim = channels, heads, dim
-        self.norm_source = nn.LayerNorm(channels)
-        self.norm_target = nn.LayerNorm(channels)
-        self.embed = nn.Linear(channels, heads * dim)
-        self.value = nn.Linear(channels, channels)
-        self.raw_lengthscale = nn.Parameter(torch.empty(heads, 1))
-        self.mix = nn.Sequential(
-            nn.Linear(2 * channels + heads, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
-        )
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        r"""Length scales start at half to twice the typical distance between embeddings."""
-        for module in (self.norm_source, self.norm_target, self.embed, self.value, *self.mix):
-            _reset(module)
-        scale = math.sqrt(self.dim) * torch.logspace(-1, 1, self.heads, base=2.0)
-        with torch.no_grad():
-            # Inverse of softplus.
-            self.raw_lengthscale.copy_((scale.expm1()).log().unsqueeze(1))
-
-    def forward(self, source: Tensor, target: Tensor, ptr_source: Tensor, ptr_target: Tensor) -> Tensor:
-        r"""Updates the targets."""
-        normed_source, normed_target = self.norm_source(source), self.norm_target(target)
-        shape = (-1, self.heads, self.dim)
-        density, signal = set_conv(
-            self.embed(normed_source).view(shape),
-            self.value(normed_source).view(-1, self.heads, self.channels // self.heads),
-            self.embed(normed_target).view(shape),
-            softplus(self.raw_lengthscale) + 1e-3,
-            ptr_source,
-            ptr_target,
-            normalize=True,
-            eps=1e-6,
-        )
-        inputs = [normed_target, signal.flatten(1), (density + 1e-6).log()]
-        mixed: Tensor = target + self.mix(torch.cat(inputs, dim=1))
-        return mixed
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.channels}, heads={self.heads}, dim={self.dim})"
+Form = Literal["hybrid", "off-grid", "on-grid"]
+"""``"on-grid"``: learned coordinates, a grid and a convolutional network; ``"off-grid"``: stacked set convolutions in
+learned embeddings; ``"hybrid"``: the same, correcting a learned mixture of base predictors."""
 
 
 class ConvNP(nn.Module):
-    r"""A convolutional neural process that corrects base predictors.
+    r"""A convolutional neural process: context in, a Gaussian for every target out.
 
-    Context architectures enter with their score and the base predictors' leave-one-out moments, targets with the base
-    predictions; off-grid set convolutions in learned embeddings pass information within the context and from it to
-    the targets. The output is a mixture of the base predictions with learned weights, shifted and stretched by a
-    learned correction. The correction starts at zero and the mixture at the first base predictor: before training the
-    process is that predictor.
+    In the hybrid form, context architectures enter with their score and the base predictors' leave-one-out moments,
+    targets with the base predictions, and both with what these errors say about each base predictor on this task. The
+    output is a mixture of the base predictions with learned weights, shifted and stretched by a learned correction.
+    The correction starts at zero and the weights equal: before training the process is the mean of its base. The other
+    two forms see features and scores alone.
 
     Args:
         in_channels: Number ``F`` of features.
-        num_base: Number ``K`` of base predictors.
+        form: See :data:`Form`.
+        num_base: Number ``K`` of base predictors (hybrid form).
         channels: Width of the states.
-        heads: Kernels a layer.
-        dim: Dimensions of each head's embedding.
-        num_layers: Number of layers.
+        heads: Kernels a layer, or grids.
+        dim: Dimensions of each head's embedding (forms without a grid).
+        num_layers: Number of layers (forms without a grid).
+        grid_dim: Coordinates of each grid, 1 or 2 (form on a grid).
+        latent_channels: Latent channels a cell, 0 for a deterministic process (form on a grid).
 
     Shapes:
         - **input:** a :class:`~pyg_nas_np.tasks.TaskBatch`.
         - **output:** mean ``[M]`` and standard deviation ``[M]`` of the target scores.
+
+    Raises:
+        ValueError: If the form is unknown, or the channels do not divide among the heads.
 
     Example:
         >>> x, z, moments = torch.randn(6, 3), torch.randn(6), torch.zeros(6, 1, 2)
@@ -106,54 +56,131 @@ class ConvNP(nn.Module):
         self,
         in_channels: int,
         *,
-        num_base: int = 2,
+        form: Form = "hybrid",
+        num_base: int = 4,
         channels: int = 64,
         heads: int = 8,
         dim: int = 6,
         num_layers: int = 2,
+        grid_dim: int = 1,
+        latent_channels: int = 0,
     ) -> None:
         super().__init__()
+        if form not in get_args(Form):
+            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
         if channels % heads:
             raise ValueError(f"channels={channels} must be divisible by heads={heads}")
-        self.in_channels, self.num_base, self.channels = in_channels, num_base, channels
+        if latent_channels and form != "on-grid":
+            raise ValueError(f"latent_channels={latent_channels} needs form='on-grid', got {form!r}")
+        self.config: dict[str, Any] = {
+            "form": form,
+            "num_base": num_base,
+            "channels": channels,
+            "heads": heads,
+            "dim": dim,
+            "num_layers": num_layers,
+            "grid_dim": grid_dim,
+            "latent_channels": latent_channels,
+        }
+        self.in_channels, self.form, self.num_base = in_channels, form, num_base if form == "hybrid" else 0
+        base = self.num_base
         self.embed = nn.Sequential(nn.Linear(in_channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
-        self.embed_context = nn.Linear(1 + 2 * num_base, channels)
-        self.embed_target = nn.Linear(2 * num_base, channels)
-        self.layers = nn.ModuleList(OffGridSetConv(channels, heads, dim) for _ in range(num_layers))
+        self.embed_context = nn.Linear(1 + 2 * base, channels)
+        if base:
+            self.embed_target = nn.Linear(2 * base, channels)
+            self.embed_evidence = nn.Linear(1 + 2 * base, channels)
+        self.process: OffGridProcess | OnGridProcess
+        if form == "on-grid":
+            self.process = OnGridProcess(channels, heads=heads, grid_dim=grid_dim, latent_channels=latent_channels)
+        else:
+            self.process = OffGridProcess(channels, heads=heads, dim=dim, num_layers=num_layers)
         self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, 2 + num_base)
+        self.head = nn.Linear(channels, 2 + base)
         self.reset_parameters()
 
+    @property
+    def latent_channels(self) -> int:
+        r"""Latent channels of a cell of the grid."""
+        return self.process.latent_channels if isinstance(self.process, OnGridProcess) else 0
+
     def reset_parameters(self) -> None:
-        r"""Starts from the first base predictor, with little weight on the others and without correction."""
-        for module in (*self.embed, self.embed_context, self.embed_target, *self.layers, self.norm):
-            _reset(module)
+        r"""Starts without correction and with equal weights on the base predictors."""
+        for module in (*self.embed, self.embed_context, self.process, self.norm):
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        if self.num_base:
+            self.embed_target.reset_parameters()
+            self.embed_evidence.reset_parameters()
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        with torch.no_grad():
-            self.head.bias[2] = 3.0
 
-    def forward(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
-        r"""Returns mean and standard deviation of the target scores."""
-        context = torch.cat([tasks.z_context.unsqueeze(1), tasks.context_moments.flatten(1)], dim=1)
-        h_context = self.embed(tasks.x_context) + self.embed_context(context)
-        h_target = self.embed(tasks.x_target) + self.embed_target(tasks.target_moments.flatten(1))
-        for layer in self.layers[:-1]:
-            h_target = layer(h_context, h_target, tasks.ptr_context, tasks.ptr_target)
-            h_context = layer(h_context, h_context, tasks.ptr_context, tasks.ptr_context)
-        h_target = self.layers[-1](h_context, h_target, tasks.ptr_context, tasks.ptr_target)
+    def forward(
+        self, tasks: TaskBatch, latent: tuple[Tensor, Tensor] | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        r"""Returns mean and standard deviation of the target scores.
+
+        Args:
+            tasks: Context and target sets.
+            latent: Gaussian of the latent variables to draw one sample from. (default: that given the context)
+            generator: Source of the sample. (default: PyTorch's)
+        """
+        h_context, h_target = self._embed(tasks)
+        ptrs = tasks.ptr_context, tasks.ptr_target
+        if isinstance(self.process, OnGridProcess):
+            h_target = self.process(h_context, h_target, *ptrs, latent, generator)
+        else:
+            h_target = self.process(h_context, h_target, *ptrs)
         shift, stretch, *logits = self.head(self.norm(h_target)).unbind(dim=1)
+        scale = stretch.clamp(-3.0, 3.0).exp()
+        if not self.num_base:
+            return shift, scale
         weights = torch.softmax(torch.stack(logits, dim=1), dim=1)
         base_mean, base_var = tasks.target_moments[..., 0], (2.0 * tasks.target_moments[..., 1]).exp()
         mean = (weights * base_mean).sum(dim=1)
         # Law of total variance over the base predictors.
         std = (weights * (base_var + (base_mean - mean.unsqueeze(1)).square())).sum(dim=1).sqrt()
-        return mean + shift * std, std * stretch.clamp(-3.0, 3.0).exp()
+        return mean + shift * std, std * scale
+
+    def latent(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
+        r"""Returns mean and log standard deviation of the latent variables given the context, ``[B, Z, *grid]``.
+
+        Raises:
+            ValueError: If the process has no latent path.
+        """
+        if not self.latent_channels:
+            raise ValueError(f"a process with form={self.form!r} and latent_channels=0 has no latent variables")
+        assert isinstance(self.process, OnGridProcess)
+        _, mean, log_std = self.process.latent(self._embed(tasks)[0], tasks.ptr_context)
+        return mean, log_std
+
+    def _embed(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
+        h_context, h_target = self.embed(tasks.x_context), self.embed(tasks.x_target)
+        z = tasks.z_context.unsqueeze(1)
+        if not self.num_base:
+            return h_context + self.embed_context(z), h_target
+        seen = self.embed_evidence(evidence(tasks))
+        per_context, per_target = tasks.ptr_context.diff(), tasks.ptr_target.diff()
+        context = torch.cat([z, tasks.context_moments.flatten(1)], dim=1)
+        h_context = h_context + self.embed_context(context) + seen.repeat_interleave(per_context, dim=0)
+        h_target = h_target + self.embed_target(tasks.target_moments.flatten(1))
+        return h_context, h_target + seen.repeat_interleave(per_target, dim=0)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, channels={self.channels}, layers={len(self.layers)})"
+        return f"{type(self).__name__}({self.in_channels}, form={self.form!r}, {self.process!r})"
 
 
-def _reset(module: nn.Module) -> None:
-    if callable(reset := getattr(module, "reset_parameters", None)):
-        reset()
+def evidence(tasks: TaskBatch) -> Tensor:
+    r"""What the context says about each base predictor: leave-one-out errors and densities, and how many there are.
+
+    Returns:
+        ``[B, 1 + 2 K]``: log size of the context, then for every base predictor the log mean squared error and the mean
+        log density of the context scores given the others.
+    """
+    mean, log_std = tasks.context_moments.unbind(dim=2)
+    square = (tasks.z_context.unsqueeze(1) - mean).square()
+    density = (-0.5 * square * (-2.0 * log_std).exp() - log_std).clamp_min(-10.0)
+    counts = tasks.ptr_context.diff()
+    owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
+    sums = torch.zeros(counts.numel(), 2 * mean.size(1)).index_add_(0, owner, torch.cat([square, density], dim=1))
+    error, density = (sums / counts.clamp_min(1).unsqueeze(1)).chunk(2, dim=1)
+    return torch.cat([counts.unsqueeze(1).float().log1p(), (error + 1e-3).log(), density], dim=1)

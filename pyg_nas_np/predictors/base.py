@@ -40,12 +40,12 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     Args:
         space: The search space. (default: that of the data set)
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
     """
 
     _classes: ClassVar[dict[str, type[Predictor]]] = {}
 
-    def __init__(self, space: SearchSpace[Any] | None = None, *, labels: LabelScale = "rank") -> None:
+    def __init__(self, space: SearchSpace[Any] | None = None, *, labels: LabelScale = "auto") -> None:
         self.space = space
         self.labels = labels
 
@@ -118,6 +118,16 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             InvalidArchitectureError: If a graph is not one of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
+        inputs = self._prepare(graphs)
+        score = torch.zeros(count_graphs(graphs))
+        score_std = torch.ones_like(score) if return_std else None
+        if self.transform_.informative and score.numel() > 0:
+            score, score_std = self._predict(inputs, return_std)
+        mean, std = self.transform_.inverse(score, score_std)
+        return mean.float() if std is None else (mean.float(), std.float())
+
+    def _prepare(self, graphs: Graphs) -> Any:
+        """Checks that the predictor fits the graphs, and returns their inputs."""
         check_is_fitted(self, "transform_")
         self.space_ = space_of(graphs, getattr(self, "space_", None))
         if self.space_.name != self.space_name_:
@@ -126,13 +136,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         if shared_features(self.space_).feature_names != self.feature_names_:
             raise DataFileError("the predictor was saved by a version with other meta-features; fit it again")
-        inputs = self._inputs(graphs)
-        score = torch.zeros(count_graphs(graphs))
-        score_std = torch.ones_like(score) if return_std else None
-        if self.transform_.informative and score.numel() > 0:
-            score, score_std = self._predict(inputs, return_std)
-        mean, std = self.transform_.inverse(score, score_std)
-        return mean.float() if std is None else (mean.float(), std.float())
+        return self._inputs(graphs)
 
     def score(self, graphs: Graphs, y: Labels | None = None) -> float:
         r"""Returns Kendall's :math:`\tau_b` between predictions and labels; 0 if either is constant."""

@@ -46,7 +46,7 @@ class RandomForestPredictor(RefitPredictor):
         n_estimators: Number of trees.
         max_features: Share of the features that each split may choose from.
         min_samples_leaf: Labels that a leaf must hold.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
 
     Example:
@@ -65,7 +65,7 @@ class RandomForestPredictor(RefitPredictor):
         n_estimators: int = 300,
         max_features: float = 1 / 3,
         min_samples_leaf: int = 1,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
@@ -102,7 +102,7 @@ class XGBoostPredictor(RefitPredictor):
         max_depth: Depth of a tree.
         subsample: Share of the labels seen by each tree.
         colsample_bytree: Share of the features seen by each tree.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: First seed.
 
     Raises:
@@ -119,7 +119,7 @@ class XGBoostPredictor(RefitPredictor):
         max_depth: int = 4,
         subsample: float = 0.8,
         colsample_bytree: float = 0.5,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
@@ -166,7 +166,7 @@ class RidgePredictor(RefitPredictor):
 
     Args:
         space: The search space. (default: that of the data set)
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
     """
 
     def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:

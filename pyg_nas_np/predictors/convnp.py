@@ -2,63 +2,56 @@ r"""The flagship: a meta-trained convolutional neural process behind the estimat
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
+from pyg_nas_np.features import Descriptors, shared_descriptors
+from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.gp import feature_columns
-from pyg_nas_np.predictors.labels import LabelScale
+from pyg_nas_np.predictors.graphs import Graphs, labels_of, meta_features, official_indices, space_of
+from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
-from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.tasks import Moments, TaskBatch
+from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.tasks import Task, TaskBatch
+from pyg_nas_np.tasks.priors import check_foreign
+from pyg_nas_np.utils import InvalidLabelsError
 
 CHUNK = 1 << 14
+_SAMPLES = 16
+_COORDINATES = 24
 
 
-def base_moments(columns: Mapping[str, Sequence[int]], *, max_iter: int = 60) -> Moments:
-    r"""Returns the base predictors of the process: two additive Gaussian processes over feature groups.
-
-    The first has hyperparameters fitted to the context, the second those at the centre of their priors, which is the
-    safer one for contexts of a few points.
-
-    Args:
-        columns: Columns of each group.
-        max_iter: Iterations of the fit.
-    """
-
-    def moments(x_context: Tensor, z_context: Tensor, x_target: Tensor) -> tuple[Tensor, Tensor]:
-        process = AdditiveGP(columns, max_iter=max_iter)
-        context, target = [], []
-        for conditioned in (process.fit, process.condition):
-            conditioned(x_context, z_context)
-            mean, std = process.leave_one_out()
-            context.append(torch.stack([mean, std.log()], dim=1))
-            mean, other = process.predict(x_target)
-            assert other is not None
-            target.append(torch.stack([mean, other.log()], dim=1))
-        return torch.stack(context, dim=1).float(), torch.stack(target, dim=1).float()
-
-    return moments
+def process_inputs(descriptors: Descriptors) -> list[int]:
+    r"""Returns the columns of descriptors that the process sees: meta-features and the leading network coordinates."""
+    groups = descriptors.groups
+    meta = [column for name, part in groups.items() if name not in (NETWORKS, TREND) for column in part]
+    return [*meta, *groups[NETWORKS][:_COORDINATES]]
 
 
 class ConvNPPredictor(Predictor):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
-    Two additive Gaussian processes give a first prediction, whose leave-one-out errors on the context and posterior at
-    the targets are input channels; a stack of set convolutions, meta-trained on synthesised tasks, mixes and corrects
-    them. The labelled architectures are the context: no weight of the network is changed by fitting.
+    A bank of base predictors is fitted to the context (see :class:`~pyg_nas_np.predictors.bank.Bank`). Its leave-one-out
+    errors on the context and its predictions of the targets are input channels of a stack of set convolutions,
+    meta-trained on synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are
+    the context: no weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it.
 
     Args:
         space: The search space. (default: that of the data set)
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.predictors.pretraining.pretrain`. (default: those that the package
             ships for the space)
+        finetune_steps: Gradient steps on random splits of the context itself; needs 8 labels.
+        random_state: Seed of the splits and of samples.
 
     Raises:
         MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.
@@ -77,36 +70,222 @@ class ConvNPPredictor(Predictor):
         self,
         space: SearchSpace[Any] | None = None,
         *,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
+        finetune_steps: int = 0,
+        random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
         self.weights = weights
+        self.finetune_steps = finetune_steps
+        self.random_state = random_state
+
+    @classmethod
+    def from_pretrained(cls, name: str, **params: Any) -> Self:
+        r"""Returns a predictor with the shipped weights of a space.
+
+        Args:
+            name: ``"nasbench201"``, ``"nasbench101"`` or ``"nasbench-graph"``.
+            params: Further arguments of the constructor.
+
+        Raises:
+            ValueError: If there is no such space.
+            MissingWeightsError: If the package ships no weights for it.
+
+        Example:
+            >>> ConvNPPredictor.from_pretrained("nasbench201").space
+            NASBench201Space(15625)
+        """
+        space = space_by_name(name)
+        shipped_model(space)
+        return cls(space, **params)
+
+    # -- fitting ----------------------------------------------------------------------------------------------------
+
+    def fit(self, graphs: Graphs, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
+        r"""Conditions the process on labelled architectures.
+
+        Args:
+            graphs: ``n`` architectures, at least one.
+            y: Their labels, ``[n]``. (default: those that the graphs carry)
+            auxiliary: Labels of the whole space on other data sets, name → ``[A]`` in official order. They must be of
+                other data sets than the one to predict: a data set's own table is refused where its name tells.
+
+        Raises:
+            InvalidLabelsError: If there is no label, one is NaN or infinite, there is not one an architecture, or an
+                auxiliary table does not cover the space.
+            InvalidArchitectureError: If a graph is not one of the space, or the space is not known.
+        """
+        self.tables_ = torch.empty(0)
+        if auxiliary:
+            self.tables_ = self._tables(space_of(graphs, self.space), graphs, auxiliary)
+        return super().fit(graphs, labels_of(graphs) if y is None else y)
+
+    def _tables(self, space: SearchSpace[Any], graphs: Graphs, auxiliary: Mapping[str, Tensor]) -> Tensor:
+        check_foreign(auxiliary, str(getattr(graphs, "dataset", "")))
+        for name, values in auxiliary.items():
+            if values.shape != (len(space),):
+                raise InvalidLabelsError(
+                    f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {len(space)} "
+                    f"architectures of {space.name} is needed"
+                )
+        return torch.stack([rank_gauss(values.double()).float() for values in auxiliary.values()], dim=1)
 
     @property
     def model(self) -> ConvNP:
         r"""The process, after :meth:`fit`."""
+        if self.finetune_steps and hasattr(self, "tuned_"):
+            return self.tuned_
         return shipped_model(self.space_) if self.weights is None else read_weights(self.weights, self.space_)
 
+    def _inputs(self, graphs: Graphs) -> Tensor:
+        descriptors: Tensor = meta_features(graphs, shared_descriptors(self.space_))
+        if self.tables_.numel() == 0:
+            return descriptors
+        return torch.cat([descriptors, self.tables_[official_indices(graphs, self.space_)]], dim=1)
+
+    @property
+    def _groups(self) -> dict[str, list[int]]:
+        descriptors = shared_descriptors(self.space_)
+        groups = bank_groups(descriptors)
+        if self.tables_.numel():
+            start = descriptors.num_columns
+            groups[TABLES] = list(range(start, start + self.tables_.size(1)))
+        return groups
+
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
-        _ = self.model  # Missing weights are told now, not at the first prediction.
+        self.__dict__.pop("tuned_", None)
+        model = self.model  # Missing weights are told now, not at the first prediction.
         self.x_, self.z_ = inputs.float(), z.float()
+        self.bank_ = Bank(self._groups).fit(self.x_, self.z_)
+        if self.finetune_steps and z.numel() >= 8:
+            self.tuned_ = self._finetune(copy.deepcopy(model))
+
+    def _finetune(self, model: ConvNP) -> ConvNP:
+        """A few steps on splits of the context; the base predictors are fitted again to every split."""
+        generator = torch.Generator().manual_seed(self.random_state)
+        seen = process_inputs(shared_descriptors(self.space_))
+        count = self.z_.numel()
+        tasks = []
+        for _ in range(8):
+            share = 0.5 + 0.35 * float(torch.rand((), generator=generator))
+            order = torch.randperm(count, generator=generator)
+            context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
+            scores = robust_scores(self.z_[context].double()).float()
+            bank = Bank(self._groups, max_iter=30).fit(self.x_[context], scores)
+            moments = self._for_model(bank.context), self._for_model(bank.predict(self.x_[target]))
+            x = self.x_[:, seen]
+            tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
+        batch = TaskBatch.from_tasks(tasks)
+        assert batch.z_target is not None
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+        for _ in range(self.finetune_steps):
+            mean, std = model(batch)
+            loss = (0.5 * ((batch.z_target - mean) / std).square() + std.log()).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return model.eval()
+
+    # -- predicting -------------------------------------------------------------------------------------------------
+
+    def _for_model(self, moments: Tensor) -> Tensor:
+        """The members that the process was trained on; tables of other tasks take the places of the two best of them."""
+        members = self.bank_.members
+        if TABLES not in members:
+            return moments
+        chosen = [members.index(TABLES) if name in ("trend", "networks") else k for k, name in enumerate(members)]
+        return moments[:, [k for name, k in zip(members, chosen, strict=True) if name != TABLES]]
 
     @torch.no_grad()
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        moments = base_moments(feature_columns(self.space_))
-        context, target = moments(self.x_, self.z_, inputs)
         model, ptr = self.model, torch.tensor([0, self.z_.numel()])
+        seen = process_inputs(shared_descriptors(self.space_))
+        context = self._for_model(self.bank_.context)
         means, stds = [], []
-        for x, base in zip(torch.split(inputs, CHUNK), torch.split(target, CHUNK), strict=True):
-            tasks = TaskBatch(self.x_, self.z_, x, context, base, ptr, torch.tensor([0, x.size(0)]))
-            mean, std = model(tasks)
+        for part in torch.split(inputs, CHUNK):
+            target = self._for_model(self.bank_.predict(part))
+            end = torch.tensor([0, part.size(0)])
+            tasks = TaskBatch(self.x_[:, seen], self.z_, part[:, seen], context, target, ptr, end)
+            if model.latent_channels:
+                generator = torch.Generator().manual_seed(self.random_state)
+                draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
+                centres, spreads = (torch.stack(values) for values in zip(*draws, strict=True))
+                mean = centres.mean(dim=0)
+                std = (spreads.square().mean(dim=0) + centres.var(dim=0, unbiased=False)).sqrt()
+            else:
+                mean, std = model(tasks)
             means.append(mean)
             stds.append(std)
         return torch.cat(means), torch.cat(stds) if return_std else None
 
+    def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
+        r"""Predicts quantiles of new measurements.
+
+        Args:
+            graphs: ``n`` architectures.
+            quantiles: ``Q`` numbers between 0 and 1.
+
+        Returns:
+            Labels, ``[n, Q]`` float32, increasing along the quantiles.
+
+        Raises:
+            ValueError: If a quantile is not between 0 and 1.
+        """
+        q = torch.tensor(quantiles, dtype=torch.float64)
+        if not bool(((q > 0) & (q < 1)).all()):
+            raise ValueError(f"quantiles must lie between 0 and 1, got {list(quantiles)}")
+        mean, std = self._scores(graphs)
+        scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
+        return self.transform_.inverse(scores)[0].float()
+
+    def sample(self, graphs: Graphs, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
+
+        The correlations are those of the base process with random networks; mean and spread are the predictor's.
+
+        Args:
+            graphs: ``n`` architectures.
+            num: Number of samples.
+            generator: Source of randomness. (default: seeded by :obj:`random_state`)
+
+        Returns:
+            Labels, ``[num, n]`` float32.
+        """
+        generator = torch.Generator().manual_seed(self.random_state) if generator is None else generator
+        mean, std = self._scores(graphs)
+        if not self.transform_.informative:
+            return self.transform_.inverse(mean)[0].float().expand(num, -1)
+        inputs = self._inputs(graphs)
+        process = self.bank_.process
+        total = process.predict(inputs)[1]
+        assert total is not None
+        # The share of the spread that is not noise.
+        latent = (process.variance(inputs).clamp_min(0.0)).sqrt() / total
+        deviation = self.bank_.sample(inputs, num, generator)
+        return self.transform_.inverse(mean + std * latent * deviation)[0].float()
+
+    def _scores(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
+        inputs = self._prepare(graphs)
+        if not self.transform_.informative:
+            return torch.zeros(inputs.size(0)), torch.ones(inputs.size(0))
+        mean, std = self._predict(inputs, True)
+        assert std is not None
+        return mean, std
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
     def _state(self) -> dict[str, Any]:
-        return {"x": self.x_, "z": self.z_}
+        state = {"x": self.x_, "z": self.z_, "tables": self.tables_}
+        state |= {"groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
+        if hasattr(self, "tuned_"):
+            state |= {"config": self.tuned_.config, "in_channels": self.tuned_.in_channels}
+            state["tuned"] = self.tuned_.state_dict()
+        return state
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.x_, self.z_ = state["x"], state["z"]
+        self.x_, self.z_, self.tables_ = state["x"], state["z"], state["tables"]
+        self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
+        if "tuned" in state:
+            self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
+            self.tuned_.load_state_dict(state["tuned"])

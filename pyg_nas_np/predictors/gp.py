@@ -53,7 +53,7 @@ class GPPredictor(Predictor):
         kernel: ``"matern32"``, ``"matern52"`` or ``"rbf"``.
         groups: Feature groups with a term of their own. (default: all of the space; where its cells share one
             topology, those of live paths: ``live``, ``paths`` and ``strings``)
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         max_iter: Iterations of L-BFGS.
 
     Example:
@@ -73,7 +73,7 @@ class GPPredictor(Predictor):
         *,
         kernel: KernelName = "matern32",
         groups: Sequence[str] | None = None,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         max_iter: int = 60,
     ) -> None:
         super().__init__(space, labels=labels)

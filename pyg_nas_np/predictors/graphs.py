@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset
-from pyg_nas_np.features import MetaFeatures
+from pyg_nas_np.features import Descriptors, MetaFeatures
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
@@ -63,7 +63,7 @@ def labels_of(graphs: Graphs) -> Tensor:
     return flat
 
 
-def meta_features(graphs: Graphs, features: MetaFeatures) -> Tensor:
+def meta_features(graphs: Graphs, features: MetaFeatures | Descriptors) -> Tensor:
     r"""Returns the meta-features of graphs, ``[n, F]``.
 
     Data sets are looked up by index (or hold the features already, where their ``pre_transform`` made them). In a
@@ -85,10 +85,23 @@ def meta_features(graphs: Graphs, features: MetaFeatures) -> Tensor:
     rows = rows[_same_graphs([members[i] for i in rows.tolist()], space, index[rows])]
     others = torch.ones(len(members), dtype=torch.bool)
     others[rows] = False
-    table = torch.empty(len(members), len(features.feature_names))
-    table[rows] = features.table(index[rows])
+    known = features.table(index[rows])
+    table = known.new_empty(len(members), known.size(1))
+    table[rows] = known
     table[others] = features.table([space.decode(members[i]) for i in others.nonzero().flatten().tolist()])
     return table
+
+
+def official_indices(graphs: Graphs, space: SearchSpace[Any]) -> Tensor:
+    r"""Returns the official index of every graph, int64 ``[n]``.
+
+    Raises:
+        InvalidArchitectureError: If a graph is not one of the space.
+    """
+    if isinstance(graphs, ArchitectureDataset):
+        return graphs.arch_index
+    members = _as_list(graphs)
+    return torch.tensor([space.index(space.decode(member)) for member in members], dtype=torch.long)
 
 
 def _as_list(graphs: Batch | Data | Sequence[Data]) -> Sequence[Data]:

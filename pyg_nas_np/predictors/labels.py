@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyg_nas_np.utils import InvalidLabelsError
 
-LabelScale = Literal["rank", "robust"]
-"""``"rank"``: Gaussian scores of the ranks; ``"robust"``: their mean with a clipped, robustly standardised logit."""
+LabelScale = Literal["auto", "rank", "robust"]
+"""``"rank"``: Gaussian scores of the ranks; ``"robust"``: their mean with a clipped, robustly standardised logit;
+``"auto"``: ``"robust"`` for labels from 0 to 100, which may be accuracies, and ``"rank"`` for others."""
 
 Labels = Tensor | np.ndarray[Any, Any] | Sequence[float]
 """One number an architecture, in any of the usual forms."""
@@ -87,12 +88,28 @@ def robust_logit(y: Tensor) -> Tensor:
             f"Use labels='rank'"
         )
     fraction = (y if high <= 1.0 else y / 100.0).clamp(1e-4, 1.0 - 1e-4)
-    logit = fraction.logit()
-    quartiles = torch.quantile(logit, torch.tensor([0.25, 0.5, 0.75], dtype=logit.dtype))
+    return _robust(fraction.logit())
+
+
+def robust_scores(values: Tensor) -> Tensor:
+    r"""Standardised mean of the Gaussian scores of the ranks and the clipped, robustly standardised values.
+
+    What ``"robust"`` does with logits of accuracies.
+
+    Example:
+        >>> robust_scores(torch.tensor([-9.0, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64)).round(decimals=1)
+        tensor([-1.7, -0.3,  0.2,  0.7,  1.2], dtype=torch.float64)
+    """
+    z = 0.5 * rank_gauss(values) + 0.5 * _robust(values)
+    return (z - z.mean()) / z.std(unbiased=False).clamp_min(1e-12)
+
+
+def _robust(values: Tensor) -> Tensor:
+    quartiles = torch.quantile(values, torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype))
     spread = float(quartiles[2] - quartiles[0]) / 1.349
     if spread <= 0.0:
-        return torch.zeros_like(logit)
-    return ((logit - quartiles[1]) / spread).clamp(-_CLIP, _CLIP)
+        return torch.zeros_like(values)
+    return ((values - quartiles[1]) / spread).clamp(-_CLIP, _CLIP)
 
 
 class LabelTransform:
@@ -106,10 +123,10 @@ class LabelTransform:
     with the standard deviation :math:`|y| / n` (:math:`1 / n` for :math:`y = 0`).
 
     Args:
-        kind: ``"rank"``, or ``"robust"`` for accuracies. Both have mean 0 and standard deviation 1 over the labels.
+        kind: See :data:`LabelScale`. Scores have mean 0 and standard deviation 1 over the labels.
 
     Raises:
-        ValueError: If :obj:`kind` is neither.
+        ValueError: If :obj:`kind` is unknown.
 
     Example:
         >>> transform = LabelTransform()
@@ -118,7 +135,7 @@ class LabelTransform:
         tensor([90., 94., 93., 70.], dtype=torch.float64)
     """
 
-    def __init__(self, kind: LabelScale = "rank") -> None:
+    def __init__(self, kind: LabelScale = "auto") -> None:
         if kind not in get_args(LabelScale):
             raise ValueError(f"labels must be one of {', '.join(get_args(LabelScale))}, got {kind!r}")
         self.kind = kind
@@ -131,7 +148,8 @@ class LabelTransform:
             self.spread = (abs(self.constant) or 1.0) / y.numel()
             return torch.zeros_like(y)
         z = rank_gauss(y)
-        if self.kind == "robust":
+        accuracies = self.kind == "auto" and float(y.min()) >= 0.0 and float(y.max()) <= 100.0
+        if self.kind == "robust" or accuracies:
             z = 0.5 * z + 0.5 * robust_logit(y)
         z = (z - z.mean()) / z.std(unbiased=False)
         self.labels, where = torch.unique(y, return_inverse=True)

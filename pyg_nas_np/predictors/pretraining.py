@@ -2,26 +2,39 @@ r"""Meta-training of the neural process; apart, because importing Lightning take
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import time
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from pyg_nas_np.features import shared_features
+from pyg_nas_np.features import RandomNetworks, shared_descriptors
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.predictors.convnp import base_moments
-from pyg_nas_np.predictors.gp import feature_columns
-from pyg_nas_np.predictors.labels import rank_gauss
+from pyg_nas_np.predictors.bank import Bank, bank_groups, bank_moments
+from pyg_nas_np.predictors.convnp import process_inputs
+from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.predictors.weights import write_weights
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.tasks import SyntheticTasks, TaskBatch, additive_gp_prior
+from pyg_nas_np.tasks import SyntheticTasks, TaskBatch, mixture_prior, space_prior, table_prior
 from pyg_nas_np.tasks.datamodule import SyntheticTaskModule
+
+Objective = Literal["ml", "elbo"]
+"""``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
+
+POOL_CELLS = 1 << 16
+"""Tasks are made of at most this many architectures of a space."""
+
+OTHER_SEED = 1
+"""Seed of the random networks that tasks are made of; predictors use those of seed 0."""
 
 
 class MetaTraining(lightning.LightningModule):
@@ -31,18 +44,39 @@ class MetaTraining(lightning.LightningModule):
         model: The process.
         lr: Peak learning rate.
         max_steps: Length of the schedule.
+        objective: See :data:`Objective`; ``"elbo"`` needs a process with a latent path.
+        num_samples: Samples of the latent in a step.
+        seed: Seed of these samples.
+
+    Raises:
+        ValueError: If the objective is unknown, or does not fit the process.
     """
 
-    def __init__(self, model: ConvNP, *, lr: float = 1e-3, max_steps: int = 2000) -> None:
+    def __init__(
+        self,
+        model: ConvNP,
+        *,
+        lr: float = 1e-3,
+        max_steps: int = 2000,
+        objective: Objective = "ml",
+        num_samples: int = 8,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
+        if objective not in get_args(Objective):
+            raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
+        if objective == "elbo" and not model.latent_channels:
+            raise ValueError(f"objective='elbo' needs a process with a latent path, got {model!r}")
         self.model = model
-        self.lr, self.max_steps = lr, max_steps
+        self.lr, self.max_steps, self.objective = lr, max_steps, objective
+        self.num_samples, self.seed = num_samples, seed
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        r"""Returns the mean negative log density of the target scores."""
-        assert batch.z_target is not None
-        mean, std = self.model(batch)
-        loss: Tensor = (0.5 * ((batch.z_target - mean) / std).square() + std.log()).mean() + 0.5 * math.log(2 * math.pi)
+        r"""Returns the loss, the mean over targets."""
+        # A function of the step, so that a resumed training draws the same samples.
+        seed = self.seed + 1_000_003 * self.global_step + self.global_rank
+        generator = torch.Generator().manual_seed(seed % (1 << 31))
+        loss = negative_log_density(self.model, batch, self.objective, self.num_samples, generator)
         self.log("train/nll", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
@@ -59,6 +93,89 @@ class MetaTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+def negative_log_density(
+    model: ConvNP,
+    batch: TaskBatch,
+    objective: Objective = "ml",
+    num_samples: int = 8,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Returns the mean negative log density of the target scores, or of its bound.
+
+    Args:
+        model: The process.
+        batch: Tasks with target scores.
+        objective: See :data:`Objective`.
+        num_samples: Samples of the latent, where the process has one.
+        generator: Source of the samples.
+    """
+    assert batch.z_target is not None
+    targets = batch.z_target
+    if not model.latent_channels:
+        return -_log_density(*model(batch), targets).mean()
+    counts = batch.ptr_target.diff()
+    owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
+
+    def per_task(values: Tensor) -> Tensor:
+        return torch.zeros(counts.numel()).index_add(0, owner, values)
+
+    if objective == "ml":
+        densities = [per_task(_log_density(*model(batch, None, generator), targets)) for _ in range(num_samples)]
+        return -((torch.logsumexp(torch.stack(densities), dim=0) - math.log(num_samples)) / counts).mean()
+    prior = model.latent(batch)
+    posterior = model.latent(batch.with_targets_as_context())
+    densities = [per_task(_log_density(*model(batch, posterior, generator), targets)) for _ in range(num_samples)]
+    (mean, log_std), (other, other_log_std) = posterior, prior
+    ratio = (2.0 * (log_std - other_log_std)).exp() + ((mean - other) / other_log_std.exp()).square()
+    divergence = (0.5 * (ratio - 1.0) + other_log_std - log_std).flatten(1).sum(dim=1)
+    return -((torch.stack(densities).mean(dim=0) - divergence) / counts).mean()
+
+
+def _log_density(mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
+    return -0.5 * ((z - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
+
+
+def space_tasks(
+    space: SearchSpace[Any],
+    *,
+    batch_size: int = 8,
+    seed: int = 0,
+    labels: Mapping[str, Tensor] | None = None,
+    target: str = "",
+) -> SyntheticTasks:
+    r"""Returns the stream of tasks that a process for a space is trained on.
+
+    Args:
+        space: The space.
+        batch_size: Tasks a step.
+        seed: Seed of the stream.
+        labels: Real tables of other data sets (name → labels of the whole space) for the transfer to :obj:`target`;
+            without them, no measured label is used.
+        target: Data set that will be predicted.
+    """
+    descriptors = shared_descriptors(space)
+    rows = None
+    if len(space) > POOL_CELLS:
+        rows = space.sample_indices(POOL_CELLS, torch.Generator().manual_seed(seed)).sort().values
+    table = descriptors.table(rows)
+    prior = space_prior(table, bank_groups(descriptors), RandomNetworks(space, seed=OTHER_SEED).table(rows))
+    if labels:
+        chosen = labels if rows is None else {name: y[rows] for name, y in labels.items()}
+        prior = mixture_prior([prior, table_prior(chosen, target), table_prior(chosen, target)])
+    largest = min(300, table.size(0) // 2)
+    return SyntheticTasks(
+        table,
+        process_inputs(descriptors),
+        prior,
+        robust_scores,
+        bank_moments(bank_groups(descriptors)),
+        num_context=(min(3, largest), largest),
+        num_target=min(128, table.size(0) - largest),
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
 def pretrain(
     space: SearchSpace[Any],
     path: str | os.PathLike[str] | None = None,
@@ -68,10 +185,16 @@ def pretrain(
     max_minutes: float = 60.0,
     batch_size: int = 8,
     num_workers: int = 0,
+    devices: int = 1,
     seed: int = 0,
+    model: ConvNP | None = None,
+    objective: Objective = "ml",
+    labels: Mapping[str, Tensor] | None = None,
+    target: str = "",
+    root: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> ConvNP:
-    r"""Meta-trains a process for a search space on synthesised tasks alone; no measured label is used.
+    r"""Meta-trains a process for a search space on synthesised tasks; no measured label is used unless given.
 
     Args:
         space: The space; any implementation of :class:`~pyg_nas_np.spaces.SearchSpace`.
@@ -81,49 +204,66 @@ def pretrain(
         max_minutes: Stops earlier after this time.
         batch_size: Tasks a step.
         num_workers: Processes that synthesise tasks; the weights do not depend on it.
+        devices: Processes that train, each on its share of the tasks (Lightning's DDP, gloo).
         seed: Seed of weights and tasks; equal seeds give equal weights on one machine.
+        model: A process to train. (default: the hybrid form)
+        objective: See :data:`Objective`.
+        labels: Real tables of other data sets of the same space, name (``dataset/metric``) → labels, for the transfer.
+        target: Data set that will be predicted; none of :obj:`labels` may be of it.
+        root: Folder of tasks, logs and checkpoints. If it holds a checkpoint, training resumes from it.
+            (default: nothing is kept)
         progress: Whether to show a progress bar.
+
+    Raises:
+        InvalidLabelsError: If :obj:`labels` hold a table of :obj:`target`.
     """
-    features = shared_features(space)
-    table = features.table()
-    columns = feature_columns(space)
-    largest = min(200, table.size(0) // 2)
-    tasks = SyntheticTasks(
-        table,
-        additive_gp_prior(columns),
-        rank_gauss,
-        base_moments(columns, max_iter=30),
-        num_context=(min(4, largest), largest),
-        num_target=min(128, table.size(0) - largest),
-        batch_size=batch_size,
-        seed=seed,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ConvNP(table.size(1))
+    tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
+    descriptors = shared_descriptors(space)
+    if model is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members))
     started = time.monotonic()
+    folder = None if root is None else Path(root)
+    callbacks: list[lightning.Callback] = [Timer(duration=timedelta(minutes=max_minutes))]
+    if folder is not None:
+        every = max(1, max_steps // 20)
+        callbacks.append(ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False))
     trainer = lightning.Trainer(
         accelerator="cpu",
+        devices=devices,
+        strategy="ddp_spawn" if devices > 1 else "auto",
+        use_distributed_sampler=False,
         max_steps=max_steps,
         gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
+        logger=_loggers(folder),
+        log_every_n_steps=10,
+        enable_checkpointing=folder is not None,
         enable_model_summary=False,
         enable_progress_bar=progress,
-        callbacks=[Timer(duration=timedelta(minutes=max_minutes))],
+        callbacks=callbacks,
     )
-    training = MetaTraining(model, max_steps=max_steps)
+    training = MetaTraining(model, max_steps=max_steps, objective=objective, seed=seed)
     num_batches = max(1, num_tasks // batch_size)
-    trainer.fit(
-        training,
-        SyntheticTaskModule(tasks, num_batches=num_batches, num_workers=num_workers, seed=seed, progress=progress),
+    pool = SyntheticTaskModule(
+        tasks,
+        num_batches=num_batches,
+        num_workers=num_workers,
+        seed=seed,
+        path=None if folder is None else folder / "tasks.pt",
+        progress=progress,
     )
+    checkpoint = None if folder is None else folder / "last.ckpt"
+    resumed = checkpoint is not None and checkpoint.exists()
+    trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=False)
     model.eval()
-    if path is not None:
+    if path is not None and trainer.is_global_zero:
         card: dict[str, Any] = {
             "space": space.name,
-            "priors": "additive Gaussian processes over feature groups",
-            "tables": "none",
+            "priors": "additive GPs, random networks, random trees, trend; warped, with heteroscedastic noise",
+            "tables": ", ".join(labels or ()) or "none",
+            "target": target,
+            "objective": objective,
             "seed": seed,
             "tasks": num_batches * batch_size,
             "steps": trainer.global_step,
@@ -134,3 +274,12 @@ def pretrain(
         }
         write_weights(path, model, space, card)
     return model
+
+
+def _loggers(folder: Path | None) -> Any:
+    if folder is None:
+        return False
+    loggers: list[Any] = [CSVLogger(folder, name="", version="logs")]
+    if importlib.util.find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(folder, name="", version="logs"))
+    return loggers

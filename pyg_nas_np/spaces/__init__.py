@@ -4,9 +4,11 @@ from pyg_nas_np.spaces.base import SearchSpace, Validity
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
+from pyg_nas_np.spaces.registry import SPACES, space_by_name
 from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
+    "SPACES",
     "NASBench101Arch",
     "NASBench101Space",
     "NASBench201Arch",
@@ -17,5 +19,6 @@ __all__ = [
     "Validity",
     "draw",
     "from_networkx",
+    "space_by_name",
     "to_networkx",
 ]

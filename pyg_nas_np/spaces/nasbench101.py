@@ -159,6 +159,7 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
 
     name: ClassVar[str] = "nasbench101"
     op_names: ClassVar[tuple[str, ...]] = OP_NAMES
+    averaging_ops: ClassVar[tuple[str, ...]] = ("maxpool3x3",)
 
     def __len__(self) -> int:
         return NUM_CELLS

@@ -86,6 +86,7 @@ class NASBench201Space(SearchSpace[NASBench201Arch]):
     op_names: ClassVar[tuple[str, ...]] = ("input", "output", *OPS)
     zero_ops: ClassVar[tuple[str, ...]] = ("none",)
     identity_ops: ClassVar[tuple[str, ...]] = ("skip_connect",)
+    averaging_ops: ClassVar[tuple[str, ...]] = ("avg_pool_3x3",)
     shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType(
         {"0-3": (4,), "0-1-3": (1, 5), "0-2-3": (2, 6), "0-1-2-3": (1, 3, 6)}
     )

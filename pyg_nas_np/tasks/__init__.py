@@ -1,6 +1,29 @@
 r"""Context-target tasks for meta-training."""
 
 from pyg_nas_np.tasks.batch import Task, TaskBatch
-from pyg_nas_np.tasks.synthetic import Moments, Prior, SyntheticTasks, additive_gp_prior
+from pyg_nas_np.tasks.priors import (
+    Prior,
+    additive_gp_prior,
+    mixture_prior,
+    network_prior,
+    space_prior,
+    table_prior,
+    tree_prior,
+    trend_prior,
+)
+from pyg_nas_np.tasks.synthetic import Moments, SyntheticTasks
 
-__all__ = ["Moments", "Prior", "SyntheticTasks", "Task", "TaskBatch", "additive_gp_prior"]
+__all__ = [
+    "Moments",
+    "Prior",
+    "SyntheticTasks",
+    "Task",
+    "TaskBatch",
+    "additive_gp_prior",
+    "mixture_prior",
+    "network_prior",
+    "space_prior",
+    "table_prior",
+    "tree_prior",
+    "trend_prior",
+]

@@ -3,7 +3,7 @@ r"""A ragged batch of context-target tasks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -46,6 +46,26 @@ class TaskBatch:
 
     def __len__(self) -> int:
         return self.ptr_context.numel() - 1
+
+    def with_targets_as_context(self) -> TaskBatch:
+        r"""Returns the tasks with every target added to the context, as the posterior of a latent variable sees them.
+
+        Raises:
+            ValueError: If the targets have no scores.
+        """
+        if self.z_target is None:
+            raise ValueError("z_target is None; targets without scores cannot be context")
+        context, target = self.ptr_context.diff(), self.ptr_target.diff()
+        tasks = torch.arange(len(self))
+        owner = torch.cat([tasks.repeat_interleave(context), tasks.repeat_interleave(target)])
+        order = owner.argsort(stable=True)
+        return replace(
+            self,
+            x_context=torch.cat([self.x_context, self.x_target])[order],
+            z_context=torch.cat([self.z_context, self.z_target])[order],
+            context_moments=torch.cat([self.context_moments, self.target_moments])[order],
+            ptr_context=self.ptr_context + self.ptr_target,
+        )
 
     @classmethod
     def from_tasks(cls, tasks: Sequence[Task]) -> TaskBatch:

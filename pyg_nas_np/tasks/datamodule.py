@@ -2,48 +2,112 @@ r"""Synthesised tasks for a Lightning trainer; apart, because importing Lightnin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from pyg_nas_np.tasks.batch import TaskBatch
 from pyg_nas_np.tasks.synthetic import SyntheticTasks
+from pyg_nas_np.utils import DataFileError, atomic_path
 
 
 class SyntheticTaskModule(lightning.LightningDataModule):
-    r"""Draws a pool of task batches once and feeds it in a new order every epoch.
+    r"""Draws a pool of task batches once and feeds it without end, in a new order every pass.
 
     The base predictions of a task cost far more than a training step on it, so that tasks are used more than once.
+    Which batch a step gets depends on the step, the rank and the seed alone: a resumed training goes on as if it had
+    not been interrupted.
 
     Args:
         tasks: The stream.
         num_batches: Size of the pool.
         num_workers: Processes that draw the pool; the pool does not depend on it.
         seed: Seed of the order.
+        path: File that keeps the pool. (default: none)
         progress: Whether to show a progress bar while drawing.
+
+    Raises:
+        DataFileError: From :meth:`setup`, if the file holds no pool of this size.
     """
 
     def __init__(
-        self, tasks: SyntheticTasks, *, num_batches: int, num_workers: int = 0, seed: int = 0, progress: bool = False
+        self,
+        tasks: SyntheticTasks,
+        *,
+        num_batches: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        path: str | os.PathLike[str] | None = None,
+        progress: bool = False,
     ) -> None:
         super().__init__()
         self.tasks, self.num_batches, self.num_workers = tasks, num_batches, num_workers
         self.seed, self.progress = seed, progress
+        self.path = None if path is None else Path(path)
         self.pool: Sequence[TaskBatch] = []
 
+    def prepare_data(self) -> None:
+        r"""Draws the pool and writes the file, in one process."""
+        if self.path is not None and not self.path.exists():
+            pool = self._draw()
+            with atomic_path(self.path) as tmp:
+                torch.save([asdict(batch) for batch in pool], tmp)
+
     def setup(self, stage: str) -> None:
-        r"""Draws the pool."""
+        r"""Reads the pool, or draws it."""
         if not self.pool:
-            loader = DataLoader(self.tasks, batch_size=None, num_workers=self.num_workers)
-            stream = islice(loader, self.num_batches)
-            self.pool = list(tqdm(stream, "drawing tasks", self.num_batches, disable=not self.progress))
+            self.pool = self._draw() if self.path is None else self._read(self.path)
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
-        r"""Returns the pool in random order."""
-        generator = torch.Generator().manual_seed(self.seed)
-        # Batches are drawn whole: a batch size of None would otherwise split nothing but also collate nothing.
-        return DataLoader(self.pool, batch_size=None, shuffle=True, generator=generator)  # type: ignore[arg-type]
+        r"""Returns the pool, from the trainer's step on."""
+        trainer = self.trainer
+        step, rank, world = (trainer.global_step, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
+        return DataLoader(PoolOrder(self.pool, self.seed, step, rank, world), batch_size=None)
+
+    def _draw(self) -> list[TaskBatch]:
+        loader = DataLoader(self.tasks, batch_size=None, num_workers=self.num_workers)
+        stream = islice(loader, self.num_batches)
+        return list(tqdm(stream, "drawing tasks", self.num_batches, disable=not self.progress))
+
+    def _read(self, path: Path) -> list[TaskBatch]:
+        try:
+            pool = [TaskBatch(**fields) for fields in torch.load(path, weights_only=True)]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
+            raise DataFileError(f"{path} is corrupt or holds no tasks ({error}); delete it") from error
+        if len(pool) != self.num_batches:
+            raise DataFileError(f"{path} holds {len(pool)} batches, {self.num_batches} are wanted; delete it")
+        return pool
+
+
+class PoolOrder(IterableDataset[TaskBatch]):
+    r"""An endless sequence over a pool: every pass in a new order, every rank its own share.
+
+    Args:
+        pool: The batches.
+        seed: Seed of the orders.
+        start: Steps to leave out.
+        rank: Which process this is.
+        world_size: How many there are.
+    """
+
+    def __init__(
+        self, pool: Sequence[TaskBatch], seed: int = 0, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.pool, self.seed, self.start, self.rank, self.world_size = pool, seed, start, rank, world_size
+
+    def __iter__(self) -> Iterator[TaskBatch]:
+        position = self.start * self.world_size + self.rank
+        while True:
+            epoch, place = divmod(position, len(self.pool))
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pool))
+            yield self.pool[int(order[place])]
+            position += self.world_size

@@ -3,7 +3,7 @@ r"""Synthesised tasks: functions over a search space drawn from a prior, split i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,50 +11,18 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from pyg_nas_np.tasks.batch import Task, TaskBatch
-
-Prior = Callable[[Tensor, torch.Generator], Tensor]
-"""Draws one noisy function: features ``[n, F]`` to values ``[n]``."""
+from pyg_nas_np.tasks.priors import Prior
 
 Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Base predictions of a task: ``x_context``, ``z_context`` and ``x_target`` to ``[n, K, 2]`` and ``[m, K, 2]``."""
-
-
-def additive_gp_prior(groups: Mapping[str, Sequence[int]]) -> Prior:
-    r"""Returns the prior of additive Gaussian processes over feature groups.
-
-    A function is a sum over groups of Matérn-3/2 processes of the features in the group, plus white noise. Log
-    length-scales, log variances and the log noise are drawn from the normal distributions that the GP predictor uses
-    as its hyperprior, so that some groups matter and others do not.
-
-    Args:
-        groups: Columns of each feature group.
-    """
-    columns = [list(c) for c in groups.values()]
-
-    def draw(x: Tensor, generator: torch.Generator) -> Tensor:
-        covariance = torch.zeros(x.size(0), x.size(0), dtype=torch.float64)
-        lengths = (0.3 + 0.7 * torch.randn(len(columns), generator=generator)).exp().tolist()
-        variances = (-1.0 + 1.5 * torch.randn(len(columns), generator=generator)).exp()
-        noise = (math.log(0.08) + torch.randn((), generator=generator)).exp()
-        # Relative to a signal of variance 1, as the scores that are predicted.
-        variances = variances / variances.sum()
-        for part, length, variance in zip(columns, lengths, variances.tolist(), strict=True):
-            scaled = x[:, part].double() / math.sqrt(len(part))
-            r = math.sqrt(3.0) / length * torch.cdist(scaled, scaled)
-            covariance += variance * (1.0 + r) * (-r).exp()
-        covariance.diagonal().add_(float(noise))
-        white = torch.randn(x.size(0), generator=generator, dtype=torch.float64)
-        values: Tensor = torch.linalg.cholesky(covariance) @ white
-        return values
-
-    return draw
 
 
 class SyntheticTasks(IterableDataset[TaskBatch]):
     r"""An endless, seeded stream of task batches over a table of architectures.
 
     Args:
-        table: Features of every architecture of the space, ``[A, F]``.
+        table: Descriptors of the architectures that tasks are made of, ``[A, F]``.
+        inputs: The columns of it that the process sees; the base predictors see all.
         prior: Draws functions.
         standardize: Turns values into scores; it sees the context alone, and context and target together.
         moments: Computes the base predictions that enter the process as channels.
@@ -71,6 +39,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
     def __init__(
         self,
         table: Tensor,
+        inputs: Sequence[int],
         prior: Prior,
         standardize: Callable[[Tensor], Tensor],
         moments: Moments,
@@ -92,7 +61,8 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
                 f"a task needs up to {high + num_target} architectures, the table has {table.size(0)}; "
                 f"lower num_context or num_target"
             )
-        self.table, self.prior, self.standardize, self.moments = table, prior, standardize, moments
+        self.table, self.inputs = table, torch.tensor(inputs)
+        self.prior, self.standardize, self.moments = prior, standardize, moments
         self.num_context, self.num_target, self.batch_size = num_context, num_target, batch_size
         self.seed, self.start = seed, start
 
@@ -111,10 +81,11 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         rows = torch.randint(self.table.size(0), (2 * total,), generator=generator)
         rows = torch.tensor(list(dict.fromkeys(rows.tolist()))[:total])
         x = self.table[rows]
-        y = self.prior(x, generator)
+        y = self.prior(rows, generator)
         z_context = self.standardize(y[:n]).float()
         z_target = self.standardize(y)[n:].float()
-        return Task(x[:n], z_context, x[n:], *self.moments(x[:n], z_context, x[n:]), z_target)
+        seen = x[:, self.inputs]
+        return Task(seen[:n], z_context, seen[n:], *self.moments(x[:n], z_context, x[n:]), z_target)
 
     def __iter__(self) -> Iterator[TaskBatch]:
         worker = torch.utils.data.get_worker_info()

@@ -1,0 +1,104 @@
+r"""Everything that the predictors know of a cell, in one table: meta-features, random networks, a prior trend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.features.meta import MetaFeatures, shared_features
+from pyg_nas_np.features.random_networks import RandomNetworks, shared_networks
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import Archs
+
+NETWORKS, TREND = "networks", "trend"
+"""Names of the two groups behind the meta-features."""
+
+
+class Descriptors:
+    r"""Meta-features, coordinates in the space of random networks, and a prior trend, side by side.
+
+    The groups of the meta-features keep their names and columns; ``networks`` are the coordinates of
+    :class:`~pyg_nas_np.features.RandomNetworks`; ``trend`` is one column (absent in spaces without
+    :attr:`~pyg_nas_np.spaces.SearchSpace.averaging_ops`, that is, outside convolutional networks): what is known of
+    accuracy before any label. A cell is expected to gain from computation and from a path without any operation but
+    identities, and to lose from pooling and from the lack of a live path.
+
+    Args:
+        features: Standardised meta-features of a space.
+        networks: Random networks of the same space.
+
+    Raises:
+        ValueError: If the two are of different spaces, or the meta-features are not standardised.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> descriptors = Descriptors(MetaFeatures(space), RandomNetworks(space, num_functions=32, rank=8))
+        >>> table = descriptors.table(torch.arange(4))
+        >>> table[:, descriptors.groups["networks"]].shape, table[:, descriptors.groups["trend"]].shape
+        (torch.Size([4, 8]), torch.Size([4, 1]))
+    """
+
+    def __init__(self, features: MetaFeatures, networks: RandomNetworks) -> None:
+        if features.space is not networks.space:
+            raise ValueError(f"features are of {features.space!r}, networks of {networks.space!r}; take one space")
+        if not features.standardize:
+            raise ValueError("descriptors need standardised features; take MetaFeatures(space, standardize=True)")
+        self.space: SearchSpace[Any] = features.space
+        self.features = features
+        self.networks = networks
+
+    @cached_property
+    def groups(self) -> Mapping[str, list[int]]:
+        r"""Columns of each group."""
+        start = len(self.features.feature_names)
+        stop = start + self.networks.num_coordinates
+        groups = {**self.features.feature_groups, NETWORKS: list(range(start, stop))}
+        return {**groups, TREND: [stop]} if self.space.averaging_ops else groups
+
+    @property
+    def num_columns(self) -> int:
+        r"""Number of columns."""
+        return 1 + max(columns[-1] for columns in self.groups.values())
+
+    def table(self, archs: Archs = None) -> Tensor:
+        r"""Descriptors of many architectures.
+
+        Args:
+            archs: Architectures, a tensor of official indices, or :obj:`None` for the whole space.
+
+        Returns:
+            ``[B, num_columns]`` float32.
+        """
+        meta = self.features.table(archs)
+        parts = [meta, self.networks.table(archs)]
+        return torch.cat([*parts, self._trend(meta)] if TREND in self.groups else parts, dim=1)
+
+    def _trend(self, meta: Tensor) -> Tensor:
+        names = self.features.feature_names
+        terms = {"log_flops": 1.0, "bypass": 0.5, "dead": -0.5}
+        terms |= {f"path_mean_{op}": -1.0 for op in self.space.averaging_ops}
+        total = torch.zeros(meta.size(0))
+        for name, weight in terms.items():
+            if name in names:
+                total += weight * meta[:, names.index(name)]
+        # Standardised terms, nearly independent; a few cells without any path must not dominate.
+        return (total / sum(weight * weight for weight in terms.values()) ** 0.5).clamp(-2.5, 2.5).unsqueeze(1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.features!r}, {self.networks!r})"
+
+
+@lru_cache(maxsize=8)
+def shared_descriptors(space: SearchSpace[Any]) -> Descriptors:
+    r"""Returns the descriptors of a space, one object per space object, so that tables are computed once."""
+    return Descriptors(shared_features(space), shared_networks(space))
+
+
+def select(groups: Mapping[str, list[int]], names: Sequence[str]) -> dict[str, list[int]]:
+    r"""Returns the named groups that exist."""
+    return {name: groups[name] for name in names if name in groups}

@@ -1,0 +1,268 @@
+r"""Values of random, untrained networks on the cells of a space: the coordinates of an embedding kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces.dense import DenseGraphs
+
+CHUNK = 1 << 9
+"""Cells per step; their states fit into the processor's cache."""
+
+REFERENCE = 1 << 13
+"""Cells, drawn with a fixed seed, that give the mean, the scale and the principal axes."""
+
+_BLOCK = 48
+"""Width of the block-diagonal matrices: narrow networks side by side multiply as fast as one wide network."""
+
+_HIDDEN = 12
+
+
+class Weights(NamedTuple):
+    r"""Weights of ``K`` networks of width ``d``, in ``G`` blocks of ``k``.
+
+    Shapes:
+        - **start:** ``[G, 1, k d]``, what the input node gives.
+        - **ops:** ``[num_ops, G, k d, k d]``, block-diagonal.
+        - **hidden**, **bias:** ``[G, k d, 12 k]`` (block-diagonal) and ``[G, 1, 12 k]``, the layer that reads the output.
+        - **out:** ``[G, 12 k, k]``, block-diagonal.
+    """
+
+    start: Tensor
+    ops: Tensor
+    hidden: Tensor
+    bias: Tensor
+    out: Tensor
+
+
+def draw_weights(
+    space: SearchSpace[Any],
+    num_functions: int,
+    width: int,
+    generator: torch.Generator,
+    *,
+    gain: float = 0.7,
+    correlation: float = 0.85,
+    spread: float = 0.3,
+) -> Weights:
+    r"""Draws networks whose nodes sum their inputs and whose operations are random linear maps.
+
+    Weighted operations share a common part, so that related operations do related things; operations that average
+    (:attr:`~pyg_nas_np.spaces.SearchSpace.averaging_ops`) are closer to the identity. Each operation of each network
+    has a random log-gain.
+
+    Args:
+        space: The space, for the roles of its operations.
+        num_functions: Number ``K`` of networks.
+        width: Width ``d`` of each.
+        generator: Source of randomness.
+        gain: Gain of the weighted operations; 1 keeps the variance of a linear network.
+        correlation: Of the weights of any two weighted operations.
+        spread: Standard deviation of the log-gains.
+    """
+    per_block = max(1, _BLOCK // width)
+    blocks = math.ceil(num_functions / per_block)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(blocks, per_block, *shape, generator=generator)
+
+    eye = torch.eye(width)
+    common = normal(width, width)
+    ops = torch.zeros(len(space.op_names), blocks, per_block * width, per_block * width)
+    for op, name in enumerate(space.op_names):
+        if op in (INPUT, OUTPUT) or name in space.identity_ops:
+            ops[op] = torch.eye(per_block * width)
+            continue
+        own = normal(width, width)
+        size = (spread * normal(1, 1)).exp()
+        if name in space.averaging_ops:
+            matrix = 0.7 * eye + 0.3 * own / math.sqrt(width)
+        else:
+            matrix = gain * (math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own)
+            matrix = matrix * math.sqrt(2.0 / width)  # ReLU halves the second moment
+        ops[op] = _block_diagonal(size * matrix)
+    hidden = _block_diagonal(normal(width, _HIDDEN))
+    return Weights(
+        start=normal(width).abs().view(blocks, 1, -1),
+        ops=ops,
+        hidden=hidden,
+        bias=0.5 * normal(_HIDDEN).view(blocks, 1, -1),
+        out=_block_diagonal(normal(_HIDDEN, 1)),
+    )
+
+
+def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequence[int]) -> Tensor:
+    r"""Returns the value of every network on every cell.
+
+    Args:
+        graphs: The live parts of ``B`` cells, in topological order.
+        weights: ``K`` networks.
+        linear_ops: Operations without a ReLU behind them.
+
+    Returns:
+        ``[B, K']`` with ``K'`` the number of networks rounded up to whole blocks; a cell without a live path has the
+        value of an output node that receives zero.
+    """
+    adjacency, ops, _ = graphs
+    count, size = ops.shape
+    blocks, _, width = weights.start.shape
+    edges = adjacency.float()
+    states = torch.zeros(size, count, blocks * width)
+    result = torch.zeros(count, blocks * width)
+    for v in range(size):
+        received = torch.zeros(count, blocks * width)
+        for u in range(v):
+            received.addcmul_(states[u], edges[:, u, v : v + 1])
+        # Cells with the same operation lie side by side, so that each operation is one batched product of views.
+        order = ops[:, v].argsort()
+        received = received[order].view(count, blocks, width)
+        produced = torch.zeros_like(received)
+        found, counts = torch.unique_consecutive(ops[order, v], return_counts=True)
+        stop = 0
+        for op, size_of_op in zip(found.tolist(), counts.tolist(), strict=True):
+            start, stop = stop, stop + size_of_op
+            if op < 0:
+                continue
+            if op == INPUT:
+                produced[start:stop] = weights.start.transpose(0, 1)
+            elif op == OUTPUT:
+                result[order[start:stop]] = received[start:stop].flatten(1)
+            else:
+                product = torch.bmm(received[start:stop].transpose(0, 1), weights.ops[op])
+                produced[start:stop] = (product if op in linear_ops else product.relu_()).transpose(0, 1)
+        states[v, order] = produced.flatten(1)
+    hidden = torch.baddbmm(weights.bias, result.view(count, blocks, width).transpose(0, 1), weights.hidden).tanh_()
+    # Block-diagonal once more: 12 hidden units of each network to one value.
+    return torch.bmm(hidden, weights.out).permute(1, 0, 2).reshape(count, -1)
+
+
+def _block_diagonal(parts: Tensor) -> Tensor:
+    """``[G, k, a, b]`` to ``[G, k a, k b]``."""
+    groups, k, a, b = parts.shape
+    whole = torch.zeros(groups, k, a, k, b)
+    diagonal = torch.arange(k)
+    whole[:, diagonal, :, diagonal] = parts.transpose(0, 1)
+    return whole.view(groups, k * a, k * b)
+
+
+class _Basis(NamedTuple):
+    weights: list[Weights]
+    mean: Tensor
+    axes: Tensor
+
+
+class RandomNetworks:
+    r"""Coordinates of cells in the space spanned by many random, untrained networks.
+
+    Two cells are similar if random networks built from them compute similar things: the linear kernel of the
+    coordinates is that of the standardised values of the networks, of which only the leading principal axes are kept.
+
+    Args:
+        space: The search space; any :class:`~pyg_nas_np.spaces.SearchSpace` will do.
+        num_functions: Number of networks.
+        widths: Their widths, in equal shares.
+        rank: Largest number of coordinates.
+        seed: Seed of the networks.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> networks = RandomNetworks(NASBench201Space(), num_functions=32, rank=8)
+        >>> networks.table(torch.arange(4)).shape
+        torch.Size([4, 8])
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Any],
+        *,
+        num_functions: int = 256,
+        widths: Sequence[int] = (3,),
+        rank: int = 128,
+        seed: int = 0,
+    ) -> None:
+        if num_functions < len(widths) or rank < 1 or not widths or min(widths) < 1:
+            raise ValueError(
+                f"num_functions={num_functions} must reach the number of widths={tuple(widths)}, and all be positive, "
+                f"as must rank={rank}"
+            )
+        self.space = space
+        self.num_functions = num_functions
+        self.widths = tuple(widths)
+        self.rank = rank
+        self.seed = seed
+
+    @property
+    def num_coordinates(self) -> int:
+        r"""Number of coordinates: :obj:`rank`, or less where the functions have less."""
+        return self._basis.axes.size(1)
+
+    def table(self, archs: Archs = None) -> Tensor:
+        r"""Coordinates of many architectures.
+
+        Args:
+            archs: Architectures, a tensor of official indices, or :obj:`None` for the whole space.
+
+        Returns:
+            ``[B, rank]`` float32, centred over the space; the mean of their squared norms over the space is 1.
+        """
+        if archs is None:
+            return self._whole
+        if isinstance(archs, Tensor):
+            rows = self.space.check_indices(archs)
+            if "_whole" in self.__dict__ or 2 * rows.numel() >= len(self.space):
+                return self._whole[rows]
+        return self._project(archs)
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        return self._project(None)
+
+    @cached_property
+    def _basis(self) -> _Basis:
+        generator = torch.Generator().manual_seed(self.seed)
+        share = self.num_functions // len(self.widths)
+        weights = [draw_weights(self.space, share, width, generator) for width in self.widths]
+        few = min(REFERENCE, len(self.space))
+        reference = self.space.sample_indices(few, torch.Generator().manual_seed(0)).sort().values
+        values = torch.cat([self._values(rows, weights) for rows in self._chunks(reference)])
+        mean, std = values.mean(dim=0), values.std(dim=0).clamp_min(1e-6)
+        scaled = ((values - mean) / std).double()
+        spectrum, vectors = torch.linalg.eigh(scaled.t() @ scaled / few)
+        rank = min(self.rank, int((spectrum > 1e-8 * spectrum[-1]).sum()))
+        axes = vectors[:, -rank:].flip(1) / spectrum[-rank:].sum().sqrt()
+        return _Basis(weights, mean, (axes / std.double().unsqueeze(1)).float())
+
+    def _values(self, archs: Sequence[Any] | Tensor, weights: Sequence[Weights]) -> Tensor:
+        space = self.space
+        index = space.op_names.index
+        live = live_part(topological(space.dense(archs)), [index(name) for name in space.zero_ops])
+        linear = [index(name) for name in (*space.identity_ops, *space.averaging_ops)]
+        return torch.cat([evaluate_networks(live, part, linear) for part in weights], dim=1)
+
+    def _project(self, archs: Archs) -> Tensor:
+        weights, mean, axes = self._basis
+        parts = [(self._values(rows, weights) - mean) @ axes for rows in self._chunks(archs)]
+        return torch.cat(parts) if parts else torch.empty(0, axes.size(1))
+
+    def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:
+        rows = torch.arange(len(self.space)) if archs is None else archs
+        for start in range(0, len(rows), CHUNK):
+            yield rows[start : start + CHUNK]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space!r}, num_functions={self.num_functions}, widths={self.widths})"
+
+
+@lru_cache(maxsize=8)
+def shared_networks(space: SearchSpace[Any]) -> RandomNetworks:
+    r"""Returns the random networks of a space, one object per space object, so that tables are computed once."""
+    return RandomNetworks(space)

@@ -1,0 +1,166 @@
+r"""The base predictors of the neural process: a few Gaussian processes and a forest, fitted to one context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import ExtraTreesRegressor
+from torch import Tensor
+from typing_extensions import Self
+
+from pyg_nas_np.features.descriptors import NETWORKS, TREND, Descriptors
+from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.gp import PATH_GROUPS
+from pyg_nas_np.tasks import Moments
+
+SLOPE = 0.5
+"""Slope of the scores along the prior trend that is expected before any label."""
+
+TABLES = "tables"
+"""Name of the group of labels of other tasks."""
+
+_COORDINATES = 24
+"""Leading coordinates of the random networks that the trees split on."""
+
+
+class Bank:
+    r"""Predictors of different minds about one context, with their leave-one-out errors.
+
+    - **additive**: a Gaussian process, additive over groups of meta-features;
+    - **networks**: the same with the linear kernel of the random networks added;
+    - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
+    - **tables**: where labels of other tasks are known, ``networks`` with a prior mean that follows their average;
+    - **trees**: extremely randomised trees on bootstraps, whose left-out errors come for free.
+
+    Hyperparameters of the processes are fitted to the context (see :class:`AdditiveGP`).
+
+    Args:
+        groups: Columns of each group; those called ``networks``, ``trend`` and ``tables`` play the roles above.
+        max_iter: Iterations of each fit.
+        num_trees: Number of trees.
+
+    Shapes:
+        - **moments:** ``[n, K, 2]``, mean and log standard deviation by each of the ``K`` members.
+    """
+
+    def __init__(self, groups: Mapping[str, list[int]], *, max_iter: int = 60, num_trees: int = 100) -> None:
+        self.groups = {name: list(columns) for name, columns in groups.items()}
+        self.max_iter, self.num_trees = max_iter, num_trees
+        special = (NETWORKS, TREND, TABLES)
+        additive = [name for name in groups if name not in special]
+        recipes = {
+            "additive": (additive, [], ""),
+            "networks": (additive, [NETWORKS], ""),
+            "trend": (additive, [NETWORKS, TREND], TREND),
+            "tables": ([*additive, TABLES], [NETWORKS, TABLES], TABLES),
+        }
+        self._recipes = {
+            name: recipe for name, recipe in recipes.items() if all(group in groups for group in recipe[0] + recipe[1])
+        }
+        # The trees see the meta-features and the leading coordinates of the networks, each of unit variance.
+        self._split_on = [column for name in additive for column in groups[name]]
+        self._split_on += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(TABLES, [])]
+
+    @property
+    def members(self) -> list[str]:
+        r"""Names of the ``K`` members."""
+        return [*self._recipes, "trees"]
+
+    def fit(self, x: Tensor, z: Tensor, thetas: Mapping[str, Tensor] | None = None) -> Self:
+        r"""Fits every member.
+
+        Args:
+            x: Descriptors of the context, ``[n, F]``.
+            z: Its scores, ``[n]``.
+            thetas: Hyperparameters of the processes, where they are known already.
+        """
+        self.processes: dict[str, AdditiveGP] = {}
+        for name, (radial, linear, along) in self._recipes.items():
+            columns = {group: self.groups[group] for group in radial + linear}
+            process = AdditiveGP(columns, linear=linear, max_iter=self.max_iter)
+            residual = z.double() - self._offset(x, along).double()
+            if thetas is None:
+                process.fit(x, residual)
+            else:
+                process.condition(x, residual, thetas[name])
+            self.processes[name] = process
+        self.trees = ExtraTreesRegressor(
+            self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_left_out, random_state=0
+        )
+        self.trees.fit(self._tree_inputs(x), z.numpy())
+        left_out = torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
+        self._tree_noise = float((left_out - z).square().mean())
+        moments = []
+        for name, (_, _, along) in self._recipes.items():
+            mean, std = self.processes[name].leave_one_out()
+            moments.append(torch.stack([mean + self._offset(x, along), std.log()], dim=1))
+        spread = torch.full_like(left_out, 0.5 * math.log(self._tree_noise + 1e-6))
+        moments.append(torch.stack([left_out, spread], dim=1))
+        self.context = torch.stack(moments, dim=1).float()
+        return self
+
+    def predict(self, x: Tensor) -> Tensor:
+        r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
+        moments = []
+        for name, (_, _, along) in self._recipes.items():
+            mean, std = self.processes[name].predict(x)
+            assert std is not None
+            moments.append(torch.stack([mean + self._offset(x, along), std.log()], dim=1))
+        mean = torch.from_numpy(self.trees.predict(self._tree_inputs(x)))
+        spread = torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))
+        moments.append(torch.stack([mean, spread], dim=1))
+        return torch.stack(moments, dim=1).float()
+
+    @property
+    def process(self) -> AdditiveGP:
+        r"""The process whose correlations samples have."""
+        return self.processes["networks"]
+
+    def sample(self, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
+        r"""Draws joint, standardised deviations from the mean at ``x`` ``[m, F]``: ``[num, m]``."""
+        process = self.process
+        draws = process.sample(x, num, generator)
+        mean = process.predict(x, False)[0]
+        # Of the function, not of a measurement: without noise.
+        variance = process.variance(x).clamp_min(1e-12)
+        return ((draws - mean) / variance.sqrt()).float()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        r"""Returns the hyperparameters of the processes; with the context, all that :meth:`fit` needs."""
+        return {name: process.theta for name, process in self.processes.items()}
+
+    def _offset(self, x: Tensor, along: str) -> Tensor:
+        """Prior mean."""
+        if not along:
+            return torch.zeros(x.size(0), dtype=torch.float64)
+        slope = {TREND: SLOPE, TABLES: 0.9}[along]
+        return slope * x[:, self.groups[along]].double().mean(dim=1)
+
+    def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
+        return x[:, self._split_on].numpy()
+
+
+def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:
+    r"""Returns the columns of descriptors that the bank of a space works on."""
+    present = descriptors.groups
+    chosen = PATH_GROUPS if "paths" in present else [name for name in present if name not in (NETWORKS, TREND)]
+    return {name: present[name] for name in (*chosen, NETWORKS, TREND) if name in present}
+
+
+def bank_moments(groups: Mapping[str, list[int]], *, max_iter: int = 30, num_trees: int = 60) -> Moments:
+    r"""Returns the base predictions of a task by a :class:`Bank`, for :class:`~pyg_nas_np.tasks.SyntheticTasks`."""
+
+    def moments(x_context: Tensor, z_context: Tensor, x_target: Tensor) -> tuple[Tensor, Tensor]:
+        bank = Bank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context)
+        return bank.context, bank.predict(x_target)
+
+    return moments
+
+
+def _left_out(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> float:
+    # scikit-learn's own score warns where a point is in every bootstrap; those predictions are replaced by 0.
+    return -float(np.nanmean((truth - prediction) ** 2))

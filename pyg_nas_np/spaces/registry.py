@@ -1,0 +1,32 @@
+r"""The spaces of the package by name."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from pyg_nas_np.spaces.base import SearchSpace
+from pyg_nas_np.spaces.nasbench101 import NASBench101Space
+from pyg_nas_np.spaces.nasbench201 import NASBench201Space
+from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphSpace
+
+SPACES: dict[str, type[SearchSpace[Any]]] = {
+    space.name: space for space in (NASBench201Space, NASBench101Space, NASBenchGraphSpace)
+}
+"""Classes by :attr:`SearchSpace.name`."""
+
+
+@lru_cache(maxsize=None)
+def space_by_name(name: str) -> SearchSpace[Any]:
+    r"""Returns the space of a name; one object a name, so that what is computed from it is computed once.
+
+    Raises:
+        ValueError: If there is no such space.
+
+    Example:
+        >>> space_by_name("nasbench201")
+        NASBench201Space(15625)
+    """
+    if name not in SPACES:
+        raise ValueError(f"no search space is called {name!r}; there are {', '.join(SPACES)}")
+    return SPACES[name]()

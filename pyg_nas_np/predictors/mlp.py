@@ -62,7 +62,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
         num_layers: int = 3,
         members: int = 5,
         steps: int = 200,
-        lr: float = 2e-3,
+        lr: float = 5e-3,
         weight_decay: float = 1e-3,
         folds: int = 4,
         labels: LabelScale = "rank",

@@ -113,11 +113,11 @@ class NeuralPredictor(Predictor):
         self,
         space: SearchSpace[Any] | None = None,
         *,
-        members: int = 3,
+        members: int = 2,
         steps: int = 200,
         lr: float = 5e-3,
         weight_decay: float = 1e-4,
-        folds: int = 4,
+        folds: int = 3,
         labels: LabelScale = "rank",
         random_state: int = 0,
     ) -> None:

@@ -1,4 +1,4 @@
-r"""A graph neural network over cells: in PyG's form, and in a padded one that is faster on a CPU for small cells."""
+r"""A graph neural network over cells: in PyG's form, and in a padded one without scattered sums."""
 
 from __future__ import annotations
 

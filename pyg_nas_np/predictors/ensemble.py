@@ -15,7 +15,6 @@ from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
 from pyg_nas_np.predictors.graphs import Graphs, arch_indices
 from pyg_nas_np.predictors.labels import LabelScale
-from pyg_nas_np.predictors.wl import WLPredictor
 from pyg_nas_np.spaces import SearchSpace
 
 
@@ -31,7 +30,7 @@ class EnsemblePredictor(Predictor):
 
     Args:
         space: The search space. (default: that of the data set)
-        predictors: Predictors by name. (default: ``gp``, ``wl`` and ``gnn``)
+        predictors: Predictors by name. (default: ``gp`` and ``gnn``)
         weights: Weights by name, not negative; a predictor that is not named has none. (default: all equal)
         labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
 
@@ -152,4 +151,4 @@ class EnsemblePredictor(Predictor):
 
 
 def _default_members() -> dict[str, Predictor]:
-    return {"gp": GPPredictor(), "wl": WLPredictor(), "gnn": GNNPredictor()}
+    return {"gp": GPPredictor(), "gnn": GNNPredictor()}

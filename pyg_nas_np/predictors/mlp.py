@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyg_nas_np.features.dag import OUTPUT, path_statistics
 from pyg_nas_np.features.path_encoding import PathEncoding
 from pyg_nas_np.predictors.graphs import live_cells
 from pyg_nas_np.predictors.labels import LabelScale
@@ -30,8 +31,9 @@ class MLPEnsemblePredictor(NeuralPredictor):
     r"""Perceptrons on path encodings, the predictor of `BANANAS <https://arxiv.org/abs/1910.11858>`_.
 
     Each cell is encoded by :class:`~pyg_nas_np.features.path_encoding.PathEncoding`: how many live paths from the
-    input to the output spell each sequence of operations. (The paper notes whether there is one; its networks have ten
-    layers of 20 and minimise a percentage error of accuracies, these the squared error of standardised scores.)
+    input to the output spell each sequence of operations, up to the longest path of the labelled cells. (The paper
+    notes whether there is one; its networks have ten layers of 20 and minimise a percentage error of accuracies, these
+    the squared error of standardised scores.)
 
     Args:
         space: The search space. (default: that of the data set)
@@ -85,8 +87,10 @@ class MLPEnsemblePredictor(NeuralPredictor):
         return (self._encoding(self.sizes_["max_length"])(live_cells(self.space_, *inputs)),)
 
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
-        # Two nodes of a cell are its ends.
-        max_length = int(self.space_.dense(*inputs).num_nodes.max()) - 2
+        live = live_cells(self.space_, *inputs)
+        inner = (live.ops > OUTPUT).float().unsqueeze(2)
+        # A sequence that no labelled cell has room for could not be learned.
+        max_length = int(path_statistics(live, inner).maximum.max())
         return {"max_length": max_length, "num_columns": self._encoding(max_length).num_columns}
 
     def _network(self, **sizes: int) -> nn.Module:

@@ -6,9 +6,13 @@ from functools import partial
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.classical import RandomForestPredictor, RidgePredictor, XGBoostPredictor
 from pyg_nas_np.predictors.convnp import ConvNPPredictor
+from pyg_nas_np.predictors.ensemble import EnsemblePredictor
+from pyg_nas_np.predictors.gnn import GCNPredictor, GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
 from pyg_nas_np.predictors.graphs import Graphs
 from pyg_nas_np.predictors.labels import LabelTransform, check_labels
+from pyg_nas_np.predictors.mlp import MLPEnsemblePredictor
+from pyg_nas_np.predictors.wl import WLPredictor
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "convnp": ConvNPPredictor,
@@ -17,18 +21,28 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "random-forest": RandomForestPredictor,
     "xgboost": XGBoostPredictor,
     "ridge": RidgePredictor,
+    "wl": WLPredictor,
+    "mlp": MLPEnsemblePredictor,
+    "gcn": GCNPredictor,
+    "gnn": GNNPredictor,
+    "ensemble": EnsemblePredictor,
 }
 """The predictors by the names that the command line uses."""
 
 __all__ = [
     "PREDICTORS",
     "ConvNPPredictor",
+    "EnsemblePredictor",
+    "GCNPredictor",
+    "GNNPredictor",
     "GPPredictor",
     "Graphs",
     "LabelTransform",
+    "MLPEnsemblePredictor",
     "Predictor",
     "RandomForestPredictor",
     "RidgePredictor",
+    "WLPredictor",
     "XGBoostPredictor",
     "check_labels",
 ]

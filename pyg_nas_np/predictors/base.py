@@ -156,12 +156,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
         check_is_fitted(self, "transform_")
-        params = self.get_params(deep=False)
-        del params["space"]
         state = {
             "format": FORMAT,
             "class": type(self).__name__,
-            "params": params,
+            "params": self._plain_params(),
             "space": self.space_name_,
             "features": self.feature_names_,
             "labels": self.labels_,
@@ -189,12 +187,12 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 raise DataFileError(f"{os.fspath(path)} is corrupt or not a saved predictor ({error})") from error
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise DataFileError(f"{os.fspath(path)} is not a saved predictor of format {FORMAT}")
-        found = Predictor._classes.get(state["class"])
-        if found is None or not issubclass(found, cls):
+        found = known_class(state["class"])
+        if not issubclass(found, cls):
             raise DataFileError(f"{os.fspath(path)} holds a {state['class']}, which is not a known {cls.__name__}")
         if space is not None and space.name != state["space"]:
             raise InvalidArchitectureError(f"{os.fspath(path)} was fitted on {state['space']}, not on {space.name}")
-        predictor = found(space, **state["params"])
+        predictor = found._from_plain_params(space, state["params"])
         if space is not None:
             predictor.space_ = space
         predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
@@ -203,3 +201,27 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if predictor.transform_.informative:
             predictor._set_state(state["state"])
         return predictor
+
+    def _plain_params(self) -> dict[str, Any]:
+        """The parameters without the space, as plain types."""
+        params: dict[str, Any] = self.get_params(deep=False)
+        del params["space"]
+        return params
+
+    @classmethod
+    def _from_plain_params(cls, space: SearchSpace[Any] | None, params: dict[str, Any]) -> Self:
+        """Inverse of :meth:`_plain_params`."""
+        return cls(space, **params)
+
+
+def known_class(name: str) -> type[Predictor]:
+    r"""Returns the predictor class of a name found in a file.
+
+    Raises:
+        DataFileError: If no class of this name is defined; importing the module that defines it is the cure.
+    """
+    if name not in Predictor._classes:
+        raise DataFileError(
+            f"the file holds a {name}, which is not a known predictor; import the module that defines it"
+        )
+    return Predictor._classes[name]

@@ -17,7 +17,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import Graphs, labels_of, meta_features, official_indices, space_of
+from pyg_nas_np.predictors.graphs import Graphs, arch_indices, labels_of, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace, space_by_name
@@ -142,7 +142,7 @@ class ConvNPPredictor(Predictor):
         descriptors: Tensor = meta_features(graphs, shared_descriptors(self.space_))
         if self.tables_.numel() == 0:
             return descriptors
-        return torch.cat([descriptors, self.tables_[official_indices(graphs, self.space_)]], dim=1)
+        return torch.cat([descriptors, self.tables_[arch_indices(graphs, self.space_)]], dim=1)
 
     @property
     def _groups(self) -> dict[str, list[int]]:

@@ -12,6 +12,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.features import Descriptors, MetaFeatures
+from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
@@ -63,37 +64,11 @@ def labels_of(graphs: Graphs) -> Tensor:
     return flat
 
 
-def meta_features(graphs: Graphs, features: MetaFeatures | Descriptors) -> Tensor:
-    r"""Returns the meta-features of graphs, ``[n, F]``.
+def arch_indices(graphs: Graphs, space: SearchSpace[Any]) -> Tensor:
+    r"""Returns the official indices of graphs, int64 ``[n]``.
 
-    Data sets are looked up by index (or hold the features already, where their ``pre_transform`` made them). In a
-    batch or list, graphs that equal the space's graph of their ``arch_index`` are looked up together; any other graph
-    is decoded on its own.
-
-    Raises:
-        InvalidArchitectureError: If a graph is not one of the space.
-    """
-    if isinstance(graphs, ArchitectureDataset):
-        if repr(graphs.pre_transform) == repr(features):
-            rows = torch.as_tensor(list(graphs.indices()), dtype=torch.long)
-            return graphs._data.meta[rows]  # type: ignore[no-any-return]
-        return features.table(graphs.arch_index)
-    members = _as_list(graphs)
-    space = features.space
-    index = torch.tensor([_trusted_index(graph, space) for graph in members], dtype=torch.long)
-    rows = (index >= 0).nonzero().flatten()
-    rows = rows[_same_graphs([members[i] for i in rows.tolist()], space, index[rows])]
-    others = torch.ones(len(members), dtype=torch.bool)
-    others[rows] = False
-    known = features.table(index[rows])
-    table = known.new_empty(len(members), known.size(1))
-    table[rows] = known
-    table[others] = features.table([space.decode(members[i]) for i in others.nonzero().flatten().tolist()])
-    return table
-
-
-def official_indices(graphs: Graphs, space: SearchSpace[Any]) -> Tensor:
-    r"""Returns the official index of every graph, int64 ``[n]``.
+    Data sets know theirs. In a batch or list, graphs that equal the space's graph of their ``arch_index`` are compared
+    together; any other graph is decoded on its own.
 
     Raises:
         InvalidArchitectureError: If a graph is not one of the space.
@@ -101,7 +76,43 @@ def official_indices(graphs: Graphs, space: SearchSpace[Any]) -> Tensor:
     if isinstance(graphs, ArchitectureDataset):
         return graphs.arch_index
     members = _as_list(graphs)
-    return torch.tensor([space.index(space.decode(member)) for member in members], dtype=torch.long)
+    index = torch.tensor([_trusted_index(graph, space) for graph in members], dtype=torch.long)
+    rows = (index >= 0).nonzero().flatten()
+    same = _same_graphs([members[i] for i in rows.tolist()], space, index[rows])
+    index[rows[~same]] = -1
+    for i in (index < 0).nonzero().flatten().tolist():
+        index[i] = space.index(space.decode(members[i]))
+    return index
+
+
+def meta_features(graphs: Graphs, features: MetaFeatures | Descriptors) -> Tensor:
+    r"""Returns the meta-features, or all descriptors, of graphs, ``[n, F]``.
+
+    They are looked up by :func:`arch_indices`, or are those of the data set, where its ``pre_transform`` made them.
+
+    Raises:
+        InvalidArchitectureError: If a graph is not one of the space.
+    """
+    if isinstance(graphs, ArchitectureDataset) and repr(graphs.pre_transform) == repr(features):
+        rows = torch.as_tensor(list(graphs.indices()), dtype=torch.long)
+        return graphs._data.meta[rows]  # type: ignore[no-any-return]
+    return features.table(arch_indices(graphs, features.space))
+
+
+def live_cells(space: SearchSpace[Any], index: Tensor) -> DenseGraphs:
+    r"""Returns the live parts of architectures: what information from the input to the output can pass through.
+
+    Input and output stay where there is no way between them.
+
+    Args:
+        space: The search space.
+        index: Official indices, ``[n]``.
+    """
+    graphs = topological(space.dense(index))
+    live = live_part(graphs, [space.op_names.index(name) for name in space.zero_ops])
+    ends = (graphs.ops == INPUT) | (graphs.ops == OUTPUT)
+    ops = torch.where(ends, graphs.ops, live.ops)
+    return DenseGraphs(live.adjacency, ops, (ops >= 0).sum(dim=1))
 
 
 def _as_list(graphs: Batch | Data | Sequence[Data]) -> Sequence[Data]:

@@ -6,7 +6,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchData, ArchitectureDataset
 from pyg_nas_np.features import MetaFeatures, shared_features
-from pyg_nas_np.predictors.graphs import count_graphs, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.graphs import arch_indices, count_graphs, labels_of, live_cells, meta_features, space_of
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
@@ -51,6 +51,19 @@ def test_every_form_gives_the_same_features(dataset, toy_space, form):
     assert count_graphs(graphs) == 4
     features = shared_features(toy_space)
     assert torch.equal(meta_features(graphs, features), features.table()[INDEX])
+    assert torch.equal(arch_indices(graphs, toy_space), INDEX)
+
+
+def test_live_cells_keep_their_ends(toy_space):
+    archs = [("zero", "conv", 1), ("conv", "conv", 0)]
+    index = torch.tensor([toy_space.index(arch) for arch in archs])
+    live = live_cells(toy_space, index)
+    # Input → conv → output is what is left of both: one conv has no way in, or follows a zero.
+    assert live.num_nodes.tolist() == [3, 3]
+    assert live.ops.tolist() == [[0, -1, 2, 1], [0, 2, -1, 1]]
+    dead = live_cells(toy_space, torch.tensor([toy_space.index(("zero", "zero", 3))]))
+    assert (dead.ops.tolist(), dead.num_nodes.tolist()) == ([[0, -1, -1, 1]], [2])
+    assert not dead.adjacency.any()
 
 
 def test_single_graph_and_none(dataset, toy_space):

@@ -1,0 +1,196 @@
+r"""The base of predictors that train small networks on the labelled architectures alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, softplus
+
+from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.graphs import Graphs, arch_indices
+from pyg_nas_np.predictors.labels import LabelScale
+from pyg_nas_np.spaces import SearchSpace
+
+CHUNK = 2048
+"""Architectures predicted at a time; their states fit into the processor's cache."""
+
+BATCH = 256
+"""Labelled architectures in one step of training."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps predicted scores and scores, ``[n]`` each, to a scalar."""
+
+
+def ranking_loss(predicted: Tensor, z: Tensor) -> Tensor:
+    r"""Logistic loss of the order of all pairs, with a squared error that fixes the scale.
+
+    .. math::
+        \frac{1}{|P|} \sum_{(i, j) \in P} \log\!\big(1 + e^{-3 (f_i - f_j)}\big) + \frac{0.3}{n} \sum_i (f_i - z_i)^2,
+        \qquad P = \{(i, j) : z_i > z_j\}
+
+    Example:
+        >>> z = torch.tensor([0.0, 1.0, 2.0])
+        >>> bool(ranking_loss(z, z) < ranking_loss(-z, z))
+        True
+    """
+    above = z.unsqueeze(1) > z
+    gap = (predicted.unsqueeze(1) - predicted)[above]
+    order = softplus(-3.0 * gap).mean() if gap.numel() else gap.sum()
+    return order + 0.3 * mse_loss(predicted, z)
+
+
+def train(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    z: Tensor,
+    loss: Loss,
+    *,
+    steps: int,
+    lr: float,
+    weight_decay: float,
+) -> None:
+    r"""Trains a network with AdamW on a one-cycle schedule; leaves it in evaluation mode.
+
+    Every step sees all architectures, or :data:`BATCH` of them, drawn without replacement, where there are more.
+
+    Args:
+        network: Maps ``inputs`` to scores.
+        inputs: Tensors whose first dimension counts the ``n`` architectures.
+        z: Scores ``[n]``.
+        loss: What is minimised.
+        steps: Number of steps.
+        lr: Peak learning rate.
+        weight_decay: Of AdamW.
+    """
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    batches = _batches(z.numel())
+    for _ in range(steps):
+        rows = next(batches)
+        optimizer.zero_grad()
+        loss(network(*(part[rows] for part in inputs)), z[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    network.eval()
+
+
+def _batches(count: int) -> Iterator[Tensor | slice]:
+    while count <= BATCH:
+        yield slice(None)
+    while True:
+        order = torch.randperm(count)
+        # A rest that is smaller than a batch waits for the next permutation.
+        for start in range(0, count - BATCH + 1, BATCH):
+            yield order[start : start + BATCH]
+
+
+class NeuralPredictor(Predictor):
+    r"""Base of predictors that train an ensemble of networks on the labelled architectures.
+
+    The members differ in their initial weights. The mean is that of the members; the variance is that between the
+    members plus the mean squared error of cross-validation.
+
+    Two runs with one :obj:`random_state` on one machine give equal weights; the random state of the process is left as
+    it was. Subclasses implement :meth:`_sizes`, :meth:`_network` and :meth:`_tensors`.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        members: Number of networks.
+        steps: Steps of training of each.
+        lr: Peak learning rate.
+        weight_decay: Of AdamW.
+        folds: Folds of the cross-validation.
+        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        random_state: Seed.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Any] | None = None,
+        *,
+        members: int = 2,
+        steps: int = 200,
+        lr: float = 5e-3,
+        weight_decay: float = 1e-4,
+        folds: int = 3,
+        labels: LabelScale = "rank",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(space, labels=labels)
+        self.members = members
+        self.steps = steps
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.folds = folds
+        self.random_state = random_state
+
+    @abstractmethod
+    def _sizes(self, *inputs: Tensor) -> dict[str, int]:
+        """The sizes that a network for these inputs depends on."""
+
+    @abstractmethod
+    def _network(self, **sizes: int) -> nn.Module:
+        """A new network, which maps what :meth:`_tensors` gives to scores."""
+
+    @abstractmethod
+    def _tensors(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What the networks read of the architectures in ``inputs``, a part of what :meth:`_inputs` returned."""
+
+    def _loss(self, predicted: Tensor, z: Tensor) -> Tensor:
+        return mse_loss(predicted, z)
+
+    def _inputs(self, graphs: Graphs) -> tuple[Tensor, ...]:
+        return (arch_indices(graphs, self.space_),)
+
+    def _fit(self, inputs: tuple[Tensor, ...], z: Tensor) -> None:
+        if self.members < 1 or self.folds < 2:
+            raise ValueError(f"members must be at least 1 and folds at least 2, got {self.members} and {self.folds}")
+        self.sizes_ = self._sizes(*inputs)
+        parts, z = self._tensors(*inputs), z.float()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            self.networks_ = [self._trained(parts, z) for _ in range(self.members)]
+            fold = torch.randperm(z.numel()) % self.folds
+            errors = []
+            for k in range(min(self.folds, z.numel())):
+                kept, held_out = fold != k, fold == k
+                network = self._trained(tuple(part[kept] for part in parts), z[kept])
+                errors.append(_apply(network, tuple(part[held_out] for part in parts)) - z[held_out])
+        self.noise_ = float(torch.cat(errors).square().mean())
+
+    def _trained(self, inputs: tuple[Tensor, ...], z: Tensor) -> nn.Module:
+        network = self._network(**self.sizes_)
+        train(network, inputs, z, self._loss, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+        return network
+
+    def _predict(self, inputs: tuple[Tensor, ...], return_std: bool) -> tuple[Tensor, Tensor | None]:
+        chunks = []
+        for chunk in zip(*(torch.split(part, CHUNK) for part in inputs), strict=True):
+            tensors = self._tensors(*chunk)
+            chunks.append(torch.stack([_apply(network, tensors) for network in self.networks_]))
+        scores = torch.cat(chunks, dim=1).double()
+        std = (scores.var(dim=0, unbiased=False) + self.noise_).sqrt() if return_std else None
+        return scores.mean(dim=0), std
+
+    def _state(self) -> dict[str, Any]:
+        weights = [dict(network.state_dict()) for network in self.networks_]
+        return {"sizes": self.sizes_, "noise": self.noise_, "weights": weights}
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self.sizes_, self.noise_ = state["sizes"], state["noise"]
+        self.networks_ = []
+        for weights in state["weights"]:
+            network = self._network(**self.sizes_)
+            network.load_state_dict(weights)
+            self.networks_.append(network.eval())
+
+
+@torch.no_grad()
+def _apply(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    value: Tensor = network(*inputs)
+    return value

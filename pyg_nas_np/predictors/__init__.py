@@ -3,6 +3,7 @@ r"""Predictors behind one estimator interface."""
 from collections.abc import Callable
 from functools import partial
 
+from pyg_nas_np.predictors.bank import Bank, BankPredictor
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.classical import RandomForestPredictor, RidgePredictor, XGBoostPredictor
 from pyg_nas_np.predictors.convnp import ConvNPPredictor
@@ -16,8 +17,10 @@ from pyg_nas_np.predictors.wl import WLPredictor
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "convnp": ConvNPPredictor,
+    "bank": BankPredictor,
     "gp": GPPredictor,
-    "gp-rbf": partial(GPPredictor, kernel="rbf"),
+    "gp-additive": partial(GPPredictor, networks=False),
+    "gp-rbf": partial(GPPredictor, kernel="rbf", networks=False),
     "random-forest": RandomForestPredictor,
     "xgboost": XGBoostPredictor,
     "ridge": RidgePredictor,
@@ -31,6 +34,8 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {
 
 __all__ = [
     "PREDICTORS",
+    "Bank",
+    "BankPredictor",
     "ConvNPPredictor",
     "EnsemblePredictor",
     "GCNPredictor",

@@ -12,9 +12,12 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.features.descriptors import NETWORKS, TREND, Descriptors
+from pyg_nas_np.features import Descriptors, shared_descriptors
+from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gp import PATH_GROUPS
+from pyg_nas_np.predictors.graphs import Graphs, meta_features
 from pyg_nas_np.tasks import Moments
 
 SLOPE = 0.5
@@ -142,6 +145,43 @@ class Bank:
 
     def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
         return x[:, self._split_on].numpy()
+
+
+class BankPredictor(Predictor):
+    r"""The plain mean of the bank: what the neural process starts from, without any training.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> graphs = space.batch_encode(torch.arange(20))
+        >>> BankPredictor(space).fit(graphs, space.batch_flops(torch.arange(20))).predict(graphs).shape
+        torch.Size([20])
+    """
+
+    def _inputs(self, graphs: Graphs) -> Tensor:
+        return meta_features(graphs, shared_descriptors(self.space_))
+
+    def _fit(self, inputs: Tensor, z: Tensor) -> None:
+        self.x_, self.z_ = inputs, z.float()
+        self.bank_ = Bank(bank_groups(shared_descriptors(self.space_))).fit(self.x_, self.z_)
+
+    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        means, log_stds = self.bank_.predict(inputs).unbind(dim=2)
+        mean = means.mean(dim=1)
+        # Law of total variance over the members.
+        variance = (2.0 * log_stds).exp().mean(dim=1) + means.var(dim=1, unbiased=False)
+        return mean, variance.sqrt() if return_std else None
+
+    def _state(self) -> dict[str, Any]:
+        return {"x": self.x_, "z": self.z_, "groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self.x_, self.z_ = state["x"], state["z"]
+        self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
 
 
 def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:

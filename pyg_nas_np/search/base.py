@@ -54,6 +54,7 @@ class Search(ABC, Generic[ArchT]):
         self.candidates = candidates
         self.maximize = maximize
         self.seed = seed
+        self._around: dict[int, list[int]] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -186,7 +187,9 @@ class Search(ABC, Generic[ArchT]):
 
     def _neighbors(self, index: int, taken: set[int]) -> list[int]:
         """Neighbors that may be asked for, in the order of the space."""
-        return self._allowed(map(self.space.index, self.space.neighbors(self.space[index])), taken)
+        if index not in self._around:
+            self._around[index] = [self.space.index(arch) for arch in self.space.neighbors(self.space[index])]
+        return self._allowed(self._around[index], taken)
 
     def _pick(self, options: Sequence[int]) -> int:
         return options[int(torch.randint(len(options), (1,), generator=self.generator))]

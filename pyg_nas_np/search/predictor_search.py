@@ -18,7 +18,6 @@ from pyg_nas_np.search.acquisition import (
     upper_confidence_bound,
 )
 from pyg_nas_np.search.base import ENUMERABLE, Search
-from pyg_nas_np.search.design import DesignName, initial_design
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.utils import InvalidArchitectureError
@@ -38,7 +37,7 @@ PARENTS = 10
 class PredictorSearch(Search[ArchT]):
     r"""Bayesian optimisation with any predictor.
 
-    The first :obj:`initial` architectures are a design that needs no label. After that, each architecture asked for
+    The first :obj:`initial` architectures are drawn at random. After that, each architecture asked for
     maximises the acquisition function of the predictor fitted to all measurements, over all candidates where these are
     at most :data:`~pyg_nas_np.search.base.ENUMERABLE`, else over :obj:`proposals`: the neighbors of the best measured
     architectures, and random ones.
@@ -62,8 +61,7 @@ class PredictorSearch(Search[ArchT]):
         predictor: The predictor; a clone of it is fitted.
         acquisition: Name of the acquisition function. (default: ``"ucb"``)
         beta: Weight of the standard deviation in ``"ucb"``.
-        initial: Size of the initial design.
-        design: ``"spread"`` or ``"random"``, see :func:`~pyg_nas_np.search.design.initial_design`.
+        initial: Architectures drawn at random first.
         cost: ``"num_parameters"``, ``"flops"``, or a function of official indices. (default: one objective)
         proposals: Number of random candidates beside the neighbors of the best, where the space is large.
         candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
@@ -72,7 +70,7 @@ class PredictorSearch(Search[ArchT]):
 
     Raises:
         InvalidArchitectureError: If the predictor is for another space.
-        ValueError: If the acquisition function, design or cost is unknown, or a number is out of range.
+        ValueError: If the acquisition function or cost is unknown, or a number is out of range.
 
     Example:
         >>> from pyg_nas_np.predictors import GPPredictor
@@ -94,7 +92,6 @@ class PredictorSearch(Search[ArchT]):
         acquisition: Acquisition = "ucb",
         beta: float = 1.0,
         initial: int = 10,
-        design: DesignName = "spread",
         cost: Literal["num_parameters", "flops"] | Cost | None = None,
         proposals: int = 2048,
         candidates: Tensor | None = None,
@@ -103,8 +100,6 @@ class PredictorSearch(Search[ArchT]):
     ) -> None:
         if acquisition not in get_args(Acquisition):
             raise ValueError(f"acquisition must be one of {', '.join(get_args(Acquisition))}, got {acquisition!r}")
-        if design not in get_args(DesignName):
-            raise ValueError(f"design must be one of {', '.join(get_args(DesignName))}, got {design!r}")
         for name, value, least in (("beta", beta, 0), ("initial", initial, 1), ("proposals", proposals, 1)):
             if not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -114,7 +109,6 @@ class PredictorSearch(Search[ArchT]):
         self.acquisition = acquisition
         self.beta = beta
         self.initial = initial
-        self.design: DesignName = design
         self.cost = None if cost is None else _cost_function(space, cost)
         self.proposals = proposals
         self._whole: Batch | None = None
@@ -138,42 +132,113 @@ class PredictorSearch(Search[ArchT]):
 
     def _choose(self, batch: int) -> list[int]:
         taken = self._taken()
-        missing = self.initial - len(self._measured) - len(self._pending)
-        chosen = self._initial(min(batch, missing), taken) if missing > 0 else []
-        if len(chosen) == batch:
-            return chosen
-        taken.update(chosen)
-        if not self._y:
-            return chosen + self._random(batch - len(chosen), taken)
-        return chosen + self._by_model(batch - len(chosen), taken, chosen)
+        # With nothing told, there is nothing to fit.
+        missing = self.initial - len(self._measured | self._pending.keys()) if self._y else batch
+        chosen = self._random(min(batch, max(missing, 0)), taken)
+        if len(chosen) < batch and self._y:
+            chosen += self._by_model(batch - len(chosen), taken.union(chosen), [*self._pending, *chosen])
+        return chosen
 
-    def _initial(self, count: int, taken: set[int]) -> list[int]:
-        if self.design == "random":
-            return self._random(count, taken)
-        present = [*self._index, *self._pending]
-        options = self._random(self.proposals, taken)
-        return initial_design(self.space, count, present, options)
-
-    def _by_model(self, batch: int, taken: set[int], asked: list[int]) -> list[int]:
+    def _by_model(self, batch: int, taken: set[int], waiting: list[int]) -> list[int]:
         index, graphs = self._pool(taken)
         free = ~torch.isin(index, torch.tensor(sorted(taken), dtype=torch.long))
+        batch = min(batch, int(free.sum()))
+        if batch == 0:
+            return []
         known, y = self.index, self.y
-        if waiting := [*self._pending, *asked]:
-            self._fit(known, y)
+        self._fit(known, y)
+        if waiting:
             known, y = self._believe(known, y, torch.tensor(waiting))
+            self._fit(known, y)
+        if self.acquisition in ("thompson", "independent-thompson"):
+            return self._by_samples(batch, index, graphs, free)
         chosen: list[int] = []
-        samples: Tensor | None = None
-        while len(chosen) < batch and bool(free.any()):
-            if not self.acquisition.endswith("thompson") or samples is None:
-                self._fit(known, y)
-                merit = self._acquire(index, graphs)
-            if self.acquisition.endswith("thompson"):
-                if samples is None:
-                    samples = self._sample(index, graphs, free, batch)
-                merit = samples[len(chosen)]
-            position = self._argmax(torch.where(free, merit, -torch.inf))
+        while True:
+            position = self._argmax(self._acquire(index, graphs, known), free)
             free[position] = False
             chosen.append(int(index[position]))
-            if samples is None and len(chosen) < batch:
-                known, y = self._believe(known, y, index[position : position + 1])
+            if len(chosen) == batch:
+                return chosen
+            known, y = self._believe(known, y, index[position : position + 1])
+            self._fit(known, y)
+
+    def _fit(self, index: Tensor, y: Tensor) -> None:
+        self.predictor.fit(self.space.batch_encode(index), y)
+
+    def _believe(self, known: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds architectures with their predicted labels to what is known."""
+        believed = self.predictor.predict(self.space.batch_encode(index)).double()
+        return torch.cat([known, index]), torch.cat([y, believed])
+
+    def _scores(self, graphs: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted scores, larger is better, and their standard deviations."""
+        mean, std = self.predictor.predict_scores(graphs)
+        return mean if self.maximize else -mean, std
+
+    def _acquire(self, index: Tensor, graphs: Batch, known: Tensor) -> Tensor:
+        mean, std = self._scores(graphs)
+        if self.cost is not None:
+            reached, _ = self._scores(self.space.batch_encode(known))
+            cost, paid = self.cost(index).double(), self.cost(known).double()
+            every = torch.cat([cost, paid])
+            # A little beyond the most expensive one, so that this one can win something too.
+            limit = float(every.max() + 0.1 * (every.max() - every.min()).clamp_min(1e-12))
+            return expected_hypervolume_improvement(mean, std, cost, reached, paid, (float(reached.min()), limit))
+        if self.acquisition == "ei":
+            return expected_improvement(mean, std, self._scores(self.space.batch_encode(known))[0].max())
+        return upper_confidence_bound(mean, std, self.beta if self.acquisition == "ucb" else 0.0)
+
+    def _by_samples(self, batch: int, index: Tensor, graphs: Batch, free: Tensor) -> list[int]:
+        mean, std = self._scores(graphs)
+        if self.acquisition == "independent-thompson":
+            drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype)
+            return index[drawn.masked_fill(~free, -torch.inf).topk(batch).indices].tolist()  # type: ignore[no-any-return]
+        bound = upper_confidence_bound(mean, std, 2.0).masked_fill(~free, -torch.inf)
+        short = bound.topk(min(max(SHORTLIST, batch), int(free.sum()))).indices
+        open_ = torch.ones(short.numel(), dtype=torch.bool)
+        chosen = []
+        for sample in self._joint_samples(index[short], mean[short], std[short], batch):
+            position = self._argmax(sample, open_)
+            open_[position] = False
+            chosen.append(int(index[short[position]]))
         return chosen
+
+    def _joint_samples(self, index: Tensor, mean: Tensor, std: Tensor, count: int) -> Tensor:
+        """``[count, n]``, larger is better; from independent normals where the predictor has no joint samples."""
+        if hasattr(self.predictor, "sample"):
+            drawn: Tensor = self.predictor.sample(self.space.batch_encode(index), count, generator=self.generator)
+            return drawn if self.maximize else -drawn
+        return mean + std * torch.randn(count, mean.numel(), generator=self.generator, dtype=mean.dtype)
+
+    def _argmax(self, merit: Tensor, free: Tensor) -> int:
+        """Position of the largest; equal ones, such as functional twins, are drawn among."""
+        merit = merit.masked_fill(~free, -torch.inf)
+        return self._pick((merit == merit.max()).nonzero().flatten().tolist())
+
+    # -- candidates -------------------------------------------------------------------------------------------------
+
+    def _pool(self, taken: set[int]) -> tuple[Tensor, Batch]:
+        """Official indices to choose from, some of them perhaps taken, and their graphs."""
+        size = len(self.space) if self.candidates is None else self.candidates.numel()
+        if size > ENUMERABLE:
+            near = self._near_best(taken)
+            index = torch.tensor(near + self._random(self.proposals, taken.union(near)))
+            return index, self.space.batch_encode(index)
+        if self._whole is None:
+            self._whole = self.space.batch_encode(torch.arange(size) if self.candidates is None else self.candidates)
+        return self._whole.arch_index, self._whole
+
+    def _near_best(self, taken: set[int]) -> list[int]:
+        """Neighbors of the best measured architectures that may be asked for."""
+        best = self.index[self._merit().argsort(descending=True, stable=True)]
+        parents = list(dict.fromkeys(best.tolist()))[:PARENTS]
+        return list(dict.fromkeys(i for parent in parents for i in self._neighbors(parent, taken)))
+
+
+def _cost_function(space: SearchSpace[Any], cost: Literal["num_parameters", "flops"] | Cost) -> Cost:
+    if callable(cost):
+        return cost
+    known: dict[str, Cost] = {"num_parameters": space.batch_num_parameters, "flops": space.batch_flops}
+    if cost not in known:
+        raise ValueError(f"cost must be a function or one of {', '.join(known)}, got {cost!r}")
+    return known[cost]

@@ -177,7 +177,7 @@ class SearchSpace(ABC, Generic[ArchT]):
         batch = to_batch(self.dense(archs), len(self.op_names))
         if archs is None or isinstance(archs, Tensor):
             count = batch.num_graphs
-            batch.arch_index = torch.arange(count) if archs is None else archs.long()
+            batch.arch_index = torch.arange(count) if archs is None else archs.to(torch.long, copy=True)
             batch._slice_dict["arch_index"] = torch.arange(count + 1)
             batch._inc_dict["arch_index"] = torch.zeros(count, dtype=torch.long)
         return batch

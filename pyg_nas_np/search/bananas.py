@@ -65,5 +65,6 @@ class BananasSearch(PredictorSearch[ArchT]):
 
     def _pool(self, taken: set[int]) -> tuple[Tensor, Batch]:
         near = self._near_best(taken)
-        index = torch.tensor(near + self._random(max(LEAST_PROPOSALS - len(near), 0), taken.union(near)))
+        more = self._random(max(LEAST_PROPOSALS - len(near), 0), taken.union(near))
+        index = torch.tensor(near + more, dtype=torch.long)
         return index, self.space.batch_encode(index)

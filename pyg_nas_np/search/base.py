@@ -259,5 +259,3 @@ class Search(ABC, Generic[ArchT]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, measured={len(self._y)}, pending={len(self._pending)})"
-
-

@@ -222,7 +222,7 @@ class PredictorSearch(Search[ArchT]):
         size = len(self.space) if self.candidates is None else self.candidates.numel()
         if size > ENUMERABLE:
             near = self._near_best(taken)
-            index = torch.tensor(near + self._random(self.proposals, taken.union(near)))
+            index = torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
             return index, self.space.batch_encode(index)
         if self._whole is None:
             self._whole = self.space.batch_encode(torch.arange(size) if self.candidates is None else self.candidates)

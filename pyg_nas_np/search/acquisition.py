@@ -39,7 +39,8 @@ def expected_improvement(mean: Tensor, std: Tensor, best: Tensor | float) -> Ten
     u = (mean - best) / std
     density = torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
     # The two terms cancel far below the best, where rounding must not make the expectation negative.
-    return (std * (u * torch.special.ndtr(u) + density)).clamp_min(0.0)
+    improvement: Tensor = std * (u * torch.special.ndtr(u) + density)
+    return improvement.clamp_min(0.0)
 
 
 def pareto_mask(value: Tensor, cost: Tensor) -> Tensor:

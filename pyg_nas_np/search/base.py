@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import ArchT, Archs
+from pyg_nas_np.spaces.base import Archs, ArchT
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, atomic_path
 
 FORMAT = "pyg_nas_np.search/1"
@@ -198,7 +198,7 @@ class Search(ABC, Generic[ArchT]):
         if archs is None:
             return list(range(len(self.space)))
         if isinstance(archs, Tensor):
-            return self.space.check_indices(archs).tolist()  # type: ignore[no-any-return]
+            return self.space.check_indices(archs).tolist()
         return [self.space.index(self.space.check(arch)) for arch in archs]
 
     # -- state ------------------------------------------------------------------------------------------------------

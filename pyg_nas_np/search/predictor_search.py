@@ -192,7 +192,7 @@ class PredictorSearch(Search[ArchT]):
         mean, std = self._scores(graphs)
         if self.acquisition == "independent-thompson":
             drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype)
-            return index[drawn.masked_fill(~free, -torch.inf).topk(batch).indices].tolist()  # type: ignore[no-any-return]
+            return index[drawn.masked_fill(~free, -torch.inf).topk(batch).indices].tolist()
         bound = upper_confidence_bound(mean, std, 2.0).masked_fill(~free, -torch.inf)
         short = bound.topk(min(max(SHORTLIST, batch), int(free.sum()))).indices
         open_ = torch.ones(short.numel(), dtype=torch.bool)

@@ -17,13 +17,13 @@ class Trace(NamedTuple):
     r"""What a search had found after each of its ``Q`` measurements.
 
     Shapes:
-        - **index:** official indices in the order of measurement, int64 ``[Q]``.
+        - **indices:** official indices in the order of measurement, int64 ``[Q]``.
         - **best_y:** best measurement so far, float64 ``[Q]``.
         - **best_rank:** its rank in the table, 1 is the optimum; ties share the best rank; int64 ``[Q]``.
         - **regret:** distance from the optimum, not negative, float64 ``[Q]``.
     """
 
-    index: Tensor
+    indices: Tensor
     best_y: Tensor
     best_rank: Tensor
     regret: Tensor

@@ -147,7 +147,7 @@ def test_states_of_other_searches_are_refused(toy_space, tmp_path):
     search.save(path)
     for content in (b"", path.read_bytes()[:200], b"cos\nsystem\n(S'true'\ntR."):
         path.write_bytes(content)
-        with pytest.raises(DataFileError, match="state.pt is corrupt"):
+        with pytest.raises(DataFileError, match="is corrupt or not a saved search"):
             search.resume(path)
 
 

@@ -30,7 +30,7 @@ def test_simulation_asks_for_labelled_candidates_only(toy_space):
     with pytest.raises(MissingLabelsError, match="pass candidates="):
         simulate(RandomSearch(toy_space), Y, 20)
     search = RandomSearch(toy_space, candidates=torch.arange(6))
-    assert simulate(search, Y, 20, batch=4).index.sort().values.tolist() == list(range(6))
+    assert simulate(search, Y, 20, batch=4).indices.sort().values.tolist() == list(range(6))
     with pytest.raises(InvalidLabelsError, match="no labels"):
         simulate(RandomSearch(toy_space), torch.full((128,), float("nan")), 5)
     with pytest.raises(ValueError, match="one for each of the 128"):
@@ -41,9 +41,9 @@ def test_simulation_stops_at_the_optimum_and_goes_on(toy_space):
     full = simulate(RandomSearch(toy_space), toy_space.batch_flops(), 100)
     search = RandomSearch(toy_space)
     short = simulate(search, toy_space.batch_flops(), 100, stop=True)
-    assert short.index.numel() == short.queries_to_optimum == full.queries_to_optimum
+    assert short.indices.numel() == short.queries_to_optimum == full.queries_to_optimum
     again = simulate(search, toy_space.batch_flops(), 100)
-    assert torch.equal(again.index, full.index)
+    assert torch.equal(again.indices, full.indices)
 
 
 def test_data_sets_are_tables(labelled_root):
@@ -51,6 +51,6 @@ def test_data_sets_are_tables(labelled_root):
     chosen = dataset[torch.arange(0, 15625, 100)]
     search = RegularizedEvolution(dataset.space, population=5, tournament=2, candidates=chosen.arch_index)
     trace = simulate(search, chosen, 200)
-    assert trace.index.numel() == 157
+    assert trace.indices.numel() == 157
     assert trace.best_rank[-1] == 1
     assert trace.best_y[-1] == chosen.y.max()

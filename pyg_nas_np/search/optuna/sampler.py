@@ -102,14 +102,24 @@ class ConvNPSampler(BaseSampler):
         self.space = space
         self.name = name
         self.seed = seed
-        self._options = {"acquisition": acquisition, "beta": beta, "initial": n_startup_trials, "seed": seed}
+        self.acquisition: Acquisition = acquisition
+        self.beta = beta
+        self.n_startup_trials = n_startup_trials
         self._predictor = ConvNPPredictor() if predictor is None else predictor
         # Built now, so that wrong arguments are told here; each direction has a search of its own, for its caches.
         self._searches = {True: self._search(True)}
         self._independent = independent_sampler or optuna.samplers.RandomSampler()
 
     def _search(self, maximize: bool) -> PredictorSearch[Any]:
-        return PredictorSearch(self.space, self._predictor, maximize=maximize, **self._options)
+        return PredictorSearch(
+            self.space,
+            self._predictor,
+            acquisition=self.acquisition,
+            beta=self.beta,
+            initial=self.n_startup_trials,
+            maximize=maximize,
+            seed=self.seed,
+        )
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         r"""Returns the parameter of the architecture."""

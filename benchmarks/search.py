@@ -195,10 +195,9 @@ def report(rows: list[dict[str, str]], queries: int) -> str:
         outcomes(rows, queries).items(), key=lambda item: (item[0][0], order.get(item[0][1], 99))
     ):
         optima = torch.tensor([o.to_optimum for o in group])
-        # The nearest observation: between "not found" and a number there is nothing to interpolate.
-        low, middle, high = (
-            float(optima.quantile(q, interpolation="higher" if q == 0.5 else "nearest")) for q in (0.25, 0.5, 0.75)
-        )
+        middle = statistics.median(optima.tolist())
+        # The nearest observation: between a number and "not found" there is nothing to interpolate.
+        low, high = (float(optima.quantile(q, interpolation="nearest")) for q in (0.25, 0.75))
         cells = [table, method, str(len(group)), _count(middle, queries)]
         cells += [f"[{_count(low, queries)}, {_count(high, queries)}]"]
         cells += [f"{100 * float((optima <= queries).float().mean()):.0f} %"]

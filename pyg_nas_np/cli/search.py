@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, Optional, cast, get_args
 
 import torch
 import typer
@@ -70,9 +70,7 @@ def search(
     ] = None,
     metric: Annotated[Optional[str], typer.Option(help="Metric to search by. [default: the benchmark's]")] = None,  # noqa: UP045
     root: Annotated[Optional[Path], typer.Option(help="Folder of the data set. [default: in the cache]")] = None,  # noqa: UP045
-    output: Annotated[
-        Optional[Path], typer.Option(help="CSV to write: the proposals, or the simulated search.")
-    ] = None,  # noqa: UP045
+    output: Annotated[Optional[Path], typer.Option(help="CSV to write: proposals or the simulation.")] = None,  # noqa: UP045
     download: Annotated[bool, typer.Option(help="Download the official file where nothing else has labels.")] = False,
 ) -> None:
     """Propose the next architectures to measure, or simulate a whole search on a benchmark."""
@@ -91,7 +89,7 @@ def search(
         candidates = data.arch_index[data.label_mask]
         if candidates.numel() == 0:
             raise MissingLabelsError(f"{benchmark} has no labels to search by. {data.label_help}")
-    common = {"candidates": candidates, "maximize": not minimize, "seed": seed}
+    common: dict[str, Any] = {"candidates": candidates, "maximize": not minimize, "seed": seed}
     chosen: Search[Any]
     if method in BASELINES:
         chosen = BASELINES[method](data.space, **common)
@@ -100,8 +98,16 @@ def search(
             data.space, lambda space: PREDICTORS[predictor](space, labels=scale), initial=initial, **common
         )
     else:
-        options = {"acquisition": acquisition, "initial": initial, "cost": cost}
-        chosen = PredictorSearch(data.space, PREDICTORS[predictor](labels=scale), **options, **common)
+        chosen = PredictorSearch(
+            data.space,
+            PREDICTORS[predictor](labels=scale),
+            acquisition=cast(Acquisition, acquisition),
+            initial=initial,
+            cost=cast(Any, cost),
+            candidates=candidates,
+            maximize=not minimize,
+            seed=seed,
+        )
     if state is not None and state.exists():
         chosen.resume(state)
     if queries is None:
@@ -152,13 +158,10 @@ def _print_trace(data: ArchitectureDataset, chosen: Search[Any], trace: Trace) -
     for column in ("measured", "best so far", f"rank of {total:,}", "regret"):
         table.add_column(column, justify="right")
     table.add_column("architecture", overflow="fold")
-    for i in (
-        (trace.regret.diff(prepend=torch.tensor([math.inf], dtype=torch.float64)) < 0).nonzero().flatten().tolist()
-    ):
-        arch = data.space.to_str(data.space[int(trace.indices[i])])
-        table.add_row(
-            str(i + 1), f"{trace.best_y[i]:.3f}", str(int(trace.best_rank[i])), f"{trace.regret[i]:.3f}", arch
-        )
+    before = torch.tensor([math.inf], dtype=torch.float64)
+    for i in (trace.regret.diff(prepend=before) < 0).nonzero().flatten().tolist():
+        values = (f"{trace.best_y[i]:.3f}", str(int(trace.best_rank[i])), f"{trace.regret[i]:.3f}")
+        table.add_row(str(i + 1), *values, data.space.to_str(data.space[int(trace.indices[i])]))
     console.print(table)
     found = trace.queries_to_optimum
     console.print(f"Optimum found at measurement {found}" if found else f"Optimum not among {len(trace.indices)}")

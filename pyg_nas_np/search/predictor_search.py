@@ -192,9 +192,8 @@ class PredictorSearch(Search[ArchT]):
         mean, std = self._scores(graphs)
         if self.acquisition == "independent-thompson":
             drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype)
-            return index[drawn.masked_fill(~free, -torch.inf).topk(batch).indices].tolist()
-        bound = upper_confidence_bound(mean, std, 2.0).masked_fill(~free, -torch.inf)
-        short = bound.topk(min(max(SHORTLIST, batch), int(free.sum()))).indices
+            return index[_top(drawn, free, batch)].tolist()
+        short = _top(upper_confidence_bound(mean, std, 2.0), free, max(SHORTLIST, batch))
         open_ = torch.ones(short.numel(), dtype=torch.bool)
         chosen = []
         for sample in self._joint_samples(index[short], mean[short], std[short], batch):
@@ -212,8 +211,9 @@ class PredictorSearch(Search[ArchT]):
 
     def _argmax(self, merit: Tensor, free: Tensor) -> int:
         """Position of the largest; equal ones, such as functional twins, are drawn among."""
-        merit = merit.masked_fill(~free, -torch.inf)
-        return self._pick((merit == merit.max()).nonzero().flatten().tolist())
+        best = merit[_top(merit, free, 1)]
+        equal = free & (merit == best) if bool(best.isfinite()) else free
+        return self._pick(equal.nonzero().flatten().tolist())
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
@@ -233,6 +233,13 @@ class PredictorSearch(Search[ArchT]):
         best = self.index[self._merit().argsort(descending=True, stable=True)]
         parents = list(dict.fromkeys(best.tolist()))[:PARENTS]
         return list(dict.fromkeys(i for parent in parents for i in self._neighbors(parent, taken)))
+
+
+def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
+    """Positions of at most ``count`` free ones with the largest values; NaN comes last."""
+    options = free.nonzero().flatten()
+    ranked = values[options].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return options[ranked.topk(min(count, options.numel())).indices]
 
 
 def _cost_function(space: SearchSpace[Any], cost: Literal["num_parameters", "flops"] | Cost) -> Cost:

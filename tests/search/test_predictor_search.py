@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -77,6 +79,26 @@ def test_equal_predictions_are_drawn_among():
         search.tell([SPACE[0]], [1.0])
         first.update(search.ask())
     assert len(first) > 1
+
+
+class Undecided(RidgePredictor):
+    """Knows nothing of even indices, or of any."""
+
+    every: ClassVar[bool] = False
+
+    def predict_scores(self, graphs):
+        mean, std = super().predict_scores(graphs)
+        return mean.masked_fill(self.every | (graphs.arch_index % 2 == 0), torch.nan), std
+
+
+@pytest.mark.parametrize("acquisition", ["ucb", "thompson", "independent-thompson"])
+def test_predictions_that_are_not_numbers_come_last(acquisition, monkeypatch):
+    search = PredictorSearch(SPACE, Undecided(), initial=1, acquisition=acquisition)
+    search.tell(TOLD, Y[TOLD])
+    assert all(SPACE.index(arch) % 2 for arch in search.ask(5))
+    monkeypatch.setattr(Undecided, "every", True)
+    asked = {SPACE.index(arch) for arch in search.ask(5)}
+    assert len(asked - set(TOLD.tolist())) == 5
 
 
 class Joint(RidgePredictor):

@@ -80,7 +80,7 @@ class PredictorSearch(Search[ArchT]):
         >>> for _ in range(12):
         ...     archs = search.ask()
         ...     search.tell(archs, space.batch_flops(archs))
-        >>> bool(search.best[1] == space.batch_flops().max())
+        >>> bool(search.best[1] > 0.8 * space.batch_flops().max())
         True
     """
 
@@ -90,7 +90,7 @@ class PredictorSearch(Search[ArchT]):
         predictor: Predictor,
         *,
         acquisition: Acquisition = "ucb",
-        beta: float = 1.0,
+        beta: float = 1.5,
         initial: int = 10,
         cost: Literal["num_parameters", "flops"] | Cost | None = None,
         proposals: int = 2048,

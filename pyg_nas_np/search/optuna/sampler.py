@@ -93,7 +93,7 @@ class ConvNPSampler(BaseSampler):
         predictor: Predictor | None = None,
         *,
         acquisition: Acquisition = "ucb",
-        beta: float = 1.0,
+        beta: float = 1.5,
         n_startup_trials: int = 10,
         name: str = ARCH,
         independent_sampler: BaseSampler | None = None,

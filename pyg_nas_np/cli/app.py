@@ -1,8 +1,7 @@
-r"""Commands: rank, info, convert, verify."""
+r"""Commands: rank, search, info, convert, verify."""
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import logging
 import math
@@ -22,7 +21,9 @@ from torch import Tensor
 
 import pyg_nas_np
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
+from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.plots import plot_ranking
+from pyg_nas_np.cli.search import search
 from pyg_nas_np.cli.tables import console, score_table, write_csv
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.datasets.compact import write_compact
@@ -30,7 +31,7 @@ from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors import PREDICTORS
 from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
 from pyg_nas_np.predictors.weights import shipped_weights
-from pyg_nas_np.utils import DataFileError, InvalidLabelsError, MissingLabelsError, NASError
+from pyg_nas_np.utils import MissingLabelsError, NASError
 
 app = typer.Typer(
     help="Rank neural architectures from a few measured ones.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -116,7 +117,7 @@ def rank(
 
 
 def _rank_own(data: ArchitectureDataset, path: Path, name: str, top_k: int, output: Path | None) -> None:
-    index, y = _read_own_labels(data, path)
+    index, y = read_own_labels(data.space, path)
     fitted = PREDICTORS[name]().fit(data[index], y)
     mean, std = fitted.predict(data, return_std=True)
     console.print(f"{len(data):,} architectures ranked by {name} from {index.numel()} labels in {path}")
@@ -126,24 +127,6 @@ def _rank_own(data: ArchitectureDataset, path: Path, name: str, top_k: int, outp
     if output is not None:
         _write_ranking(output / "ranking.csv", data, mean, std, known, index)
         console.print(f"Wrote ranking.csv to {output}")
-
-
-def _read_own_labels(data: ArchitectureDataset, path: Path) -> tuple[Tensor, Tensor]:
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"arch", "label"} <= rows[0].keys():
-        raise DataFileError(f"{path} must have a header with 'arch' and 'label' and at least one row")
-    index, y = [], []
-    for line, row in enumerate(rows, start=2):
-        try:
-            y.append(float(row["label"]))
-        except (TypeError, ValueError):
-            raise InvalidLabelsError(f"{path}, line {line}: label {row['label']!r} is not a number") from None
-        try:
-            index.append(data.space.index(data.space.from_str(row["arch"] or "")))
-        except NASError as error:
-            raise DataFileError(f"{path}, line {line}: {error}") from error
-    return torch.tensor(index), torch.tensor(y)
 
 
 def _top_table(data: ArchitectureDataset, mean: Tensor, std: Tensor, top_k: int, name: str, y: Tensor) -> Table:
@@ -181,6 +164,9 @@ def _write_ranking(path: Path, data: ArchitectureDataset, mean: Tensor, std: Ten
         strict=True,
     )
     write_csv(path, ["rank", "index", "arch", "predicted", "std", "measured", "in_context"], rows)
+
+
+app.command()(search)
 
 
 @app.command()

@@ -84,6 +84,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
             raise ValueError(f"unknown feature group {unknown[0]!r}; groups: {', '.join(BLOCKS)}")
         self.space = space
         self.standardize = standardize
+        self._latest: tuple[Tensor, Tensor] | None = None
         self.groups = tuple(BLOCKS) if groups is None else tuple(group for group in BLOCKS if group in groups)
 
     # -- what the columns are ---------------------------------------------------------------------------------------
@@ -103,7 +104,8 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     def table(self, archs: Archs = None) -> Tensor:
         r"""Features of many architectures.
 
-        The table of the whole space is kept, and answers for index tensors that cover at least half of the space.
+        The table of the whole space is kept, and answers for index tensors that cover at least half of the space; so
+        is that of the latest index tensor of at least :data:`CHUNK` entries.
 
         Args:
             archs: Architectures, a tensor of official indices, or :obj:`None` for the whole space.
@@ -121,6 +123,11 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
             rows = self.space.check_indices(archs)
             if "_whole" in self.__dict__ or 2 * rows.numel() >= len(self.space):
                 return self._whole[rows]
+            if rows.numel() >= CHUNK:
+                # A search predicts the same part of a large space again and again.
+                if self._latest is None or not torch.equal(self._latest[0], rows):
+                    self._latest = rows.clone(), self._finish(rows, self._statistics)
+                return self._latest[1].clone()
         return self._finish(archs, self._statistics)
 
     def forward(self, data: Data) -> Data:

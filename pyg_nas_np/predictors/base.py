@@ -118,13 +118,35 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             InvalidArchitectureError: If a graph is not one of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
-        inputs = self._prepare(graphs)
-        score = torch.zeros(count_graphs(graphs))
-        score_std = torch.ones_like(score) if return_std else None
-        if self.transform_.informative and score.numel() > 0:
-            score, score_std = self._predict(inputs, return_std)
+        score, score_std = self._scores(graphs, return_std)
         mean, std = self.transform_.inverse(score, score_std)
         return mean.float() if std is None else (mean.float(), std.float())
+
+    def predict_scores(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
+        r"""Predicts standardised scores instead of labels: the scale on which the prediction is Gaussian.
+
+        The map from scores to labels is increasing, so that the order is that of :meth:`predict`.
+
+        Args:
+            graphs: ``n`` architectures.
+
+        Returns:
+            Means and standard deviations (noise included) ``[n]`` float64; 0 and 1 where the labels have no scale.
+
+        Raises:
+            InvalidArchitectureError: If a graph is not one of the space.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+        """
+        mean, std = self._scores(graphs, True)
+        assert std is not None
+        return mean.double(), std.double()
+
+    def _scores(self, graphs: Graphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        inputs = self._prepare(graphs)
+        if self.transform_.informative and count_graphs(graphs) > 0:
+            return self._predict(inputs, return_std)
+        score = torch.zeros(count_graphs(graphs))
+        return score, torch.ones_like(score) if return_std else None
 
     def _prepare(self, graphs: Graphs) -> Any:
         """Checks that the predictor fits the graphs, and returns their inputs."""

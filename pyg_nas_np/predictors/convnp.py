@@ -235,7 +235,7 @@ class ConvNPPredictor(Predictor):
         q = torch.tensor(quantiles, dtype=torch.float64)
         if not bool(((q > 0) & (q < 1)).all()):
             raise ValueError(f"quantiles must lie between 0 and 1, got {list(quantiles)}")
-        mean, std = self._scores(graphs)
+        mean, std = self.predict_scores(graphs)
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
         return self.transform_.inverse(scores)[0].float()
 
@@ -253,7 +253,7 @@ class ConvNPPredictor(Predictor):
             Labels, ``[num, n]`` float32.
         """
         generator = torch.Generator().manual_seed(self.random_state) if generator is None else generator
-        mean, std = self._scores(graphs)
+        mean, std = self.predict_scores(graphs)
         if not self.transform_.informative:
             return self.transform_.inverse(mean)[0].float().expand(num, -1)
         inputs = self._inputs(graphs)
@@ -264,14 +264,6 @@ class ConvNPPredictor(Predictor):
         latent = (process.variance(inputs).clamp_min(0.0)).sqrt() / total
         deviation = self.bank_.sample(inputs, num, generator)
         return self.transform_.inverse(mean + std * latent * deviation)[0].float()
-
-    def _scores(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
-        inputs = self._prepare(graphs)
-        if not self.transform_.informative:
-            return torch.zeros(inputs.size(0)), torch.ones(inputs.size(0))
-        mean, std = self._predict(inputs, True)
-        assert std is not None
-        return mean, std
 
     # -- files ------------------------------------------------------------------------------------------------------
 

@@ -75,11 +75,10 @@ def arch_indices(graphs: Graphs, space: SearchSpace[Any]) -> Tensor:
     """
     if isinstance(graphs, ArchitectureDataset):
         return graphs.arch_index
-    members = _as_list(graphs)
-    index = torch.tensor([_trusted_index(graph, space) for graph in members], dtype=torch.long)
+    members = graphs if isinstance(graphs, Batch) else [graphs] if isinstance(graphs, Data) else graphs
+    index = _claimed_indices(members, space)
     rows = (index >= 0).nonzero().flatten()
-    same = _same_graphs([members[i] for i in rows.tolist()], space, index[rows])
-    index[rows[~same]] = -1
+    index[rows[~_same_graphs(members, rows, space, index[rows])]] = -1
     for i in (index < 0).nonzero().flatten().tolist():
         index[i] = space.index(space.decode(members[i]))
     return index
@@ -115,29 +114,39 @@ def live_cells(space: SearchSpace[Any], index: Tensor) -> DenseGraphs:
     return DenseGraphs(live.adjacency, ops, (ops >= 0).sum(dim=1))
 
 
-def _as_list(graphs: Batch | Data | Sequence[Data]) -> Sequence[Data]:
+def _claimed_indices(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) -> Tensor:
+    """Official index that each graph claims, or -1 if it has none or cannot be compared with the space's graph."""
     if isinstance(graphs, Batch):
-        return graphs.to_data_list()  # type: ignore[no-any-return]
-    return [graphs] if isinstance(graphs, Data) else graphs
+        if not _comparable(graphs, space) or graphs.arch_index.numel() != graphs.num_graphs:
+            return torch.full((graphs.num_graphs,), -1)
+        index = graphs.arch_index.flatten()
+    else:
+        index = torch.tensor([int(g.arch_index) if _comparable(g, space) else -1 for g in graphs], dtype=torch.long)
+    return torch.where((index >= 0) & (index < len(space)), index, -1)
 
 
-def _trusted_index(graph: Data, space: SearchSpace[Any]) -> int:
-    """Official index that a graph claims, or -1 if it has none or cannot be compared with the space's graph."""
-    if "arch_index" not in graph or graph.x is None or graph.x.dim() != 2 or graph.x.size(1) != len(space.op_names):
-        return -1
-    index = int(graph.arch_index)
-    return index if index < len(space) else -1
+def _comparable(graphs: Data, space: SearchSpace[Any]) -> bool:
+    return (
+        "arch_index" in graphs
+        and graphs.x is not None
+        and graphs.x.dim() == 2
+        and graphs.x.size(1) == len(space.op_names)
+    )
 
 
-def _same_graphs(graphs: Sequence[Data], space: SearchSpace[Any], index: Tensor) -> Tensor:
+def _same_graphs(graphs: Batch | Sequence[Data], rows: Tensor, space: SearchSpace[Any], index: Tensor) -> Tensor:
     """Whether each graph is that of its index: an edited graph may still carry the index of its origin."""
-    if not graphs:
+    if rows.numel() == 0:
         return torch.empty(0, dtype=torch.bool)
-    num_nodes = torch.tensor([graph.x.size(0) for graph in graphs])
-    start = num_nodes.cumsum(0) - num_nodes
-    edge_index = torch.cat([graph.edge_index + offset for graph, offset in zip(graphs, start, strict=True)], dim=1)
-    owner = torch.repeat_interleave(torch.arange(len(graphs)), num_nodes)
-    given = from_batch(torch.cat([graph.x for graph in graphs]), edge_index, owner, len(graphs))
+    if isinstance(graphs, Batch):
+        given = from_batch(graphs.x, graphs.edge_index, graphs.batch, graphs.num_graphs).select(rows)
+    else:
+        chosen = [graphs[i] for i in rows.tolist()]
+        num_nodes = torch.tensor([graph.x.size(0) for graph in chosen])
+        start = num_nodes.cumsum(0) - num_nodes
+        edge_index = torch.cat([graph.edge_index + offset for graph, offset in zip(chosen, start, strict=True)], dim=1)
+        owner = torch.repeat_interleave(torch.arange(len(chosen)), num_nodes)
+        given = from_batch(torch.cat([graph.x for graph in chosen]), edge_index, owner, len(chosen))
     wanted = space.dense(index)
     width = max(given.ops.size(1), wanted.ops.size(1))
     (edges, ops), (wanted_edges, wanted_ops) = _padded(given, width), _padded(wanted, width)

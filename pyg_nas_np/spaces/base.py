@@ -173,8 +173,17 @@ class SearchSpace(ABC, Generic[ArchT]):
         return data
 
     def batch_encode(self, archs: Archs = None) -> Batch:
-        r"""Returns the node-view graphs of many architectures as one :class:`~torch_geometric.data.Batch`."""
-        return to_batch(self.dense(archs), len(self.op_names))
+        r"""Returns the node-view graphs of many architectures as one :class:`~torch_geometric.data.Batch`.
+
+        Architectures given by index carry it as ``arch_index`` ``[B]``, by which predictors look their features up.
+        """
+        batch = to_batch(self.dense(archs), len(self.op_names))
+        if archs is None or isinstance(archs, Tensor):
+            count = batch.num_graphs
+            batch.arch_index = torch.arange(count) if archs is None else archs.to(torch.long, copy=True)
+            batch._slice_dict["arch_index"] = torch.arange(count + 1)
+            batch._inc_dict["arch_index"] = torch.zeros(count, dtype=torch.long)
+        return batch
 
     def batch_canonical(self, archs: Archs = None) -> list[str]:
         r"""Returns the isomorphism keys of many architectures."""

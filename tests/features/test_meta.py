@@ -138,3 +138,16 @@ def test_repr_tells_configurations_apart():
     assert repr(FEATURES) != repr(MetaFeatures(SPACE, standardize=False))
     assert repr(FEATURES) != repr(MetaFeatures(NASBench201Space("cifar100")))
     assert shared_features(SPACE) is FEATURES
+
+
+def test_the_latest_part_of_a_large_space_is_kept(monkeypatch):
+    space = NASBench201Space()
+    features, index = MetaFeatures(space, groups=("ops",)), torch.arange(5000)
+    expected = features.table(index)
+    monkeypatch.setattr(MetaFeatures, "_finish", None)
+    again = features.table(index.clone())
+    assert torch.equal(again, expected)
+    again.zero_()
+    assert torch.equal(features.table(index), expected)
+    with pytest.raises(TypeError):
+        features.table(index.flip(0))

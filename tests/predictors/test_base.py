@@ -120,6 +120,17 @@ def test_order_of_scores_is_kept():
     assert torch.equal(model.predict(TEST), label.float())
 
 
+def test_scores_have_the_order_of_labels():
+    model = GPPredictor(SPACE).fit(BATCH, Y)
+    mean, std = model.predict_scores(TEST)
+    assert mean.dtype == std.dtype == torch.float64
+    labels, spread = model.transform_.inverse(mean, std)
+    expected = model.predict(TEST, return_std=True)
+    torch.testing.assert_close((labels.float(), spread.float()), tuple(expected))
+    equal = GPPredictor(SPACE).fit(BATCH[:2], [5.0, 5.0])
+    assert [t.unique().tolist() for t in equal.predict_scores(TEST)] == [[0.0], [1.0]]
+
+
 def test_score_is_kendall_tau():
     model = RidgePredictor(SPACE).fit(BATCH, Y)
     truth = SPACE.batch_num_parameters(torch.arange(200))

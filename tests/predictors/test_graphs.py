@@ -108,6 +108,25 @@ def test_raw_features_made_by_pre_transform_are_not_mistaken(toy_space, tmp_path
     assert torch.equal(meta_features(dataset[INDEX], features), features.table()[INDEX])
 
 
+def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
+    batch = toy_space.batch_encode(INDEX)
+    assert [int(graph.arch_index) for graph in batch.to_data_list()] == INDEX.tolist()
+    features = shared_features(toy_space)
+    expected = features.table()[INDEX]
+    monkeypatch.setattr(type(toy_space), "decode", None)
+    assert torch.equal(meta_features(batch, features), expected)
+
+
+def test_edited_graph_of_a_batch_is_decoded(toy_space):
+    batch, features = toy_space.batch_encode(INDEX), shared_features(toy_space)
+    batch.x[1] = torch.eye(6)[3]
+    edited = toy_space.index(toy_space.decode(batch[0]))
+    assert edited != INDEX[0]
+    assert torch.equal(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
+    batch.arch_index[2] = 1000
+    assert torch.equal(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
+
+
 def test_unknown_operations_are_refused(dataset, toy_space):
     graph = dataset[0].clone()
     graph.x = torch.eye(9)[[0, 8, 3, 1]]

@@ -1,0 +1,108 @@
+r"""Acquisition functions: how much a predicted architecture is worth measuring."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_LEAST_STD = 1e-9
+
+
+def upper_confidence_bound(mean: Tensor, std: Tensor, beta: float = 1.0) -> Tensor:
+    r"""Returns :math:`\mu + \beta\,\sigma`.
+
+    Example:
+        >>> upper_confidence_bound(torch.tensor([1.0, 0.5]), torch.tensor([0.1, 1.0]))
+        tensor([1.1000, 1.5000])
+    """
+    return mean + beta * std
+
+
+def expected_improvement(mean: Tensor, std: Tensor, best: Tensor | float) -> Tensor:
+    r"""Expectation of :math:`\max(z - b, 0)` for :math:`z \sim N(\mu, \sigma^2)`.
+
+    .. math::
+        \sigma\,\left(u\,\Phi(u) + \varphi(u)\right), \qquad u = (\mu - b) / \sigma
+
+    Args:
+        mean: :math:`\mu`.
+        std: :math:`\sigma`, not negative.
+        best: :math:`b`, broadcast against the others.
+
+    Example:
+        >>> expected_improvement(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), 0.0)
+        tensor([0.3989, 1.0000])
+    """
+    std = std.clamp_min(_LEAST_STD)
+    u = (mean - best) / std
+    density = torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+    # The two terms cancel far below the best, where rounding must not make the expectation negative.
+    improvement: Tensor = std * (u * torch.special.ndtr(u) + density)
+    return improvement.clamp_min(0.0)
+
+
+def pareto_mask(value: Tensor, cost: Tensor) -> Tensor:
+    r"""Which points no other point beats: at most the cost, at least the value, and one of them strictly.
+
+    Equal points do not beat each other.
+
+    Args:
+        value: Larger is better, ``[n]``.
+        cost: Smaller is better, ``[n]``.
+
+    Returns:
+        bool ``[n]``.
+
+    Example:
+        >>> pareto_mask(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([1.0, 2.0, 3.0]))
+        tensor([ True,  True, False])
+    """
+    if value.numel() == 0:
+        return torch.ones(0, dtype=torch.bool)
+    costs, group = torch.unique(cost, return_inverse=True)
+    top = torch.full(costs.shape, -math.inf, dtype=value.dtype).scatter_reduce_(0, group, value, "amax")
+    cheaper = torch.cat([top.new_full((1,), -math.inf), top.cummax(dim=0).values[:-1]])
+    return (value == top[group]) & (value > cheaper[group])
+
+
+def expected_hypervolume_improvement(
+    mean: Tensor,
+    std: Tensor,
+    cost: Tensor,
+    front_value: Tensor,
+    front_cost: Tensor,
+    reference: tuple[float, float],
+) -> Tensor:
+    r"""Expected growth of the area that the Pareto front dominates, for an uncertain value and a known cost.
+
+    With a known cost :math:`c`, the new area is an integral over costs :math:`t` between :math:`c` and the reference
+    of the improvement over :math:`b(t)`, the best value of the front at cost at most :math:`t`. As :math:`b` is a step
+    function, its expectation is a sum of expected improvements, weighted by the widths of the steps: no sampling.
+
+    Args:
+        mean: Predicted values, larger is better, ``[A]``.
+        std: Their standard deviations, ``[A]``.
+        cost: Known costs, smaller is better, ``[A]``.
+        front_value: Values of points measured so far, ``[n]``; dominated ones do not matter.
+        front_cost: Their costs, ``[n]``.
+        reference: Value and cost of the worst corner of the area.
+
+    Returns:
+        ``[A]``.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> expected_hypervolume_improvement(2 * one, 0 * one, 1 * one, 1 * one, 2 * one, (0.0, 4.0))
+        tensor([4.])
+    """
+    worst, limit = reference
+    kept = pareto_mask(front_value, front_cost) & (front_value > worst) & (front_cost < limit)
+    level, order = front_value[kept].unique(return_inverse=True)
+    edge = torch.full_like(level, math.inf).scatter_reduce_(0, order, front_cost[kept], "amin")
+    level = torch.cat([level.new_full((1,), worst), level])
+    start = torch.cat([edge.new_full((1,), -math.inf), edge])
+    end = torch.cat([edge, edge.new_full((1,), limit)])
+    width = (end - torch.maximum(start, cost.unsqueeze(1))).clamp_min(0.0)
+    return (width * expected_improvement(mean.unsqueeze(1), std.unsqueeze(1), level)).sum(dim=1)

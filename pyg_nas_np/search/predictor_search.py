@@ -1,0 +1,251 @@
+r"""Search by a predictor: fit on what was measured, ask for what the acquisition function prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from sklearn.base import clone
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.search.acquisition import (
+    expected_hypervolume_improvement,
+    expected_improvement,
+    pareto_mask,
+    upper_confidence_bound,
+)
+from pyg_nas_np.search.base import ENUMERABLE, Search
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.utils import InvalidArchitectureError
+
+Acquisition = Literal["ucb", "ei", "mean", "thompson", "independent-thompson"]
+
+Cost = Callable[[Tensor], Tensor]
+"""Known cost of architectures, smaller is better: official indices ``[n]`` to numbers ``[n]``."""
+
+SHORTLIST = 1024
+"""Thompson samples are joint over this many candidates, those with the largest upper confidence bounds."""
+
+PARENTS = 10
+"""Proposals are neighbors of this many of the best measured architectures."""
+
+
+class PredictorSearch(Search[ArchT]):
+    r"""Bayesian optimisation with any predictor.
+
+    The first :obj:`initial` architectures are drawn at random. After that, each architecture asked for
+    maximises the acquisition function of the predictor fitted to all measurements, over all candidates where these are
+    at most :data:`~pyg_nas_np.search.base.ENUMERABLE`, else over :obj:`proposals`: the neighbors of the best measured
+    architectures, and random ones.
+
+    **Batches and pending architectures.** Each further member of a batch is chosen as if the earlier ones, and
+    everything else that is pending, had been measured at their predicted labels (the "kriging believer"). The
+    predictor is fitted anew each time, which keeps a batch from crowding around one point, and makes ``ask`` safe to
+    call while other workers are busy. Thompson samples are diverse by themselves and need one fit a batch.
+
+    **Acquisition functions** see standardised scores, on which predictions are Gaussian: ``"ucb"``
+    :math:`\mu + \beta \sigma`; ``"ei"``, the expected improvement over the best posterior mean among the measured;
+    ``"mean"``; ``"thompson"``, the maximum of a joint sample over the :data:`SHORTLIST` most promising candidates
+    (``predictor.sample``, or independent normals where a predictor has none); ``"independent-thompson"``, which draws
+    each candidate on its own.
+
+    **Two objectives.** With a :obj:`cost`, the acquisition function is the exact expected improvement of the area
+    dominated in the plane of score and cost; :attr:`pareto_front` holds the result.
+
+    Args:
+        space: The search space.
+        predictor: The predictor; a clone of it is fitted.
+        acquisition: Name of the acquisition function. (default: ``"ucb"``)
+        beta: Weight of the standard deviation in ``"ucb"``.
+        initial: Architectures drawn at random first.
+        cost: ``"num_parameters"``, ``"flops"``, or a function of official indices. (default: one objective)
+        proposals: Number of random candidates beside the neighbors of the best, where the space is large.
+        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        maximize: Whether larger measurements are better.
+        seed: Seed of the search.
+
+    Raises:
+        InvalidArchitectureError: If the predictor is for another space.
+        ValueError: If the acquisition function or cost is unknown, or a number is out of range.
+
+    Example:
+        >>> from pyg_nas_np.predictors import GPPredictor
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> search = PredictorSearch(space, GPPredictor(), initial=8)
+        >>> for _ in range(12):
+        ...     archs = search.ask()
+        ...     search.tell(archs, space.batch_flops(archs))
+        >>> bool(search.best[1] > 0.8 * space.batch_flops().max())
+        True
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[ArchT],
+        predictor: Predictor,
+        *,
+        acquisition: Acquisition = "ucb",
+        beta: float = 1.5,
+        initial: int = 10,
+        cost: Literal["num_parameters", "flops"] | Cost | None = None,
+        proposals: int = 2048,
+        candidates: Tensor | None = None,
+        maximize: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if acquisition not in get_args(Acquisition):
+            raise ValueError(f"acquisition must be one of {', '.join(get_args(Acquisition))}, got {acquisition!r}")
+        for name, value, least in (("beta", beta, 0), ("initial", initial, 1), ("proposals", proposals, 1)):
+            if not value >= least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if predictor.space is not None and predictor.space.name != space.name:
+            raise InvalidArchitectureError(f"the predictor works on {predictor.space.name}, the search on {space.name}")
+        self.predictor: Predictor = clone(predictor).set_params(space=space)
+        self.acquisition = acquisition
+        self.beta = beta
+        self.initial = initial
+        self.cost = None if cost is None else _cost_function(space, cost)
+        self.proposals = proposals
+        self._whole: Batch | None = None
+        super().__init__(space, candidates=candidates, maximize=maximize, seed=seed)
+
+    @property
+    def pareto_front(self) -> list[tuple[ArchT, float, float]]:
+        r"""Measured architectures that no other beats, with measurement and cost, the cheapest first.
+
+        Raises:
+            ValueError: If the search has no cost.
+        """
+        if self.cost is None:
+            raise ValueError("a search without cost has no Pareto front; see best")
+        cost = self.cost(self.index).double()
+        chosen = pareto_mask(self._merit(), cost).nonzero().flatten()
+        chosen = chosen[cost[chosen].argsort(stable=True)]
+        return [(self.space[self._index[i]], self._y[i], float(cost[i])) for i in chosen.tolist()]
+
+    # -- choosing ---------------------------------------------------------------------------------------------------
+
+    def _choose(self, batch: int) -> list[int]:
+        taken = self._taken()
+        # With nothing told, there is nothing to fit.
+        missing = self.initial - len(self._measured | self._pending.keys()) if self._y else batch
+        chosen = self._random(min(batch, max(missing, 0)), taken)
+        if len(chosen) < batch and self._y:
+            chosen += self._by_model(batch - len(chosen), taken.union(chosen), [*self._pending, *chosen])
+        return chosen
+
+    def _by_model(self, batch: int, taken: set[int], waiting: list[int]) -> list[int]:
+        index, graphs = self._pool(taken)
+        free = ~torch.isin(index, torch.tensor(sorted(taken), dtype=torch.long))
+        batch = min(batch, int(free.sum()))
+        if batch == 0:
+            return []
+        known, y = self.index, self.y
+        self._fit(known, y)
+        if waiting:
+            known, y = self._believe(known, y, torch.tensor(waiting))
+            self._fit(known, y)
+        if self.acquisition in ("thompson", "independent-thompson"):
+            return self._by_samples(batch, index, graphs, free)
+        chosen: list[int] = []
+        while True:
+            position = self._argmax(self._acquire(index, graphs, known), free)
+            free[position] = False
+            chosen.append(int(index[position]))
+            if len(chosen) == batch:
+                return chosen
+            known, y = self._believe(known, y, index[position : position + 1])
+            self._fit(known, y)
+
+    def _fit(self, index: Tensor, y: Tensor) -> None:
+        self.predictor.fit(self.space.batch_encode(index), y)
+
+    def _believe(self, known: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds architectures with their predicted labels to what is known."""
+        believed = self.predictor.predict(self.space.batch_encode(index)).double()
+        return torch.cat([known, index]), torch.cat([y, believed])
+
+    def _scores(self, graphs: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted scores, larger is better, and their standard deviations."""
+        mean, std = self.predictor.predict_scores(graphs)
+        return mean if self.maximize else -mean, std
+
+    def _acquire(self, index: Tensor, graphs: Batch, known: Tensor) -> Tensor:
+        mean, std = self._scores(graphs)
+        if self.cost is not None:
+            reached, _ = self._scores(self.space.batch_encode(known))
+            cost, paid = self.cost(index).double(), self.cost(known).double()
+            every = torch.cat([cost, paid])
+            # A little beyond the most expensive one, so that this one can win something too.
+            limit = float(every.max() + 0.1 * (every.max() - every.min()).clamp_min(1e-12))
+            return expected_hypervolume_improvement(mean, std, cost, reached, paid, (float(reached.min()), limit))
+        if self.acquisition == "ei":
+            return expected_improvement(mean, std, self._scores(self.space.batch_encode(known))[0].max())
+        return upper_confidence_bound(mean, std, self.beta if self.acquisition == "ucb" else 0.0)
+
+    def _by_samples(self, batch: int, index: Tensor, graphs: Batch, free: Tensor) -> list[int]:
+        mean, std = self._scores(graphs)
+        if self.acquisition == "independent-thompson":
+            drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype)
+            return index[_top(drawn, free, batch)].tolist()
+        short = _top(upper_confidence_bound(mean, std, 2.0), free, max(SHORTLIST, batch))
+        open_ = torch.ones(short.numel(), dtype=torch.bool)
+        chosen = []
+        for sample in self._joint_samples(index[short], mean[short], std[short], batch):
+            position = self._argmax(sample, open_)
+            open_[position] = False
+            chosen.append(int(index[short[position]]))
+        return chosen
+
+    def _joint_samples(self, index: Tensor, mean: Tensor, std: Tensor, count: int) -> Tensor:
+        """``[count, n]``, larger is better; from independent normals where the predictor has no joint samples."""
+        if hasattr(self.predictor, "sample"):
+            drawn: Tensor = self.predictor.sample(self.space.batch_encode(index), count, generator=self.generator)
+            return drawn if self.maximize else -drawn
+        return mean + std * torch.randn(count, mean.numel(), generator=self.generator, dtype=mean.dtype)
+
+    def _argmax(self, merit: Tensor, free: Tensor) -> int:
+        """Position of the largest; equal ones, such as functional twins, are drawn among."""
+        best = merit[_top(merit, free, 1)]
+        equal = free & (merit == best) if bool(best.isfinite()) else free
+        return self._pick(equal.nonzero().flatten().tolist())
+
+    # -- candidates -------------------------------------------------------------------------------------------------
+
+    def _pool(self, taken: set[int]) -> tuple[Tensor, Batch]:
+        """Official indices to choose from, some of them perhaps taken, and their graphs."""
+        size = len(self.space) if self.candidates is None else self.candidates.numel()
+        if size > ENUMERABLE:
+            near = self._near_best(taken)
+            index = torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
+            return index, self.space.batch_encode(index)
+        if self._whole is None:
+            self._whole = self.space.batch_encode(torch.arange(size) if self.candidates is None else self.candidates)
+        return self._whole.arch_index, self._whole
+
+    def _near_best(self, taken: set[int]) -> list[int]:
+        """Neighbors of the best measured architectures that may be asked for."""
+        best = self.index[self._merit().argsort(descending=True, stable=True)]
+        parents = list(dict.fromkeys(best.tolist()))[:PARENTS]
+        return list(dict.fromkeys(i for parent in parents for i in self._neighbors(parent, taken)))
+
+
+def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
+    """Positions of at most ``count`` free ones with the largest values; NaN comes last."""
+    options = free.nonzero().flatten()
+    ranked = values[options].nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return options[ranked.topk(min(count, options.numel())).indices]
+
+
+def _cost_function(space: SearchSpace[Any], cost: Literal["num_parameters", "flops"] | Cost) -> Cost:
+    if callable(cost):
+        return cost
+    known: dict[str, Cost] = {"num_parameters": space.batch_num_parameters, "flops": space.batch_flops}
+    if cost not in known:
+        raise ValueError(f"cost must be a function or one of {', '.join(known)}, got {cost!r}")
+    return known[cost]

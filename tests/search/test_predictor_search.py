@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from pyg_nas_np.predictors import GPPredictor, Predictor, RidgePredictor
+from pyg_nas_np.search import PredictorSearch, predictor_search, simulate
+from pyg_nas_np.search.acquisition import expected_improvement, pareto_mask
+from pyg_nas_np.spaces import NASBench101Space, NASBench201Space
+from pyg_nas_np.utils import InvalidArchitectureError
+
+SPACE = NASBench201Space()
+Y = SPACE.batch_flops().double() + torch.arange(15625) / 1e5
+TOLD = SPACE.sample_indices(30, torch.Generator().manual_seed(5))
+
+
+def told(**kwargs):
+    search = PredictorSearch(SPACE, GPPredictor(), initial=1, **kwargs)
+    search.tell(TOLD, Y[TOLD])
+    return search
+
+
+def scores(index=TOLD, y=None):
+    gp = GPPredictor(SPACE).fit(SPACE.batch_encode(index), Y[index] if y is None else y)
+    return gp, *gp.predict_scores(SPACE.batch_encode())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "merit"),
+    [
+        ({"beta": 2.0}, lambda mean, std: mean + 2 * std),
+        ({"acquisition": "mean"}, lambda mean, std: mean),
+        ({"acquisition": "ei"}, lambda mean, std: expected_improvement(mean, std, mean[TOLD].max())),
+    ],
+)
+def test_asks_for_the_maximum_of_the_acquisition_function(kwargs, merit):
+    (asked,) = told(**kwargs).ask()
+    _, mean, std = scores()
+    values = merit(mean, std)
+    values[TOLD] = -torch.inf
+    assert values[SPACE.index(asked)] == values.max()
+
+
+def test_batches_and_pending_ones_are_believed():
+    alone = told(seed=3)
+    first, second = alone.ask(2)
+    one_by_one = told(seed=3)
+    assert one_by_one.ask() == [first]
+    assert one_by_one.pending == [first]
+    # The second is the best by a process that has seen the first at its prediction.
+    gp, _, _ = scores()
+    where = torch.tensor([SPACE.index(first)])
+    believed = gp.predict(SPACE.batch_encode(where)).double()
+    _, mean, std = scores(torch.cat([TOLD, where]), torch.cat([Y[TOLD], believed]))
+    values = mean + 1.5 * std
+    values[torch.cat([TOLD, where])] = -torch.inf
+    for chosen in (second, *one_by_one.ask()):
+        assert values[SPACE.index(chosen)] == pytest.approx(float(values.max()), abs=1e-9)
+
+
+def test_first_architectures_are_random_and_nothing_is_fitted_without_labels():
+    search = PredictorSearch(SPACE, GPPredictor(), initial=4)
+    asked = search.ask(7)
+    assert len(set(asked)) == 7
+    assert not hasattr(search.predictor, "transform_")
+    search.tell(asked[:1], [1.0])
+    search.ask()
+    assert hasattr(search.predictor, "transform_")
+
+
+def test_equal_predictions_are_drawn_among():
+    search = PredictorSearch(SPACE, RidgePredictor(), initial=1)
+    first = set()
+    for seed in range(4):
+        search.seed = seed
+        search.reset()
+        search.tell([SPACE[0]], [1.0])
+        first.update(search.ask())
+    assert len(first) > 1
+
+
+class Undecided(RidgePredictor):
+    """Knows nothing of even indices, or of any."""
+
+    every: ClassVar[bool] = False
+
+    def predict_scores(self, graphs):
+        mean, std = super().predict_scores(graphs)
+        return mean.masked_fill(self.every | (graphs.arch_index % 2 == 0), torch.nan), std
+
+
+@pytest.mark.parametrize("acquisition", ["ucb", "thompson", "independent-thompson"])
+def test_predictions_that_are_not_numbers_come_last(acquisition, monkeypatch):
+    search = PredictorSearch(SPACE, Undecided(), initial=1, acquisition=acquisition)
+    search.tell(TOLD, Y[TOLD])
+    assert all(SPACE.index(arch) % 2 for arch in search.ask(5))
+    monkeypatch.setattr(Undecided, "every", True)
+    asked = {SPACE.index(arch) for arch in search.ask(5)}
+    assert len(asked - set(TOLD.tolist())) == 5
+
+
+class Joint(RidgePredictor):
+    """Joint samples that agree on an offset, and rank by index."""
+
+    def sample(self, graphs, n, generator):
+        return torch.randn(n, 1, generator=generator) + graphs.arch_index.double()
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_thompson_sampling_takes_joint_samples_over_the_shortlist(maximize, monkeypatch):
+    monkeypatch.setattr(predictor_search, "SHORTLIST", 50)
+    search = PredictorSearch(SPACE, Joint(), acquisition="thompson", initial=1, maximize=maximize)
+    search.tell(TOLD, Y[TOLD])
+    asked = [SPACE.index(arch) for arch in search.ask(3)]
+    mean, std = search.predictor.predict_scores(SPACE.batch_encode())
+    bound = (mean if maximize else -mean) + 2 * std
+    bound[TOLD] = -torch.inf
+    short = bound.topk(50).indices.sort(descending=maximize).values
+    assert asked == short[:3].tolist()
+
+
+@pytest.mark.parametrize("acquisition", ["thompson", "independent-thompson"])
+def test_thompson_sampling_without_joint_samples(acquisition):
+    search = PredictorSearch(SPACE, RidgePredictor(), acquisition=acquisition, initial=1)
+    search.tell(TOLD, Y[TOLD])
+    asked = search.ask(20)
+    assert len({SPACE.index(arch) for arch in asked} - set(TOLD.tolist())) == 20
+    reached = Y[[SPACE.index(arch) for arch in asked]]
+    assert reached.mean() > Y.mean()
+
+
+@pytest.mark.parametrize("cost", ["num_parameters", "flops", lambda index: SPACE.batch_flops(index) / 1e6])
+def test_two_objectives_cover_the_front(cost):
+    # Paths without convolution are cheap and good: the front is not a single point.
+    value = SPACE.batch_num_parameters().double().sqrt() + torch.arange(15625) / 1e5
+    candidates = torch.arange(0, 15625, 11)
+    search = PredictorSearch(SPACE, GPPredictor(), cost=cost, candidates=candidates, initial=8)
+    simulate(search, value, 40)
+    front = search.pareto_front
+    assert len(front) >= 5
+    costs, values = [c for _, _, c in front], [v for _, v, _ in front]
+    assert costs == sorted(costs)
+    assert values == sorted(values)
+    chosen = torch.tensor([SPACE.index(arch) for arch, _, _ in front])
+    assert pareto_mask(value[search.index], search.cost(search.index))[torch.isin(search.index, chosen)].all()
+    with pytest.raises(ValueError, match="no Pareto front"):
+        _ = told().pareto_front
+
+
+def test_spaces_too_large_to_predict_are_searched_through_proposals():
+    space = NASBench101Space()
+    index = space.sample_indices(12, torch.Generator().manual_seed(0))
+    search = PredictorSearch(space, RidgePredictor(), initial=1, proposals=40)
+    y = space.batch_num_parameters(index).double()
+    search.tell(index, y)
+    pool, graphs = search._pool(search._taken())
+    parents = index[y.argsort(descending=True)[: predictor_search.PARENTS]]
+    near = {space.index(arch) for i in parents.tolist() for arch in space.neighbors(space[i])} - set(index.tolist())
+    assert near <= set(pool.tolist())
+    assert pool.numel() == pool.unique().numel() == graphs.num_graphs == len(near) + 40
+    (asked,) = search.ask()
+    assert space.num_parameters(asked) > y.median()
+
+
+def test_the_given_predictor_is_not_touched():
+    predictor = GPPredictor()
+    search = PredictorSearch(SPACE, predictor)
+    assert search.predictor is not predictor
+    assert predictor.space is None
+    assert isinstance(search.predictor, Predictor)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"acquisition": "pi"}, "acquisition must be one of ucb, .*'pi'"),
+        ({"beta": -1.0}, "beta must be at least 0, got -1.0"),
+        ({"beta": float("nan")}, "beta must be at least 0, got nan"),
+        ({"initial": 0}, "initial must be at least 1, got 0"),
+        ({"proposals": 0}, "proposals must be at least 1, got 0"),
+        ({"cost": "latency"}, "num_parameters, flops, got 'latency'"),
+    ],
+)
+def test_wrong_arguments_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        PredictorSearch(SPACE, GPPredictor(), **kwargs)
+
+
+def test_a_predictor_of_another_space_is_refused(toy_space):
+    with pytest.raises(InvalidArchitectureError, match="works on toy, the search on nasbench201"):
+        PredictorSearch(SPACE, GPPredictor(toy_space))

@@ -3,8 +3,8 @@ r"""Every predictor on every table: ranking, selection and calibration from n ra
     python benchmarks/predictors.py --tables nb201-c10-test nb101 --predictors convnp gp --seeds 10
 
 Protocol: the labels of n random architectures (the seeds of ``index_split``: the context of a smaller n is the start of
-that of a larger one), turned into scores within the context only; scored on every other architecture (``--split class``:
-on those without a twin in the context). Every cell of the table (table, split, predictor, n) is a CSV of its own with a
+that of a larger one), turned into scores within the context only; scored on every other architecture (with
+``--split class`` on those without a twin in the context). Every cell of the table (table, split, predictor, n) is a CSV of its own with a
 row a seed under ``--out``; what is there already is not run again. The summary of all cells goes to
 ``results/predictors.csv`` and two plots.
 
@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from _timing import RESULTS, machine
 from torch import Tensor
 
-from _timing import RESULTS, machine
 from pyg_nas_np.datasets import ArchitectureDataset, NASBench101, NASBench201, NASBenchGraph
 from pyg_nas_np.datasets.splits import class_split, index_split
 from pyg_nas_np.predictors import PREDICTORS, ConvNPPredictor, EnsemblePredictor, Predictor
@@ -102,8 +102,8 @@ def recipe(n: int) -> Predictor:
 
 def methods(weights: dict[str, Path]) -> dict[str, Callable[[int], Predictor]]:
     """Makers by row name, given the number of labels."""
-    makers: dict[str, Callable[[int], Predictor]] = {name: lambda n, name=name: PREDICTORS[name]() for name in PREDICTORS}  # type: ignore[misc]
-    makers["study recipe"] = recipe
+    makers: dict[str, Callable[[int], Predictor]] = {"study recipe": recipe}
+    makers |= {name: lambda n, name=name: PREDICTORS[name]() for name in PREDICTORS}  # type: ignore[misc]
     makers["convnp, fine-tuned"] = lambda n: ConvNPPredictor(finetune_steps=50)
     makers["convnp + other data sets"] = lambda n: ConvNPPredictor()
     makers |= {name: lambda n, path=path: ConvNPPredictor(weights=path) for name, path in weights.items()}  # type: ignore[misc]

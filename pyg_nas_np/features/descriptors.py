@@ -2,6 +2,7 @@ r"""Everything that the predictors know of a cell, in one table: meta-features, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -83,11 +84,12 @@ class Descriptors:
         terms = {"log_flops": 1.0, "bypass": 0.5, "dead": -0.5}
         terms |= {f"path_mean_{op}": -1.0 for op in self.space.averaging_ops}
         total = torch.zeros(meta.size(0))
+        length = math.sqrt(sum(weight * weight for weight in terms.values()))
         for name, weight in terms.items():
             if name in names:
                 total += weight * meta[:, names.index(name)]
         # Standardised terms, nearly independent; a few cells without any path must not dominate.
-        return (total / sum(weight * weight for weight in terms.values()) ** 0.5).clamp(-2.5, 2.5).unsqueeze(1)
+        return (total / length).clamp(-2.5, 2.5).unsqueeze(1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features!r}, {self.networks!r})"

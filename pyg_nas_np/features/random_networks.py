@@ -33,7 +33,7 @@ class Weights(NamedTuple):
     Shapes:
         - **start:** ``[G, 1, k d]``, what the input node gives.
         - **ops:** ``[num_ops, G, k d, k d]``, block-diagonal.
-        - **hidden**, **bias:** ``[G, k d, 12 k]`` (block-diagonal) and ``[G, 1, 12 k]``, the layer that reads the output.
+        - **hidden**, **bias:** ``[G, k d, 12 k]``, block-diagonal, and ``[G, 1, 12 k]``: what reads the output.
         - **out:** ``[G, 12 k, k]``, block-diagonal.
     """
 

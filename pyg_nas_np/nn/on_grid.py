@@ -59,7 +59,7 @@ class UNet(nn.Module):
     def reset_parameters(self) -> None:
         r"""Resets every convolution."""
         for module in (self.first, *self.down, *self.up, self.last):
-            module.reset_parameters()  # type: ignore[operator, union-attr]
+            module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Maps ``[B, in_channels, *grid]`` to ``[B, out_channels, *grid]``."""

@@ -158,8 +158,8 @@ class AdditiveGP:
             num_features: Random Fourier features of each radial group.
         """
         prior = self._draw_prior(num, generator, num_features)
-        noise = torch.randn(num, self.z.numel(), generator=generator, dtype=torch.float64) * (0.5 * self.theta[-1]).exp()
-        residual = self.z - prior(self.x) - noise
+        noise = torch.randn(num, self.z.numel(), generator=generator, dtype=torch.float64)
+        residual = self.z - prior(self.x) - (0.5 * self.theta[-1]).exp() * noise
         update = torch.cholesky_solve(residual.t(), self._factor)
         return torch.cat([prior(part) + (self._cross(part) @ update).t() for part in torch.split(x.double(), CHUNK)], 1)
 

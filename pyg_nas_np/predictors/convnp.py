@@ -40,10 +40,10 @@ def process_inputs(descriptors: Descriptors) -> list[int]:
 class ConvNPPredictor(Predictor):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
-    A bank of base predictors is fitted to the context (see :class:`~pyg_nas_np.predictors.bank.Bank`). Its leave-one-out
-    errors on the context and its predictions of the targets are input channels of a stack of set convolutions,
-    meta-trained on synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are
-    the context: no weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it.
+    A :class:`~pyg_nas_np.predictors.bank.Bank` of base predictors is fitted to the context. Its leave-one-out errors on
+    the context and its predictions of the targets are input channels of a stack of set convolutions, meta-trained on
+    synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
+    weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -190,7 +190,7 @@ class ConvNPPredictor(Predictor):
     # -- predicting -------------------------------------------------------------------------------------------------
 
     def _for_model(self, moments: Tensor) -> Tensor:
-        """The members that the process was trained on; tables of other tasks take the places of the two best of them."""
+        """The members that the process was trained on; the one that knows other tasks replaces those it extends."""
         members = self.bank_.members
         if TABLES not in members:
             return moments
@@ -268,7 +268,7 @@ class ConvNPPredictor(Predictor):
     # -- files ------------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        state = {"x": self.x_, "z": self.z_, "tables": self.tables_}
+        state: dict[str, Any] = {"x": self.x_, "z": self.z_, "tables": self.tables_}
         state |= {"groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
         if hasattr(self, "tuned_"):
             state |= {"config": self.tuned_.config, "in_channels": self.tuned_.in_channels}

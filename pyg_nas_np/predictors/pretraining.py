@@ -112,7 +112,7 @@ def negative_log_density(
     assert batch.z_target is not None
     targets = batch.z_target
     if not model.latent_channels:
-        return -_log_density(*model(batch), targets).mean()
+        return -_log_density(model(batch), targets).mean()
     counts = batch.ptr_target.diff()
     owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
 
@@ -120,18 +120,19 @@ def negative_log_density(
         return torch.zeros(counts.numel()).index_add(0, owner, values)
 
     if objective == "ml":
-        densities = [per_task(_log_density(*model(batch, None, generator), targets)) for _ in range(num_samples)]
+        densities = [per_task(_log_density(model(batch, None, generator), targets)) for _ in range(num_samples)]
         return -((torch.logsumexp(torch.stack(densities), dim=0) - math.log(num_samples)) / counts).mean()
     prior = model.latent(batch)
     posterior = model.latent(batch.with_targets_as_context())
-    densities = [per_task(_log_density(*model(batch, posterior, generator), targets)) for _ in range(num_samples)]
+    densities = [per_task(_log_density(model(batch, posterior, generator), targets)) for _ in range(num_samples)]
     (mean, log_std), (other, other_log_std) = posterior, prior
     ratio = (2.0 * (log_std - other_log_std)).exp() + ((mean - other) / other_log_std.exp()).square()
     divergence = (0.5 * (ratio - 1.0) + other_log_std - log_std).flatten(1).sum(dim=1)
     return -((torch.stack(densities).mean(dim=0) - divergence) / counts).mean()
 
 
-def _log_density(mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
+def _log_density(moments: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
+    mean, std = moments
     return -0.5 * ((z - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)
 
 
@@ -228,7 +229,9 @@ def pretrain(
     callbacks: list[lightning.Callback] = [Timer(duration=timedelta(minutes=max_minutes))]
     if folder is not None:
         every = max(1, max_steps // 20)
-        callbacks.append(ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
+        )
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=devices,

@@ -2,7 +2,7 @@ r"""The spaces of the package by name."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from pyg_nas_np.spaces.base import SearchSpace
@@ -16,7 +16,7 @@ SPACES: dict[str, type[SearchSpace[Any]]] = {
 """Classes by :attr:`SearchSpace.name`."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def space_by_name(name: str) -> SearchSpace[Any]:
     r"""Returns the space of a name; one object a name, so that what is computed from it is computed once.
 

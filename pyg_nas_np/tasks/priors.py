@@ -98,7 +98,8 @@ def tree_prior(table: Tensor, columns: Sequence[int], num_trees: int = 30, depth
         right = x[:, chosen] > thresholds
         leaf = (right * 2 ** torch.arange(depth)).sum(dim=2)
         values = torch.randn(num_trees, 2**depth, generator=generator, dtype=torch.float64)
-        return values.expand(x.size(0), -1, -1).gather(2, leaf.unsqueeze(2)).sum(dim=(1, 2))
+        total: Tensor = values.expand(x.size(0), -1, -1).gather(2, leaf.unsqueeze(2)).sum(dim=(1, 2))
+        return total
 
     return draw
 
@@ -154,9 +155,11 @@ def mixture_prior(parts: Sequence[Prior], concentration: float = 0.6) -> Prior:
     def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
         concentrations = torch.full((len(parts),), concentration, dtype=torch.float64)
         weights = torch._standard_gamma(concentrations, generator=generator)
-        weights = (weights / weights.sum()).sqrt().tolist()
-        values = sum(w * _standardise(part(rows, generator)) for w, part in zip(weights, parts, strict=True) if w > 0.05)
-        values = _standardise(torch.as_tensor(values))
+        values = torch.zeros(rows.numel(), dtype=torch.float64)
+        for part, weight in zip(parts, (weights / weights.sum()).sqrt().tolist(), strict=True):
+            if weight > 0.05:
+                values += weight * _standardise(part(rows, generator))
+        values = _standardise(values)
         skew, tail, level, slope = torch.randn(4, generator=generator).tolist()
         values = _standardise(torch.sinh(values.asinh() * math.exp(0.3 * tail) - 0.5 * skew))
         noise = torch.randn(rows.numel(), generator=generator, dtype=torch.float64)

@@ -4,7 +4,7 @@ r"""Every predictor on every table: ranking, selection and calibration from n ra
 
 Protocol: the labels of n random architectures (the seeds of ``index_split``: the context of a smaller n is the start of
 that of a larger one), turned into scores within the context only; scored on every other architecture (with
-``--split class`` on those without a twin in the context). Every cell of the table (table, split, predictor, n) is a CSV of its own with a
+``--split class`` on those without a twin in the context). Every cell (table, split, predictor, n) is a CSV with a
 row a seed under ``--out``; what is there already is not run again. The summary of all cells goes to
 ``results/predictors.csv`` and two plots.
 

@@ -140,7 +140,7 @@ def check_foreign(labels: Mapping[str, Tensor], target: str) -> None:
             raise InvalidLabelsError(f"the table {name!r} lacks {int((~y.isfinite()).sum())} of {y.numel()} labels")
 
 
-def mixture_prior(parts: Sequence[Prior], concentration: float = 0.6) -> Prior:
+def mixture_prior(parts: Sequence[Prior], concentration: float = 3.0) -> Prior:
     r"""Returns a prior over all mechanisms at once, as a benchmark might have measured it.
 
     Each function is a sum of draws from :obj:`parts` with Dirichlet weights, bent by a random monotone map (skewed and
@@ -149,7 +149,8 @@ def mixture_prior(parts: Sequence[Prior], concentration: float = 0.6) -> Prior:
 
     Args:
         parts: Priors of single mechanisms.
-        concentration: Of the Dirichlet distribution; below 1, few mechanisms matter in one task.
+        concentration: Of the Dirichlet distribution; the larger, the more mechanisms matter in one task, so that no single
+            base predictor is right about it.
     """
 
     def draw(rows: Tensor, generator: torch.Generator) -> Tensor:

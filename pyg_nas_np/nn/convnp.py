@@ -2,6 +2,7 @@ r"""The convolutional neural process over architectures, in three forms."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,6 +15,13 @@ from pyg_nas_np.tasks import TaskBatch
 Form = Literal["hybrid", "off-grid", "on-grid"]
 """``"on-grid"``: learned coordinates, a grid and a convolutional network; ``"off-grid"``: stacked set convolutions in
 learned embeddings; ``"hybrid"``: the same, correcting a learned mixture of base predictors."""
+
+
+MAX_RATIO = 3.0
+"""Largest ratio of the weights of two base predictors."""
+
+MAX_SHIFT = 0.1
+"""Largest shift of a mixture of base predictors, in standard deviations."""
 
 
 class ConvNP(nn.Module):
@@ -89,13 +97,14 @@ class ConvNP(nn.Module):
         if base:
             self.embed_target = nn.Linear(2 * base, channels)
             self.embed_evidence = nn.Linear(1 + 2 * base, channels)
+            self.weigh = nn.Sequential(nn.Linear(1 + 2 * base, channels), nn.GELU(), nn.Linear(channels, base))
         self.process: OffGridProcess | OnGridProcess
         if form == "on-grid":
             self.process = OnGridProcess(channels, heads=heads, grid_dim=grid_dim, latent_channels=latent_channels)
         else:
             self.process = OffGridProcess(channels, heads=heads, dim=dim, num_layers=num_layers)
         self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, 2 + base)
+        self.head = nn.Linear(channels, 2)
         self.reset_parameters()
 
     @property
@@ -111,6 +120,11 @@ class ConvNP(nn.Module):
         if self.num_base:
             self.embed_target.reset_parameters()
             self.embed_evidence.reset_parameters()
+            for module in self.weigh:
+                if callable(reset := getattr(module, "reset_parameters", None)):
+                    reset()
+            nn.init.zeros_(self.weigh[-1].weight)
+            nn.init.zeros_(self.weigh[-1].bias)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -130,16 +144,25 @@ class ConvNP(nn.Module):
             h_target = self.process(h_context, h_target, *ptrs, latent, generator)
         else:
             h_target = self.process(h_context, h_target, *ptrs)
-        shift, stretch, *logits = self.head(self.norm(h_target)).unbind(dim=1)
+        shift, stretch = self.head(self.norm(h_target)).unbind(dim=1)
         scale = stretch.clamp(-3.0, 3.0).exp()
         if not self.num_base:
             return shift, scale
-        weights = torch.softmax(torch.stack(logits, dim=1), dim=1)
+        weights = self.weights(tasks).repeat_interleave(tasks.ptr_target.diff(), dim=0)
         base_mean, base_var = tasks.target_moments[..., 0], (2.0 * tasks.target_moments[..., 1]).exp()
         mean = (weights * base_mean).sum(dim=1)
         # Law of total variance over the base predictors.
         std = (weights * (base_var + (base_mean - mean.unsqueeze(1)).square())).sum(dim=1).sqrt()
-        return mean + shift * std, std * scale
+        return mean + MAX_SHIFT * torch.tanh(shift) * std, std * scale
+
+    def weights(self, tasks: TaskBatch) -> Tensor:
+        r"""Returns the weights of the base predictors in each task (hybrid form), ``[B, K]``, from :func:`evidence`.
+
+        They stay within a factor of :data:`MAX_RATIO` of each other: in synthesised tasks the richest base predictor is
+        right more often than in real ones, and an unbounded process would trust it alone.
+        """
+        bound = 0.5 * math.log(MAX_RATIO)
+        return torch.softmax(bound * torch.tanh(self.weigh(evidence(tasks))), dim=1)
 
     def latent(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         r"""Returns mean and log standard deviation of the latent variables given the context, ``[B, Z, *grid]``.

@@ -138,7 +138,7 @@ def _rank_own(
         _write_ranking(output / "ranking.csv", data, mean, std, known, index)
         console.print(f"Wrote ranking.csv to {output}")
     if report is not None:
-        ranking = Ranking(data, fitted, name, mean, std, known, index.unique(), "your label")
+        ranking = Ranking(data, fitted, name, mean, std, known, index.unique(), "label")
         _write_report(report, ranking, {"Label": "your own", "Source": path.name}, top_k)
 
 

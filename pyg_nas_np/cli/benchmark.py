@@ -6,12 +6,13 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import torch
 import typer
 from rich.table import Table
 
+import pyg_nas_np
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.tables import COLUMNS, console, write_csv
 from pyg_nas_np.features import shared_features
@@ -19,7 +20,7 @@ from pyg_nas_np.predictors import PREDICTORS
 from pyg_nas_np.predictors.evaluation import evaluate
 from pyg_nas_np.utils import DataFileError, MissingLabelsError
 
-KEY = ("benchmark", "dataset", "metric", "split", "context", "predictor", "seed")
+KEY = ("version", "benchmark", "dataset", "metric", "source", "split", "context", "predictor", "seed")
 """What tells one run from another in ``runs.csv``."""
 
 SCORES = tuple(COLUMNS)
@@ -60,13 +61,14 @@ def compare(
     runs = {} if path is None else _read_runs(path)
     # All predictors share one table of features; the first must not pay for it alone.
     shared_features(data.space).table()
+    setting = (pyg_nas_np.__version__, benchmark, dataset, data.metric, data.source.name, split)
     wanted = []
     # Seed by seed, so that an interrupted benchmark has compared all predictors on the same draws.
     for seed in range(seeds):
         for budget in budgets:
             parts = data.split(budget, by=split, seed=seed)  # type: ignore[arg-type]
             for name in names:
-                key = (benchmark, dataset, data.metric, split, str(budget), name, str(seed))
+                key = (*setting, str(budget), name, str(seed))
                 wanted.append(key)
                 if key in runs:
                     continue
@@ -93,7 +95,10 @@ def _read_runs(path: Path) -> dict[tuple[str, ...], list[float]]:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != (*KEY, *SCORES):
             raise DataFileError(f"{path} has other columns than this version writes; name another folder by --output")
-        return {tuple(row[key] for key in KEY): [float(row[column]) for column in SCORES] for row in reader}
+        try:
+            return {tuple(row[key] for key in KEY): [float(row[column]) for column in SCORES] for row in reader}
+        except (TypeError, ValueError) as error:
+            raise DataFileError(f"{path}, line {reader.line_num}, is damaged ({error}); delete the line") from error
 
 
 def _summarise(runs: dict[tuple[str, ...], list[float]]) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
@@ -103,9 +108,10 @@ def _summarise(runs: dict[tuple[str, ...], list[float]]) -> dict[tuple[str, ...]
         cells.setdefault(key[:-1], []).append(values)
     summary = {}
     for key, rows in sorted(cells.items(), key=lambda item: int(item[0][KEY.index("context")])):
-        values = torch.tensor(rows, dtype=torch.float64)
-        error = values.std(dim=0) / math.sqrt(len(rows)) if len(rows) > 1 else torch.full_like(values[0], math.nan)
-        summary[key] = values.mean(dim=0).tolist(), error.tolist()
+        table = torch.tensor(rows, dtype=torch.float64)
+        # One seed tells nothing about the error: not a number.
+        error = table.std(dim=0) / math.sqrt(len(rows)) if len(rows) > 1 else torch.full_like(table[0], math.nan)
+        summary[key] = table.mean(dim=0).tolist(), error.tolist()
     return summary
 
 
@@ -126,7 +132,7 @@ def _table(summary: dict[tuple[str, ...], tuple[list[float], list[float]]], titl
 
 
 def _cells(mean: Sequence[float], error: Sequence[float]) -> list[str]:
-    cells: list[Any] = []
+    cells = []
     for m, e, (label, spec) in zip(mean, error, COLUMNS.values(), strict=True):
         text = format(m, spec)
         # Times are averages of a few, on a machine that may be busy.

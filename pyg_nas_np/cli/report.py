@@ -126,7 +126,7 @@ def _table(ranking: Ranking, top_k: int) -> str:
                 "–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else ""),
                 *([f"{true_rank[k]:,}"] if ranking.tested.numel() else []),
                 f"{cost[k]:,}",
-                f"<code>{escape(data.space.to_str(data.arch(position)))}</code>",
+                _code(data.space.to_str(data.arch(position))),
             ]
         )
     header = ["rank", "index", "predicted", f"90 % interval, {span[0]:.2f} to {span[1]:.2f}", "measured"]
@@ -209,25 +209,29 @@ def _front(ranking: Ranking) -> str:
     data, space = ranking.data, ranking.data.space
     cost = space.batch_num_parameters(data.arch_index)
     front = pareto_mask(ranking.mean, cost).nonzero().flatten()
+    # Cells of one cost on the front have one prediction, and are often equivalent: the first stands for all.
     front = front[cost[front].argsort(stable=True)]
+    front = front[cost[front].diff(prepend=torch.tensor([-1])) > 0]
     mean, std, y = (values[front] for values in (ranking.mean, ranking.std, ranking.y))
-    price = cost[front].tolist()
-    low, high = int(cost.min()), int(cost.max())
+    millions = cost.double() / 1e6
+    price = millions[front].tolist()
+    low, high = float(millions.min()), float(millions.max())
     upper = float((mean + Z90 * std).max())
-    lower = float(ranking.mean.quantile(0.02))
+    # The front and the better half of the space; the other half would squeeze them into a line.
+    lower = min(float(ranking.mean.median()), float(mean.min()))
     logarithmic = low > 0 and high > 10 * low
     plot = svg.Plot(
         (low, high),
         (lower - 0.03 * (upper - lower), upper),
         "predicted label against parameters",
-        "parameters" + (" (logarithmic)" if logarithmic else ""),
+        "millions of parameters",
         f"predicted {ranking.label}",
         log_x=logarithmic,
         width=1040,
         height=400,
     )
     some = _sample(len(data))
-    drawn = plot.points(cost[some].tolist(), ranking.mean[some].tolist(), "dots")
+    drawn = plot.points(millions[some].tolist(), ranking.mean[some].tolist(), "dots")
     steps = [(price[0], float(mean[0]))]
     for a, b in zip(price[1:], mean[1:].tolist(), strict=True):
         steps += [(a, steps[-1][1]), (a, b)]
@@ -235,7 +239,8 @@ def _front(ranking: Ranking) -> str:
     plot.spans(price, (mean - Z90 * std).tolist(), (mean + Z90 * std).tolist(), "band")
     names = [space.to_str(data.arch(position)) for position in front.tolist()]
     texts = [
-        f"{a:,} parameters, {m:.3f} ± {s:.3f}: {name}" for a, m, s, name in zip(price, mean, std, names, strict=True)
+        f"{a:,.6g} million parameters, {m:.3f} ± {s:.3f}: {name}"
+        for a, m, s, name in zip(price, mean, std, names, strict=True)
     ]
     plot.named_points(price, mean.tolist(), texts, "model")
     known = (~y.isnan()).nonzero().flatten()
@@ -243,16 +248,16 @@ def _front(ranking: Ranking) -> str:
     shown = torch.linspace(0, len(price) - 1, min(FRONT_ROWS, len(price))).round().long().tolist()
     rows = [
         [
-            f"{price[i]:,}",
+            f"{int(cost[front[i]]):,}",
             f"{float(mean[i]):.3f} ± {float(std[i]):.3f}",
             "–" if math.isnan(float(y[i])) else f"{float(y[i]):.3f}",
-            f"<code>{escape(names[i])}</code>",
+            _code(names[i]),
         ]
         for i in shown
     ]
     caption = (
-        f"Line: best predicted label with at most so many parameters, {len(price)} architectures with their 90 % "
-        f"intervals{' and measured labels (other colour)' if known.numel() else ''}; small dots: {drawn:,} of "
+        f"Line: best predicted label with at most so many parameters; {len(price)} architectures with their 90 % "
+        f"intervals{' and measured labels (other colour)' if known.numel() else ''}. Small dots: {drawn:,} of "
         f"{len(data):,} architectures. The table lists {len(shown)} of the front."
     )
     table = _html_table(["parameters", "predicted", "measured", "architecture"], rows)
@@ -272,7 +277,7 @@ def _sample(count: int) -> Tensor:
 def _bars(header: Sequence[str], values: Mapping[str, float], correlations: Mapping[str, float]) -> str:
     largest = max(values.values(), default=0.0) or 1.0
     rows = [
-        [f"<code>{escape(name)}</code>", svg.bar(value / largest), f"{value:.3f}"]
+        [_code(name), svg.bar(value / largest), f"{value:.3f}"]
         + ([f"{correlations[name]:+.2f}"] if correlations else [])
         for name, value in values.items()
     ]
@@ -284,6 +289,11 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _code(text: str) -> str:
+    # Strings of cells are long and have no blanks to break at.
+    return f"<code>{escape(text).replace('+', '+<wbr>')}</code>"
 
 
 def _figure(content: str, caption: str) -> str:
@@ -302,7 +312,7 @@ _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c2128; --soft: #5b6470; --rule: #d8dde3; --fill: #f3f5f7;
   --model: #1f6fb5; --band: #9cc4e8; --truth: #c2410c; --dots: #1f6fb566; --op: 84%; }
 @media screen and (prefers-color-scheme: dark) { :root { --back: #14181d; --text: #e4e8ec; --soft: #a0a9b4;
-  --rule: #363d46; --fill: #20262d; --model: #6cb4f5; --band: #2f618f; --truth: #fb923c; --dots: #6cb4f566;
+  --rule: #363d46; --fill: #20262d; --model: #6cb4f5; --band: #2f618f; --truth: #fb923c; --dots: #6cb4f590;
   --op: 28%; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 24px; max-width: 1120px; background: var(--back); color: var(--text);

@@ -355,7 +355,9 @@ figure path.band { stroke-width: 3; }
 .head { fill: var(--soft); }
 rect.op { fill: var(--fill); stroke: var(--soft); }
 @media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; } h2, p { break-after: avoid; }
-  .wide { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+  .wide { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .grid { grid-template-columns: 1fr 1fr; } table { font-size: 10px; } th, td { padding: 2px 6px 2px 0; }
+  td code { font-size: 9px; } td svg { width: 120px; height: auto; } svg.bar { width: 80px; } }
 """
 
 _PAGE = Template("""<!DOCTYPE html>

@@ -1,4 +1,4 @@
-r"""Commands: rank, search, info, convert, verify."""
+r"""Commands: rank, search, train, benchmark, info, convert, verify."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from rich.table import Table
 from torch import Tensor
 
 import pyg_nas_np
+from pyg_nas_np.cli.benchmark import compare
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.plots import plot_ranking
+from pyg_nas_np.cli.report import Ranking, write_report
 from pyg_nas_np.cli.search import search
 from pyg_nas_np.cli.tables import console, score_table, write_csv
+from pyg_nas_np.cli.train import train
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.datasets.compact import write_compact
 from pyg_nas_np.features import shared_features
@@ -72,6 +75,7 @@ def rank(
     metric: MetricOption = None,
     root: RootOption = None,
     output: Annotated[Optional[Path], typer.Option(help="Folder for ranking.csv, scores.csv and ranking.png.")] = None,  # noqa: UP045
+    report: Annotated[Optional[Path], typer.Option(help="Self-contained HTML page to write.")] = None,  # noqa: UP045
     download: DownloadOption = False,
 ) -> None:
     """Rank all architectures of a benchmark from a few labels, and score the ranking."""
@@ -84,7 +88,7 @@ def rank(
         raise typer.BadParameter(f"'{split}' is neither 'index' nor 'class'", param_hint="--split")
     data = open_benchmark(benchmark, dataset, root, metric, download)
     if labels is not None:
-        _rank_own(data, labels, names[0], top_k, output)
+        _rank_own(data, labels, names[0], top_k, output, report)
         return
     if not bool(data.label_mask.any()):
         raise MissingLabelsError(f"{benchmark} has no labels to rank by. {data.label_help}")
@@ -98,11 +102,10 @@ def rank(
     # All predictors share one table of features; the first must not pay for it alone.
     shared_features(data.space).table()
     scores: dict[str, Evaluation] = {}
-    mean = std = torch.empty(0)
-    for name in names:
-        scores[name], m, s = evaluate(PREDICTORS[name](), data, parts)
-        if name == names[0]:
-            mean, std = m, s
+    first = PREDICTORS[names[0]]()
+    scores[names[0]], mean, std = evaluate(first, data, parts)
+    for name in names[1:]:
+        scores[name] = evaluate(PREDICTORS[name](), data, parts)[0]
     console.print(_top_table(data, mean, std, top_k, names[0], data.y))
     console.print(score_table(scores, f"{len(scores)} predictors on {parts.test.numel():,} architectures"))
     if output is not None:
@@ -113,10 +116,17 @@ def rank(
         title += f"Kendall's tau {scores[names[0]].kendall_tau:.3f}"
         plot_ranking(output / "ranking.png", mean, std, data.y, parts, f"{data.metric} ({unit})", title)
         console.print(f"Wrote ranking.csv, scores.csv and ranking.png to {output}")
+    if report is not None:
+        label = f"{data.metric} ({unit})"
+        ranking = Ranking(data, first, names[0], mean, std, data.y, parts.train, label, parts.test, scores)
+        setting = {"Label": label, "Source": data.source.name, "Split": f"by {split}, seed {seed}"}
+        _write_report(report, ranking, setting, top_k)
     console.print(f"{time.perf_counter() - started:.1f} s in all")
 
 
-def _rank_own(data: ArchitectureDataset, path: Path, name: str, top_k: int, output: Path | None) -> None:
+def _rank_own(
+    data: ArchitectureDataset, path: Path, name: str, top_k: int, output: Path | None, report: Path | None
+) -> None:
     index, y = read_own_labels(data.space, path)
     fitted = PREDICTORS[name]().fit(data[index], y)
     mean, std = fitted.predict(data, return_std=True)
@@ -127,6 +137,20 @@ def _rank_own(data: ArchitectureDataset, path: Path, name: str, top_k: int, outp
     if output is not None:
         _write_ranking(output / "ranking.csv", data, mean, std, known, index)
         console.print(f"Wrote ranking.csv to {output}")
+    if report is not None:
+        ranking = Ranking(data, fitted, name, mean, std, known, index.unique(), "label")
+        _write_report(report, ranking, {"Label": "your own", "Source": path.name}, top_k)
+
+
+def _write_report(path: Path, ranking: Ranking, setting: dict[str, str], top_k: int) -> None:
+    name = " ".join(filter(None, (ranking.data.space.name, getattr(ranking.data, "dataset", ""))))
+    head = {
+        "Architectures": f"{len(ranking.data):,}",
+        "Labels given": f"{ranking.seen.numel():,}",
+        "Ranked by": ranking.name,
+    }
+    write_report(path, ranking, f"{name}: predicted ranking", head | setting, top_k=top_k)
+    console.print(f"Wrote {path}")
 
 
 def _top_table(data: ArchitectureDataset, mean: Tensor, std: Tensor, top_k: int, name: str, y: Tensor) -> Table:
@@ -167,6 +191,8 @@ def _write_ranking(path: Path, data: ArchitectureDataset, mean: Tensor, std: Ten
 
 
 app.command()(search)
+app.command()(train)
+app.command("benchmark")(compare)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def draw(space: SearchSpace[ArchT], arch: ArchT, ax: Axes | None = None, title: 
     graph = to_networkx(space, arch)
     if ax is None:
         ax = plt.subplots(figsize=(7, 2.8), layout="constrained")[1]
-    position, routes = _layered_layout(graph)
+    position, routes = layered_layout(graph)
     palette = plt.get_cmap("tab10")
     for source, target in graph.edges:
         points = [position[source], *(position[p] for p in routes[source, target]), position[target]]
@@ -114,8 +114,21 @@ def _smooth(points: list[tuple[float, float]], path: Any) -> tuple[list[tuple[fl
     return vertices, codes
 
 
-def _layered_layout(graph: nx.DiGraph) -> tuple[dict[Any, tuple[float, float]], dict[Any, list[Any]]]:
-    """Places nodes by depth and routes edges that skip layers through place holders (Sugiyama's method)."""
+def layered_layout(graph: nx.DiGraph) -> tuple[dict[Any, tuple[float, float]], dict[Any, list[Any]]]:
+    r"""Places nodes by depth and routes edges that skip layers through place holders (Sugiyama's method).
+
+    Args:
+        graph: A directed acyclic graph.
+
+    Returns:
+        Position ``(x, y)`` of every node and place holder, one unit apart, ``x`` growing along the edges and ``y``
+        upwards; and the place holders of every edge, in order.
+
+    Example:
+        >>> position, routes = layered_layout(nx.DiGraph([("a", "b"), ("b", "c"), ("a", "c")]))
+        >>> [position[node][0] for node in "abc"], len(routes["a", "c"])
+        ([0.0, 1.0, 2.0], 1)
+    """
     depth: dict[Any, int] = {}
     for node in nx.topological_sort(graph):
         depth[node] = max((depth[p] + 1 for p in graph.predecessors(node)), default=0)

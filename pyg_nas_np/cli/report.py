@@ -1,0 +1,378 @@
+r"""One self-contained page about a ranking: no script, no file beside it, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from string import Template
+
+import torch
+from torch import Tensor
+
+import pyg_nas_np
+from pyg_nas_np.cli import svg
+from pyg_nas_np.cli.tables import COLUMNS
+from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors.attribution import attribute
+from pyg_nas_np.predictors.evaluation import Evaluation, calibration_curve
+from pyg_nas_np.search.acquisition import pareto_mask
+from pyg_nas_np.utils import atomic_path
+
+DOTS = 1500
+"""Architectures drawn in a figure; a page of all would be megabytes long."""
+
+DRAWN_CELLS = 6
+TOP_FEATURES = 12
+FRONT_ROWS = 12
+
+Z90 = 1.6449
+"""Half the width of the central 90 % interval of a standard normal."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    r"""A ranking and all that is known about it.
+
+    Args:
+        data: The whole data set, in index order.
+        predictor: What ranks, fitted.
+        name: Its name.
+        mean: Predicted labels, ``[A]``.
+        std: Their standard deviations, ``[A]``.
+        y: Measured labels, NaN where unknown, ``[A]``.
+        seen: Architectures that the predictor was fitted to, ``[n]``.
+        label: Name and unit of the labels.
+        tested: Architectures with labels that it was not fitted to, ``[m]``. (default: none)
+        scores: Scores on these, by name of the predictor.
+    """
+
+    data: ArchitectureDataset
+    predictor: Predictor
+    name: str
+    mean: Tensor
+    std: Tensor
+    y: Tensor
+    seen: Tensor
+    label: str
+    tested: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    scores: Mapping[str, Evaluation] = field(default_factory=dict)
+
+
+def write_report(
+    path: str | os.PathLike[str], ranking: Ranking, title: str, setting: Mapping[str, str], *, top_k: int = 10
+) -> None:
+    r"""Writes the page, atomically.
+
+    Args:
+        path: Target, ``.html``.
+        ranking: The ranking.
+        title: Heading.
+        setting: What the ranking came from, name → value.
+        top_k: Architectures in the table.
+    """
+    rows = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in setting.items())
+    sections = [
+        _scores(ranking),
+        _table(ranking, top_k),
+        _cells(ranking),
+        _quality(ranking),
+        _attributions(ranking),
+        _front(ranking),
+    ]
+    page = _PAGE.substitute(
+        title=escape(title),
+        setting=rows,
+        body="\n".join(section for section in sections if section),
+        version=escape(pyg_nas_np.__version__),
+        style=_STYLE,
+    )
+    with atomic_path(path) as tmp:
+        tmp.write_text(page, encoding="utf-8")
+
+
+def _scores(ranking: Ranking) -> str:
+    if not ranking.scores:
+        return ""
+    rows = [
+        [escape(name), *(format(evaluation.to_dict()[key], spec) for key, (_, spec) in COLUMNS.items())]
+        for name, evaluation in ranking.scores.items()
+    ]
+    note = f"On {ranking.tested.numel():,} architectures with known labels that no predictor was fitted to."
+    return _section("Scores", _html_table(["predictor", *(label for label, _ in COLUMNS.values())], rows), note)
+
+
+def _table(ranking: Ranking, top_k: int) -> str:
+    data, order = ranking.data, ranking.mean.argsort(descending=True, stable=True)[:top_k]
+    mean, std, y = (values[order].tolist() for values in (ranking.mean, ranking.std, ranking.y))
+    known = [value for value in y if not math.isnan(value)]
+    ends = [m + side * Z90 * s for m, s in zip(mean, std, strict=True) for side in (-1, 1)]
+    span = min(ends + known), max(ends + known)
+    cost = data.space.batch_num_parameters(data.arch_index[order]).tolist()
+    true_rank = _true_ranks(ranking.y)[order].tolist()
+    seen = torch.isin(order, ranking.seen).tolist()
+    rows = []
+    for k, position in enumerate(order.tolist()):
+        measured = None if math.isnan(y[k]) else y[k]
+        rows.append(
+            [
+                str(k + 1),
+                str(int(data.arch_index[position])),
+                f"{mean[k]:.3f} ± {std[k]:.3f}",
+                svg.interval(mean[k] - Z90 * std[k], mean[k], mean[k] + Z90 * std[k], measured, span),
+                "–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else ""),
+                *([f"{true_rank[k]:,}"] if ranking.tested.numel() else []),
+                f"{cost[k]:,}",
+                _code(data.space.to_str(data.arch(position))),
+            ]
+        )
+    header = ["rank", "index", "predicted", f"90 % interval, {span[0]:.2f} to {span[1]:.2f}", "measured"]
+    header += ["true rank"] * bool(ranking.tested.numel()) + ["parameters", "architecture"]
+    note = (
+        f"Label: {ranking.label}. Predicted: mean ± standard deviation of a measurement. "
+        "Dot and bar: the prediction and its central 90 % interval; diamond: the measured label, where known."
+    )
+    return _section(f"Best {len(rows)} of {len(data):,} architectures", _html_table(header, rows), escape(note))
+
+
+def _cells(ranking: Ranking) -> str:
+    space, chosen, keys = ranking.data.space, [], set()
+    for rank, position in enumerate(ranking.mean.argsort(descending=True, stable=True)[:1000].tolist(), start=1):
+        arch = ranking.data.arch(position)
+        key = space.canonical(arch)
+        if key not in keys:
+            keys.add(key)
+            chosen.append((rank, position, arch))
+        if len(chosen) == DRAWN_CELLS:
+            break
+    figures = [
+        _figure(
+            svg.cell(space, arch),
+            f"Rank {rank}: {float(ranking.mean[position]):.3f} ± {float(ranking.std[position]):.3f}",
+        )
+        for rank, position, arch in chosen
+    ]
+    note = "The best cells that differ from each other; of equivalent ones, only the first is drawn."
+    return _section("Top cells", _grid(figures, "cells"), note)
+
+
+def _quality(ranking: Ranking) -> str:
+    tested = ranking.tested
+    if not tested.numel():
+        note = "Only the labels that the predictor was fitted to are known, so that nothing is left to test it on."
+        return _section("Predicted and measured", "", note)
+    mean, std, y = (values[tested] for values in (ranking.mean, ranking.std, ranking.y))
+    low, high = float(y.quantile(0.02)), float(y.max())
+    margin = 0.05 * (high - low)
+    span = low - margin, high + margin
+    plot = svg.Plot(span, span, "predicted against measured labels", f"predicted {ranking.label}", "measured")
+    plot.line(span, span, "guide")
+    some = _sample(tested.numel())
+    drawn = plot.points(mean[some].tolist(), y[some].tolist(), "dots")
+    drawn_seen = plot.points(ranking.mean[ranking.seen].tolist(), ranking.y[ranking.seen].tolist(), "dots given")
+    caption = (
+        f"{drawn:,} of {tested.numel():,} tested architectures (small dots; {some.numel() - drawn:,} more lie outside "
+        f"the frame, which leaves out the worst 2 %) and {drawn_seen} of {ranking.seen.numel()} labels that were given "
+        f"(large dots)."
+    )
+    nominal, observed = calibration_curve(mean, std, y)
+    curve = svg.Plot((0, 1), (0, 1), "calibration curve", "nominal level of the central interval", "share inside")
+    curve.line([0, 1], [0, 1], "guide")
+    curve.line(nominal.tolist(), observed.tolist(), "curve")
+    names = [f"{a:.0%} intervals hold {b:.1%}" for a, b in zip(nominal.tolist(), observed.tolist(), strict=True)]
+    curve.named_points(nominal.tolist(), observed.tolist(), names, "model")
+    at = int((nominal - 0.9).abs().argmin())
+    told = f"Calibration: intervals of {float(nominal[at]):.0%} hold {float(observed[at]):.1%} of the measured labels."
+    figures = [_figure(plot.render(), caption), _figure(curve.render(), told)]
+    return _section("Predicted and measured", _grid(figures), "")
+
+
+def _attributions(ranking: Ranking) -> str:
+    found = attribute(ranking.predictor)
+    groups = _bars(["group of features", "importance", ""], found.groups, {})
+    top = dict(list(found.features.items())[:TOP_FEATURES])
+    single = _bars(["single feature", "importance", "", "correlation"], top, found.correlations)
+    note = (
+        "Root mean square change of the predicted score (in standard deviations of the labels) when the features are "
+        f"shuffled over {found.num_cells:,} cells. Measured on a surrogate, trees that explain "
+        f"{found.fidelity:.1%} of the variance of the predicted scores from these features (on cells that they did not "
+        "learn from). Features that say the same thing share their importance. Correlation: Spearman's, of the feature "
+        "with the predicted score."
+    )
+    return _section("What the predictions follow", _grid([groups, single]), escape(note))
+
+
+def _front(ranking: Ranking) -> str:
+    data, space = ranking.data, ranking.data.space
+    cost = space.batch_num_parameters(data.arch_index)
+    front = pareto_mask(ranking.mean, cost).nonzero().flatten()
+    # Cells of one cost on the front have one prediction, and are often equivalent: the first stands for all.
+    front = front[cost[front].argsort(stable=True)]
+    front = front[cost[front].diff(prepend=torch.tensor([-1])) > 0]
+    mean, std, y = (values[front] for values in (ranking.mean, ranking.std, ranking.y))
+    millions = cost.double() / 1e6
+    price = millions[front].tolist()
+    low, high = float(millions.min()), float(millions.max())
+    upper = float((mean + Z90 * std).max())
+    # The front and the better half of the space; the other half would squeeze them into a line.
+    lower = min(float(ranking.mean.median()), float(mean.min()))
+    logarithmic = low > 0 and high > 10 * low
+    plot = svg.Plot(
+        (low, high),
+        (lower - 0.03 * (upper - lower), upper),
+        "predicted label against parameters",
+        "millions of parameters",
+        f"predicted {ranking.label}",
+        log_x=logarithmic,
+        width=1040,
+        height=400,
+    )
+    some = _sample(len(data))
+    drawn = plot.points(millions[some].tolist(), ranking.mean[some].tolist(), "dots")
+    steps = [(price[0], float(mean[0]))]
+    for a, b in zip(price[1:], mean[1:].tolist(), strict=True):
+        steps += [(a, steps[-1][1]), (a, b)]
+    plot.line([a for a, _ in steps], [b for _, b in steps], "curve")
+    plot.spans(price, (mean - Z90 * std).tolist(), (mean + Z90 * std).tolist(), "band")
+    names = [space.to_str(data.arch(position)) for position in front.tolist()]
+    texts = [
+        f"{a:,.6g} million parameters, {m:.3f} ± {s:.3f}: {name}"
+        for a, m, s, name in zip(price, mean, std, names, strict=True)
+    ]
+    plot.named_points(price, mean.tolist(), texts, "model")
+    known = (~y.isnan()).nonzero().flatten()
+    plot.named_points([price[i] for i in known], y[known].tolist(), [names[i] for i in known], "truth")
+    shown = torch.linspace(0, len(price) - 1, min(FRONT_ROWS, len(price))).round().long().tolist()
+    rows = [
+        [
+            f"{int(cost[front[i]]):,}",
+            f"{float(mean[i]):.3f} ± {float(std[i]):.3f}",
+            "–" if math.isnan(float(y[i])) else f"{float(y[i]):.3f}",
+            _code(names[i]),
+        ]
+        for i in shown
+    ]
+    caption = (
+        f"Line: best predicted label with at most so many parameters; {len(price)} architectures with their 90 % "
+        f"intervals{' and measured labels (other colour)' if known.numel() else ''}. Small dots: {drawn:,} of "
+        f"{len(data):,} architectures. The table lists {len(shown)} of the front."
+    )
+    table = _html_table(["parameters", "predicted", "measured", "architecture"], rows)
+    return _section("Pareto front against parameters", _figure(plot.render(), caption) + table, "")
+
+
+def _true_ranks(y: Tensor) -> Tensor:
+    ranks = torch.empty(y.numel(), dtype=torch.long)
+    ranks[y.nan_to_num(-math.inf).argsort(descending=True, stable=True)] = torch.arange(1, y.numel() + 1)
+    return ranks
+
+
+def _sample(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:DOTS]
+
+
+def _bars(header: Sequence[str], values: Mapping[str, float], correlations: Mapping[str, float]) -> str:
+    largest = max(values.values(), default=0.0) or 1.0
+    rows = [
+        [_code(name), svg.bar(value / largest), f"{value:.3f}"]
+        + ([f"{correlations[name]:+.2f}"] if correlations else [])
+        for name, value in values.items()
+    ]
+    return _html_table(header, rows)
+
+
+def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose cells are HTML already; the header is not."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _code(text: str) -> str:
+    # Strings of cells are long and have no blanks to break at.
+    return f"<code>{escape(text).replace('+', '+<wbr>')}</code>"
+
+
+def _figure(content: str, caption: str) -> str:
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _grid(parts: Sequence[str], kind: str = "") -> str:
+    return f'<div class="grid {kind}">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
+def _section(title: str, content: str, note: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{f'<p>{note}</p>' if note else ''}{content}</section>"
+
+
+_STYLE = """
+:root { color-scheme: light dark; --back: #fff; --text: #1c2128; --soft: #5b6470; --rule: #d8dde3; --fill: #f3f5f7;
+  --model: #1f6fb5; --band: #9cc4e8; --truth: #c2410c; --dots: #1f6fb566; --op: 84%; }
+@media screen and (prefers-color-scheme: dark) { :root { --back: #14181d; --text: #e4e8ec; --soft: #a0a9b4;
+  --rule: #363d46; --fill: #20262d; --model: #6cb4f5; --band: #2f618f; --truth: #fb923c; --dots: #6cb4f590;
+  --op: 28%; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 24px; max-width: 1120px; background: var(--back); color: var(--text);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 26px; margin: 0 0 12px; line-height: 1.2; }
+h2 { font-size: 19px; margin: 36px 0 6px; padding-top: 14px; border-top: 1px solid var(--rule); }
+p, figcaption, footer { color: var(--soft); font-size: 13px; margin: 4px 0 10px; max-width: 95ch; }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 0; }
+dl > div { background: var(--fill); border-radius: 8px; padding: 8px 12px; }
+dt { color: var(--soft); font-size: 12px; }
+dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--rule); }
+th, td { padding: 4px 10px 4px 0; vertical-align: middle; }
+td { border-bottom: 1px solid var(--rule); white-space: nowrap; }
+td:last-child { white-space: normal; }
+code { font: 12px/1.35 ui-monospace, monospace; overflow-wrap: anywhere; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px 28px; }
+.grid > div { min-width: 0; }
+.cells { grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }
+figure { margin: 6px 0; }
+figure svg { max-width: 100%; height: auto; display: block; }
+td svg { display: block; }
+svg.bar { width: 140px; height: 10px; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
+svg text.name { font-size: 12px; fill: var(--text); }
+svg text.op { fill: var(--text); }
+.grid path.grid, path.grid { stroke: var(--rule); fill: none; }
+path.axis { stroke: var(--soft); fill: none; }
+path.dots { stroke: var(--dots); stroke-width: 3; stroke-linecap: round; fill: none; }
+path.given { stroke: var(--truth); stroke-width: 6; }
+path.band { stroke: var(--band); stroke-width: 6; stroke-linecap: round; fill: none; }
+figure path.band { stroke-width: 3; }
+.guide { stroke: var(--soft); stroke-dasharray: 4 4; fill: none; }
+.curve { stroke: var(--model); stroke-width: 2; fill: none; }
+.model { fill: var(--model); }
+.truth { fill: var(--truth); }
+.edge { stroke: var(--soft); stroke-width: 1.4; fill: none; }
+.head { fill: var(--soft); }
+rect.op { fill: var(--fill); stroke: var(--soft); }
+@media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; } h2, p { break-after: avoid; }
+  .wide { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .grid { grid-template-columns: 1fr 1fr; } table { font-size: 10px; } th, td { padding: 2px 6px 2px 0; }
+  td code { font-size: 9px; } td svg { width: 120px; height: auto; } svg.bar { width: 80px; } }
+"""
+
+_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<header><h1>$title</h1><dl>$setting</dl></header>
+$body
+<footer>Written by pyg-nas-np $version.</footer>
+</body>
+</html>
+""")

@@ -32,12 +32,18 @@ _NAAP_FEATURES = (
 _PROXIES = ("grad_norm", "snip", "grasp", "fisher", "jacob_cov", "plain", "synflow_bn", "synflow")
 
 
-def read_baker(path: PathLike) -> LearningCurves:
+def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCurves:
     r"""Reads a CSV of Baker et al. (2017), `Accelerating Neural Architecture Search using Performance Prediction`.
 
     The curve columns are ``acc_n``, or ``ep_n`` in the language models' file, which holds perplexities: direction
-    ``"down"``. Number 0 is the untrained network. Rows that repeat an earlier one are left out (33 in the
+    ``"down"``. Rows that repeat an earlier one are left out (33 in the
     TinyImageNet file). Everything numeric that does not describe the network is a hyperparameter.
+
+    Args:
+        path: The file.
+        first_epoch: Epochs of training behind the first curve column. Number 0 is the untrained network in the
+            TinyImageNet and ImageNet files, but the networks of ``deep_resnets_cifar10`` and ``lstm_ptb`` have been
+            trained there: pass 1. (default: the number in the column's name)
 
     Raises:
         DataFileError: If a cell is not a number, curve columns are absent, repeated or not consecutive.
@@ -51,6 +57,8 @@ def read_baker(path: PathLike) -> LearningCurves:
     if len(kinds) > 1 or epochs != list(range(epochs[0], epochs[0] + len(epochs))):
         names = ", ".join(match[0] for _, match in found[:4])
         raise DataFileError(f"{os.fspath(path)}: curve columns must be consecutive and of one kind, found {names}, …")
+    if first_epoch is not None:
+        epochs = list(range(first_epoch, first_epoch + len(found)))
     curves = {column for column, _ in found}
     numbers = [
         column for column, name in enumerate(header) if column not in curves and name not in _BAKER_TEXT and name

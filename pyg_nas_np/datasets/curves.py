@@ -124,7 +124,9 @@ class LearningCurves:
         return bool((gain < 0).mean() > 0.9)
 
     def prefix(self, fraction: float) -> int:
-        r"""Returns how many columns a share of the curve holds, rounded down, at least 1.
+        r"""Returns how many columns have passed after a share of the training, rounded down, at least 1.
+
+        The share is that of the last epoch's number; an epoch 0, the untrained network, comes on top.
 
         Example:
             >>> LearningCurves(np.zeros((1, 50))).prefix(0.25)
@@ -132,7 +134,7 @@ class LearningCurves:
         """
         if not 0.0 < fraction <= 1.0:
             raise InvalidCurvesError(f"fraction must lie in (0, 1] but is {fraction}")
-        return max(1, int(fraction * self.values.shape[1]))
+        return max(1, sum(epoch <= fraction * self.epochs[-1] + 1e-9 for epoch in self.epochs))
 
     def observed(self, tau: int) -> Floats:
         r"""Returns the first :obj:`tau` columns without gaps, ``[N, tau]``.

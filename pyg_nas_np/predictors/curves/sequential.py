@@ -76,25 +76,28 @@ class SequentialRegression(CurvePredictor):
 
     def _model(self, tau: int) -> tuple[Regressor | RankAwareEnsemble, float]:
         if tau not in self.models_:
-            x, y = self._inputs(self.curves_, tau), self._forward(self.curves_.final)
-            model = make_regressor(self.regressor, self.draws, self.random_state).fit(x, y)
+            x, names = self._inputs(self.curves_, tau)
+            y = self._forward(self.curves_.final)
+            described = {*self.curves_.architecture, *self.curves_.hyperparameters}
+            groups = [2 if name in described else int(not name.startswith("y")) for name in names]
+            model = make_regressor(self.regressor, self.draws, self.random_state, groups).fit(x, y)
             self.models_[tau] = model, float(np.sqrt(np.mean((model.left_out() - y) ** 2)))
         return self.models_[tau]
 
-    def _inputs(self, curves: LearningCurves, tau: int) -> Floats:
+    def _inputs(self, curves: LearningCurves, tau: int) -> tuple[Floats, list[str]]:
         seen = curves.truncate(tau)
         if self.log_:
             seen = LearningCurves(
                 self._forward(seen.values), seen.direction, seen.epochs, seen.architecture, seen.hyperparameters
             )
-        return curve_features(seen, tau, self.groups_, self.wide_)[0]
+        return curve_features(seen, tau, self.groups_, self.wide_)
 
     def _forward(self, values: Floats) -> Floats:
         return np.log(np.maximum(values, 1e-12)) if self.log_ else values
 
     def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
         model, sigma = self._model(tau)
-        mean, std = model.predict(self._inputs(curves, tau)), np.full(len(curves), sigma)
+        mean, std = model.predict(self._inputs(curves, tau)[0]), np.full(len(curves), sigma)
         if not self.log_:
             return mean, std
         # The median of the log-normal; the spread to first order.

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
-_BAKER_ARCHITECTURE = ("num_params", "depth", "num_blocks", "num_filters", "filter_size", "n_layer", "n_inputs")
+_BAKER_ARCHITECTURE = ("num_params", "depth", "num_blocks", "num_filters", "filter_size", "n_layer", "n_inputs",
+                       "num_weights")  # fmt: skip
 _BAKER_TEXT = ("net", "base_model", "training_dataset")
 _NAAP_FEATURES = (
     "NumParams", "NumMACs", "NumLayers", "NumStages", "FirstLayerWidth", "LastLayerWidth",
@@ -37,7 +38,8 @@ def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCur
 
     The curve columns are ``acc_n``, or ``ep_n`` in the language models' file, which holds perplexities: direction
     ``"down"``. Rows that repeat an earlier one are left out (33 in the
-    TinyImageNet file). Everything numeric that does not describe the network is a hyperparameter.
+    TinyImageNet file). Everything numeric that does not describe the network is a hyperparameter. For ResNets the
+    product ``num_weights`` = blocks × filters² × size² is added, in proportion to which the weights grow.
 
     Args:
         path: The file.
@@ -64,6 +66,9 @@ def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCur
         column for column, name in enumerate(header) if column not in curves and name not in _BAKER_TEXT and name
     ]
     table = {header[column]: _numbers(path, header, rows, [column])[:, 0] for column in numbers}
+    if {"num_blocks", "num_filters", "filter_size"} <= table.keys():
+        # The paper's AP features are the weights and layers; the former follow from these columns up to a constant.
+        table["num_weights"] = table["num_blocks"] * table["num_filters"] ** 2 * table["filter_size"] ** 2
     net = header.index("net") if "net" in header else None
     result = LearningCurves(
         _numbers(path, header, rows, sorted(curves)),
@@ -114,7 +119,7 @@ def read_naap440(path: PathLike, part: Literal["all", "train", "test"] = "all") 
 def read_nasbench201_curves(path: PathLike, split: Literal["train", "val"] = "val") -> LearningCurves:
     r"""Reads ``curves_200.csv``: 200 cells of NAS-Bench-201, accuracy in percent over 200 epochs, zero-cost proxies.
 
-    For the official files see :func:`curves_of`.
+    Proxies that are missing for a cell, as ``jacob_cov`` is, are left out. For the official files see :func:`curves_of`.
 
     Args:
         path: The file, with columns ``arch_i``, ``arch_str``, proxies, ``train_accs`` and ``val_accs``.
@@ -136,7 +141,7 @@ def read_nasbench201_curves(path: PathLike, split: Literal["train", "val"] = "va
             raise DataFileError(f"{os.fspath(path)}, line {line}: '{column}' is not a list of numbers") from error
         if len(values[-1]) != len(values[0]):
             raise DataFileError(f"{os.fspath(path)}, line {line}: {len(values[-1])} epochs, line 2 has {len(values[0])}")
-    proxies = [name for name in _PROXIES if name in header]
+    proxies = [name for name in _PROXIES if name in header and all(row[header.index(name)] for row in rows)]
     features = _numbers(path, header, rows, [header.index(name) for name in proxies])
     names = tuple(row[header.index("arch_str")] for row in rows)
     return LearningCurves(np.array(values), "up", (), dict(zip(proxies, features.T, strict=True)), configs=names)

@@ -59,6 +59,6 @@ def curve_features(
 
 
 def wide_columns(curves: LearningCurves) -> set[str]:
-    r"""Returns the descriptions that are positive and span more than a factor of 20, such as parameter counts."""
+    r"""Returns the descriptions that are positive and span more than a factor of 10, such as parameter counts."""
     columns = {**curves.architecture, **curves.hyperparameters}
-    return {name for name, column in columns.items() if column.min() > 0 and column.max() > 20 * column.min()}
+    return {name for name, column in columns.items() if column.min() > 0 and column.max() > 10 * column.min()}

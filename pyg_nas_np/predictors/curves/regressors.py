@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 from scipy.spatial.distance import cdist
-from scipy.special import ndtri
-from scipy.stats import rankdata
+from scipy.stats import kendalltau
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
@@ -263,11 +261,10 @@ class Boosting(Regressor):
 
 
 class RankAwareEnsemble:
-    r"""A convex combination of regressors on the values and on their ranks.
+    r"""A convex combination of regressors, each weighed by its errors and its order of the rows left out.
 
-    Every member is fitted twice: to the target and to its normal scores, whose predictions are mapped back through the
-    quantiles of the target; the second form keeps the order where a heavy tail rules the squares. The weights are the
-    non-negative least-squares weights of the predictions for rows left out.
+    The weight of a member is :math:`\big((1 - \tau)\, e\big)^{-2}` with Kendall's :math:`\tau` and the mean squared
+    error :math:`e` of its leave-one-out predictions: a search wants the order, and a stopping rule the values.
 
     Args:
         members: Makes each member, and the columns that it sees.
@@ -278,34 +275,24 @@ class RankAwareEnsemble:
 
     def fit(self, x: Floats, y: Floats) -> RankAwareEnsemble:
         r"""Fits all members and weighs them."""
-        self.quantiles = np.sort(y)
-        self.scores = ndtri((np.arange(len(y)) + 0.5) / len(y))
-        normal = ndtri((rankdata(y) - 0.5) / len(y))
-        self.by_value = [make().fit(x[:, columns], y) for make, columns in self.members]
-        self.by_rank = [make().fit(x[:, columns], normal) for make, columns in self.members]
-        table = self._combine([m.left_out() for m in self.by_value], [m.left_out() for m in self.by_rank])
-        center = float(y.mean())
-        # The last row makes the weights sum to about one.
-        heavy = 10.0 * float(np.abs(y - center).sum() or 1.0)
-        system = np.vstack([table - center, np.full(table.shape[1], heavy)])
-        weights = nnls(system, np.append(y - center, heavy))[0]
+        self.fitted = [make().fit(x[:, columns], y) for make, columns in self.members]
+        table = np.column_stack([member.left_out() for member in self.fitted])
+        errors = np.square(table - y[:, None]).mean(0)
+        taus = np.nan_to_num([kendalltau(column, y).statistic for column in table.T])
+        penalty = (1.0 - taus + 1e-3) * (errors + 1e-6 * y.var())
+        weights = (penalty / penalty.min()) ** -2.0
         self.weights = weights / weights.sum()
         self.rows_left_out = np.asarray(table @ self.weights)
         return self
 
     def predict(self, x: Floats) -> Floats:
         r"""Predicts targets ``[m]``."""
-        parts = [x[:, columns] for _, columns in self.members]
-        by_value = [m.predict(part) for m, part in zip(self.by_value, parts, strict=True)]
-        by_rank = [m.predict(part) for m, part in zip(self.by_rank, parts, strict=True)]
-        return np.asarray(self._combine(by_value, by_rank) @ self.weights)
+        parts = zip(self.fitted, self.members, self.weights.tolist(), strict=True)
+        return np.asarray(sum(weight * member.predict(x[:, columns]) for member, (_, columns), weight in parts))
 
     def left_out(self) -> Floats:
         r"""Returns the combined predictions of rows left out by the members, ``[n]``."""
         return self.rows_left_out
-
-    def _combine(self, values: list[Floats], scores: list[Floats]) -> Floats:
-        return np.column_stack([*values, *(np.interp(s, self.scores, self.quantiles) for s in scores)])
 
 
 KINDS = ("svr-rbf", "svr-linear", "ols", "forest", "boosting", "gp", "ensemble")
@@ -320,7 +307,7 @@ def make_regressor(
         kind: One of :data:`KINDS`.
         draws: Settings that the random search tries; the slow tree models try a fiftieth of it.
         seed: Seed.
-        groups: Group of each column: 1 for differences, which one member of the ensemble does not look at.
+        groups: Group of each column: 1 for differences, which the ensemble's ν-SVRs do not look at.
             (default: all columns alike)
 
     Raises:
@@ -349,5 +336,6 @@ def make_regressor(
     every: Any = slice(None)
     # Standardised differences are mostly noise, which spoils the distances of a kernel.
     levels = every if groups is None else np.asarray(groups) != 1
-    members = [(kinds["svr-rbf"], every), (kinds["svr-linear"], every), (kinds["gp"], every), (kinds["ols"], every)]
-    return RankAwareEnsemble([*members, (kinds["svr-rbf"], levels)])
+    return RankAwareEnsemble(
+        [(kinds["svr-rbf"], levels), (kinds["svr-linear"], levels), (kinds["gp"], every), (kinds["ols"], every)]
+    )

@@ -39,6 +39,7 @@ class SequentialRegression(CurvePredictor):
         >>> height, rate = rng.uniform(0.5, 0.9, (60, 1)), rng.uniform(0.2, 0.9, (60, 1))
         >>> curves = LearningCurves(height * (1 - np.exp(-rate * np.arange(1, 21))))
         >>> model = SequentialRegression("svr-linear", draws=20).fit(curves[:40])
+        >>> from pyg_nas_np.predictors.curves import LastSeenValue
         >>> model.score(curves[40:], tau=5) > LastSeenValue().fit(curves[:40]).score(curves[40:], tau=5)
         True
         >>> mean, std = model.predict(curves[40:].truncate(5), return_std=True)

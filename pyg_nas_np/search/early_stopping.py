@@ -83,7 +83,7 @@ class StoppingRule:
         r"""Returns the probability that a training will not beat the threshold, ``[n]``."""
         gap = finished.sign * (self.threshold(finished) - mean)
         # Without spread an exact tie counts as one half: nothing tells the two apart.
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             z = np.where(gap == 0.0, 0.0, gap / std)
         return np.asarray(ndtr(z))
 

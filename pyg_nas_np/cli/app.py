@@ -1,4 +1,4 @@
-r"""Commands: rank, info, convert, verify."""
+r"""Commands: rank, info, convert, verify; those on curves are in :mod:`pyg_nas_np.cli.curves`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 import pyg_nas_np
+from pyg_nas_np.cli import curves
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.plots import plot_ranking
 from pyg_nas_np.cli.tables import console, score_table, write_csv
@@ -35,6 +36,8 @@ from pyg_nas_np.utils import DataFileError, InvalidLabelsError, MissingLabelsErr
 app = typer.Typer(
     help="Rank neural architectures from a few measured ones.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+
+app.add_typer(curves.app, name="curves")
 
 BenchmarkOption = Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")]
 DatasetOption = Annotated[Optional[str], typer.Option(help="Image or graph data set. [default: the first]")]  # noqa: UP045

@@ -140,7 +140,9 @@ def read_nasbench201_curves(path: PathLike, split: Literal["train", "val"] = "va
         except (ValueError, TypeError) as error:
             raise DataFileError(f"{os.fspath(path)}, line {line}: '{column}' is not a list of numbers") from error
         if len(values[-1]) != len(values[0]):
-            raise DataFileError(f"{os.fspath(path)}, line {line}: {len(values[-1])} epochs, line 2 has {len(values[0])}")
+            raise DataFileError(
+                f"{os.fspath(path)}, line {line}: {len(values[-1])} epochs, line 2 has {len(values[0])}"
+            )
     proxies = [name for name in _PROXIES if name in header and all(row[header.index(name)] for row in rows)]
     features = _numbers(path, header, rows, [header.index(name) for name in proxies])
     names = tuple(row[header.index("arch_str")] for row in rows)
@@ -338,7 +340,11 @@ def _read_csv(path: PathLike) -> tuple[list[str], list[list[str]]]:
 
 
 def _numbers(
-    path: PathLike, header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], keep_empty: bool = False
+    path: PathLike,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[int],
+    keep_empty: bool = False,
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The cells of some columns; empty ones become NaN where allowed, and other non-finite ones infinite."""
     table = np.empty((len(rows), len(columns)))

@@ -144,9 +144,7 @@ class EarlyStopping:
         if burn_in < self.predictor.minimum:
             raise ValueError(f"burn_in must be at least {self.predictor.minimum} but is {burn_in}")
         if min_epochs < 1 or (refit_every is not None and refit_every < 1):
-            raise ValueError(
-                f"min_epochs and refit_every must be at least 1 but are {min_epochs} and {refit_every}"
-            )
+            raise ValueError(f"min_epochs and refit_every must be at least 1 but are {min_epochs} and {refit_every}")
         numbers = tuple(range(1, epochs + 1)) if isinstance(epochs, int) else tuple(epochs)
         self.finished = LearningCurves(np.empty((0, len(numbers))), direction, numbers)
         self.burn_in, self.min_epochs, self.refit_every = burn_in, min_epochs, refit_every

@@ -25,7 +25,14 @@ INF = float("inf")
     [
         ("metaqnn_cifar10", 1000, (1, 20), "up", ["num_params", "depth"], ["lr"]),
         ("deep_resnets_cifar10", 486, (0, 49), "up", ["num_params"], ["lr"]),
-        ("deep_resnets_tinyimagenet", 651, (0, 140), "up", ["num_blocks", "num_filters", "filter_size", "num_weights"], ["lr", "ss"]),
+        (
+            "deep_resnets_tinyimagenet",
+            651,
+            (0, 140),
+            "up",
+            ["num_blocks", "num_filters", "filter_size", "num_weights"],
+            ["lr", "ss"],
+        ),
         ("lstm_ptb", 280, (0, 59), "down", ["n_layer", "n_inputs"], ["base_lr", "ss"]),
     ],
 )

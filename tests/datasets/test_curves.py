@@ -34,7 +34,10 @@ def test_gaps_repeat_the_past():
         CURVES.observed(4)
 
 
-@given(st.lists(st.lists(st.floats(-5, 5) | st.just(NAN), min_size=6, max_size=6), min_size=1, max_size=5), st.integers(1, 5))
+@given(
+    st.lists(st.lists(st.floats(-5, 5) | st.just(NAN), min_size=6, max_size=6), min_size=1, max_size=5),
+    st.integers(1, 5),
+)
 def test_nothing_later_is_seen(rows, tau):
     values = np.array(rows)
     values[:, 0] = 1.0

@@ -156,7 +156,9 @@ def test_curves_that_do_not_fit():
 
 def test_replay_agrees_with_one_by_one():
     heights = np.random.default_rng(3).uniform(0.4, 0.9, 60)
-    curves = LearningCurves(heights[:, None] * (1 - np.exp(-0.3 * T)) + 0.01 * np.random.default_rng(4).normal(size=(60, 20)))
+    curves = LearningCurves(
+        heights[:, None] * (1 - np.exp(-0.3 * T)) + 0.01 * np.random.default_rng(4).normal(size=(60, 20))
+    )
     order = np.random.default_rng(5).permutation(60)
 
     def rule():

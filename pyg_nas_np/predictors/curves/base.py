@@ -55,9 +55,7 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     @overload
-    def predict(
-        self, curves: LearningCurves, tau: int | None = None, return_std: Literal[False] = False
-    ) -> Floats: ...
+    def predict(self, curves: LearningCurves, tau: int | None = None, return_std: Literal[False] = False) -> Floats: ...
     @overload
     def predict(
         self, curves: LearningCurves, tau: int | None = None, *, return_std: Literal[True]

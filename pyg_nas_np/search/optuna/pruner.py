@@ -146,9 +146,7 @@ class CurvePruner(BasePruner):
         last = max(set(ends), key=lambda end: (ends.count(end), end))
         # By the end of the training, because that is the order in which the storage learned of them; a trial that is
         # numbered earlier but ends later must not change what the predictor was fitted on.
-        done = sorted(
-            (t for t in complete if t.last_step == last), key=lambda t: (t.datetime_complete, t.number)
-        )
+        done = sorted((t for t in complete if t.last_step == last), key=lambda t: (t.datetime_complete, t.number))
         steps = tuple(sorted({step for t in done for step in t.intermediate_values if step <= last}))
         values = {step: value for step, value in trial.intermediate_values.items() if step <= last}
         if trial.last_step >= last:

@@ -202,7 +202,8 @@ def run_r2(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
     repeats = args.repeats or (3 if args.fast else 10)
     table: list[Row] = []
     print(
-        f"{'set':<27}{'model':<14}{'seen':>5}{'R²':>8}{'± se':>7}{'paper':>8}{'tau':>7}{'cover':>7}{'fit s':>8}{'µs each':>9}"
+        f"{'set':<27}{'model':<14}{'seen':>5}{'R²':>8}{'± se':>7}{'paper':>8}{'tau':>7}{'cover':>7}"
+        f"{'fit s':>8}{'µs each':>9}"
     )
     for name, curves in sets.items():
         for model, make in models(args.fast).items():
@@ -295,10 +296,10 @@ def run_stopping(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> N
                         lambda c=curves, d=delta, b=burn_in, g=regressor: stopping_rows(c, d, b, g, orderings),
                     )
                     add(name, f"{regressor}, burn-in {burn_in}, Δ {delta}", rows)
+        few = min(orderings, 3)  # Optuna looks at all trials at every report.
         for pruner in ("median", "hyperband", "patient-median", "asha"):
-            few = min(orderings, 3)  # Optuna looks at all trials at every report.
             path = args.cells / f"stopping-{name}-optuna-{pruner}-{few}.csv"
-            add(name, f"Optuna {pruner}", cell(path, lambda c=curves, p=pruner: pruner_rows(c, p, few)))
+            add(name, f"Optuna {pruner}", cell(path, lambda c=curves, p=pruner, n=few: pruner_rows(c, p, n)))
     write(args.output / "learning_curves_stopping.csv", table)
 
 

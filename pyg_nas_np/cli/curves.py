@@ -26,7 +26,7 @@ app = typer.Typer(help="Predict where learning curves end, and stop hopeless tra
 TableArgument = Annotated[
     Path,
     typer.Argument(
-        help="Long CSV or Parquet (one row a configuration and epoch), or a published table: acc_1, acc_2, … or NAAP-440."
+        help="Long CSV or Parquet (one row a configuration and epoch), or a published table (acc_1, …; NAAP-440)."
     ),
 ]
 DirectionOption = Annotated[
@@ -120,7 +120,7 @@ def fit(
     curves = curves[curves.finished]
     if not 3 <= training < len(curves):
         raise InvalidCurvesError(
-            f"{training} curves to fit on and at least one to test are needed, but {len(curves)} of {table} are finished"
+            f"{training} curves to fit on and one to test at least are needed, {len(curves)} of {table} are finished"
         )
     order = np.random.default_rng(seed).permutation(len(curves))
     train, test = curves[order[:training]], curves[order[training:]]

@@ -119,7 +119,8 @@ def read_naap440(path: PathLike, part: Literal["all", "train", "test"] = "all") 
 def read_nasbench201_curves(path: PathLike, split: Literal["train", "val"] = "val") -> LearningCurves:
     r"""Reads ``curves_200.csv``: 200 cells of NAS-Bench-201, accuracy in percent over 200 epochs, zero-cost proxies.
 
-    Proxies that are missing for a cell, as ``jacob_cov`` is, are left out. For the official files see :func:`curves_of`.
+    Proxies that are missing for a cell, as ``jacob_cov`` is, are left out. For the official files see
+    :func:`curves_of`.
 
     Args:
         path: The file, with columns ``arch_i``, ``arch_str``, proxies, ``train_accs`` and ``val_accs``.

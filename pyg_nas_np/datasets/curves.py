@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -62,7 +63,7 @@ class LearningCurves:
         epochs = tuple(int(e) for e in self.epochs) or tuple(range(1, length + 1))
         if len(epochs) != length:
             raise InvalidCurvesError(f"{len(epochs)} epochs for values of {length} columns")
-        for before, after in zip(epochs, epochs[1:], strict=False):
+        for before, after in pairwise(epochs):
             if after <= before:
                 raise InvalidCurvesError(f"epochs must increase strictly, but {after} follows {before}")
         configs = tuple(self.configs) or tuple(str(i) for i in range(count))
@@ -94,12 +95,12 @@ class LearningCurves:
     @cached_property
     def diverged(self) -> NDArray[np.bool_]:
         r"""Whether a training has become infinite, ``[N]``."""
-        return np.isinf(self.values).any(1)
+        return np.asarray(np.isinf(self.values).any(1))
 
     @property
     def finished(self) -> NDArray[np.bool_]:
         r"""Whether the last epoch was measured and nothing diverged, ``[N]``."""
-        return self.mask[:, -1] & ~self.diverged
+        return np.asarray(self.mask[:, -1] & ~self.diverged)
 
     @property
     def final(self) -> Floats:

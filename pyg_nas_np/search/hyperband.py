@@ -39,7 +39,7 @@ class RecordedRun:
 
     def train_to(self, epoch: int) -> Floats:
         r"""Returns the first :obj:`epoch` values."""
-        return self.values[:epoch]
+        return np.asarray(self.values[:epoch])
 
 
 class Rung(NamedTuple):

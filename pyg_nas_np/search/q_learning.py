@@ -169,8 +169,8 @@ class QLearningSearch:
     remembered nets are learned again, each from its last layer backwards. A net that is built again gets its known
     reward without training. The reward must grow with quality, as an accuracy does.
 
-    With :obj:`stopping`, trainings end early where the rule says so, and the reward of such a net is its predicted final
-    value (Baker et al., 2017, section 4.2).
+    With :obj:`stopping`, trainings end early where the rule says so, and the reward of such a net is its predicted
+    final value (Baker et al., 2017, section 4.2).
 
     Args:
         grammar: Which layers may follow.

@@ -118,7 +118,7 @@ def test_the_state_can_be_saved():
     other.load_state_dict(json.loads(json.dumps(rule.state_dict())))
     for height in (0.3, 0.7, 0.9):
         assert other.decide(curve(height)[:5]) == rule.decide(curve(height)[:5])
-    with pytest.raises(DataFileError, match="expected 'pyg_nas_np.early_stopping/1'"):
+    with pytest.raises(DataFileError, match="has format None"):
         other.load_state_dict({})
     with pytest.raises(DataFileError, match=r"of 20 epochs \(up\), the rule of 10 \(up\)"):
         EarlyStopping(10, "up").load_state_dict(rule.state_dict())
@@ -176,7 +176,7 @@ def test_replay_agrees_with_one_by_one():
             spent.append(20)
     assert result.epochs.tolist() == spent
     assert result.speedup == pytest.approx(1200 / sum(spent))
-    assert 1.5 < result.speedup
+    assert result.speedup > 1.5
     assert result.regret == pytest.approx(curves.final.max() - curves.final[result.best])
     with pytest.raises(InvalidCurvesError, match="only finished"):
         replay(curves.truncate(5), order, rule())

@@ -33,7 +33,7 @@ class CurveBasisNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns mean and standard deviation, ``[n, T]``, for ``[n, F]`` configurations and ``[T]`` times in (0, 1]."""
+        r"""Returns mean and standard deviation, ``[n, T]``, of ``[n, F]`` configurations at ``[T]`` times in (0, 1]."""
         a, w1, w2, w3, r1, r2, noise = self.net(x).unsqueeze(-1).unbind(1)
         power = (1.0 + 20.0 * t) ** -softplus(r1)
         saturation = torch.exp(-10.0 * softplus(r2) * t)

@@ -2,8 +2,11 @@ r"""A convolutional neural process on curves: finished trainings are the context
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -15,6 +18,8 @@ from pyg_nas_np.predictors.curves.features import curve_features, wide_columns
 from pyg_nas_np.predictors.curves.scaling import CurveScale
 
 GRID = 32
+
+Rows: TypeAlias = NDArray[np.int64]
 
 
 class CurveProcess(nn.Module):
@@ -57,8 +62,9 @@ class CurveProcess(nn.Module):
             seen[..., :1].reshape(-1, 1), seen[..., 1:].reshape(-1, 1), torch.zeros(1), (GRID + 1,), ptr=ptr
         ).movedim(-1, 1)
         grid = grid + self.cnn(grid)
-        now = int(round(float(seen[0, -1, 0]) * GRID))
-        return self.embed(torch.cat([grid[:, :, now], features, seen[:, -1]], dim=1))
+        now = round(float(seen[0, -1, 0]) * GRID)
+        places: Tensor = self.embed(torch.cat([grid[:, :, now], features, seen[:, -1]], dim=1))
+        return places
 
     def forward(
         self, context: Tensor, residual: Tensor, target: Tensor, prior: Tensor, spread: Tensor
@@ -135,7 +141,7 @@ class CurveConvNP(CurvePredictor):
         return np.asarray(np.clip((self._described(curves) - self.center_) / self.spread_, -4, 4))
 
     def _linear(
-        self, seen: Floats, features: Floats, final: Floats, context: Floats, target: Floats
+        self, seen: Floats, features: Floats, final: Floats, context: Rows, target: Rows
     ) -> tuple[Floats, Floats, Floats]:
         """Ridge predictions: leave-one-out residuals of the context, predictions of the targets, and the spread."""
         x = np.concatenate([seen, features], axis=1)
@@ -159,7 +165,7 @@ class CurveConvNP(CurvePredictor):
         return best[1], center + x[target] @ (a.T @ weights), np.sqrt(max(best[0], 1e-8))
 
     def _residuals(
-        self, table: Floats, features: Floats, tau: int, context: Floats, target: Floats, final: Floats
+        self, table: Floats, features: Floats, tau: int, context: Rows, target: Rows, final: Floats
     ) -> tuple[Tensor, Tensor, Tensor]:
         seen = table[:, :tau]
         left, prior, spread = self._linear(seen, features, final[:, -1], context, target)

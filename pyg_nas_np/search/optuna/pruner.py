@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import Direction, LearningCurves
+from pyg_nas_np.datasets.curves import Direction, Floats, LearningCurves
 from pyg_nas_np.predictors.curves import CurvePredictor, SequentialRegression
 from pyg_nas_np.search.early_stopping import Decision, EarlyStopping, StoppingRule
 from pyg_nas_np.utils import require
@@ -183,19 +183,19 @@ class CurvePruner(BasePruner):
             self._cache = key, stopping
         return self._cache[1], rows[len(done) :]
 
-    def _parameters(self, trials: list[FrozenTrial]) -> dict[str, list[float]]:
+    def _parameters(self, trials: list[FrozenTrial]) -> dict[str, Floats]:
         if not self._use_params:
             return {}
-        columns: dict[str, list[float]] = {}
+        columns: dict[str, Floats] = {}
         shared = [name for name in trials[0].params if all(name in t.params for t in trials)]
         for name in sorted(shared):
             distribution = trials[0].distributions[name]
             values = [t.params[name] for t in trials]
             if isinstance(distribution, CategoricalDistribution):
                 for choice in distribution.choices:
-                    columns[f"{name}={choice}"] = [float(value == choice) for value in values]
+                    columns[f"{name}={choice}"] = np.array([float(value == choice) for value in values])
             elif all(math.isfinite(value) for value in values):
-                columns[name] = [float(value) for value in values]
+                columns[name] = np.array(values, dtype=np.float64)
         return columns
 
     def __getstate__(self) -> dict[str, Any]:

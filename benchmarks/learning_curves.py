@@ -207,6 +207,8 @@ def run_r2(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
     )
     for name, curves in sets.items():
         for model, make in models(args.fast).items():
+            if args.models and model not in args.models:
+                continue
             # The slow comparators are tested on fewer curves: each is fitted alone.
             most = (60 if args.fast else 200) if model == "parametric" else len(curves)
             few = min(repeats, 3) if model in ("parametric", "bayesian-net") else repeats
@@ -235,6 +237,8 @@ def run_r2(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
     write(args.output / "learning_curves_r2.csv", table)
     for name, curves in sets.items():
         cost = {row["model"]: row for row in table if row["set"] == name and row["fraction"] == 0.25}
+        if not {"svr-rbf", "parametric"} <= cost.keys():
+            continue
         count = len(curves) - TRAINING
         ours = cost["svr-rbf"]["fit_seconds"] + count * cost["svr-rbf"]["predict_seconds"]
         theirs = count * cost["parametric"]["predict_seconds"]
@@ -355,6 +359,7 @@ if __name__ == "__main__":
     parser.add_argument("--fast", action="store_true", help="few repeats, draws and models")
     parser.add_argument("--only", choices=list(PARTS), action="append", help="part to run; repeat for several")
     parser.add_argument("--sets", choices=SETS, nargs="+", default=list(SETS), help="curves")
+    parser.add_argument("--models", nargs="+", help="models of the part 'r2'")
     parser.add_argument("--repeats", type=int, help="repeats, orderings or searches of every cell")
     parser.add_argument("--cells", type=Path, default=Path("out/learning_curves"), help="folder of finished cells")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of tables and plots")

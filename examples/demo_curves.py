@@ -69,7 +69,7 @@ def train(trial: optuna.Trial, data: Digits, epochs: int) -> float:
         accuracy = 0.0
         for epoch in range(epochs):
             model.train()
-            for batch in torch.randperm(len(data.x_train)).split(64):
+            for batch in torch.randperm(len(data.x_train)).split(128):
                 loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
                 optimizer.zero_grad()
                 loss.backward()

@@ -16,10 +16,10 @@ def test_it_runs(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("demo_curves", SCRIPT)
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    arguments = ["--trials", "10", "--epochs", "5", "--burn-in", "5", "--output", str(tmp_path / "demo.png")]
+    arguments = ["--trials", "9", "--epochs", "4", "--burn-in", "5", "--delta", "0.5", "--output", str(tmp_path / "demo.png")]
     plain, pruned = demo.main(arguments)
-    assert plain.epochs == 50
-    assert pruned.epochs < 50
+    assert plain.epochs == 36
+    assert pruned.epochs < 36
     # The networks are the same in both.
     assert [t.params for t in plain.study.trials] == [t.params for t in pruned.study.trials]
     assert plain.study.trials[0].intermediate_values == pruned.study.trials[0].intermediate_values

@@ -16,8 +16,8 @@ def test_it_runs(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("demo_curves", SCRIPT)
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    arguments = ["--trials", "9", "--epochs", "4", "--burn-in", "5", "--delta", "0.5", "--output", str(tmp_path / "demo.png")]
-    plain, pruned = demo.main(arguments)
+    settings = ["--trials", "9", "--epochs", "4", "--burn-in", "5", "--delta", "0.5"]
+    plain, pruned = demo.main([*settings, "--output", str(tmp_path / "demo.png")])
     assert plain.epochs == 36
     assert pruned.epochs < 36
     # The networks are the same in both.

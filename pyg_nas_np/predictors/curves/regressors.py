@@ -226,7 +226,7 @@ class RandomForest(Regressor):
 
 
 class Boosting(Regressor):
-    r"""Gradient-boosted trees with Huber loss; rows are left out ten at a time."""
+    r"""Gradient-boosted trees; rows are left out ten at a time."""
 
     def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
         draws = [
@@ -250,7 +250,7 @@ class Boosting(Regressor):
         self.settings = draws[int(np.argmin(errors))]
 
     def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
-        model = GradientBoostingRegressor(loss="huber", random_state=self.seed, **self.settings).fit(x, y)
+        model = GradientBoostingRegressor(random_state=self.seed, **self.settings).fit(x, y)
         return lambda new: np.asarray(model.predict(new))
 
     def _left_out(self, x: Floats, y: Floats) -> Floats:

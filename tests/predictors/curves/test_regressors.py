@@ -80,10 +80,9 @@ def test_folds_test_every_row_once():
     assert len(folds(2, np.random.default_rng(0))) == 2
 
 
-@pytest.mark.parametrize("kind", ["forest", "boosting"])
-def test_the_trees_search_too(kind):
+def test_boosting_searches_too():
     """A hundred draws mean two settings, and the better one of them is kept."""
-    first, both = (make_regressor(kind, draws, 0).fit(X[:20], Y[:20]) for draws in (1, 100))
-    again = make_regressor(kind, 100, 0).fit(X[:20], Y[:20])
+    first, both = (make_regressor("boosting", draws, 0).fit(X[:20], Y[:20]) for draws in (1, 100))
+    again = make_regressor("boosting", 100, 0).fit(X[:20], Y[:20])
     assert both.settings == again.settings
-    assert isinstance(first.settings, type(both.settings))
+    assert first.settings.keys() == both.settings.keys()

@@ -48,9 +48,11 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
         InvalidCurvesError: If a curve is not finished.
 
     Example:
+        >>> from pyg_nas_np.predictors.curves import SequentialRegression
         >>> heights = np.random.default_rng(0).uniform(0.5, 0.9, (200, 1))
         >>> curves = LearningCurves(heights * (1 - np.exp(-0.3 * np.arange(1, 21))))
-        >>> result = replay(curves, np.arange(200), EarlyStopping(20, "up", burn_in=20))
+        >>> rule = EarlyStopping(20, "up", SequentialRegression("ols"), burn_in=20)
+        >>> result = replay(curves, np.arange(200), rule)
         >>> result.regret, result.speedup > 4
         (0.0, True)
     """

@@ -66,7 +66,8 @@ class CurvePruner(BasePruner):
         ...             raise optuna.TrialPruned
         ...     return value
         >>> sampler = optuna.samplers.RandomSampler(seed=0)
-        >>> study = optuna.create_study(direction="maximize", sampler=sampler, pruner=CurvePruner(burn_in=10))
+        >>> pruner = CurvePruner(predictor=SequentialRegression("ols"), burn_in=10)
+        >>> study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
         >>> study.optimize(objective, n_trials=40)
         >>> len(study.get_trials(states=(optuna.trial.TrialState.PRUNED,))) > 20
         True

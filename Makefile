@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo demo-curves test lint clean
 
 install: $(INSTALLED)
 
@@ -21,6 +21,10 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard CMakeLists.txt csrc/*)
 demo: $(INSTALLED)
 	$(BIN)/pyg-nas-np rank --benchmark nasbench201 --dataset cifar10 --context 50 --seed 0 --output out/demo \
 		--predictor convnp --predictor gp --predictor gp-rbf --predictor random-forest --predictor xgboost --predictor ridge
+
+# Trains forty small networks on scikit-learn's digits through Optuna, with and without early stopping.
+demo-curves: $(INSTALLED)
+	$(BIN)/python examples/demo_curves.py --output out/demo-curves.png
 
 # The two workers would otherwise enumerate NAS-Bench-101 side by side when the cache is cold.
 test: $(INSTALLED)

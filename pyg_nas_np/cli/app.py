@@ -1,4 +1,4 @@
-r"""Commands: rank, search, train, benchmark, info, convert, verify."""
+r"""Commands: rank, search, train, benchmark, info, convert, verify; those on curves are in their own module."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 import pyg_nas_np
+from pyg_nas_np.cli import curves
 from pyg_nas_np.cli.benchmark import compare
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.labels import read_own_labels
@@ -39,6 +40,8 @@ from pyg_nas_np.utils import MissingLabelsError, NASError
 app = typer.Typer(
     help="Rank neural architectures from a few measured ones.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+
+app.add_typer(curves.app, name="curves")
 
 BenchmarkOption = Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")]
 DatasetOption = Annotated[Optional[str], typer.Option(help="Image or graph data set. [default: the first]")]  # noqa: UP045

@@ -1,22 +1,40 @@
-r"""Search loops around predictors, and the searches that they are compared with.
+r"""Searches, and early stopping of trainings.
 
-All share one protocol, :class:`~pyg_nas_np.search.base.Search`: ``ask(batch)`` for architectures, ``tell(archs, y)``
-what was measured. The Optuna sampler is in :mod:`pyg_nas_np.search.optuna`.
+Searches share one protocol, :class:`~pyg_nas_np.search.base.Search`: ``ask(batch)`` for architectures, ``tell(archs, y)``
+what was measured. What plugs into Optuna is in :mod:`pyg_nas_np.search.optuna`.
 """
 
 from pyg_nas_np.search.bananas import BananasSearch
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
+from pyg_nas_np.search.early_stopping import Decision, EarlyStopping, StoppingRule
+from pyg_nas_np.search.hyperband import FastHyperband, Hyperband, HyperbandResult, RecordedRun, Run
 from pyg_nas_np.search.predictor_search import PredictorSearch
+from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
+from pyg_nas_np.search.replay import Replay, replay
 from pyg_nas_np.search.simulation import Trace, simulate
 
 __all__ = [
     "BananasSearch",
+    "Decision",
+    "EarlyStopping",
+    "FastHyperband",
+    "Hyperband",
+    "HyperbandResult",
     "LocalSearch",
+    "MetaQNNGrammar",
     "PredictorSearch",
+    "QLearningResult",
+    "QLearningSearch",
     "RandomSearch",
+    "RecordedRun",
     "RegularizedEvolution",
+    "Replay",
+    "Run",
     "Search",
+    "StoppingRule",
+    "TabularGrammar",
     "Trace",
+    "replay",
     "simulate",
 ]

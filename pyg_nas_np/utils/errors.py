@@ -15,6 +15,10 @@ class InvalidLabelsError(NASError, ValueError):
     r"""Measured labels cannot be used: empty, NaN, infinite, or not one per architecture."""
 
 
+class InvalidCurvesError(NASError, ValueError):
+    r"""Learning curves cannot be used: unordered epochs, shapes that disagree, too few finished ones."""
+
+
 class DataFileError(NASError, ValueError):
     r"""A file from outside is truncated, corrupt or of another format."""
 

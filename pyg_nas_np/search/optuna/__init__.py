@@ -1,5 +1,6 @@
-r"""Search inside Optuna studies (extra ``search``)."""
+r"""Parts for Optuna studies (extra ``search``): a sampler of architectures, a pruner by learning curves."""
 
+from pyg_nas_np.search.optuna.pruner import CurvePruner
 from pyg_nas_np.search.optuna.sampler import ARCH, ConvNPSampler, arch_of, suggest_arch
 
-__all__ = ["ARCH", "ConvNPSampler", "arch_of", "suggest_arch"]
+__all__ = ["ARCH", "ConvNPSampler", "CurvePruner", "arch_of", "suggest_arch"]

@@ -1,0 +1,244 @@
+r"""Commands on learning curves: fit, predict, simulate."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Annotated, Optional
+
+import numpy as np
+import typer
+from rich.table import Table
+from scipy.stats import kendalltau
+
+from pyg_nas_np.cli.curve_plots import plot_predictions, plot_running, plot_stops
+from pyg_nas_np.cli.tables import console, write_csv
+from pyg_nas_np.datasets.curve_files import read_baker, read_long, read_naap440
+from pyg_nas_np.datasets.curves import LearningCurves
+from pyg_nas_np.predictors.curves import LastSeenValue, SequentialRegression
+from pyg_nas_np.predictors.curves.regressors import KINDS
+from pyg_nas_np.search import EarlyStopping, replay
+from pyg_nas_np.utils import DataFileError, InvalidCurvesError
+
+app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)
+
+TableArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Long CSV or Parquet (one row a configuration and epoch), or a published table (acc_1, …; NAAP-440)."
+    ),
+]
+DirectionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="'up' where more is better, 'down' where less is. Needed for long tables."),
+]
+ConfigOption = Annotated[str, typer.Option(help="Column of the configurations.")]
+EpochOption = Annotated[str, typer.Option(help="Column of the epochs.")]
+ValueOption = Annotated[str, typer.Option(help="Column of the values.")]
+ArchitectureOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Column with numbers that describe the architecture; repeat."),
+]
+HyperparameterOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Column with numbers that describe the training; repeat."),
+]
+RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")]
+DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
+SeedOption = Annotated[int, typer.Option(help="Seed.")]
+OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
+
+
+def _read(
+    path: Path,
+    direction: str | None,
+    config: str,
+    epoch: str,
+    value: str,
+    architecture: list[str] | None,
+    hyperparameter: list[str] | None,
+) -> LearningCurves:
+    if direction not in (None, "up", "down"):
+        raise typer.BadParameter(f"'{direction}' is neither 'up' nor 'down'", param_hint="--direction")
+    if not path.exists():
+        raise DataFileError(f"{path} does not exist")
+    header: list[str] = []
+    if path.suffix != ".parquet":
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            header = next(csv.reader(file), [])
+    if any(re.fullmatch(r"(acc|ep)_\d+", name) for name in header):
+        curves = read_baker(path)
+    elif "e1Accuracy" in header:
+        curves = read_naap440(path)
+    elif direction is None:
+        raise typer.BadParameter("a long table needs 'up' or 'down'", param_hint="--direction")
+    else:
+        curves = read_long(
+            path,
+            direction,  # type: ignore[arg-type]
+            config=config,
+            epoch=epoch,
+            value=value,
+            architecture=architecture or (),
+            hyperparameters=hyperparameter or (),
+        )
+    if direction is not None and direction != curves.direction:
+        raise InvalidCurvesError(f"{path} is a published table whose direction is '{curves.direction}'")
+    if curves.looks_reversed:
+        raise InvalidCurvesError(
+            f"nine in ten curves of {path} end worse than they began: is the direction '{curves.direction}' right?"
+        )
+    return curves
+
+
+def _model(regressor: str, draws: int, seed: int) -> SequentialRegression:
+    if regressor not in KINDS:
+        raise typer.BadParameter(f"'{regressor}' is none of {', '.join(KINDS)}", param_hint="--regressor")
+    return SequentialRegression(regressor, draws=draws, random_state=seed)
+
+
+@app.command()
+def fit(
+    table: TableArgument,
+    direction: DirectionOption = None,
+    fraction: Annotated[float, typer.Option(help="Share of the curve that is seen.")] = 0.25,
+    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.")] = 100,
+    regressor: RegressorOption = "svr-rbf",
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
+    config: ConfigOption = "config",
+    epoch: EpochOption = "epoch",
+    value: ValueOption = "value",
+    architecture: ArchitectureOption = None,
+    hyperparameter: HyperparameterOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Fit on some finished curves, and score the predictions for the others."""
+    model = _model(regressor, draws, seed)
+    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter).unique()
+    curves = curves[curves.finished]
+    if not 3 <= training < len(curves):
+        raise InvalidCurvesError(
+            f"{training} curves to fit on and one to test at least are needed, {len(curves)} of {table} are finished"
+        )
+    order = np.random.default_rng(seed).permutation(len(curves))
+    train, test = curves[order[:training]], curves[order[training:]]
+    tau = curves.prefix(fraction)
+    shown = Table(title=f"{len(test)} curves after {tau} of {len(curves.epochs)} values", title_justify="left")
+    for column in ("predictor", "R²", "Kendall's tau", "sd of the residuals", "within 90 %"):
+        shown.add_column(column, justify="right")
+    mean = std = np.empty(0)
+    for name, predictor in (("last value", LastSeenValue()), (regressor, model)):
+        mean, std = predictor.fit(train).predict(test, tau, return_std=True)
+        inside = float(np.mean(np.abs(mean - test.final) <= 1.645 * std))
+        tau_b = float(kendalltau(mean, test.final).statistic)
+        r2 = predictor.score(test, tau)
+        shown.add_row(name, f"{r2:.3f}", f"{tau_b:.3f}", f"{float(np.std(mean - test.final)):.4g}", f"{inside:.2f}")
+    console.print(shown)
+    if output is not None:
+        rows = zip(test.configs, mean.tolist(), std.tolist(), test.final.tolist(), strict=True)
+        write_csv(output / "curves_fit.csv", ["config", "predicted", "std", "final"], rows)
+        plot_predictions(
+            output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {regressor}, {fraction:.0%} seen"
+        )
+        console.print(f"Wrote curves_fit.csv and curves_fit.png to {output}")
+
+
+@app.command()
+def predict(
+    table: TableArgument,
+    direction: DirectionOption = None,
+    regressor: RegressorOption = "svr-rbf",
+    draws: DrawsOption = 200,
+    seed: SeedOption = 0,
+    config: ConfigOption = "config",
+    epoch: EpochOption = "epoch",
+    value: ValueOption = "value",
+    architecture: ArchitectureOption = None,
+    hyperparameter: HyperparameterOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Predict where the running curves of a table end, from those that are finished."""
+    model = _model(regressor, draws, seed)
+    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter)
+    lost = ~curves.mask.any(1)
+    if lost.any():
+        console.print(f"{int(lost.sum())} configurations without a finite value are left out")
+    curves = curves[~lost & ~curves.diverged]
+    running = curves[~curves.finished]
+    if not len(running):
+        raise InvalidCurvesError(
+            f"every curve of {table} reaches epoch {curves.epochs[-1]}: nothing is to be predicted"
+        )
+    mean, std = model.fit(curves).predict(running, return_std=True)
+    best = float((curves.sign * curves.final[curves.finished]).max() * curves.sign)
+    shown = Table(
+        title=f"{len(running)} running trainings; best of {int(curves.finished.sum())} finished: {best:.4g}",
+        title_justify="left",
+    )
+    for column in ("configuration", "epochs", "now", "predicted end"):
+        shown.add_column(column, justify="right", overflow="fold")
+    now = running.observed(int(running.lengths.max()))[:, -1]
+    rows = []
+    for i in (-curves.sign * mean).argsort(kind="stable").tolist():
+        rows.append([running.configs[i], int(running.lengths[i]), float(now[i]), float(mean[i]), float(std[i])])
+        shown.add_row(running.configs[i], str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
+    console.print(shown)
+    if output is not None:
+        write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
+        plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {regressor}")
+        console.print(f"Wrote curves_predict.csv and curves_predict.png to {output}")
+
+
+@app.command()
+def simulate(
+    table: TableArgument,
+    direction: DirectionOption = None,
+    delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
+    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
+    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
+    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 100,
+    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
+    checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
+    regressor: RegressorOption = "svr-rbf",
+    draws: DrawsOption = 100,
+    seed: SeedOption = 0,
+    config: ConfigOption = "config",
+    epoch: EpochOption = "epoch",
+    value: ValueOption = "value",
+    architecture: ArchitectureOption = None,
+    hyperparameter: HyperparameterOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Replay recorded trainings with early stopping: what it would have saved and lost."""
+    model = _model(regressor, draws, seed)
+    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter).unique()
+    curves = curves[curves.finished]
+    if len(curves) <= burn_in:
+        raise InvalidCurvesError(
+            f"{len(curves)} curves of {table} are finished, not more than the burn-in of {burn_in}; lower --burn-in"
+        )
+    if orderings < 1 or checks < 1:
+        raise typer.BadParameter("orderings and checks must be at least 1", param_hint="--orderings, --checks")
+    rows, spent, order = [], np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    for number in range(orderings):
+        order = np.random.default_rng([seed, number]).permutation(len(curves))
+        rule = EarlyStopping(
+            curves.epochs, curves.direction, model, delta=delta, offset=offset, nth_best=nth_best, burn_in=burn_in
+        )
+        result = replay(curves, order, rule, checks)
+        spent = result.epochs
+        rows.append([number, result.speedup, result.regret, curves.configs[result.best]])
+    speed, regret = np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
+    shown = Table(title=f"{len(curves)} trainings in {orderings} orders, Δ = {delta}", title_justify="left")
+    for column in ("", "median", "lowest", "highest"):
+        shown.add_column(column, justify="right")
+    for label, values in (("speed-up", speed), ("regret", regret)):
+        shown.add_row(label, f"{np.median(values):.3f}", f"{values.min():.3f}", f"{values.max():.3f}")
+    console.print(shown)
+    console.print(f"The best configuration was kept in {int((regret == 0).sum())} of {orderings} orders")
+    if output is not None:
+        write_csv(output / "curves_simulate.csv", ["ordering", "speedup", "regret", "best"], rows)
+        plot_stops(output / "curves_simulate.png", curves[order], spent, f"{table.stem}: stopped in red, Δ = {delta}")
+        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")

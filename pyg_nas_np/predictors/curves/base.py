@@ -1,0 +1,119 @@
+r"""The interface of all curve predictors: fit on finished curves, predict where running ones end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, overload
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from typing_extensions import Self
+
+from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.utils import InvalidCurvesError
+
+
+class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
+    r"""Predicts the final value of running trainings from their first epochs.
+
+    Predictions are on the scale of the curves. Standard deviations are those of the final value given everything seen,
+    the noise of that value included. Where all finished trainings end at the same value, every prediction is that
+    value with standard deviation 0.
+
+    Subclasses implement :meth:`_fit` and :meth:`_predict`.
+    """
+
+    minimum = 3
+    """Finished curves that :meth:`fit` needs."""
+
+    @abstractmethod
+    def _fit(self, curves: LearningCurves) -> None:
+        """Learns from finished curves whose final values are not all equal."""
+
+    @abstractmethod
+    def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of the final values, ``[n]``, from the first :obj:`tau` columns."""
+
+    def fit(self, curves: LearningCurves) -> Self:
+        r"""Learns from the finished curves; others and those that diverged are left out.
+
+        Raises:
+            InvalidCurvesError: If fewer than :attr:`minimum` are finished.
+        """
+        done = curves[curves.finished]
+        if len(done) < self.minimum:
+            state = "all of them diverged" if len(curves) and curves.diverged.all() else "train more to the end"
+            raise InvalidCurvesError(
+                f"{type(self).__name__} needs {self.minimum} curves that reach epoch {curves.epochs[-1]}, but only "
+                f"{len(done)} of {len(curves)} do: {state}"
+            )
+        self.curves_ = done
+        self.constant_ = bool(np.ptp(done.final) == 0.0)
+        if not self.constant_:
+            self._fit(done)
+        return self
+
+    @overload
+    def predict(self, curves: LearningCurves, tau: int | None = None, return_std: Literal[False] = False) -> Floats: ...
+    @overload
+    def predict(
+        self, curves: LearningCurves, tau: int | None = None, *, return_std: Literal[True]
+    ) -> tuple[Floats, Floats]: ...
+    def predict(
+        self, curves: LearningCurves, tau: int | None = None, return_std: bool = False
+    ) -> Floats | tuple[Floats, Floats]:
+        r"""Predicts final values.
+
+        Args:
+            curves: Trainings, over the epochs and with the features that :meth:`fit` saw.
+            tau: How many columns to look at; later values are not seen. (default: all that each training has)
+            return_std: Whether to return standard deviations too.
+
+        Returns:
+            Final values ``[n]``, or these and their standard deviations.
+
+        Raises:
+            InvalidCurvesError: If epochs, direction or features differ from those of the finished curves, a curve
+                is shorter than :obj:`tau`, or has no finite value.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+        """
+        check_is_fitted(self, "curves_")
+        self._check_like(curves)
+        if tau is not None and (curves.lengths < tau).any():
+            worst = int(curves.lengths.argmin())
+            raise InvalidCurvesError(
+                f"configuration '{curves.configs[worst]}' has {curves.lengths[worst]} epochs, fewer than tau = {tau}; "
+                f"leave tau out to use what each has"
+            )
+        lengths = curves.lengths if tau is None else np.full(len(curves), tau)
+        mean, std = np.empty(len(curves)), np.zeros(len(curves))
+        for length in np.unique(lengths).tolist():
+            rows = np.flatnonzero(lengths == length)
+            part = curves[rows]
+            observed = part.observed(length)  # Raises where there is nothing to go by.
+            if length == len(curves.epochs):
+                mean[rows] = observed[:, -1]
+            elif self.constant_:
+                mean[rows] = self.curves_.final[0]
+            else:
+                mean[rows], std[rows] = self._predict(part.truncate(length), length)
+        return (mean, std) if return_std else mean
+
+    def score(self, curves: LearningCurves, tau: int) -> float:
+        r"""Returns :math:`R^2` of the predictions at :obj:`tau` for finished curves."""
+        final = curves.final
+        if np.isnan(final).any():
+            raise InvalidCurvesError("a score needs curves that are all finished")
+        total = np.square(final - final.mean()).sum()
+        return float(1.0 - np.square(final - self.predict(curves, tau)).sum() / total)
+
+    def _check_like(self, curves: LearningCurves) -> None:
+        for name, mine, theirs in (
+            ("epochs", self.curves_.epochs, curves.epochs),
+            ("direction", self.curves_.direction, curves.direction),
+            ("architecture features", list(self.curves_.architecture), list(curves.architecture)),
+            ("hyperparameters", list(self.curves_.hyperparameters), list(curves.hyperparameters)),
+        ):
+            if mine != theirs:
+                raise InvalidCurvesError(f"the predictor was fitted on {name} {mine}, the curves have {theirs}")

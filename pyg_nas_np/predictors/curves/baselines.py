@@ -1,0 +1,25 @@
+r"""The free comparator: the last value that was seen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.predictors.curves.base import CurvePredictor
+
+
+class LastSeenValue(CurvePredictor):
+    r"""Predicts the last value seen; the standard deviation is the root mean square of its error on finished curves.
+
+    Example:
+        >>> curves = LearningCurves([[0.2, 0.4, 0.5], [0.1, 0.3, 0.3], [0.3, 0.6, 0.7]])
+        >>> LastSeenValue().fit(curves).predict(curves, tau=2)
+        array([0.4, 0.3, 0.6])
+    """
+
+    def _fit(self, curves: LearningCurves) -> None:
+        pass
+
+    def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
+        errors = self.curves_.final - self.curves_.observed(tau)[:, -1]
+        return curves.observed(tau)[:, -1], np.full(len(curves), np.sqrt(np.mean(errors**2)))

@@ -1,0 +1,341 @@
+r"""Regressors with a random search under cross-validation and leave-one-out residuals."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.stats import kendalltau
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import NuSVR
+
+from pyg_nas_np.datasets.curves import Floats
+
+FOLDS = 3
+
+
+class Regressor(ABC):
+    r"""Fits one function; features and target are standardised around it.
+
+    Args:
+        draws: Settings that the random search tries; 1 takes the first draw without cross-validation.
+        seed: Seed of the draws, the folds and the model.
+    """
+
+    def __init__(self, draws: int, seed: int) -> None:
+        self.draws, self.seed = draws, seed
+
+    @abstractmethod
+    def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        """Chooses settings for standardised features and target."""
+
+    @abstractmethod
+    def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
+        """Fits with the chosen settings and returns the fitted function."""
+
+    def _left_out(self, x: Floats, y: Floats) -> Floats:
+        """Prediction of each row by a fit without it."""
+        rows = np.arange(len(y))
+        return np.array([self._learn(x[rows != i], y[rows != i])(x[i : i + 1])[0] for i in rows])
+
+    def fit(self, x: Floats, y: Floats) -> Regressor:
+        r"""Chooses settings and fits ``[n, F]`` features to ``[n]`` targets."""
+        self.scaler = StandardScaler().fit(x)
+        self.center, self.scale = float(y.mean()), float(y.std()) or 1.0
+        self.x, self.y = self.scaler.transform(x), (y - self.center) / self.scale
+        self._search(self.x, self.y, np.random.default_rng(self.seed))
+        self.function = self._learn(self.x, self.y)
+        return self
+
+    def predict(self, x: Floats) -> Floats:
+        r"""Predicts targets ``[m]``."""
+        return self.center + self.scale * self.function(self.scaler.transform(x))
+
+    def left_out(self) -> Floats:
+        r"""Returns the prediction of each training row by a fit without it, with the chosen settings, ``[n]``."""
+        return self.center + self.scale * self._left_out(self.x, self.y)
+
+
+def folds(count: int, rng: np.random.Generator, parts: int = FOLDS) -> list[tuple[Any, Any]]:
+    r"""Returns random ``(train, test)`` positions of a cross-validation; each row is tested once."""
+    parts = min(parts, count)
+    groups = np.array_split(rng.permutation(count), parts)
+    return [(np.concatenate([g for j, g in enumerate(groups) if j != i]), groups[i]) for i in range(parts)]
+
+
+class LeastSquares(Regressor):
+    r"""Ordinary least squares; of several solutions the one of smallest norm."""
+
+    def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        pass
+
+    def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
+        # Standardised columns of all rows need an intercept again once a row is left out.
+        mean = x.mean(0)
+        weights = np.linalg.lstsq(x - mean, y - y.mean(), rcond=1e-10)[0]
+        offset = y.mean()
+        return lambda new: offset + (new - mean) @ weights
+
+
+class NuSVRegressor(Regressor):
+    r"""ν-SVR with the paper's random search: C and γ log-uniform in (1e-5, 10), ν uniform in (0, 1).
+
+    The distances are computed once for all draws.
+    """
+
+    def __init__(self, draws: int, seed: int, kernel: str = "rbf") -> None:
+        super().__init__(draws, seed)
+        self.kernel = kernel
+
+    def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        low, high = np.log(1e-5), np.log(10.0)
+        draws = [
+            (float(np.exp(rng.uniform(low, high))), float(np.exp(rng.uniform(low, high))), float(rng.uniform(1e-3, 1)))
+            for _ in range(self.draws)
+        ]
+        self.settings = draws[0]
+        if self.draws == 1:
+            return
+        gram = cdist(x, x, "sqeuclidean") if self.kernel == "rbf" else x @ x.T
+        splits = folds(len(y), rng)
+        errors = []
+        for c, gamma, nu in draws:
+            kernel = np.exp(-gamma * gram) if self.kernel == "rbf" else gram
+            error = 0.0
+            for train, test in splits:
+                model = _solve(NuSVR(kernel="precomputed", C=c, nu=nu), kernel[np.ix_(train, train)], y[train])
+                error += float(np.square(model.predict(kernel[np.ix_(test, train)]) - y[test]).sum())
+            errors.append(error)
+        self.settings = draws[int(np.argmin(errors))]
+
+    def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
+        c, gamma, nu = self.settings
+        model = _solve(NuSVR(kernel=self.kernel, C=c, gamma=gamma, nu=nu), x, y)
+        return lambda new: np.asarray(model.predict(new))
+
+
+def _solve(model: NuSVR, x: Floats, y: Floats) -> NuSVR:
+    # Differences are collinear with values: with a linear kernel and a large C the solver creeps for minutes towards a
+    # solution that predicts no better.
+    model.set_params(max_iter=20_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, y)
+
+
+class GaussianProcess(Regressor):
+    r"""Gaussian process with a linear and a Matérn-5/2 kernel, a weight per group of columns in each.
+
+    The weights, the share of the linear kernel and the noise are those of the draws with the highest leave-one-out
+    predictive density, which is a closed form: one factorisation a draw and no folds.
+
+    Args:
+        draws: Settings that are tried.
+        seed: Seed of the draws.
+        groups: Group of each column, numbered from 0. (default: a single one)
+    """
+
+    def __init__(self, draws: int, seed: int, groups: Sequence[int] | None = None) -> None:
+        super().__init__(draws, seed)
+        self.groups = groups
+
+    def _parts(self, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+        """Inner products and squared distances by group, each divided by the group's columns, ``[G, n, m]``."""
+        groups = np.zeros(a.shape[1], dtype=int) if self.groups is None else np.asarray(self.groups)
+        columns = [groups == g for g in np.unique(groups)]
+        inner = np.stack([a[:, c] @ b[:, c].T / c.sum() for c in columns])
+        distance = np.stack([cdist(a[:, c], b[:, c], "sqeuclidean") / c.sum() for c in columns])
+        return inner, distance
+
+    @staticmethod
+    def _kernel(parts: tuple[Floats, Floats], settings: tuple[Floats, Floats, float, float]) -> Floats:
+        linear, inverse_lengths, share, _ = settings
+        r = np.sqrt(5.0 * np.tensordot(inverse_lengths, parts[1], 1))
+        smooth = (1.0 + r + r * r / 3.0) * np.exp(-r)
+        return np.asarray(share * np.tensordot(linear, parts[0], 1) + (1.0 - share) * smooth)
+
+    def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        parts = self._parts(x, x)
+        count = len(parts[0])
+        best = -np.inf
+        for _ in range(self.draws):
+            settings = (
+                rng.dirichlet(np.ones(count)),
+                np.exp(rng.normal(-1.5, 1.5, count)),
+                float(rng.uniform()),
+                float(np.exp(rng.uniform(np.log(1e-3), 0.0))),
+            )
+            residual, variance = self._leave_one_out(parts, y, settings)
+            # The scale of the whole covariance that fits best, in closed form.
+            scale = float(np.mean(residual**2 / variance))
+            density = -0.5 * float(np.mean(np.log(scale * variance)))
+            if density > best:
+                best, self.settings = density, settings
+
+    def _covariance(self, parts: tuple[Floats, Floats], settings: tuple[Floats, Floats, float, float]) -> Floats:
+        return self._kernel(parts, settings) + settings[3] * np.eye(parts[0].shape[1])
+
+    def _leave_one_out(
+        self, parts: tuple[Floats, Floats], y: Floats, settings: tuple[Floats, Floats, float, float]
+    ) -> tuple[Floats, Floats]:
+        inverse = np.linalg.inv(self._covariance(parts, settings))
+        return inverse @ y / np.diag(inverse), 1.0 / np.diag(inverse)
+
+    def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
+        settings = self.settings
+        weights = np.linalg.solve(self._covariance(self._parts(x, x), settings), y)
+        return lambda new: np.asarray(self._kernel(self._parts(new, x), settings) @ weights)
+
+    def _left_out(self, x: Floats, y: Floats) -> Floats:
+        return np.asarray(y - self._leave_one_out(self._parts(x, x), y, self.settings)[0])
+
+
+class RandomForest(Regressor):
+    r"""Random forest, 10 to 800 trees and 10 % to 50 % of the features a split.
+
+    Rows are left out by their own bags: each is predicted by the trees that did not see it.
+    """
+
+    def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        draws = [(int(rng.integers(10, 801)), float(rng.uniform(0.1, 0.5))) for _ in range(self.draws)]
+        errors = [0.0] * len(draws)
+        if self.draws > 1:
+            splits = folds(len(y), rng)
+            for i, (trees, share) in enumerate(draws):
+                for train, test in splits:
+                    model = RandomForestRegressor(trees, max_features=share, random_state=self.seed)
+                    errors[i] += float(np.square(model.fit(x[train], y[train]).predict(x[test]) - y[test]).sum())
+        self.settings = draws[int(np.argmin(errors))]
+
+    def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
+        trees, share = self.settings
+        # Below a hundred trees a row may be in every bag.
+        self.model = RandomForestRegressor(
+            max(trees, 100), max_features=share, oob_score=True, random_state=self.seed
+        ).fit(x, y)
+        return lambda new: np.asarray(self.model.predict(new))
+
+    def _left_out(self, x: Floats, y: Floats) -> Floats:
+        return np.asarray(self.model.oob_prediction_)
+
+
+class Boosting(Regressor):
+    r"""Gradient-boosted trees; rows are left out ten at a time."""
+
+    def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        draws = [
+            {
+                "n_estimators": int(rng.integers(50, 301)),
+                "learning_rate": float(np.exp(rng.uniform(np.log(0.02), np.log(0.2)))),
+                "max_depth": int(rng.integers(1, 5)),
+                "subsample": float(rng.uniform(0.5, 1.0)),
+                "max_features": float(rng.uniform(0.1, 1.0)),
+            }
+            for _ in range(self.draws)
+        ]
+        self.settings = draws[0]
+        errors = [0.0] * len(draws)
+        if self.draws > 1:
+            splits = folds(len(y), rng)
+            for i, settings in enumerate(draws):
+                self.settings = settings
+                for train, test in splits:
+                    errors[i] += float(np.square(self._learn(x[train], y[train])(x[test]) - y[test]).sum())
+        self.settings = draws[int(np.argmin(errors))]
+
+    def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
+        model = GradientBoostingRegressor(random_state=self.seed, **self.settings).fit(x, y)
+        return lambda new: np.asarray(model.predict(new))
+
+    def _left_out(self, x: Floats, y: Floats) -> Floats:
+        predicted = np.empty(len(y))
+        for train, test in folds(len(y), np.random.default_rng(self.seed), 10):
+            predicted[test] = self._learn(x[train], y[train])(x[test])
+        return predicted
+
+
+class RankAwareEnsemble:
+    r"""A convex combination of regressors, each weighed by its errors and its order of the rows left out.
+
+    The weight of a member is :math:`\big((1 - \tau)\, e\big)^{-2}` with Kendall's :math:`\tau` and the mean squared
+    error :math:`e` of its leave-one-out predictions: a search wants the order, and a stopping rule the values.
+
+    Args:
+        members: Makes each member, and the columns that it sees.
+    """
+
+    def __init__(self, members: Sequence[tuple[Callable[[], Regressor], Any]]) -> None:
+        self.members = members
+
+    def fit(self, x: Floats, y: Floats) -> RankAwareEnsemble:
+        r"""Fits all members and weighs them."""
+        self.fitted = [make().fit(x[:, columns], y) for make, columns in self.members]
+        table = np.column_stack([member.left_out() for member in self.fitted])
+        errors = np.square(table - y[:, None]).mean(0)
+        taus = np.nan_to_num([kendalltau(column, y).statistic for column in table.T])
+        penalty = (1.0 - taus + 1e-3) * (errors + 1e-6 * y.var())
+        weights = (penalty / penalty.min()) ** -2.0
+        self.weights = weights / weights.sum()
+        self.rows_left_out = np.asarray(table @ self.weights)
+        return self
+
+    def predict(self, x: Floats) -> Floats:
+        r"""Predicts targets ``[m]``."""
+        parts = zip(self.fitted, self.members, self.weights.tolist(), strict=True)
+        return np.asarray(sum(weight * member.predict(x[:, columns]) for member, (_, columns), weight in parts))
+
+    def left_out(self) -> Floats:
+        r"""Returns the combined predictions of rows left out by the members, ``[n]``."""
+        return self.rows_left_out
+
+
+KINDS = ("svr-rbf", "svr-linear", "ols", "forest", "boosting", "gp", "ensemble")
+
+
+def make_regressor(
+    kind: str, draws: int, seed: int, groups: Sequence[int] | None = None
+) -> Regressor | RankAwareEnsemble:
+    r"""Returns an unfitted regressor.
+
+    Args:
+        kind: One of :data:`KINDS`.
+        draws: Settings that the random search tries; the slow tree models try a fiftieth of it.
+        seed: Seed.
+        groups: Group of each column: 1 for differences, which the ensemble's ν-SVRs do not look at.
+            (default: all columns alike)
+
+    Raises:
+        ValueError: If the kind is unknown or there is no draw.
+
+    Example:
+        >>> x = np.linspace(-1, 1, 20)[:, None]
+        >>> make_regressor("ols", 1, 0).fit(x, 3 * x[:, 0]).predict(np.array([[0.5]])).round(6)
+        array([1.5])
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown regressor {kind!r}; known: {', '.join(KINDS)}")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1 but is {draws}")
+    few = max(1, draws // 50)
+    kinds: dict[str, Callable[[], Regressor]] = {
+        "svr-rbf": lambda: NuSVRegressor(draws, seed, "rbf"),
+        "svr-linear": lambda: NuSVRegressor(draws, seed, "linear"),
+        "ols": lambda: LeastSquares(1, seed),
+        "forest": lambda: RandomForest(few, seed),
+        "boosting": lambda: Boosting(few, seed),
+        "gp": lambda: GaussianProcess(draws, seed, groups),
+    }
+    if kind != "ensemble":
+        return kinds[kind]()
+    every: Any = slice(None)
+    # Standardised differences are mostly noise, which spoils the distances of a kernel.
+    levels = every if groups is None else np.asarray(groups) != 1
+    return RankAwareEnsemble(
+        [(kinds["svr-rbf"], levels), (kinds["svr-linear"], levels), (kinds["gp"], every), (kinds["ols"], every)]
+    )

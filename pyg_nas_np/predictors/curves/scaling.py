@@ -1,0 +1,42 @@
+r"""The scale on which networks see curves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyg_nas_np.datasets.curves import Floats, LearningCurves
+
+
+class CurveScale:
+    r"""Standardises values by the finished curves' ends, as logarithms where they are positive and to be minimised.
+
+    Args:
+        curves: Finished curves.
+
+    Example:
+        >>> scale = CurveScale(LearningCurves([[0.1, 0.4], [0.2, 0.6]]))
+        >>> scale.forward(np.array([0.4, 0.5, 0.6])).round(6)
+        array([-1.,  0.,  1.])
+    """
+
+    def __init__(self, curves: LearningCurves) -> None:
+        self.log = curves.direction == "down" and bool((curves.values[curves.mask] > 0).all())
+        final = self._raw(curves.final)
+        self.center, self.width = float(final.mean()), float(final.std()) or 1.0
+
+    def _raw(self, values: Floats) -> Floats:
+        return np.log(np.maximum(values, 1e-12)) if self.log else values
+
+    def forward(self, values: Floats) -> Floats:
+        r"""Returns values on the scale; what is not finite becomes NaN."""
+        clean = np.where(np.isfinite(values), values, np.nan)
+        return np.asarray((self._raw(clean) - self.center) / self.width)
+
+    def back(self, mean: Floats, std: Floats) -> tuple[Floats, Floats]:
+        r"""Returns means and standard deviations on the scale of the curves; of logarithms the median."""
+        value, spread = self.center + self.width * mean, self.width * std
+        if not self.log:
+            return value, spread
+        # Far beyond any curve the exponential would overflow.
+        value = np.exp(np.clip(value, -700, 700))
+        return value, value * spread

@@ -1,0 +1,306 @@
+r"""Stopping trainings that will not beat the best one (Baker et al., 2017, section 4)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+from sklearn.base import clone
+
+from pyg_nas_np.datasets.curves import Direction, Floats, LearningCurves
+from pyg_nas_np.predictors.curves import CurvePredictor, SequentialRegression
+from pyg_nas_np.utils import DataFileError, InvalidCurvesError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "pyg_nas_np.early_stopping/1"
+
+
+class Decision(NamedTuple):
+    r"""What a rule says about one running training.
+
+    Args:
+        stop: Whether to stop it.
+        reason: Why, or why not.
+        probability: That it will not beat the threshold; NaN where nothing was predicted.
+        predicted: Its predicted final value; NaN where nothing was predicted.
+        std: Standard deviation of that.
+    """
+
+    stop: bool
+    reason: str
+    probability: float = float("nan")
+    predicted: float = float("nan")
+    std: float = float("nan")
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    r"""Stops a training when :math:`p(\hat y_T \le y_\mathrm{best}) \ge \Delta`; the criterion alone, without memory.
+
+    :math:`\hat y_T` is Gaussian around the predicted final value, with the predictor's standard deviation. Where less
+    is better both sides are turned round.
+
+    Args:
+        delta: :math:`\Delta`; higher stops less.
+        offset: Taken off :math:`y_\mathrm{best}`, so that trainings that end within it go on.
+        nth_best: Compare with the n-th best finished training in place of the best: keeps about n.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> rule = StoppingRule(delta=0.95)
+        >>> finished = LearningCurves([[0.5, 0.7], [0.6, 0.9]])
+        >>> rule.probability(finished, np.array([0.85]), np.array([0.05])).round(3)
+        array([0.841])
+    """
+
+    delta: float = 0.95
+    offset: float = 0.0
+    nth_best: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.delta < 1.0:
+            raise ValueError(f"delta must lie in [0.5, 1) but is {self.delta}")
+        if not self.offset >= 0.0:
+            raise ValueError(f"offset must not be negative but is {self.offset}")
+        if self.nth_best < 1:
+            raise ValueError(f"nth_best must be at least 1 but is {self.nth_best}")
+
+    def threshold(self, finished: LearningCurves) -> float:
+        r"""Returns the value to beat; infinitely bad while fewer than :obj:`nth_best` are finished."""
+        final = np.sort(finished.sign * finished.final[finished.finished])
+        if len(final) < self.nth_best:
+            return -finished.sign * float("inf")
+        return finished.sign * (float(final[-self.nth_best]) - self.offset)
+
+    def probability(self, finished: LearningCurves, mean: Floats, std: Floats) -> Floats:
+        r"""Returns the probability that a training will not beat the threshold, ``[n]``."""
+        gap = finished.sign * (self.threshold(finished) - mean)
+        # Without spread an exact tie counts as one half: nothing tells the two apart.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            z = np.where(gap == 0.0, 0.0, gap / std)
+        return np.asarray(ndtr(z))
+
+
+class EarlyStopping:
+    r"""The rule of Baker et al. with its memory: finished trainings go in, decisions on running ones come out.
+
+    Nothing is stopped before :obj:`burn_in` trainings have finished. Then the predictor is fitted on them, and again
+    whenever :obj:`refit_every` more have finished; the threshold always follows the latest. Decisions depend on the
+    reported curves alone, in the order of their reports.
+
+    **Nothing is ever stopped silently.** While there is too little to go by, where the finished curves all end alike,
+    or where they run against :obj:`direction`, the training goes on, :attr:`Decision.reason` says why, and the last
+    case is logged as a warning.
+
+    Args:
+        epochs: Epoch numbers of a full training, or their count.
+        direction: Whether more (``"up"``) or less (``"down"``) is better.
+        predictor: Predicts final values. (default: :class:`~pyg_nas_np.predictors.curves.SequentialRegression`)
+        delta: :math:`\Delta`, see :class:`StoppingRule`.
+        offset: See :class:`StoppingRule`.
+        nth_best: See :class:`StoppingRule`.
+        burn_in: Trainings that run to the end first; the paper takes 100.
+        min_epochs: Epochs that every training gets.
+        refit_every: Further finished trainings after which the predictor is fitted again. (default: never, as in the
+            paper)
+        stop_diverged: Whether a training whose latest value is not finite is stopped.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> rule = EarlyStopping(20, "up", burn_in=30, delta=0.95)
+        >>> rng = np.random.default_rng(0)
+        >>> curve = lambda height: height * (1 - np.exp(-0.3 * np.arange(1, 21)))
+        >>> for height in rng.uniform(0.5, 0.9, 30):
+        ...     rule.finish(curve(height))
+        >>> rule.decide(curve(0.3)[:5]).stop, rule.decide(curve(0.95)[:5]).stop
+        (True, False)
+    """
+
+    def __init__(
+        self,
+        epochs: int | Sequence[int],
+        direction: Direction,
+        predictor: CurvePredictor | None = None,
+        *,
+        delta: float = 0.95,
+        offset: float = 0.0,
+        nth_best: int = 1,
+        burn_in: int = 100,
+        min_epochs: int = 1,
+        refit_every: int | None = None,
+        stop_diverged: bool = False,
+    ) -> None:
+        self.predictor = SequentialRegression() if predictor is None else predictor
+        self.rule = StoppingRule(delta, offset, nth_best)
+        if burn_in < self.predictor.minimum:
+            raise ValueError(f"burn_in must be at least {self.predictor.minimum} but is {burn_in}")
+        if min_epochs < 1 or (refit_every is not None and refit_every < 1):
+            raise ValueError(f"min_epochs and refit_every must be at least 1 but are {min_epochs} and {refit_every}")
+        numbers = tuple(range(1, epochs + 1)) if isinstance(epochs, int) else tuple(epochs)
+        self.finished = LearningCurves(np.empty((0, len(numbers))), direction, numbers)
+        self.burn_in, self.min_epochs, self.refit_every = burn_in, min_epochs, refit_every
+        self.stop_diverged = stop_diverged
+        self._fitted: tuple[int, CurvePredictor] | None = None
+
+    def finish(
+        self,
+        values: Sequence[float] | Floats,
+        architecture: Mapping[str, float] | None = None,
+        hyperparameters: Mapping[str, float] | None = None,
+    ) -> None:
+        r"""Reports a training that has ended by itself, with what is known of it.
+
+        One that diverged or ended early is kept, but neither fits the predictor nor counts for the burn-in.
+
+        Raises:
+            InvalidCurvesError: If there are more values than epochs, or other features than before.
+        """
+        self.finish_all(self._row(values, architecture, hyperparameters))
+
+    def finish_all(self, curves: LearningCurves) -> None:
+        r"""Reports several trainings at once, in their order."""
+        self.finished = LearningCurves.concat([self.finished, curves]) if len(self.finished) else curves
+
+    def decide(
+        self,
+        values: Sequence[float] | Floats,
+        architecture: Mapping[str, float] | None = None,
+        hyperparameters: Mapping[str, float] | None = None,
+    ) -> Decision:
+        r"""Decides on a running training from its values so far.
+
+        Raises:
+            InvalidCurvesError: If there are more values than epochs, or other features than before.
+        """
+        return self.decide_all(self._row(values, architecture, hyperparameters))[0]
+
+    def decide_all(self, running: LearningCurves) -> list[Decision]:
+        r"""Decides on several running trainings."""
+        total = len(running.epochs)
+        verdicts: list[Decision | None] = [None] * len(running)
+        for i, length in enumerate(running.lengths.tolist()):
+            if length == 0:
+                verdicts[i] = Decision(False, "no value yet")
+            elif not running.mask[i, length - 1]:
+                verdicts[i] = Decision(self.stop_diverged, "the latest value is not finite")
+            elif length >= total:
+                verdicts[i] = Decision(False, "already at the last epoch")
+            elif length < self.min_epochs:
+                verdicts[i] = Decision(False, f"fewer than {self.min_epochs} epochs")
+        done = self.finished[self.finished.finished]
+        general = self._excuse(done)
+        if general is not None:
+            return [verdict or Decision(False, general) for verdict in verdicts]
+        rows = [i for i, verdict in enumerate(verdicts) if verdict is None]
+        if rows:
+            mean, std = self._predictor(done).predict(running[rows], return_std=True)
+            chances = self.rule.probability(done, mean, std)
+            for i, p, m, s in zip(rows, chances.tolist(), mean.tolist(), std.tolist(), strict=True):
+                stop = p >= self.rule.delta
+                reason = f"p = {p:.3f} {'≥' if stop else '<'} {self.rule.delta}"
+                verdicts[i] = Decision(stop, reason, p, m, s)
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def predicted_value(
+        self,
+        values: Sequence[float] | Floats,
+        architecture: Mapping[str, float] | None = None,
+        hyperparameters: Mapping[str, float] | None = None,
+    ) -> float:
+        r"""Returns the predicted final value of a training, or its last value while there is no predictor.
+
+        A search that learns from results gets the prediction for trainings that were stopped (the paper's
+        section 4.2): their last value would make late bloomers look bad.
+        """
+        row = self._row(values, architecture, hyperparameters)
+        done = self.finished[self.finished.finished]
+        if len(done) < self.burn_in:
+            return float(row.observed(max(int(row.lengths[0]), 1))[0, -1])
+        return float(self._predictor(done).predict(row)[0])
+
+    def adopt(self, other: EarlyStopping) -> None:
+        r"""Takes over the fitted predictor of a rule with the same settings whose memory this one continues."""
+        self._fitted = other._fitted
+
+    def _excuse(self, done: LearningCurves) -> str | None:
+        if len(done) < self.burn_in:
+            return f"{len(done)} of {self.burn_in} trainings of the burn-in have finished"
+        if np.ptp(done.final) == 0.0:
+            return "all finished trainings end at the same value"
+        if done.looks_reversed:
+            logger.warning(
+                "nine in ten trainings end worse than they began: is the direction '%s' right? Nothing is stopped.",
+                done.direction,
+            )
+            return "the finished trainings run against the direction"
+        return None
+
+    def _predictor(self, done: LearningCurves) -> CurvePredictor:
+        count = self.burn_in
+        if self.refit_every is not None:
+            count += (len(done) - self.burn_in) // self.refit_every * self.refit_every
+        if self._fitted is None or self._fitted[0] != count:
+            self._fitted = count, clone(self.predictor).fit(done[:count])
+        return self._fitted[1]
+
+    def _row(
+        self,
+        values: Sequence[float] | Floats,
+        architecture: Mapping[str, float] | None,
+        hyperparameters: Mapping[str, float] | None,
+    ) -> LearningCurves:
+        total = len(self.finished.epochs)
+        given = np.asarray(values, dtype=np.float64)
+        if given.ndim != 1 or len(given) > total:
+            raise InvalidCurvesError(f"a curve of {total} epochs cannot have values of shape {list(given.shape)}")
+        # Inside a curve NaN was reported, not left out.
+        padded = np.full(total, np.nan)
+        padded[: len(given)] = np.where(np.isnan(given), -self.finished.sign * np.inf, given)
+        return LearningCurves(
+            padded[None],
+            self.finished.direction,
+            self.finished.epochs,
+            {name: np.array([value]) for name, value in (architecture or {}).items()},
+            {name: np.array([value]) for name, value in (hyperparameters or {}).items()},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        r"""Returns the memory as plain types; fitted regressors are fitted again from it."""
+        done = self.finished
+        return {
+            "format": FORMAT,
+            "values": done.values.tolist(),
+            "direction": done.direction,
+            "epochs": list(done.epochs),
+            "architecture": {name: column.tolist() for name, column in done.architecture.items()},
+            "hyperparameters": {name: column.tolist() for name, column in done.hyperparameters.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        r"""Restores the memory.
+
+        Raises:
+            DataFileError: If it is not such a state, or one of other epochs or direction.
+        """
+        if state.get("format") != FORMAT:
+            raise DataFileError(f"the state has format {state.get('format')!r}, expected {FORMAT!r}")
+        epochs = tuple(state["epochs"])
+        if (epochs, state["direction"]) != (self.finished.epochs, self.finished.direction):
+            raise DataFileError(
+                f"the state is of {len(epochs)} epochs ({state['direction']}), the rule of "
+                f"{len(self.finished.epochs)} ({self.finished.direction})"
+            )
+        values = np.array(state["values"], dtype=np.float64).reshape(-1, len(epochs))
+        self.finished = LearningCurves(
+            values, state["direction"], epochs, state["architecture"], state["hyperparameters"]
+        )
+        self._fitted = None

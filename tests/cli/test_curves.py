@@ -1,0 +1,112 @@
+"""The commands on learning curves, end to end."""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+
+from pyg_nas_np.cli import main
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["pyg-nas-np", "curves", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Sixty trainings of ten epochs; the last eight are still running."""
+    path = tmp_path_factory.mktemp("curves") / "runs.csv"
+    rng = np.random.default_rng(0)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["config", "epoch", "value", "lr"])
+        for run in range(60):
+            height, rate = rng.uniform(0.4, 0.9), rng.uniform(0.2, 0.6)
+            for epoch in range(1, 11 if run < 52 else 5):
+                noise = 0.002 * rng.normal()
+                writer.writerow([f"run{run}", epoch, height * (1 - np.exp(-rate * epoch)) + noise, rate])
+    return path
+
+
+COMMON = ("--direction", "up", "--hyperparameter", "lr", "--regressor", "ols")
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_fit(run, table, tmp_path):
+    code, out, _ = run("fit", table, *COMMON, "--training", 30, "--fraction", 0.5, "--output", tmp_path)
+    assert code == 0
+    assert "22 curves after 5 of 10 values" in out
+    written = rows(tmp_path / "curves_fit.csv")
+    assert len(written) == 22
+    gaps = [abs(float(row["predicted"]) - float(row["final"])) for row in written]
+    assert np.median(gaps) < 0.05
+    assert (tmp_path / "curves_fit.png").stat().st_size > 5000
+
+
+def test_predict(run, table, tmp_path):
+    code, out, _ = run("predict", table, *COMMON, "--output", tmp_path)
+    assert code == 0
+    assert "8 running trainings; best of 52 finished" in out
+    written = rows(tmp_path / "curves_predict.csv")
+    predicted = [float(row["predicted"]) for row in written]
+    assert predicted == sorted(predicted, reverse=True)
+    assert {row["config"] for row in written} == {f"run{i}" for i in range(52, 60)}
+    assert (tmp_path / "curves_predict.png").stat().st_size > 5000
+
+
+def test_simulate(run, table, tmp_path):
+    code, out, _ = run("simulate", table, *COMMON, "--burn-in", 15, "--orderings", 3, "--output", tmp_path)
+    assert code == 0
+    assert "52 trainings in 3 orders" in out
+    written = rows(tmp_path / "curves_simulate.csv")
+    assert len(written) == 3
+    assert all(float(row["speedup"]) > 1.2 for row in written)
+    assert (tmp_path / "curves_simulate.png").stat().st_size > 5000
+
+
+def test_published_table(run, shared_data):
+    path = shared_data / "curves" / "baker2017" / "lstm_ptb.csv"
+    code, out, _ = run("fit", path, "--regressor", "ols")
+    assert code == 0
+    assert "180 curves after 15 of 60 values" in out
+
+
+def test_bad_input(run, table, tmp_path):
+    cases = [
+        (("fit", table), "a long table needs 'up' or 'down'"),
+        (("fit", table, "--direction", "max"), "neither 'up' nor 'down'"),
+        (("fit", table, "--direction", "down"), "is the direction 'down' right"),
+        (("fit", table, "--direction", "up", "--regressor", "magic"), "'magic' is none of"),
+        (("fit", table, "--direction", "up", "--value", "loss"), "lacks the column 'loss'"),
+        (("fit", table, *COMMON, "--training", 52), "one to test at least"),
+        (("fit", table, *COMMON, "--training", 30, "--fraction", 2), "fraction"),
+        (("simulate", table, *COMMON), "not more than the burn-in of 100"),
+        (("simulate", table, *COMMON, "--burn-in", 15, "--delta", 0.1), "delta"),
+        (("fit", tmp_path / "nowhere.csv", *COMMON), "does not exist"),
+    ]
+    for arguments, message in cases:
+        code, out, err = run(*arguments)
+        assert code == 2, arguments
+        assert message in " ".join((out + err).replace("│", " ").split()), arguments
+    finished = tmp_path / "finished.csv"
+    finished.write_text("config,epoch,value\n" + "".join(f"{c},{e},{e}\n" for c in "abcd" for e in (1, 2)))
+    code, _, err = run("predict", finished, "--direction", "up")
+    assert code == 2
+    assert "nothing is to be predicted" in " ".join(err.split())

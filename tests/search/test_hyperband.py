@@ -1,0 +1,142 @@
+"""Hyperband and its fast form, on recorded curves and live."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyg_nas_np.datasets.curve_files import read_baker
+from pyg_nas_np.datasets.curves import LearningCurves
+from pyg_nas_np.predictors.curves import SequentialRegression
+from pyg_nas_np.search import FastHyperband, Hyperband, RecordedRun
+
+
+def recorded(count=200, epochs=27, seed=0, direction="up"):
+    rng = np.random.default_rng(seed)
+    height, rate = rng.uniform(0.3, 0.9, (count, 1)), rng.uniform(0.05, 0.4, (count, 1))
+    values = height * (1 - np.exp(-rate * np.arange(1, epochs + 1))) + 0.002 * rng.normal(size=(count, epochs))
+    return LearningCurves(values if direction == "up" else 1.0 - values, direction)
+
+
+def test_the_plan_of_the_paper():
+    """Li et al. (2018), table 1: R = 81, eta = 3."""
+    plan = [[tuple(rung) for rung in bracket] for bracket in Hyperband(81, "up").brackets()]
+    assert plan == [
+        [(81, 1), (27, 3), (9, 9), (3, 27), (1, 81)],
+        [(34, 3), (11, 9), (3, 27), (1, 81)],
+        [(15, 9), (5, 27), (1, 81)],
+        [(8, 27), (2, 81)],
+        [(5, 81)],
+    ]
+    assert Hyperband(81, "up").num_configs == 143
+    assert Hyperband(1, "up").brackets() == [[(1, 1)]]
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_recorded(direction):
+    curves = recorded(direction=direction)
+    search = Hyperband(27, direction)
+    started = []
+
+    def start(number):
+        started.append(number)
+        return RecordedRun(curves, number)
+
+    result = search.search(start)
+    assert started == list(range(search.num_configs))
+    assert result.epochs == sum(len(v) for v in result.curves.values())
+    full = [c for c, v in result.curves.items() if len(v) == 27]
+    assert result.value == curves.values[result.best, -1]
+    assert result.value == (max if direction == "up" else min)(curves.values[full, -1])
+    # A tenth of the best: above nine in ten of all.
+    assert (curves.sign * curves.final[: search.num_configs] <= curves.sign * result.value).mean() > 0.8
+
+
+class Live:
+    """A training that cannot go back."""
+
+    def __init__(self, height):
+        self.height, self.values = height, []
+
+    def train_to(self, epoch):
+        assert epoch >= len(self.values), "a training was asked to go back"
+        while len(self.values) < epoch:
+            self.values.append(self.height * (1 - 0.8 ** (len(self.values) + 1)))
+        return list(self.values)
+
+
+@pytest.mark.parametrize("search", [Hyperband(9, "up"), FastHyperband(9, "up", models=5)])
+def test_live(search):
+    heights = np.random.default_rng(0).uniform(0.3, 0.9, search.num_configs)
+    runs = {}
+
+    def start(number):
+        runs[number] = Live(heights[number])
+        return runs[number]
+
+    result = search.search(start)
+    assert sum(len(run.values) for run in runs.values()) == result.epochs
+    assert result.value == pytest.approx(heights[result.best] * (1 - 0.8**9))
+
+
+def test_diverged_trainings_do_not_go_on():
+    curves = recorded()
+    values = curves.values.copy()
+    values[::2, 0] = np.nan
+    broken = LearningCurves(np.where(np.isnan(values), -np.inf, values))
+    result = Hyperband(27, "up").search(lambda number: RecordedRun(broken, number))
+    assert result.best % 2 == 1
+    nans = Hyperband(27, "up").search(lambda number: Nans())
+    assert np.isnan(nans.value)
+
+
+class Nans:
+    def train_to(self, epoch):
+        return [float("nan")] * epoch
+
+
+def test_fast_saves_and_finds_as_much():
+    curves = recorded(600)
+    rng = np.random.default_rng(1)
+    plain = Hyperband(27, "up")
+    fast = FastHyperband(27, "up", predictor=SequentialRegression("ols"), models=30, kappa=0.1)
+    spent, values = [], []
+    for _ in range(6):
+        order = rng.permutation(600)
+        results = [s.search(lambda number, o=order: RecordedRun(curves, int(o[number]))) for s in (plain, fast)]
+        spent.append([r.epochs for r in results])
+        values.append([r.value for r in results])
+    assert np.mean(values, 0)[1] > np.mean(values, 0)[0] - 0.02
+    assert np.sum(spent, 0)[0] > 1.2 * np.sum(spent, 0)[1]
+    # The predictors of earlier searches serve the later ones.
+    assert spent[-1][1] < spent[0][1]
+
+
+def test_kappa_one_stops_nothing():
+    curves = recorded()
+    fast = FastHyperband(27, "up", predictor=SequentialRegression("ols"), models=5, kappa=1.0)
+    plain = Hyperband(27, "up").search(lambda number: RecordedRun(curves, number))
+    assert fast.search(lambda number: RecordedRun(curves, number)).epochs == plain.epochs
+
+
+def test_published_curves(shared_data):
+    curves = read_baker(shared_data / "curves" / "baker2017" / "metaqnn_cifar10.csv")
+    order = np.random.default_rng(0).permutation(1000)
+    result = Hyperband(20, "up").search(lambda number: RecordedRun(curves, int(order[number])))
+    assert result.value > 0.75
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Hyperband(0, "up"), "max_epochs"),
+        (lambda: Hyperband(9, "up", eta=1.0), "eta"),
+        (lambda: Hyperband(9, "max"), "'up' or 'down' but is 'max'"),
+        (lambda: FastHyperband(9, "up", kappa=0.0), "kappa"),
+        (lambda: FastHyperband(9, "up", models=1), "models"),
+        (lambda: FastHyperband(9, "up", delta=0.2), "delta"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

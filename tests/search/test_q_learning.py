@@ -1,0 +1,127 @@
+"""Q-learning over chains of layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyg_nas_np.datasets.curve_files import read_baker
+from pyg_nas_np.predictors.curves import SequentialRegression
+from pyg_nas_np.search import EarlyStopping, RecordedRun
+from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningSearch, TabularGrammar, epsilon_schedule
+from pyg_nas_np.spaces.layer_strings import parse_net
+from pyg_nas_np.utils import InvalidArchitectureError
+
+GRAMMAR = MetaQNNGrammar(max_depth=3, filters=(64, 128), sizes=(3,), pools=((2, 2),))
+
+
+def value(text):
+    """More convolutions with many filters are better, and an average at the end helps."""
+    return 0.2 + 0.2 * text.count("C(128") + 0.05 * text.count("C(64") + 0.1 * text.count("GAP")
+
+
+class Live:
+    def __init__(self, text, epochs=5):
+        self.values = value(text) * (1 - 0.5 ** np.arange(1, epochs + 1))
+
+    def train_to(self, epoch):
+        return self.values[:epoch]
+
+
+def test_it_learns_what_is_good():
+    search = QLearningSearch(GRAMMAR, [(1.0, 60), (0.5, 30), (0.1, 60)], learning_rate=0.1, replay=20, random_state=3)
+    result = search.search(Live, 5)
+    first, last = result.trials[:40], result.trials[-40:]
+    assert np.mean([t.reward for t in last]) > np.mean([t.reward for t in first]) + 0.1
+    assert result.best == "[C(128,3,1), C(128,3,1), C(128,3,1), GAP(10), SM(10)]"
+    assert result.value == pytest.approx(value(result.best) * (1 - 0.5**5))
+    greedy = "[" + ", ".join(map(str, search.build(0.0))) + "]"
+    assert value(greedy) > 0.6
+    # A net is trained once.
+    trained = [t.net for t in result.trials if t.epochs]
+    assert len(trained) == len(set(trained))
+    assert result.epochs == 5 * len(trained)
+
+
+def test_the_seed_decides():
+    runs = [QLearningSearch(GRAMMAR, [(0.5, 20)], replay=3, random_state=s).search(Live, 5).trials for s in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_one_update_by_hand():
+    net = parse_net("[GAP(10), SM(10)]")
+    search = QLearningSearch(GRAMMAR, [(1.0, 1)], learning_rate=0.1, replay=0)
+    search.learn(net, 1.0)
+    # The last layer: 0.5 + 0.1 (1 - 0.5); the one before it: 0.5 + 0.1 (max Q of the softmax - 0.5).
+    assert search.values[GRAMMAR.state(net[:1]), net[1]] == pytest.approx(0.55)
+    assert search.values[GRAMMAR.state(()), net[0]] == pytest.approx(0.505)
+
+
+def test_the_grammar_holds():
+    search = QLearningSearch(MetaQNNGrammar(max_depth=6), [(1.0, 1)])
+    for _ in range(200):
+        net = search.build(1.0)
+        kinds = [layer.kind for layer in net]
+        assert parse_net("[" + ", ".join(map(str, net)) + "]") == net
+        assert kinds.count("C") + kinds.count("P") <= 6
+        assert "PP" not in "".join(kinds)
+        if "GAP" in kinds:
+            assert kinds[-2:] == ["GAP", "SM"]
+    with pytest.raises(ValueError, match="max_depth"):
+        MetaQNNGrammar(max_depth=0)
+
+
+def test_published_nets(shared_data):
+    curves = read_baker(shared_data / "curves" / "baker2017" / "metaqnn_cifar10.csv")
+    grammar = TabularGrammar(map(parse_net, curves.configs))
+    place = {config: i for i, config in enumerate(curves.configs)}
+    stopping = EarlyStopping(20, "up", SequentialRegression("ols"), burn_in=60, delta=0.99)
+    schedule = epsilon_schedule(250)
+    plain, stopped = (
+        QLearningSearch(grammar, schedule, replay=5, stopping=rule, random_state=0).search(
+            lambda text: RecordedRun(curves, place[text]), 20
+        )
+        for rule in (None, stopping)
+    )
+    assert all(trial.net in place for trial in plain.trials)
+    assert plain.value == curves.final[place[plain.best]]
+    assert stopped.epochs < 0.6 * plain.epochs
+    assert stopped.value > plain.value - 0.03
+    rewards = {trial.net: trial.reward for trial in stopped.trials if trial.stopped}
+    gaps = [abs(rewards[net] - curves.final[place[net]]) for net in rewards]
+    assert np.median(gaps) < 0.1
+
+
+def test_diverged_nets_are_worth_nothing():
+    class Lost:
+        def train_to(self, epoch):
+            return [float("nan")] * epoch
+
+    search = QLearningSearch(GRAMMAR, [(1.0, 5)], replay=0)
+    assert {t.reward for t in search.search(lambda text: Lost(), 3).trials} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"discount": 1.5}, "discount"),
+        ({"replay": -1}, "replay"),
+        ({"schedule": []}, "schedule"),
+        ({"schedule": [(2.0, 1)]}, "schedule"),
+        ({"stopping": EarlyStopping(5, "down")}, "direction 'up'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        QLearningSearch(GRAMMAR, **arguments)
+
+
+def test_an_empty_table():
+    with pytest.raises(InvalidArchitectureError, match="at least one net"):
+        TabularGrammar([])
+
+
+def test_the_schedule_keeps_its_shares():
+    assert sum(n for _, n in epsilon_schedule(2700)) == 2700
+    assert epsilon_schedule(2700)[0] == (1.0, 1500)

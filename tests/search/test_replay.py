@@ -1,0 +1,36 @@
+"""Replay of recorded curves (its agreement with decisions one by one is tested with the rule)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyg_nas_np.datasets.curves import LearningCurves
+from pyg_nas_np.predictors.curves import LastSeenValue
+from pyg_nas_np.search import EarlyStopping, replay
+
+
+def test_fewer_curves_than_the_burn_in():
+    curves = LearningCurves(np.random.default_rng(0).uniform(size=(10, 5)))
+    result = replay(curves, np.arange(10), EarlyStopping(5, "up", LastSeenValue(), burn_in=20))
+    assert (result.speedup, result.regret) == (1.0, 0.0)
+    assert result.best == int(curves.final.argmax())
+
+
+def test_equal_ends_stop_nothing():
+    values = np.random.default_rng(0).uniform(size=(30, 5))
+    values[:, -1] = 0.5
+    result = replay(LearningCurves(values), np.arange(30), EarlyStopping(5, "up", LastSeenValue(), burn_in=5))
+    assert result.speedup == 1.0
+
+
+def test_the_best_last_is_found_or_counted_as_regret():
+    heights = np.linspace(0.9, 0.1, 40)
+    curves = LearningCurves(heights[:, None] * (1 - 0.5 ** np.arange(1, 9)))
+    down = LearningCurves(1.0 - curves.values, "down")
+    results = [
+        replay(c, np.arange(40), EarlyStopping(8, c.direction, LastSeenValue(), burn_in=10)) for c in (curves, down)
+    ]
+    assert results[0].best == results[1].best == 0
+    assert results[0].regret == results[1].regret == 0.0
+    np.testing.assert_array_equal(results[0].epochs, results[1].epochs)
+    assert results[0].speedup > 1.5

@@ -123,8 +123,8 @@ class ConvNP(nn.Module):
             for module in self.weigh:
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
-            nn.init.zeros_(self.weigh[-1].weight)
-            nn.init.zeros_(self.weigh[-1].bias)
+            for parameter in self.weigh[-1].parameters():
+                nn.init.zeros_(parameter)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -149,8 +149,8 @@ def mixture_prior(parts: Sequence[Prior], concentration: float = 3.0) -> Prior:
 
     Args:
         parts: Priors of single mechanisms.
-        concentration: Of the Dirichlet distribution; the larger, the more mechanisms matter in one task, so that no single
-            base predictor is right about it.
+        concentration: Of the Dirichlet distribution; the larger, the more mechanisms matter in one task, so that no
+            single base predictor is right about it.
     """
 
     def draw(rows: Tensor, generator: torch.Generator) -> Tensor:

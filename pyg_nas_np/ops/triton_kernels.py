@@ -44,12 +44,12 @@ CONVOLVE_CONFIGS = [
     Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=1),
 ]
 PULL_CONFIGS = [
-    Config({"BLOCK_OTHER": 16}, num_warps=4, num_stages=1),
+    Config({"BLOCK_OTHER": 16}, num_warps=8, num_stages=1),
     Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
 ]
 POINT_CONFIGS = [
     Config({"BLOCK_POINTS": 16}, num_warps=2, num_stages=1),
-    Config({"BLOCK_POINTS": 32}, num_warps=4, num_stages=1),
+    Config({"BLOCK_POINTS": 32}, num_warps=8, num_stages=1),
 ]
 SEGMENT_CONFIGS = [
     Config({"BLOCK_POINTS": 32}, num_warps=4, num_stages=1),

@@ -16,9 +16,11 @@ SPACES: dict[str, type[SearchSpace[Any]]] = {
 """Classes by :attr:`SearchSpace.name`."""
 
 
-@cache
 def space_by_name(name: str) -> SearchSpace[Any]:
     r"""Returns the space of a name; one object a name, so that what is computed from it is computed once.
+
+    Args:
+        name: A key of :data:`SPACES`; hyphens do not matter.
 
     Raises:
         ValueError: If there is no such space.
@@ -27,6 +29,12 @@ def space_by_name(name: str) -> SearchSpace[Any]:
         >>> space_by_name("nasbench201")
         NASBench201Space(15625)
     """
-    if name not in SPACES:
+    key = name.replace("-", "")
+    if key not in SPACES:
         raise ValueError(f"no search space is called {name!r}; there are {', '.join(SPACES)}")
-    return SPACES[name]()
+    return _space(key)
+
+
+@cache
+def _space(key: str) -> SearchSpace[Any]:
+    return SPACES[key]()

@@ -30,10 +30,10 @@ class Columns(Kernel):
     def __init__(self, kernel, columns):
         self.kernel, self.columns = kernel, columns
 
-    def __call__(self, X, Y=None, eval_gradient=False):  # noqa: N803
+    def __call__(self, X, Y=None, eval_gradient=False):
         return self.kernel(X[:, self.columns], None if Y is None else Y[:, self.columns])
 
-    def diag(self, X):  # noqa: N803
+    def diag(self, X):
         return self.kernel.diag(X[:, self.columns])
 
     def is_stationary(self):

@@ -114,7 +114,7 @@ def test_samples_are_standardised_and_coherent():
 
 
 def test_two_equal_and_constant_points():
-    x, z = data(3)
+    x, _ = data(3)
     for rows, scores in (
         (x[:2], torch.tensor([1.0, -1.0])),
         (x[[0, 0, 1]], torch.tensor([1.0, 0.5, -1.0])),
@@ -134,7 +134,13 @@ def test_moments_are_those_of_a_bank():
 
 
 def test_groups_of_spaces(toy_space):
-    assert list(bank_groups(shared_descriptors(NASBench201Space()))) == ["live", "paths", "strings", "networks", "trend"]
+    assert list(bank_groups(shared_descriptors(NASBench201Space()))) == [
+        "live",
+        "paths",
+        "strings",
+        "networks",
+        "trend",
+    ]
     groups = shared_descriptors(toy_space).groups
     assert bank_groups(shared_descriptors(toy_space)) == dict(groups)
 

@@ -159,7 +159,9 @@ def test_twins_get_equal_samples_and_predictions(tmp_path):
     path = tmp_path / "w.safetensors"
     write_weights(path, make_model(space, std=0.0), space, {})
     rows = space.sample_indices(20, torch.Generator().manual_seed(0))
-    predictor = ConvNPPredictor(space, weights=path).fit(space.batch_encode(rows), space.batch_flops(rows).double() / 1e7)
+    predictor = ConvNPPredictor(space, weights=path).fit(
+        space.batch_encode(rows), space.batch_flops(rows).double() / 1e7
+    )
     twins = [
         "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|",
         "|none~0|+|nor_conv_3x3~0|none~1|+|nor_conv_1x1~0|none~1|none~2|",
@@ -179,7 +181,7 @@ def test_clone_and_params(fitted, toy_space, every, weights):
     assert copy.set_params(finetune_steps=3).finetune_steps == 3
 
 
-# -- degenerate contexts ------------------------------------------------------------------------------------------------
+# -- degenerate contexts ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("labels", [[91.0], [91.0, 91.0]])
@@ -217,7 +219,7 @@ def test_unusable_labels_are_refused(toy_space, weights, graphs, truth):
         ConvNPPredictor().fit(graphs, truth[ROWS])
 
 
-# -- fine-tuning --------------------------------------------------------------------------------------------------------
+# -- fine-tuning -----------------------------------------------------------------------------------------------------
 
 
 def test_fine_tuning_changes_a_copy_of_the_weights(toy_space, weights, graphs, every, truth, fitted, tmp_path):
@@ -236,7 +238,7 @@ def test_fine_tuning_changes_a_copy_of_the_weights(toy_space, weights, graphs, e
     torch.testing.assert_close(tuned.fit(few, truth[ROWS[:5]]).predict(every), plain.predict(every))
 
 
-# -- labels of other data sets ------------------------------------------------------------------------------------------
+# -- labels of other data sets ---------------------------------------------------------------------------------------
 
 
 def test_auxiliary_tables_help(toy_space, weights, every, truth, tmp_path):
@@ -286,13 +288,13 @@ def test_the_table_to_predict_is_refused(labelled_root, name):
         ConvNPPredictor().fit(dataset[:10], auxiliary={name: dataset.y})
 
 
-# -- shipped weights ----------------------------------------------------------------------------------------------------
+# -- shipped weights -------------------------------------------------------------------------------------------------
 
 
 def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="no search space is called 'nasbench'"):
         ConvNPPredictor.from_pretrained("nasbench")
-    with pytest.raises(MissingWeightsError, match="'toy'.*pretrain"):
+    with pytest.raises(MissingWeightsError, match=r"'toy'.*pretrain"):
         ConvNPPredictor(toy_space).fit(graphs, truth[ROWS])
     space = space_by_name("nasbench201")
     monkeypatch.setattr("pyg_nas_np.predictors.weights.WEIGHTS", tmp_path)

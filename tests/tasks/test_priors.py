@@ -154,7 +154,8 @@ def test_no_table_of_the_target_takes_part(name, target):
 
 
 @pytest.mark.parametrize(
-    ("name", "target"), [("cifar100/x", "cifar10"), ("cifar10/x", "cifar100"), ("cs/x", "physics"), ("cifar10/x", ""), ("/x", "")]
+    ("name", "target"),
+    [("cifar100/x", "cifar10"), ("cifar10/x", "cifar100"), ("cs/x", "physics"), ("cifar10/x", ""), ("/x", "")],
 )
 def test_tables_of_other_data_sets_take_part(name, target):
     assert table_prior({name: torch.arange(5.0)}, target)(torch.arange(5), generator(0)).isfinite().all()

@@ -213,8 +213,11 @@ class AdditiveGP:
         return self.theta[len(self.radial) : -1].exp()
 
     def _maximize(self, x: Tensor, z: Tensor) -> Tensor:
-        distances = torch.stack([torch.cdist(part, part) for part in self._split(x)])
-        products = distances.new_empty(len(self.linear), *distances.shape[1:])
+        count = z.numel()
+        distances = x.new_empty(len(self.radial), count, count)
+        for distance, part in zip(distances, self._split(x), strict=True):
+            distance.copy_(torch.cdist(part, part))
+        products = x.new_empty(len(self.linear), count, count)
         for product, part in zip(products, self._linear(x), strict=True):
             torch.mm(part, part.t(), out=product)
         centre, scale = self._prior()

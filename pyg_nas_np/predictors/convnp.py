@@ -17,7 +17,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import Graphs, arch_indices, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace, space_by_name
@@ -65,6 +65,9 @@ class ConvNPPredictor(Predictor):
         >>> mean.shape, bool((std > 0).all())
         (torch.Size([15625]), True)
     """
+
+    tables_ = torch.empty(0)
+    """Scores of the auxiliary tables of the last fit, ``[A, T]``."""
 
     def __init__(
         self,
@@ -116,10 +119,14 @@ class ConvNPPredictor(Predictor):
                 auxiliary table does not cover the space.
             InvalidArchitectureError: If a graph is not one of the space, or the space is not known.
         """
-        self.tables_ = torch.empty(0)
-        if auxiliary:
-            self.tables_ = self._tables(space_of(graphs, self.space), graphs, auxiliary)
-        return super().fit(graphs, labels_of(graphs) if y is None else y)
+        before = self.tables_
+        tables = self._tables(space_of(graphs, self.space), graphs, auxiliary) if auxiliary else torch.empty(0)
+        try:
+            self.tables_ = tables
+            return super().fit(graphs, y)
+        except Exception:
+            self.tables_ = before
+            raise
 
     def _tables(self, space: SearchSpace[Any], graphs: Graphs, auxiliary: Mapping[str, Tensor]) -> Tensor:
         check_foreign(auxiliary, str(getattr(graphs, "dataset", "")))
@@ -266,6 +273,10 @@ class ConvNPPredictor(Predictor):
         return self.transform_.inverse(mean + std * latent * deviation)[0].float()
 
     # -- files ------------------------------------------------------------------------------------------------------
+
+    def _plain_params(self) -> dict[str, Any]:
+        params = super()._plain_params()
+        return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"x": self.x_, "z": self.z_, "tables": self.tables_}

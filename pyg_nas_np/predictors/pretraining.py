@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,6 +79,8 @@ class MetaTraining(lightning.LightningModule):
         generator = torch.Generator().manual_seed(seed % (1 << 31))
         loss = negative_log_density(self.model, batch, self.objective, self.num_samples, generator)
         self.log("train/nll", loss, prog_bar=True, batch_size=len(batch))
+        # Metrics are all that a process tells the one that started it.
+        self.log("train/steps", self.global_step + 1.0, logger=False, batch_size=len(batch))
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -193,6 +196,7 @@ def pretrain(
     labels: Mapping[str, Tensor] | None = None,
     target: str = "",
     root: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
     progress: bool = True,
 ) -> ConvNP:
     r"""Meta-trains a process for a search space on synthesised tasks; no measured label is used unless given.
@@ -213,6 +217,7 @@ def pretrain(
         target: Data set that will be predicted; none of :obj:`labels` may be of it.
         root: Folder of tasks, logs and checkpoints. If it holds a checkpoint, training resumes from it.
             (default: nothing is kept)
+        callbacks: Further callbacks of the trainer.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -226,7 +231,7 @@ def pretrain(
             model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members))
     started = time.monotonic()
     folder = None if root is None else Path(root)
-    callbacks: list[lightning.Callback] = [Timer(duration=timedelta(minutes=max_minutes))]
+    callbacks = [*callbacks, Timer(duration=timedelta(minutes=max_minutes))]
     if folder is not None:
         every = max(1, max_steps // 20)
         callbacks.append(
@@ -248,19 +253,28 @@ def pretrain(
     )
     training = MetaTraining(model, max_steps=max_steps, objective=objective, seed=seed)
     num_batches = max(1, num_tasks // batch_size)
-    pool = SyntheticTaskModule(
-        tasks,
-        num_batches=num_batches,
-        num_workers=num_workers,
-        seed=seed,
-        path=None if folder is None else folder / "tasks.pt",
-        progress=progress,
-    )
     checkpoint = None if folder is None else folder / "last.ckpt"
     resumed = checkpoint is not None and checkpoint.exists()
-    trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = Path(scratch) if folder is None and devices > 1 else folder
+        pool = SyntheticTaskModule(
+            tasks,
+            num_batches=num_batches,
+            num_workers=num_workers,
+            seed=seed,
+            path=None if kept is None else kept / "tasks.pt",
+            progress=progress,
+        )
+        if devices > 1:
+            # Only here is the stream known that the file must agree with.
+            pool.prepare_data()
+            pool.setup("fit")
+        trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=False)
     model.eval()
     if path is not None and trainer.is_global_zero:
+        # A training that had ended before has no metrics.
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        nll = metrics.get("train/nll")
         card: dict[str, Any] = {
             "space": space.name,
             "priors": "additive GPs, random networks, random trees, trend; warped, with heteroscedastic noise",
@@ -269,10 +283,10 @@ def pretrain(
             "objective": objective,
             "seed": seed,
             "tasks": num_batches * batch_size,
-            "steps": trainer.global_step,
+            "steps": int(metrics.get("train/steps", trainer.global_step)),
             "batch_size": batch_size,
             "minutes": round((time.monotonic() - started) / 60, 1),
-            "final_nll": round(float(trainer.callback_metrics["train/nll"]), 3),
+            "final_nll": None if nll is None else round(nll, 3),
             "torch": torch.__version__,
         }
         write_weights(path, model, space, card)

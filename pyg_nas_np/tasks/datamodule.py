@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -25,7 +26,7 @@ class SyntheticTaskModule(lightning.LightningDataModule):
 
     The base predictions of a task cost far more than a training step on it, so that tasks are used more than once.
     Which batch a step gets depends on the step, the rank and the seed alone: a resumed training goes on as if it had
-    not been interrupted.
+    not been interrupted. A pickled module holds no stream and no pool: what unpickles it reads the file.
 
     Args:
         tasks: The stream.
@@ -36,7 +37,7 @@ class SyntheticTaskModule(lightning.LightningDataModule):
         progress: Whether to show a progress bar while drawing.
 
     Raises:
-        DataFileError: From :meth:`setup`, if the file holds no pool of this size.
+        DataFileError: From :meth:`setup`, if the file is corrupt or holds a pool of another size or of other tasks.
     """
 
     def __init__(
@@ -54,6 +55,10 @@ class SyntheticTaskModule(lightning.LightningDataModule):
         self.seed, self.progress = seed, progress
         self.path = None if path is None else Path(path)
         self.pool: Sequence[TaskBatch] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Priors are closures, and a pool has more tensors than a process may share: other processes read the file.
+        return {**self.__dict__, "tasks": None, "pool": []}
 
     def prepare_data(self) -> None:
         r"""Draws the pool and writes the file, in one process."""
@@ -79,13 +84,25 @@ class SyntheticTaskModule(lightning.LightningDataModule):
         return list(tqdm(stream, "drawing tasks", self.num_batches, disable=not self.progress))
 
     def _read(self, path: Path) -> list[TaskBatch]:
-        try:
-            pool = [TaskBatch(**fields) for fields in torch.load(path, weights_only=True)]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError) as error:
-            raise DataFileError(f"{path} is corrupt or holds no tasks ({error}); delete it") from error
+        with open(path, "rb") as file:
+            try:
+                pool = [TaskBatch(**fields) for fields in torch.load(file, weights_only=True)]
+            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
+                raise DataFileError(f"{path} is corrupt or holds no tasks ({error}); delete it") from error
         if len(pool) != self.num_batches:
             raise DataFileError(f"{path} holds {len(pool)} batches, {self.num_batches} are wanted; delete it")
+        # Training on tasks of another seed, space or table would go unnoticed.
+        if self.tasks is not None and not _same_tasks(pool[0], self.tasks.batch(self.tasks.start)):
+            raise DataFileError(f"{path} holds other tasks than those of this space, seed and prior; delete it")
         return pool
+
+
+def _same_tasks(one: TaskBatch, other: TaskBatch) -> bool:
+    """Whether functions and architectures agree; base predictions are fits, and differ in rounding."""
+    if one.context_moments.shape != other.context_moments.shape:
+        return False
+    pairs = ((one.x_context, other.x_context), (one.z_context, other.z_context))
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs)
 
 
 class PoolOrder(IterableDataset[TaskBatch]):

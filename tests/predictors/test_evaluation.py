@@ -6,6 +6,7 @@ import torch
 from pyg_nas_np import NASBench201
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.predictors.evaluation import calibration_curve, evaluate
+from pyg_nas_np.utils import InvalidLabelsError
 
 
 class Oracle(Predictor):
@@ -38,6 +39,27 @@ def test_scores_of_a_perfect_ranking(labelled_root):
     assert scores.fit_seconds > 0
     assert scores.predict_seconds > 0
     assert set(scores.to_dict()) >= {"nll", "crps", "coverage_90", "precision_at_1_percent"}
+
+
+def test_given_labels_are_fitted_and_scored(labelled_root):
+    """Other labels than those of the data set: nothing of the own ones may leak into fit or scores."""
+    dataset = NASBench201(labelled_root, source="compact-table")
+    split = dataset.split(100, by="index")
+
+    class Spy(Oracle):
+        def fit(self, graphs, y=None, hint=None):
+            self.given_, self.hint_ = y, hint
+            return super().fit(graphs, y)
+
+    spy = Spy()
+    scores, _, _ = evaluate(spy, dataset, split, 100.0 - dataset.y, hint="passed on")
+    assert torch.equal(spy.given_, 100.0 - dataset.y[split.train])
+    assert spy.hint_ == "passed on"
+    assert scores.kendall_tau == pytest.approx(-1.0, abs=1e-3)
+    own, _, _ = evaluate(Oracle(), dataset, split)
+    assert own.kendall_tau == pytest.approx(1.0, abs=1e-3)
+    with pytest.raises(InvalidLabelsError, match="NaN"):
+        evaluate(Oracle(), dataset, split, torch.full((15625,), torch.nan))
 
 
 def test_calibration_curve_of_an_overconfident_prediction():

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
-from pyg_nas_np.predictors.labels import LabelTransform, check_labels, rank_gauss, robust_logit
+from pyg_nas_np.predictors.labels import LabelTransform, check_labels, rank_gauss, robust_logit, robust_scores
 from pyg_nas_np.utils import InvalidLabelsError
 
 accuracies = st.lists(st.integers(1000, 9500).map(lambda v: v / 100), min_size=2, max_size=30).filter(
     lambda values: len(set(values)) > 1
 )
-kinds = st.sampled_from(["rank", "robust"])
+kinds = st.sampled_from(["auto", "rank", "robust"])
 scores = st.lists(st.floats(-8, 8), min_size=2, max_size=20, unique=True)
 
 
@@ -101,7 +101,7 @@ def test_robust_is_clipped_and_reads_fractions_and_percent():
     assert not robust_logit(torch.tensor([50.0, 90.0, 90.0, 90.0, 95.0], dtype=torch.float64)).any()
     with pytest.raises(InvalidLabelsError, match="range from 3 to 120"):
         robust_logit(torch.tensor([3.0, 120.0]))
-    with pytest.raises(ValueError, match="rank, robust"):
+    with pytest.raises(ValueError, match="auto, rank, robust"):
         LabelTransform("log")
 
 
@@ -129,3 +129,28 @@ def test_labels_come_in_any_form(y):
 def test_unusable_labels_are_named(y, count, message):
     with pytest.raises(InvalidLabelsError, match=message):
         check_labels(y, count)
+
+
+@given(accuracies)
+def test_auto_is_robust_for_accuracies_and_ranks_otherwise(values):
+    torch.testing.assert_close(fitted(values, "auto")[1], fitted(values, "robust")[1])
+    for others in ([v + 100 for v in values], [v - 100 for v in values]):
+        torch.testing.assert_close(fitted(others, "auto")[1], fitted(others, "rank")[1])
+    torch.testing.assert_close(fitted(values, "auto")[1], fitted([v / 100 for v in values], "auto")[1])
+    assert LabelTransform().kind == "auto"
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=30))
+def test_robust_scores_are_standardised_and_in_order(values):
+    y = torch.tensor(values, dtype=torch.float64)
+    z = robust_scores(y)
+    assert z.isfinite().all()
+    assert float(z.mean()) == pytest.approx(0, abs=1e-6)
+    assert bool((z[y.argsort()].diff() >= -1e-9).all())
+    if y.unique().numel() > 1:
+        assert float(z.std(unbiased=False)) == pytest.approx(1, abs=1e-6)
+    else:
+        assert not z.any()
+    # What the clip at three deviations leaves of an outlier does not depend on how far it is.
+    far = [torch.cat([torch.linspace(0, 1, 20), torch.tensor([v])]).double() for v in (50.0, 5000.0)]
+    torch.testing.assert_close(robust_scores(far[0]), robust_scores(far[1]))

@@ -1,23 +1,25 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pyg_nas_np.tasks import Task, TaskBatch
 
 
+def constant_task(n: int, m: int, scored: bool = True) -> Task:
+    """Every entry is the size of the set it belongs to."""
+    return Task(
+        torch.full((n, 2), float(n)),
+        torch.full((n,), float(n)),
+        torch.full((m, 2), float(m)),
+        torch.full((n, 1, 2), float(n)),
+        torch.full((m, 1, 2), float(m)),
+        torch.full((m,), float(m)) if scored else None,
+    )
+
+
 def test_tasks_are_concatenated_without_padding():
-    tasks = [
-        Task(
-            torch.full((n, 2), n),
-            torch.full((n,), n),
-            torch.full((m, 2), m),
-            torch.full((n, 1, 2), n),
-            torch.full((m, 1, 2), m),
-            torch.full((m,), m),
-        )
-        for n, m in ((3, 5), (1, 2))
-    ]
-    batch = TaskBatch.from_tasks(tasks)
+    batch = TaskBatch.from_tasks([constant_task(3, 5), constant_task(1, 2)])
     assert len(batch) == 2
     assert batch.ptr_context.tolist() == [0, 3, 4]
     assert batch.ptr_target.tolist() == [0, 5, 7]
@@ -28,5 +30,20 @@ def test_tasks_are_concatenated_without_padding():
 
 
 def test_targets_may_be_unknown():
-    task = Task(torch.zeros(1, 2), torch.zeros(1), torch.zeros(3, 2), torch.zeros(1, 1, 2), torch.zeros(3, 1, 2))
-    assert TaskBatch.from_tasks([task]).z_target is None
+    batch = TaskBatch.from_tasks([constant_task(1, 3, scored=False)])
+    assert batch.z_target is None
+    with pytest.raises(ValueError, match="z_target is None"):
+        batch.with_targets_as_context()
+
+
+def test_targets_join_the_context_of_their_own_task():
+    batch = TaskBatch.from_tasks([constant_task(3, 5), constant_task(1, 2)])
+    joined = batch.with_targets_as_context()
+    assert joined.ptr_context.tolist() == [0, 8, 11]
+    expected = [3] * 3 + [5] * 5 + [1] + [2] * 2
+    assert joined.z_context.tolist() == expected
+    assert joined.x_context[:, 1].tolist() == expected
+    assert joined.context_moments[:, 0, 1].tolist() == expected
+    assert torch.equal(joined.x_target, batch.x_target)
+    assert torch.equal(joined.ptr_target, batch.ptr_target)
+    assert batch.z_context.numel() == 4

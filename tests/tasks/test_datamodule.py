@@ -1,40 +1,121 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
+import pytest
 import torch
 
 from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.tasks import SyntheticTasks, additive_gp_prior
-from pyg_nas_np.tasks.datamodule import SyntheticTaskModule
+from pyg_nas_np.tasks.datamodule import PoolOrder, SyntheticTaskModule
+from pyg_nas_np.utils import DataFileError
+
+TABLE = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
 
 
 def no_moments(x_context, z_context, x_target):
     return torch.zeros(len(x_context), 1, 2), torch.zeros(len(x_target), 1, 2)
 
 
-def module(**kwargs) -> SyntheticTaskModule:
-    table = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
-    prior = additive_gp_prior({"all": [0, 1, 2]})
-    tasks = SyntheticTasks(table, prior, rank_gauss, no_moments, num_context=(4, 10), num_target=5, batch_size=1)
-    made = SyntheticTaskModule(tasks, num_batches=4, **kwargs)
+def module(*, num_batches: int = 4, tasks_seed: int = 0, **kwargs) -> SyntheticTaskModule:
+    prior = additive_gp_prior(TABLE, {"all": [0, 1, 2]})
+    tasks = SyntheticTasks(
+        TABLE,
+        [0, 1],
+        prior,
+        rank_gauss,
+        no_moments,
+        num_context=(4, 10),
+        num_target=5,
+        batch_size=1,
+        seed=tasks_seed,
+    )
+    return SyntheticTaskModule(tasks, num_batches=num_batches, **kwargs)
+
+
+def ready(**kwargs) -> SyntheticTaskModule:
+    made = module(**kwargs)
+    made.prepare_data()
     made.setup("fit")
     return made
 
 
+def scores(batches, count: int) -> list[float]:
+    return [float(batch.z_target[0]) for batch in itertools.islice(batches, count)]
+
+
 def test_pool_does_not_depend_on_the_workers():
-    for one, two in zip(module().pool, module(num_workers=2).pool, strict=True):
+    for one, two in zip(ready().pool, ready(num_workers=2).pool, strict=True):
         assert torch.equal(one.z_target, two.z_target)
+        assert torch.equal(one.x_context, two.x_context)
 
 
-def test_every_epoch_shows_the_pool_in_a_new_order():
-    made = module(seed=1)
-    loader = made.train_dataloader()
-    epochs = [[float(batch.z_target.sum()) for batch in loader] for _ in range(6)]
-    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
-    assert len(set(map(tuple, epochs))) > 1
-    again = itertools.islice(module(seed=1).train_dataloader(), 4)
-    assert [float(batch.z_target.sum()) for batch in again] == epochs[0]
-    pool = made.pool
-    made.setup("fit")
-    assert made.pool is pool
+def test_every_pass_shows_the_pool_in_a_new_order():
+    order = scores(PoolOrder(list(ready(num_batches=5).pool), seed=1), 30)
+    passes = [order[start : start + 5] for start in range(0, 30, 5)]
+    assert all(sorted(p) == sorted(passes[0]) for p in passes)
+    assert len(set(map(tuple, passes))) > 3
+    assert scores(ready(num_batches=5, seed=1).train_dataloader(), 30) == order
+    assert scores(ready(num_batches=5, seed=2).train_dataloader(), 30) != order
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7, 13])
+def test_an_order_is_entered_anywhere(start):
+    pool = list(ready(num_batches=5).pool)
+    assert scores(PoolOrder(pool, start=start), 9) == scores(PoolOrder(pool), 30)[start : start + 9]
+
+
+def test_ranks_share_an_order():
+    pool = list(ready(num_batches=5).pool)
+    whole = scores(PoolOrder(pool), 24)
+    shares = [scores(PoolOrder(pool, start=2, rank=rank, world_size=2), 10) for rank in range(2)]
+    assert [value for pair in zip(*shares, strict=True) for value in pair] == whole[4:24]
+
+
+def test_trainer_tells_where_the_order_is_entered():
+    made = ready(num_batches=5)
+    made.trainer = SimpleNamespace(global_step=3, global_rank=1, world_size=2)
+    assert scores(made.train_dataloader(), 5) == scores(PoolOrder(made.pool, 0, 3, 1, 2), 5)
+
+
+def test_pool_is_kept_in_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "tasks.pt"
+    first = ready(path=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["tasks.pt"]
+    monkeypatch.setattr(SyntheticTaskModule, "_draw", lambda self: pytest.fail("the pool was drawn again"))
+    again = ready(path=path)
+    assert scores(again.pool, 4) == scores(first.pool, 4)
+    pool = again.pool
+    again.setup("fit")
+    assert again.pool is pool
+
+
+def test_pools_of_other_tasks_are_refused(tmp_path):
+    path = tmp_path / "tasks.pt"
+    ready(path=path)
+    with pytest.raises(DataFileError, match=r"tasks\.pt holds 4 batches, 6 are wanted; delete it"):
+        ready(path=path, num_batches=6)
+    with pytest.raises(DataFileError, match=r"tasks\.pt holds other tasks.*delete it"):
+        ready(path=path, tasks_seed=7)
+
+
+def test_damaged_pools_are_refused(tmp_path):
+    path = tmp_path / "tasks.pt"
+    ready(path=path)
+    content = path.read_bytes()
+    for damaged in (content[:-200], content[: len(content) // 2], b"", b"not a pool at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(DataFileError, match=r"(?s)corrupt or holds no tasks.*delete it"):
+            ready(path=path)
+    for foreign in ([{"x": torch.zeros(1)}], torch.zeros(3), {"a": 1}, 5):
+        torch.save(foreign, path)
+        with pytest.raises(DataFileError, match=r"(?s)corrupt or holds no tasks.*delete it"):
+            ready(path=path)
+
+
+def test_a_failed_draw_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "save", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ready(path=tmp_path / "tasks.pt")
+    assert list(tmp_path.iterdir()) == []

@@ -5,32 +5,24 @@ import itertools
 import pytest
 import torch
 
-from pyg_nas_np.predictors.labels import rank_gauss
+from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.tasks import SyntheticTasks, additive_gp_prior
 
 TABLE = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
-GROUPS = {"first": [0, 1], "second": [2, 3, 4]}
+PRIOR = additive_gp_prior(TABLE, {"first": [0, 1], "second": [2, 3, 4]})
 
 
-def no_moments(x_context, z_context, x_target):
-    return torch.zeros(len(x_context), 1, 2), torch.zeros(len(x_target), 1, 2)
+def sizes_as_moments(x_context, z_context, x_target):
+    """Moments that tell what the base predictors were given."""
+    assert x_context.size(1) == x_target.size(1) == 5
+    context, target = torch.zeros(len(x_context), 1, 2), torch.zeros(len(x_target), 1, 2)
+    context[:, 0, 0], target[:, 0, 0] = z_context, x_target[:, 4]
+    return context, target
 
 
-def stream(**kwargs) -> SyntheticTasks:
+def stream(table=TABLE, prior=PRIOR, **kwargs) -> SyntheticTasks:
     sizes = {"num_context": (4, 60), "num_target": 20, "batch_size": 3}
-    return SyntheticTasks(TABLE, additive_gp_prior(GROUPS), rank_gauss, no_moments, **(sizes | kwargs))
-
-
-def test_prior_has_unit_signal_and_its_own_smoothness():
-    prior = additive_gp_prior(GROUPS)
-    x = torch.cat([torch.zeros(1, 5), torch.full((1, 5), 1e-3), torch.full((1, 5), 50.0)])
-    draws = torch.stack([prior(x, torch.Generator().manual_seed(seed)) for seed in range(3000)])
-    variance = draws.var(dim=0)
-    # Signal 1 plus the mean of the log-normal noise, .08 exp(1/2).
-    assert variance.tolist() == pytest.approx([1 + 0.08 * 1.6487] * 3, rel=0.15)
-    correlation = torch.corrcoef(draws.t())
-    assert correlation[0, 1] > 0.8
-    assert abs(correlation[0, 2]) < 0.1
+    return SyntheticTasks(table, [0, 2], prior, robust_scores, sizes_as_moments, **(sizes | kwargs))
 
 
 def test_stream_is_seeded_and_random_access():
@@ -38,6 +30,8 @@ def test_stream_is_seeded_and_random_access():
     assert torch.equal(first[2].z_target, stream(seed=1).batch(2).z_target)
     assert torch.equal(first[2].z_target, next(iter(stream(seed=1, start=2))).z_target)
     assert not torch.equal(first[0].x_target, stream(seed=2).batch(0).x_target)
+    # Seed and number are mixed: streams of neighbouring seeds are not shifted copies.
+    assert not torch.equal(stream(seed=1).batch(2).x_target, stream(seed=2).batch(1).x_target)
 
 
 def test_tasks_are_ragged_disjoint_and_standardised():
@@ -45,19 +39,70 @@ def test_tasks_are_ragged_disjoint_and_standardised():
     for batch in itertools.islice(stream(), 20):
         context, target = batch.ptr_context.tolist(), batch.ptr_target.tolist()
         for b in range(3):
-            x_context, x_target = (
-                batch.x_context[context[b] : context[b + 1]],
-                batch.x_target[target[b] : target[b + 1]],
-            )
-            both = torch.cat([x_context, x_target])
+            own, other = slice(context[b], context[b + 1]), slice(target[b], target[b + 1])
+            both = torch.cat([batch.x_context[own], batch.x_target[other]])
             assert both.unique(dim=0).size(0) == both.size(0)
-            assert x_target.size(0) == 20
-            assert batch.z_context[context[b] : context[b + 1]].mean().abs() < 1e-5
-            sizes.append(x_context.size(0))
+            assert batch.x_target[other].size(0) == 20
+            assert batch.z_context[own].mean().abs() < 1e-5
+            assert float(batch.z_context[own].std(unbiased=False)) == pytest.approx(1, abs=1e-4)
+            sizes.append(own.stop - own.start)
     assert min(sizes) >= 4
     assert max(sizes) <= 60
     # Log-uniform: half of the contexts are smaller than the geometric mean.
     assert 0.3 < sum(n < 15.5 for n in sizes) / len(sizes) < 0.7
+
+
+def test_process_sees_its_columns_and_the_base_all():
+    batch = stream().batch(0)
+    assert batch.x_context.size(1) == batch.x_target.size(1) == 2
+    # The base predictors get the scores of the context, and rows of the same architectures.
+    assert torch.equal(batch.context_moments[:, 0, 0], batch.z_context)
+    for seen, last in zip(batch.x_target, batch.target_moments[:, 0, 0], strict=True):
+        row = (TABLE[:, [0, 2]] == seen).all(dim=1).nonzero()
+        assert float(TABLE[row, 4]) == float(last)
+
+
+def test_scores_of_the_context_know_nothing_of_the_targets():
+    """A function of which only the context is known has the same context scores, whatever the targets are."""
+
+    def prior_of(value):
+        def draw(rows, generator):
+            values = torch.rand(rows.numel(), generator=generator, dtype=torch.float64)
+            values[-20:] += value
+            return values
+
+        return draw
+
+    low, high = (stream(prior=prior_of(value)).batch(0) for value in (0.0, 100.0))
+    assert torch.equal(low.z_context, high.z_context)
+    assert float(high.z_target.mean()) > float(low.z_target.mean())
+
+
+def test_workers_draw_streams_of_their_own():
+    loader = torch.utils.data.DataLoader(stream(), batch_size=None, num_workers=2)
+    found = [batch.z_target for batch in itertools.islice(loader, 4)]
+    for number, z in enumerate(found):
+        assert torch.equal(z, stream().batch(number).z_target)
+
+
+def test_ranks_draw_streams_of_their_own(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    found = [batch.z_target for batch in itertools.islice(stream(start=3), 2)]
+    assert torch.equal(found[0], stream().batch(4).z_target)
+    assert torch.equal(found[1], stream().batch(6).z_target)
+
+
+def test_a_task_may_take_the_whole_table():
+    table = TABLE[:30]
+    prior = additive_gp_prior(table, {"all": [0, 1, 2, 3, 4]})
+    tasks = stream(table, prior, num_context=(10, 10), num_target=20, batch_size=8)
+    batch = tasks.batch(0)
+    assert batch.ptr_context.diff().tolist() == [10] * 8
+    assert batch.ptr_target.diff().tolist() == [20] * 8
+    both = torch.cat([batch.x_context[:10], batch.x_target[:20]])
+    assert both.unique(dim=0).size(0) == 30
 
 
 @pytest.mark.parametrize(

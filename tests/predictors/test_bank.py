@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors.bank import SLOPE, Bank, BankPredictor, bank_groups, bank_moments
+from pyg_nas_np.predictors.labels import robust_scores
+from pyg_nas_np.spaces import NASBench201Space
+
+GROUPS = {"first": [0, 1], "second": [2], "networks": [3, 4, 5]}
+
+
+def data(n: int = 40, columns: int = 6):
+    x = torch.randn(n, columns, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(n, generator=torch.Generator().manual_seed(1))
+    return x, robust_scores((x[:, 0].sin() + 0.5 * x[:, 3] + 0.3 * noise).double()).float()
+
+
+def fitted(groups=GROUPS, n: int = 40, columns: int = 6, **kwargs) -> Bank:
+    return Bank(groups, **({"max_iter": 20, "num_trees": 40} | kwargs)).fit(*data(n, columns))
+
+
+@pytest.mark.parametrize(
+    ("extra", "members"),
+    [
+        ({}, ["additive", "networks", "trees"]),
+        ({"trend": [6]}, ["additive", "networks", "trend", "trees"]),
+        ({"tables": [6, 7]}, ["additive", "networks", "tables", "trees"]),
+        ({"trend": [6], "tables": [7]}, ["additive", "networks", "trend", "tables", "trees"]),
+    ],
+)
+def test_members_are_those_that_the_groups_allow(extra, members):
+    bank = fitted(GROUPS | extra, columns=8)
+    assert bank.members == members
+    assert bank.context.shape == (40, len(members), 2)
+    moments = bank.predict(data(7, 8)[0])
+    assert moments.shape == (7, len(members), 2)
+    assert moments.dtype == torch.float32
+    assert moments.isfinite().all()
+
+
+def test_errors_on_the_context_are_left_out():
+    x, z = data()
+    bank = fitted()
+    inside = bank.predict(x)
+    for k, name in enumerate(bank.members):
+        left_out = (bank.context[:, k, 0] - z).square().mean()
+        assert left_out > 1.5 * (inside[:, k, 0] - z).square().mean(), name
+    # A member's stated spread is about its error.
+    spread = bank.context[:, 2, 1].exp()
+    assert float(spread[0]) == pytest.approx(float((bank.context[:, 2, 0] - z).square().mean().sqrt()), rel=1e-3)
+
+
+def test_left_out_moments_are_close_to_those_of_a_bank_without_the_point():
+    x, z = data(12)
+    bank = Bank(GROUPS, max_iter=20).fit(x, z)
+    rest = torch.arange(12) != 5
+    alone = Bank(GROUPS, max_iter=20).fit(x[rest], z[rest], bank.state_dict()).predict(x[5:6])
+    torch.testing.assert_close(bank.context[5:6, :2], alone[:, :2], rtol=1e-3, atol=1e-3)
+    # The trees are others, and see fewer points each.
+    assert float(bank.context[5, 2, 0]) == pytest.approx(float(alone[0, 2, 0]), abs=0.3)
+
+
+def test_trend_and_tables_are_prior_means():
+    """Without labels that say otherwise, scores follow the trend and the tables."""
+    x = torch.zeros(30, 8)
+    x[:, 6] = torch.linspace(-2, 2, 30)
+    x[:, 7] = -x[:, 6]
+    bank = Bank(GROUPS | {"trend": [6], "tables": [7]}, num_trees=10)
+    context = torch.randn(2, 8, generator=torch.Generator().manual_seed(0)) * 0.01
+    bank.fit(context, torch.tensor([0.01, -0.01]))
+    moments = bank.predict(x)[..., 0]
+    slopes = {name: float(moments[-1, k] - moments[0, k]) / 4 for k, name in enumerate(bank.members)}
+    assert slopes["additive"] == pytest.approx(0, abs=0.01)
+    assert slopes["networks"] == pytest.approx(0, abs=0.01)
+    assert slopes["trend"] == pytest.approx(SLOPE, abs=0.05)
+    assert slopes["tables"] == pytest.approx(-0.9, abs=0.05)
+
+
+def test_a_related_table_helps():
+    x, z = data(120, 6)
+    table = z + 0.2 * torch.randn(120, generator=torch.Generator().manual_seed(2))
+    x = torch.cat([x, table.unsqueeze(1)], dim=1)
+    bank = Bank(GROUPS | {"tables": [6]}, max_iter=20).fit(x[:15], z[:15])
+    error = (bank.predict(x[15:])[..., 0] - z[15:].unsqueeze(1)).square().mean(dim=0)
+    which = bank.members.index("tables")
+    assert error[which] < 0.5 * error[bank.members.index("networks")]
+    # The context's errors say so too.
+    left_out = (bank.context[..., 0] - z[:15].unsqueeze(1)).square().mean(dim=0)
+    assert int(left_out.argmin()) in (which, bank.members.index("trees"))
+
+
+def test_hyperparameters_and_context_restore_the_bank():
+    x, z = data()
+    bank = fitted()
+    again = Bank(GROUPS, num_trees=40).fit(x, z, bank.state_dict())
+    test = data(9)[0] + 0.1
+    torch.testing.assert_close(again.predict(test), bank.predict(test), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again.context, bank.context, rtol=1e-5, atol=1e-5)
+    assert set(bank.state_dict()) == {"additive", "networks"}
+
+
+def test_samples_are_standardised_and_coherent():
+    bank = fitted()
+    test = data(8)[0] + 0.3
+    both = torch.cat([test, test])
+    draws = torch.cat([bank.sample(both, 100, torch.Generator().manual_seed(seed)) for seed in range(10)])
+    assert draws.shape == (1000, 16)
+    torch.testing.assert_close(draws[:, :8], draws[:, 8:], rtol=1e-3, atol=1e-3)
+    assert float(draws.mean(dim=0).abs().max()) < 0.15
+    assert draws.std(dim=0).tolist() == pytest.approx([1.0] * 16, abs=0.2)
+
+
+def test_two_equal_and_constant_points():
+    x, _ = data(3)
+    for rows, scores in (
+        (x[:2], torch.tensor([1.0, -1.0])),
+        (x[[0, 0, 1]], torch.tensor([1.0, 0.5, -1.0])),
+        (x, torch.zeros(3)),
+    ):
+        bank = Bank(GROUPS, num_trees=20).fit(rows, scores)
+        assert bank.context.isfinite().all()
+        assert bank.predict(data(6)[0]).isfinite().all()
+
+
+def test_moments_are_those_of_a_bank():
+    x, z = data()
+    context, target = bank_moments(GROUPS, max_iter=20, num_trees=40)(x[:30], z[:30], x[30:])
+    bank = Bank(GROUPS, max_iter=20, num_trees=40).fit(x[:30], z[:30])
+    torch.testing.assert_close(context, bank.context)
+    torch.testing.assert_close(target, bank.predict(x[30:]))
+
+
+def test_groups_of_spaces(toy_space):
+    assert list(bank_groups(shared_descriptors(NASBench201Space()))) == [
+        "live",
+        "paths",
+        "strings",
+        "networks",
+        "trend",
+    ]
+    groups = shared_descriptors(toy_space).groups
+    assert bank_groups(shared_descriptors(toy_space)) == dict(groups)
+
+
+def test_predictor_is_the_mean_of_the_bank(toy_space, tmp_path):
+    rows = torch.arange(0, 128, 4)
+    graphs, y = toy_space.batch_encode(rows), toy_space.batch_flops(rows).double() ** 2 + 0.1 * rows
+    model = BankPredictor(toy_space).fit(graphs, y)
+    test = toy_space.batch_encode(torch.arange(50))
+    mean, std = model.predict_scores(test)
+    moments = model.bank_.predict(shared_descriptors(toy_space).table(torch.arange(50)))
+    torch.testing.assert_close(mean.float(), moments[..., 0].mean(dim=1), rtol=1e-4, atol=1e-4)
+    mixture = (moments[..., 1].exp().square() + moments[..., 0].square()).mean(dim=1) - mean.float().square()
+    torch.testing.assert_close(std.float(), mixture.sqrt(), rtol=1e-3, atol=1e-3)
+    model.save(tmp_path / "bank.pt")
+    loaded = Predictor.load(tmp_path / "bank.pt", toy_space)
+    torch.testing.assert_close(loaded.predict(test), model.predict(test), rtol=1e-4, atol=1e-3)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace
+from pyg_nas_np.spaces.registry import SPACES, space_by_name
+
+
+def test_spaces_have_their_names():
+    assert list(SPACES.values()) == [NASBench201Space, NASBench101Space, NASBenchGraphSpace]
+    assert list(SPACES) == ["nasbench201", "nasbench101", "nasbenchgraph"]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_one_object_a_name(name):
+    space = space_by_name(name)
+    assert type(space) is SPACES[name]
+    assert space.name == name
+    assert space_by_name(name) is space
+
+
+def test_hyphens_do_not_matter():
+    assert space_by_name("nasbench-graph") is space_by_name("nasbenchgraph")
+    assert space_by_name("nasbench-201") is space_by_name("nasbench201")
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="no search space is called 'darts'; there are nasbench201, nasbench101"):
+        space_by_name("darts")

@@ -192,6 +192,7 @@ def pretrain(
     devices: int = 1,
     seed: int = 0,
     model: ConvNP | None = None,
+    process: Mapping[str, Any] | None = None,
     objective: Objective = "ml",
     labels: Mapping[str, Tensor] | None = None,
     target: str = "",
@@ -211,7 +212,8 @@ def pretrain(
         num_workers: Processes that synthesise tasks; the weights do not depend on it.
         devices: Processes that train, each on its share of the tasks (Lightning's DDP, gloo).
         seed: Seed of weights and tasks; equal seeds give equal weights on one machine.
-        model: A process to train. (default: the hybrid form)
+        model: A process to train. (default: a new one)
+        process: Arguments of the new :class:`~pyg_nas_np.nn.ConvNP`, such as its form. (default: the hybrid form)
         objective: See :data:`Objective`.
         labels: Real tables of other data sets of the same space, name (``dataset/metric``) → labels, for the transfer.
         target: Data set that will be predicted; none of :obj:`labels` may be of it.
@@ -228,7 +230,7 @@ def pretrain(
     if model is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members))
+            model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members), **(process or {}))
     started = time.monotonic()
     folder = None if root is None else Path(root)
     callbacks = [*callbacks, Timer(duration=timedelta(minutes=max_minutes))]

@@ -15,8 +15,10 @@ METHODS = {
     "evolution": lambda space, **kw: RegularizedEvolution(space, population=6, tournament=3, **kw),
     "local": lambda space, **kw: LocalSearch(space, initial=4, **kw),
     "bananas": lambda space, **kw: BananasSearch(space, RidgePredictor, initial=5, **kw),
-    "predictor": lambda space, **kw: PredictorSearch(space, RidgePredictor(), initial=5, **kw),
-    "thompson": lambda space, **kw: PredictorSearch(space, RidgePredictor(), initial=5, acquisition="thompson", **kw),
+    "predictor": lambda space, **kw: PredictorSearch(space, RidgePredictor(labels="rank"), initial=5, **kw),
+    "thompson": lambda space, **kw: PredictorSearch(
+        space, RidgePredictor(labels="rank"), initial=5, acquisition="thompson", **kw
+    ),
 }
 every = pytest.mark.parametrize("make", METHODS.values(), ids=list(METHODS))
 

@@ -95,7 +95,7 @@ class Descriptors:
         return f"{type(self).__name__}({self.features!r}, {self.networks!r})"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def shared_descriptors(space: SearchSpace[Any]) -> Descriptors:
     r"""Returns the descriptors of a space, one object per space object, so that tables are computed once."""
     return Descriptors(shared_features(space), shared_networks(space))

@@ -204,7 +204,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         return f"{type(self).__name__}({self.space!r}, standardize={self.standardize}, groups={self.groups})"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def shared_features(space: SearchSpace[Any]) -> MetaFeatures:
     r"""Returns the standardised features of a space, one object per space object, so that tables are computed once."""
     return MetaFeatures(space)

@@ -239,6 +239,8 @@ class RandomNetworks:
         spectrum, vectors = torch.linalg.eigh(scaled.t() @ scaled / few)
         rank = min(self.rank, int((spectrum > 1e-8 * spectrum[-1]).sum()))
         axes = vectors[:, -rank:].flip(1) / spectrum[-rank:].sum().sqrt()
+        # An eigenvector has no sign of its own; without one, another machine could mirror a coordinate.
+        axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
         return _Basis(weights, mean, (axes / std.double().unsqueeze(1)).float())
 
     def _values(self, archs: Sequence[Any] | Tensor, weights: Sequence[Weights]) -> Tensor:
@@ -262,7 +264,7 @@ class RandomNetworks:
         return f"{type(self).__name__}({self.space!r}, num_functions={self.num_functions}, widths={self.widths})"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def shared_networks(space: SearchSpace[Any]) -> RandomNetworks:
     r"""Returns the random networks of a space, one object per space object, so that tables are computed once."""
     return RandomNetworks(space)

@@ -44,7 +44,7 @@ CONVOLVE_CONFIGS = [
     Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=1),
 ]
 PULL_CONFIGS = [
-    Config({"BLOCK_OTHER": 16}, num_warps=8, num_stages=1),
+    Config({"BLOCK_OTHER": 16}, num_warps=8, num_stages=2),
     Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
 ]
 POINT_CONFIGS = [

@@ -97,7 +97,7 @@ class ConvNPPredictor(Predictor):
 
         Example:
             >>> ConvNPPredictor.from_pretrained("nasbench201").space
-            NASBench201Space(15625)
+            NASBench201Space(15625, dataset='cifar10')
         """
         space = space_by_name(name)
         shipped_model(space)

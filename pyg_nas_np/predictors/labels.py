@@ -98,7 +98,7 @@ def robust_scores(values: Tensor) -> Tensor:
 
     Example:
         >>> robust_scores(torch.tensor([-9.0, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64)).round(decimals=1)
-        tensor([-1.7, -0.3,  0.2,  0.7,  1.2], dtype=torch.float64)
+        tensor([-1.7000, -0.4000,  0.1000,  0.7000,  1.3000], dtype=torch.float64)
     """
     z = 0.5 * rank_gauss(values) + 0.5 * _robust(values)
     return (z - z.mean()) / z.std(unbiased=False).clamp_min(1e-12)

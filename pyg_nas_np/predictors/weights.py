@@ -14,12 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
+_LEADING = 24
 PROBE = "descriptors of the first architectures"
 """Tensor that tells whether the descriptors still have the scale that the weights were trained for."""
 
@@ -72,7 +74,11 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _probe(space: SearchSpace[Any]) -> Tensor:
-    return shared_descriptors(space).table(torch.arange(min(8, len(space))))
+    """Leading descriptors of a few cells; not the costs, which differ between the tasks of one space."""
+    descriptors = shared_descriptors(space)
+    groups = descriptors.groups
+    columns = [column for name, part in groups.items() if name not in ("cost", TREND) for column in part[:_LEADING]]
+    return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
 
 
 @lru_cache(maxsize=8)

@@ -27,7 +27,7 @@ def space_by_name(name: str) -> SearchSpace[Any]:
 
     Example:
         >>> space_by_name("nasbench201")
-        NASBench201Space(15625)
+        NASBench201Space(15625, dataset='cifar10')
     """
     key = name.replace("-", "").lower()
     if key not in SPACES:

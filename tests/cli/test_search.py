@@ -86,7 +86,7 @@ def test_own_measurements_give_the_next_batches(run, tmp_path):
     [
         (["--method", "magic"], "'magic' is none of predictor"),
         (["--predictor", "magic"], "'magic' is none of convnp"),
-        (["--scale", "magic"], "'magic' is none of rank"),
+        (["--scale", "magic"], "'magic' is none of auto"),
         (["--predictor", "ridge", "--acquisition", "magic"], "acquisition must be one of"),
         (["--predictor", "ridge", "--cost", "magic"], "cost must be"),
         (["--predictor", "ridge", "--batch", "0"], "batch must be at least 1"),

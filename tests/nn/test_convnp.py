@@ -37,8 +37,10 @@ def untrained(form: str = "hybrid", **kwargs) -> ConvNP:
 
 def make_model(form: str = "hybrid", **kwargs) -> ConvNP:
     model = untrained(form, **kwargs)
-    # A random head, so that the correction takes part.
+    # Random last layers, so that the correction and the weights take part.
     torch.nn.init.normal_(model.head.weight, std=0.3)
+    if model.num_base:
+        torch.nn.init.normal_(model.weigh[-1].weight, std=0.3)
     return model.eval()
 
 

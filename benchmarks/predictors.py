@@ -203,22 +203,28 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [n for n in TABLES if any(row["table"] == n and row["split"] == "index" for row in summary)][:6]
+    budgets = {n: {row["n"] for row in summary if row["table"] == n and row["split"] == "index"} for n in TABLES}
+    names = [n for n in TABLES if len(budgets[n]) > 2][:6]
+    others = [p for p in dict.fromkeys(row["predictor"] for row in summary) if p != "convnp"]
+    colours = {"convnp": "black", **{p: f"C{i % 10}" for i, p in enumerate(others)}}
+    lines = {p: "--" if i > 9 else "-" for i, p in enumerate(others)}
     figure, axes = plt.subplots(2, len(names), figsize=(3.2 * len(names), 6), layout="constrained", squeeze=False)
+    handles: dict[str, Any] = {}
     for column, name in enumerate(names):
         mine = [row for row in summary if row["table"] == name and row["split"] == "index"]
         for predictor in dict.fromkeys(row["predictor"] for row in mine):
             rows = sorted((row for row in mine if row["predictor"] == predictor), key=lambda row: int(row["n"]))
-            strong = {"linewidth": 2.5, "color": "black"} if predictor == "convnp" else {"linewidth": 1}
+            style: dict[str, Any] = {"color": colours[predictor], "linestyle": lines.get(predictor, "-")}
+            style["linewidth"] = 2.5 if predictor == "convnp" else 1
             for line, metric in enumerate(("kendall_tau", "coverage_90")):
                 x, y = [int(row["n"]) for row in rows], [float(row[metric]) for row in rows]
-                axes[line, column].semilogx(x, y, "o-", markersize=3, label=predictor, **strong)
+                (handles[predictor],) = axes[line, column].semilogx(x, y, marker="o", markersize=3, label=predictor, **style)
         axes[0, column].set_title(name)
         axes[1, column].axhline(0.9, color="grey", linestyle=":")
         axes[1, column].set_xlabel("labels")
     axes[0, 0].set_ylabel("Kendall's tau")
     axes[1, 0].set_ylabel("coverage of 90 % intervals")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=80, format="png")
 

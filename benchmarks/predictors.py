@@ -218,7 +218,9 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
             style["linewidth"] = 2.5 if predictor == "convnp" else 1
             for line, metric in enumerate(("kendall_tau", "coverage_90")):
                 x, y = [int(row["n"]) for row in rows], [float(row[metric]) for row in rows]
-                (handles[predictor],) = axes[line, column].semilogx(x, y, marker="o", markersize=3, label=predictor, **style)
+                (handles[predictor],) = axes[line, column].semilogx(
+                    x, y, marker="o", markersize=3, label=predictor, **style
+                )
         axes[0, column].set_title(name)
         axes[1, column].axhline(0.9, color="grey", linestyle=":")
         axes[1, column].set_xlabel("labels")

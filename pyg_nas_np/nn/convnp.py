@@ -23,6 +23,9 @@ MAX_RATIO = 3.0
 MAX_SHIFT = 0.1
 """Largest shift of a mixture of base predictors, in standard deviations."""
 
+FREE_CONTEXT = 20
+"""Context up to which ratio and shift may be as large as that; the bounds shrink in proportion to 1 / n beyond."""
+
 
 class ConvNP(nn.Module):
     r"""A convolutional neural process: context in, a Gaussian for every target out.
@@ -148,20 +151,23 @@ class ConvNP(nn.Module):
         scale = stretch.clamp(-3.0, 3.0).exp()
         if not self.num_base:
             return shift, scale
-        weights = self.weights(tasks).repeat_interleave(tasks.ptr_target.diff(), dim=0)
+        counts = tasks.ptr_target.diff()
+        weights = self.weights(tasks).repeat_interleave(counts, dim=0)
+        reach = MAX_SHIFT * freedom(tasks).repeat_interleave(counts)
         base_mean, base_var = tasks.target_moments[..., 0], (2.0 * tasks.target_moments[..., 1]).exp()
         mean = (weights * base_mean).sum(dim=1)
         # Law of total variance over the base predictors.
         std = (weights * (base_var + (base_mean - mean.unsqueeze(1)).square())).sum(dim=1).sqrt()
-        return mean + MAX_SHIFT * torch.tanh(shift) * std, std * scale
+        return mean + reach * torch.tanh(shift) * std, std * scale
 
     def weights(self, tasks: TaskBatch) -> Tensor:
         r"""Returns the weights of the base predictors in each task (hybrid form), ``[B, K]``, from :func:`evidence`.
 
         They stay within a factor of :data:`MAX_RATIO` of each other: in synthesised tasks the richest base predictor is
-        right more often than in real ones, and an unbounded process would trust it alone.
+        right more often than in real ones, and an unbounded process would trust it alone. The more labels there are,
+        the closer they stay (:func:`freedom`).
         """
-        bound = 0.5 * math.log(MAX_RATIO)
+        bound = 0.5 * math.log(MAX_RATIO) * freedom(tasks).unsqueeze(1)
         return torch.softmax(bound * torch.tanh(self.weigh(evidence(tasks))), dim=1)
 
     def latent(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
@@ -190,6 +196,14 @@ class ConvNP(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, form={self.form!r}, {self.process!r})"
+
+
+def freedom(tasks: TaskBatch) -> Tensor:
+    r"""Returns the share of its bounds that the process may use in each task, ``[B]``.
+
+    What is learned from synthesised tasks is a prior: it gives way to the labels as they become many.
+    """
+    return (FREE_CONTEXT / tasks.ptr_context.diff().clamp_min(1)).clamp_max(1.0)
 
 
 def evidence(tasks: TaskBatch) -> Tensor:

@@ -46,6 +46,8 @@ class Bank:
         max_iter: Iterations of each fit.
         num_trees: Number of trees.
 
+    :attr:`split_columns` are what the trees split on: the meta-features and the leading coordinates of the networks.
+
     Shapes:
         - **moments:** ``[n, K, 2]``, mean and log standard deviation by each of the ``K`` members.
     """
@@ -64,9 +66,8 @@ class Bank:
         self._recipes = {
             name: recipe for name, recipe in recipes.items() if all(group in groups for group in recipe[0] + recipe[1])
         }
-        # The trees see the meta-features and the leading coordinates of the networks, each of unit variance.
-        self._split_on = [column for name in additive for column in groups[name]]
-        self._split_on += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(TABLES, [])]
+        self.split_columns = [column for name in additive for column in groups[name]]
+        self.split_columns += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(TABLES, [])]
 
     @property
     def members(self) -> list[str]:
@@ -144,7 +145,7 @@ class Bank:
         return slope * x[:, self.groups[along]].double().mean(dim=1)
 
     def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
-        return x[:, self._split_on].numpy()
+        return x[:, self.split_columns].numpy()
 
 
 class BankPredictor(Predictor):

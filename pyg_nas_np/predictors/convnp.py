@@ -17,6 +17,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.experts import Experts, expert_weights
 from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
@@ -43,7 +44,9 @@ class ConvNPPredictor(Predictor):
     A :class:`~pyg_nas_np.predictors.bank.Bank` of base predictors is fitted to the context. Its leave-one-out errors on
     the context and its predictions of the targets are input channels of a stack of set convolutions, meta-trained on
     synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
-    weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it.
+    weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it. From 100 labels on, learners
+    that a few dozen labels could not feed join its mean (:class:`~pyg_nas_np.predictors.experts.Experts`); the
+    standard deviation stays that of the process.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -51,7 +54,9 @@ class ConvNPPredictor(Predictor):
         weights: File written by :func:`~pyg_nas_np.predictors.pretraining.pretrain`. (default: those that the package
             ships for the space)
         finetune_steps: Gradient steps on random splits of the context itself; needs 8 labels.
-        random_state: Seed of the splits and of samples.
+        experts: Whether boosted trees join from 100 labels on, and trained graph networks from 150 on; the latter take
+            tens of seconds.
+        random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
         MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.
@@ -76,11 +81,13 @@ class ConvNPPredictor(Predictor):
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
         finetune_steps: int = 0,
+        experts: bool = True,
         random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
         self.weights = weights
         self.finetune_steps = finetune_steps
+        self.experts = experts
         self.random_state = random_state
 
     @classmethod
@@ -145,11 +152,12 @@ class ConvNPPredictor(Predictor):
             return self.tuned_
         return shipped_model(self.space_) if self.weights is None else read_weights(self.weights, self.space_)
 
-    def _inputs(self, graphs: Graphs) -> Tensor:
+    def _inputs(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
         descriptors: Tensor = meta_features(graphs, shared_descriptors(self.space_))
-        if self.tables_.numel() == 0:
-            return descriptors
-        return torch.cat([descriptors, self.tables_[arch_indices(graphs, self.space_)]], dim=1)
+        index = arch_indices(graphs, self.space_)
+        if self.tables_.numel():
+            descriptors = torch.cat([descriptors, self.tables_[index]], dim=1)
+        return index, descriptors
 
     @property
     def _groups(self) -> dict[str, list[int]]:
@@ -160,13 +168,21 @@ class ConvNPPredictor(Predictor):
             groups[TABLES] = list(range(start, start + self.tables_.size(1)))
         return groups
 
-    def _fit(self, inputs: Tensor, z: Tensor) -> None:
+    def _fit(self, inputs: tuple[Tensor, Tensor], z: Tensor) -> None:
         self.__dict__.pop("tuned_", None)
         model = self.model  # Missing weights are told now, not at the first prediction.
-        self.x_, self.z_ = inputs.float(), z.float()
+        self.index_, self.x_, self.z_ = inputs[0], inputs[1].float(), z.float()
         self.bank_ = Bank(self._groups).fit(self.x_, self.z_)
+        num_meta = len(shared_descriptors(self.space_).features.feature_names)
+        self.experts_ = self._experts(num_meta).fit(self.space_, self.index_, self.x_, self.z_)
         if self.finetune_steps and z.numel() >= 8:
             self.tuned_ = self._finetune(copy.deepcopy(model))
+
+    def _experts(self, num_meta: int) -> Experts:
+        weights = expert_weights(self.z_.numel()) if self.experts else {}
+        if self.tables_.numel():
+            weights.pop("networks", None)  # They do not see the tables, which say more than they can.
+        return Experts(weights, self.bank_.split_columns, num_meta, random_state=self.random_state)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are fitted again to every split."""
@@ -205,12 +221,13 @@ class ConvNPPredictor(Predictor):
         return moments[:, [k for name, k in zip(members, chosen, strict=True) if name != TABLES]]
 
     @torch.no_grad()
-    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+    def _predict(self, inputs: tuple[Tensor, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
+        index, x = inputs
         model, ptr = self.model, torch.tensor([0, self.z_.numel()])
         seen = process_inputs(shared_descriptors(self.space_))
         context = self._for_model(self.bank_.context)
         means, stds = [], []
-        for part in torch.split(inputs, CHUNK):
+        for part in torch.split(x, CHUNK):
             target = self._for_model(self.bank_.predict(part))
             end = torch.tensor([0, part.size(0)])
             tasks = TaskBatch(self.x_[:, seen], self.z_, part[:, seen], context, target, ptr, end)
@@ -224,7 +241,8 @@ class ConvNPPredictor(Predictor):
                 mean, std = model(tasks)
             means.append(mean)
             stds.append(std)
-        return torch.cat(means), torch.cat(stds) if return_std else None
+        mean = self.experts_.mean(self.space_, torch.cat(means), index, x)
+        return mean, torch.cat(stds) if return_std else None
 
     def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         r"""Predicts quantiles of new measurements.
@@ -263,7 +281,7 @@ class ConvNPPredictor(Predictor):
         mean, std = self.predict_scores(graphs)
         if not self.transform_.informative:
             return self.transform_.inverse(mean)[0].float().expand(num, -1)
-        inputs = self._inputs(graphs)
+        inputs = self._inputs(graphs)[1]
         process = self.bank_.process
         total = process.predict(inputs)[1]
         assert total is not None
@@ -279,16 +297,19 @@ class ConvNPPredictor(Predictor):
         return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"x": self.x_, "z": self.z_, "tables": self.tables_}
+        state: dict[str, Any] = {"index": self.index_, "x": self.x_, "z": self.z_, "tables": self.tables_}
         state |= {"groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
+        state |= {"num_meta": self.experts_.num_meta, "networks": self.experts_.state_dict()}
         if hasattr(self, "tuned_"):
             state |= {"config": self.tuned_.config, "in_channels": self.tuned_.in_channels}
             state["tuned"] = self.tuned_.state_dict()
         return state
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.x_, self.z_, self.tables_ = state["x"], state["z"], state["tables"]
+        self.index_, self.x_, self.z_, self.tables_ = state["index"], state["x"], state["z"], state["tables"]
         self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
+        self.experts_ = self._experts(state["num_meta"])
+        self.experts_.fit(None, self.index_, self.x_, self.z_, state["networks"])
         if "tuned" in state:
             self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
             self.tuned_.load_state_dict(state["tuned"])

@@ -32,7 +32,7 @@ class EnsemblePredictor(Predictor):
         space: The search space. (default: that of the data set)
         predictors: Predictors by name. (default: ``gp`` and ``gnn``)
         weights: Weights by name, not negative; a predictor that is not named has none. (default: all equal)
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
     Raises:
         ValueError: From :meth:`fit`, if there is no predictor, or a weight is unknown or negative, or all are zero.
@@ -54,7 +54,7 @@ class EnsemblePredictor(Predictor):
         predictors: Mapping[str, Predictor] | None = None,
         weights: Mapping[str, float] | None = None,
         *,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
     ) -> None:
         super().__init__(space, labels=labels)
         self.predictors = predictors

@@ -42,8 +42,8 @@ class GNNPredictor(NeuralPredictor):
         steps: Steps of training of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
 
     Example:
@@ -66,7 +66,7 @@ class GNNPredictor(NeuralPredictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-4,
         folds: int = 3,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(
@@ -120,8 +120,8 @@ class GCNPredictor(NeuralPredictor):
         steps: Steps of training of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
     """
 
@@ -137,7 +137,7 @@ class GCNPredictor(NeuralPredictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-3,
         folds: int = 3,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(

@@ -43,8 +43,8 @@ class MLPEnsemblePredictor(NeuralPredictor):
         steps: Steps of training of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
 
     Example:
@@ -67,7 +67,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-3,
         folds: int = 4,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(

@@ -104,8 +104,8 @@ class NeuralPredictor(Predictor):
         steps: Steps of training of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
     """
 
@@ -118,7 +118,7 @@ class NeuralPredictor(Predictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-4,
         folds: int = 3,
-        labels: LabelScale = "rank",
+        labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
@@ -148,15 +148,17 @@ class NeuralPredictor(Predictor):
         return (arch_indices(graphs, self.space_),)
 
     def _fit(self, inputs: tuple[Tensor, ...], z: Tensor) -> None:
-        if self.members < 1 or self.folds < 2:
-            raise ValueError(f"members must be at least 1 and folds at least 2, got {self.members} and {self.folds}")
+        if self.members < 1 or self.folds < 0 or self.folds == 1:
+            raise ValueError(
+                f"members must be at least 1 and folds 0 or at least 2, got {self.members} and {self.folds}"
+            )
         self.sizes_ = self._sizes(*inputs)
         parts, z = self._tensors(*inputs), z.float()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             self.networks_ = [self._trained(parts, z) for _ in range(self.members)]
-            fold = torch.randperm(z.numel()) % self.folds
-            errors = []
+            fold = torch.randperm(z.numel()) % max(1, self.folds)
+            errors = [] if self.folds else [torch.zeros(1)]
             for k in range(min(self.folds, z.numel())):
                 kept, held_out = fold != k, fold == k
                 network = self._trained(tuple(part[kept] for part in parts), z[kept])

@@ -48,14 +48,7 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
         DataFileError: If the file is corrupt or of another format.
         InvalidArchitectureError: If the weights are for another space, or for other descriptors of it.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataFileError(f"{os.fspath(path)} is corrupt or not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    metadata, state = _read(path)
     probe = state.pop(PROBE)
     own = _probe(space) if metadata["space"] == space.name else None
     if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
@@ -68,9 +61,25 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    r"""Returns what a weight file says of its own making: priors, tables, seed, steps, minutes."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {})["card"])  # type: ignore[no-any-return]
+    r"""Returns what a weight file says of its own making: priors, tables, seed, steps, minutes.
+
+    Raises:
+        DataFileError: If the file is corrupt or of another format.
+    """
+    card: dict[str, Any] = json.loads(_read(path)[0]["card"])
+    return card
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DataFileError(f"{os.fspath(path)} is corrupt or not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    return metadata, state
 
 
 def _probe(space: SearchSpace[Any]) -> Tensor:

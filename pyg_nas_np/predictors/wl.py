@@ -127,7 +127,7 @@ class WLPredictor(Predictor):
     Args:
         space: The search space. (default: that of the data set)
         max_iterations: Largest ``h`` that is tried.
-        labels: How labels become scores, ``"rank"`` or, for accuracies, ``"robust"``.
+        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -139,7 +139,7 @@ class WLPredictor(Predictor):
     """
 
     def __init__(
-        self, space: SearchSpace[Any] | None = None, *, max_iterations: int = 3, labels: LabelScale = "rank"
+        self, space: SearchSpace[Any] | None = None, *, max_iterations: int = 3, labels: LabelScale = "auto"
     ) -> None:
         super().__init__(space, labels=labels)
         self.max_iterations = max_iterations

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_nas_np.nn import ConvNP
-from pyg_nas_np.nn.convnp import evidence
+from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, evidence, freedom
 from pyg_nas_np.tasks import Task, TaskBatch
 
 FORMS = {
@@ -145,6 +145,23 @@ def test_deterministic_processes_have_no_latent_variables(form):
     assert model.latent_channels == 0
     with pytest.raises(ValueError, match="has no latent variables"):
         model.latent(make_tasks())
+
+
+def test_what_was_learned_gives_way_to_many_labels():
+    sizes = (3, FREE_CONTEXT, 4 * FREE_CONTEXT)
+    tasks, model = make_tasks(sizes, (5, 5, 5)), make_model()
+    assert freedom(tasks).tolist() == [1.0, 1.0, 0.25]
+    with torch.no_grad():
+        # As far as the bounds allow.
+        torch.nn.init.normal_(model.weigh[-1].weight, std=1e4)
+        torch.nn.init.constant_(model.head.bias, 1e4)
+        weights, (mean, std) = model.weights(tasks), model(tasks)
+    ratio = weights.max(dim=1).values / weights.min(dim=1).values
+    assert bool((ratio <= MAX_RATIO ** torch.tensor([1.0, 1.0, 0.25]) + 1e-4).all())
+    mixture = (weights.repeat_interleave(5, dim=0) * tasks.target_moments[..., 0]).sum(dim=1)
+    stretch = math.exp(3.0)  # The bias stretches too, as far as it may.
+    shift = ((mean - mixture) / (std / stretch)).view(3, 5).mean(dim=1)
+    torch.testing.assert_close(shift, MAX_SHIFT * torch.tensor([1.0, 1.0, 0.25]), atol=1e-4, rtol=1e-4)
 
 
 def test_evidence_is_what_the_errors_say():

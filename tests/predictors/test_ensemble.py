@@ -59,7 +59,7 @@ def test_parameters_of_members():
     assert set(model.get_params(deep=False)) == {"space", "predictors", "weights", "labels"}
     copy = clone(model).set_params(gp__kernel="rbf", labels="robust")
     assert (copy.predictors["gp"].kernel, copy.labels, copy.weights) == ("rbf", "robust", {"gp": 1.0})
-    assert (model.predictors["gp"].kernel, model.labels) == ("matern32", "rank")
+    assert (model.predictors["gp"].kernel, model.labels) == ("matern32", "auto")
     assert copy.space is SPACE
 
 

@@ -100,8 +100,13 @@ def test_noise_is_the_error_of_cross_validation():
     torch.testing.assert_close(std, torch.full((4,), model.noise_).double().sqrt(), atol=1e-2, rtol=0)
 
 
+def test_without_folds_the_variance_is_that_between_the_members():
+    model = ConstantPredictor(SPACE, members=2, steps=20, lr=0.01, folds=0).fit(BATCH, Y)
+    assert model.noise_ == 0.0
+
+
 def test_impossible_ensembles_are_refused():
-    with pytest.raises(ValueError, match="members must be at least 1 and folds at least 2, got 0 and 4"):
+    with pytest.raises(ValueError, match="members must be at least 1 and folds 0 or at least 2, got 0 and 4"):
         MLPEnsemblePredictor(SPACE, members=0).fit(BATCH, Y)
     with pytest.raises(ValueError, match="got 2 and 1"):
         MLPEnsemblePredictor(SPACE, members=2, folds=1).fit(BATCH, Y)

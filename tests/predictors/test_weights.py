@@ -43,8 +43,9 @@ def test_damaged_and_foreign_files(tmp_path, toy_space, model):
     with pytest.raises(InvalidArchitectureError, match="other descriptors of toy"):
         read_weights(path, NASBench201Space())
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataFileError, match="corrupt"):
-        read_weights(path, toy_space)
+    for read in (lambda: read_weights(path, toy_space), lambda: read_card(path)):
+        with pytest.raises(DataFileError, match="corrupt"):
+            read()
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(DataFileError, match="format None"):
         read_weights(path, toy_space)

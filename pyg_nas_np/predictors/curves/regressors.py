@@ -308,7 +308,7 @@ class Boosting(Regressor):
 class RankAwareEnsemble:
     r"""A convex combination of regressors, each weighed by its errors and its order of the rows left out.
 
-    The weight of a member is :math:`\big((1 - \tau)\, e\big)^{-2}` with Kendall's :math:`\tau` and the mean squared
+    The weight of a member is :math:`\big((1 - \tau)\, e\big)^{-1}` with Kendall's :math:`\tau` and the mean squared
     error :math:`e` of its leave-one-out predictions: a search wants the order, and a stopping rule the values.
 
     Args:
@@ -325,7 +325,7 @@ class RankAwareEnsemble:
         errors = np.square(table - y[:, None]).mean(0)
         taus = np.nan_to_num([kendalltau(column, y).statistic for column in table.T])
         penalty = (1.0 - taus + 1e-3) * (errors + 1e-6 * y.var())
-        weights = (penalty / penalty.min()) ** -2.0
+        weights = penalty.min() / penalty
         self.weights = weights / weights.sum()
         self.rows_left_out = np.asarray(table @ self.weights)
         return self

@@ -13,7 +13,7 @@ from pyg_nas_np.utils import InvalidCurvesError
 
 pytest.importorskip("ray.tune")
 
-from pyg_nas_np.search.ray import CurveStopper  # noqa: E402
+from pyg_nas_np.search.ray import CurveStopper
 
 EPOCHS = 8
 

@@ -136,9 +136,7 @@ class Hyperband:
         best = max(full, key=lambda config: (full[config], -config))
         return HyperbandResult(best, self.sign * full[best], sum(map(len, curves.values())), curves)
 
-    def _train(
-        self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]
-    ) -> list[int]:
+    def _train(self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]) -> list[int]:
         """Trains the configurations of a rung, and returns those that came to its end."""
         for config in alive:
             self._advance(runs, config, rung.epochs, curves)
@@ -215,9 +213,7 @@ class FastHyperband(Hyperband):
             self._predictors[epochs] = clone(self.predictor).fit(curves)
         return self._predictors.get(epochs)
 
-    def _train(
-        self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]
-    ) -> list[int]:
+    def _train(self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]) -> list[int]:
         reached: list[int] = []
         stopped: dict[int, float] = {}
         for config in alive:

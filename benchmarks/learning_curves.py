@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,11 @@ from pyg_nas_np.predictors.curves import (
     SequentialRegression,
 )
 from pyg_nas_np.search import EarlyStopping, FastHyperband, Hyperband, RecordedRun, replay
-from pyg_nas_np.utils import atomic_path, require
+from pyg_nas_np.utils import MissingExtraError, atomic_path, require
 
 SETS = ("metaqnn_cifar10", "deep_resnets_cifar10", "deep_resnets_tinyimagenet", "lstm_ptb", "naap440")
 TRAINING = 100
+FIRST_SEED = 100  # Of the splits and orderings; models were chosen on those of seeds below 50.
 PAPER = {
     ("metaqnn_cifar10", "svr-rbf"): (0.9422, 0.0025),
     ("metaqnn_cifar10", "svr-linear"): (0.9444, 0.0014),
@@ -65,8 +67,7 @@ def load(folder: Path, name: str) -> LearningCurves:
     return read_baker(folder / "baker2017" / f"{name}.csv", first_epoch=1 if trained else None)
 
 
-def models(fast: bool) -> dict[str, Callable[[int], CurvePredictor]]:
-    draws = 100 if fast else 1000
+def models(fast: bool, draws: int) -> dict[str, Callable[[int], CurvePredictor]]:
     kinds = ("ols", "svr-rbf", "svr-linear", "gp", "ensemble", *(() if fast else ("forest", "boosting")))
     made: dict[str, Callable[[int], CurvePredictor]] = {
         kind: lambda seed, kind=kind: SequentialRegression(  # type: ignore[misc]
@@ -89,7 +90,7 @@ def r2_rows(
 ) -> Iterable[Row]:
     tau = curves.prefix(fraction)
     for repeat in range(repeats):
-        order = np.random.default_rng(repeat).permutation(len(curves))
+        order = np.random.default_rng(FIRST_SEED + repeat).permutation(len(curves))
         train, test = curves[order[:TRAINING]], curves[order[TRAINING : TRAINING + most]]
         start = time.perf_counter()
         model = make(repeat).fit(train)
@@ -110,14 +111,21 @@ def r2_rows(
         }
 
 
-def stopping_rows(curves: LearningCurves, delta: float, burn_in: int, regressor: str, orderings: int) -> Iterable[Row]:
+DELTAS = (0.8, 0.9, 0.95, 0.99)
+
+
+def stopping_rows(curves: LearningCurves, burn_in: int, regressor: str, orderings: int, draws: int) -> Iterable[Row]:
     for ordering in range(orderings):
-        order = np.random.default_rng(ordering).permutation(len(curves))
-        rule = EarlyStopping(
-            curves.epochs, curves.direction, SequentialRegression(regressor, draws=100), delta=delta, burn_in=burn_in
-        )
-        result = replay(curves, order, rule, checks=40)
-        yield {"ordering": ordering, "speedup": result.speedup, "regret": result.regret}
+        order = np.random.default_rng(FIRST_SEED + ordering).permutation(len(curves))
+        first: EarlyStopping | None = None
+        for delta in DELTAS:
+            model = SequentialRegression(regressor, draws=draws)
+            rule = EarlyStopping(curves.epochs, curves.direction, model, delta=delta, burn_in=burn_in)
+            if first is not None:
+                rule.adopt(first)  # The burn-in is the same, and so is what is fitted to it.
+            result = replay(curves, order, rule, checks=20)
+            first = rule
+            yield {"ordering": ordering, "delta": delta, "speedup": result.speedup, "regret": result.regret}
 
 
 def pruner_rows(curves: LearningCurves, name: str, orderings: int) -> Iterable[Row]:
@@ -133,7 +141,7 @@ def pruner_rows(curves: LearningCurves, name: str, orderings: int) -> Iterable[R
     }
     direction = "maximize" if curves.direction == "up" else "minimize"
     for ordering in range(orderings):
-        order = np.random.default_rng(ordering).permutation(len(curves))
+        order = np.random.default_rng(FIRST_SEED + ordering).permutation(len(curves))
         study = optuna.create_study(direction=direction, pruner=made[name](), study_name=f"{name}-{ordering}")
         spent, best = 0, -np.inf
         for i in order.tolist():
@@ -151,11 +159,39 @@ def pruner_rows(curves: LearningCurves, name: str, orderings: int) -> Iterable[R
         yield {"ordering": ordering, "speedup": total * len(order) / spent, "regret": regret}
 
 
+def ray_rows(curves: LearningCurves, orderings: int) -> Iterable[Row]:
+    r"""Ray Tune's asynchronous successive halving (ASHA), its scheduler alone, fed one training after the other."""
+    schedulers = require("ray.tune.schedulers", "ray")
+    total = len(curves.epochs)
+    mode = "max" if curves.direction == "up" else "min"
+    for ordering in range(orderings):
+        order = np.random.default_rng(FIRST_SEED + ordering).permutation(len(curves))
+        scheduler = schedulers.AsyncHyperBandScheduler(
+            metric="value", mode=mode, max_t=total, grace_period=1, reduction_factor=3
+        )
+        spent, best = 0, -np.inf
+        for i in order.tolist():
+            trial = SimpleNamespace(trial_id=str(i))
+            scheduler.on_trial_add(None, trial)
+            for step, value in enumerate(curves.values[i].tolist(), start=1):
+                spent += 1
+                result = {"value": value, "training_iteration": step}
+                if step < total and scheduler.on_trial_result(None, trial, result) == "STOP":
+                    break
+            else:
+                best = max(best, float(curves.sign * curves.final[i]))
+            scheduler.on_trial_remove(None, trial)
+        regret = float((curves.sign * curves.final).max() - best)
+        yield {"ordering": ordering, "speedup": total * len(order) / spent, "regret": regret}
+
+
 def hyperband_rows(curves: LearningCurves, kappa: float | None, searches: int) -> Iterable[Row]:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(FIRST_SEED)
     epochs = len(curves.epochs)
     plain = Hyperband(epochs, curves.direction)
-    fast = FastHyperband(epochs, curves.direction, kappa=kappa)
+    # The Gaussian process, because every rung and length seen has a fit of its own.
+    predictor = SequentialRegression("gp", features=("TS",), draws=20)
+    fast = FastHyperband(epochs, curves.direction, kappa=kappa, predictor=predictor)
     for number in range(searches):
         order = rng.integers(len(curves), size=plain.num_configs)
         results = [s.search(lambda n, o=order: RecordedRun(curves, int(o[n]))) for s in (plain, fast)]
@@ -198,22 +234,23 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 def run_r2(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
     r"""R² by set, model and share of the curve that is seen."""
-    fractions = (0.25,) if args.fast else (0.05, 0.1, 0.25, 0.5, 0.75)
+    fractions = args.fractions or ((0.25,) if args.fast else (0.05, 0.1, 0.25, 0.5, 0.75))
     repeats = args.repeats or (3 if args.fast else 10)
+    draws = args.draws or (100 if args.fast else 1000)
     table: list[Row] = []
     print(
         f"{'set':<27}{'model':<14}{'seen':>5}{'R²':>8}{'± se':>7}{'paper':>8}{'tau':>7}{'cover':>7}"
         f"{'fit s':>8}{'µs each':>9}"
     )
     for name, curves in sets.items():
-        for model, make in models(args.fast).items():
+        for model, make in models(args.fast, draws).items():
             if args.models and model not in args.models:
                 continue
             # The slow comparators are tested on fewer curves: each is fitted alone.
             most = (60 if args.fast else 200) if model == "parametric" else len(curves)
             few = min(repeats, 3) if model in ("parametric", "bayesian-net") else repeats
             for fraction in fractions:
-                path = args.cells / f"r2-{name}-{model}-{fraction}-{few}-{'fast' if args.fast else 'full'}.csv"
+                path = args.cells / f"r2-{name}-{model}-{fraction}-{few}-{draws}.csv"
                 rows = cell(path, lambda c=curves, m=make, f=fraction, r=few, n=most: r2_rows(c, m, f, r, n))
                 mean, error = mean_and_error(rows, "r2")
                 paper = PAPER.get((name, model), ("", ""))[0] if fraction == 0.25 else ""
@@ -244,14 +281,14 @@ def run_r2(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
         theirs = count * cost["parametric"]["predict_seconds"]
         print(f"{name}: training and {count} predictions of svr-rbf are {theirs / ours:.0f}x faster than LCE")
     if not args.fast:
-        plot_r2(args.output / "learning_curves_r2.png", table)
+        plot_r2(args.plots / "curves_r2.png", table)
 
 
 def run_features(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
     r"""Table 2 of the paper: which features carry the prediction."""
     groups = (("TS",), ("AP",), ("HP",), ("TS", "AP"), ("AP", "HP"), ("TS", "AP", "HP"))
     repeats = args.repeats or (3 if args.fast else 10)
-    draws = 60 if args.fast else 1000
+    draws = args.draws or (60 if args.fast else 1000)
     table: list[Row] = []
     for name, curves in sets.items():
         for features in groups:
@@ -276,14 +313,14 @@ def run_stopping(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> N
     table: list[Row] = []
     print(f"{'set':<27}{'rule':<34}{'speed-up':>9}{'(median)':>9}{'regret':>8}{'(median)':>9}{'none lost':>10}")
 
-    def add(name: str, rule: str, rows: list[Row]) -> None:
+    def add(name: str, rule: str, delta: float | str, rows: list[Row]) -> None:
         speed, regret = np.array([r["speedup"] for r in rows]), np.array([r["regret"] for r in rows])
-        row: Row = {"set": name, "rule": rule, "speedup": round(float(speed.mean()), 3)}
+        row: Row = {"set": name, "rule": rule, "delta": delta, "speedup": round(float(speed.mean()), 3)}
         row |= {"speedup_median": round(float(np.median(speed)), 3), "regret": round(float(regret.mean()), 5)}
         row |= {"regret_median": round(float(np.median(regret)), 5), "kept_best": int((regret == 0).sum())}
         table.append(row | {"orderings": len(rows)})
         print(
-            f"{name:<27}{rule:<34}{row['speedup']:>9.2f}{row['speedup_median']:>9.2f}{row['regret']:>8.4f}"
+            f"{name:<27}{f'{rule} {delta}':<34}{row['speedup']:>9.2f}{row['speedup_median']:>9.2f}{row['regret']:>8.4f}"
             f"{row['regret_median']:>9.4f}{row['kept_best']:>7}/{len(rows)}",
             flush=True,
         )
@@ -291,20 +328,30 @@ def run_stopping(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> N
     for name, curves in sets.items():
         if name not in ("metaqnn_cifar10", "deep_resnets_tinyimagenet", "deep_resnets_cifar10"):
             continue
-        for regressor in ("svr-rbf",) if args.fast else ("svr-rbf", "svr-linear", "ensemble"):
+        for regressor in ("svr-rbf",) if args.fast else ("svr-rbf", "svr-linear", "gp", "ensemble"):
+            if args.models and regressor not in args.models:
+                continue
+            draws = args.draws or 100
             for burn_in in (100, 40):
-                for delta in (0.9, 0.95, 0.99):
-                    path = args.cells / f"stopping-{name}-{regressor}-{burn_in}-{delta}-{orderings}.csv"
-                    rows = cell(
-                        path,
-                        lambda c=curves, d=delta, b=burn_in, g=regressor: stopping_rows(c, d, b, g, orderings),
-                    )
-                    add(name, f"{regressor}, burn-in {burn_in}, Δ {delta}", rows)
+                path = args.cells / f"stopping-{name}-{regressor}-{burn_in}-{orderings}-{draws}.csv"
+                rows = cell(
+                    path, lambda c=curves, b=burn_in, g=regressor, d=draws: stopping_rows(c, b, g, orderings, d)
+                )
+                for delta in DELTAS:
+                    chosen = [row for row in rows if row["delta"] == delta]
+                    add(name, f"{regressor}, burn-in {burn_in}", delta, chosen)
         few = min(orderings, 3)  # Optuna looks at all trials at every report.
         for pruner in ("median", "hyperband", "patient-median", "asha"):
             path = args.cells / f"stopping-{name}-optuna-{pruner}-{few}.csv"
-            add(name, f"Optuna {pruner}", cell(path, lambda c=curves, p=pruner, n=few: pruner_rows(c, p, n)))
+            add(name, f"Optuna {pruner}", "", cell(path, lambda c=curves, p=pruner, n=few: pruner_rows(c, p, n)))
+        try:
+            add(name, "Ray ASHA", "", cell(args.cells / f"stopping-{name}-ray-{orderings}.csv",
+                                           lambda c=curves: ray_rows(c, orderings)))  # fmt: skip
+        except MissingExtraError as error:
+            print(f"{name:<27}Ray ASHA is left out: {error}")
     write(args.output / "learning_curves_stopping.csv", table)
+    if not args.fast:
+        plot_stopping(args.plots / "curves_stopping.png", table)
 
 
 def run_hyperband(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
@@ -351,6 +398,29 @@ def plot_r2(path: Path, table: Sequence[Row]) -> None:
         figure.savefig(tmp, dpi=130)
 
 
+def plot_stopping(path: Path, table: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(row["set"] for row in table))
+    figure = require("matplotlib.figure", "viz").Figure(figsize=(4 * len(names), 5), layout="constrained")
+    grid = figure.subplots(2, len(names), sharex=True, squeeze=False)
+    for column, name in enumerate(names):
+        for rule in dict.fromkeys(row["rule"] for row in table if row["delta"] != ""):
+            rows = [row for row in table if (row["set"], row["rule"]) == (name, rule)]
+            for axes, key in zip(grid[:, column], ("speedup_median", "regret"), strict=True):
+                axes.plot([row["delta"] for row in rows], [row[key] for row in rows], marker="o", ms=3, label=rule)
+        for row in table:
+            if row["set"] == name and row["delta"] == "":
+                for axes, key in zip(grid[:, column], ("speedup_median", "regret"), strict=True):
+                    axes.axhline(row[key], lw=0.8, ls=":", color="0.5")
+                    axes.annotate(row["rule"], (0.8, row[key]), fontsize=6, color="0.4", va="bottom")
+        grid[0, column].set_title(name, fontsize=9)
+        grid[1, column].set_xlabel("Δ")
+    grid[0, 0].set_ylabel("speed-up (median ordering)")
+    grid[1, 0].set_ylabel("regret (mean)")
+    grid[0, -1].legend(fontsize=6, frameon=False)
+    with atomic_path(path) as tmp:
+        figure.savefig(tmp, dpi=110)
+
+
 PARTS = {"r2": run_r2, "features": run_features, "stopping": run_stopping, "hyperband": run_hyperband}
 
 if __name__ == "__main__":
@@ -360,9 +430,12 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=list(PARTS), action="append", help="part to run; repeat for several")
     parser.add_argument("--sets", choices=SETS, nargs="+", default=list(SETS), help="curves")
     parser.add_argument("--models", nargs="+", help="models of the part 'r2'")
+    parser.add_argument("--fractions", type=float, nargs="+", help="shares of the curve of the part 'r2'")
+    parser.add_argument("--draws", type=int, help="settings that each random search of R² tries; the paper takes 1,000")
     parser.add_argument("--repeats", type=int, help="repeats, orderings or searches of every cell")
     parser.add_argument("--cells", type=Path, default=Path("out/learning_curves"), help="folder of finished cells")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of tables and plots")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of tables")
+    parser.add_argument("--plots", type=Path, default=RESULTS.parents[1] / "docs", help="folder of plots")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     print(machine())

@@ -3,9 +3,12 @@ r"""Commands on learning curves: fit, predict, simulate."""
 from __future__ import annotations
 
 import csv
+import functools
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, NamedTuple, Optional
 
 import numpy as np
 import typer
@@ -50,6 +53,55 @@ SeedOption = Annotated[int, typer.Option(help="Seed.")]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
 
 
+class Given(NamedTuple):
+    r"""What every command works on.
+
+    Args:
+        table: The file.
+        curves: Its curves.
+        model: The predictor, not fitted.
+    """
+
+    table: Path
+    curves: LearningCurves
+    model: SequentialRegression
+
+
+def _load(
+    table: TableArgument,
+    direction: DirectionOption = None,
+    regressor: RegressorOption = "svr-rbf",
+    draws: DrawsOption = 100,
+    seed: SeedOption = 0,
+    config: ConfigOption = "config",
+    epoch: EpochOption = "epoch",
+    value: ValueOption = "value",
+    architecture: ArchitectureOption = None,
+    hyperparameter: HyperparameterOption = None,
+) -> Given:
+    if regressor not in KINDS:
+        raise typer.BadParameter(f"'{regressor}' is none of {', '.join(KINDS)}", param_hint="--regressor")
+    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter)
+    return Given(table, curves, SequentialRegression(regressor, draws=draws, random_state=seed))
+
+
+def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
+    r"""Puts the arguments and options of :func:`_load` in place of the first parameter of a command."""
+    shared = dict(inspect.signature(_load).parameters)
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def wrapper(**options: Any) -> None:
+        given = _load(**{name: options.pop(name) for name in shared})
+        command(given, **options)
+
+    # Typer makes the command line from these two.
+    wrapper.__signature__ = inspect.Signature([*shared.values(), *own])  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {**_load.__annotations__, **command.__annotations__, "return": None}
+    del wrapper.__annotations__["given"]
+    return wrapper
+
+
 def _read(
     path: Path,
     direction: str | None,
@@ -92,44 +144,30 @@ def _read(
     return curves
 
 
-def _model(regressor: str, draws: int, seed: int) -> SequentialRegression:
-    if regressor not in KINDS:
-        raise typer.BadParameter(f"'{regressor}' is none of {', '.join(KINDS)}", param_hint="--regressor")
-    return SequentialRegression(regressor, draws=draws, random_state=seed)
-
-
 @app.command()
+@reads_curves
 def fit(
-    table: TableArgument,
-    direction: DirectionOption = None,
+    given: Given,
     fraction: Annotated[float, typer.Option(help="Share of the curve that is seen.")] = 0.25,
     training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.")] = 100,
-    regressor: RegressorOption = "svr-rbf",
-    draws: DrawsOption = 200,
-    seed: SeedOption = 0,
-    config: ConfigOption = "config",
-    epoch: EpochOption = "epoch",
-    value: ValueOption = "value",
-    architecture: ArchitectureOption = None,
-    hyperparameter: HyperparameterOption = None,
     output: OutputOption = None,
 ) -> None:
     """Fit on some finished curves, and score the predictions for the others."""
-    model = _model(regressor, draws, seed)
-    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter).unique()
+    table, curves, model = given
+    curves = curves.unique()
     curves = curves[curves.finished]
     if not 3 <= training < len(curves):
         raise InvalidCurvesError(
             f"{training} curves to fit on and one to test at least are needed, {len(curves)} of {table} are finished"
         )
-    order = np.random.default_rng(seed).permutation(len(curves))
+    order = np.random.default_rng(model.random_state).permutation(len(curves))
     train, test = curves[order[:training]], curves[order[training:]]
     tau = curves.prefix(fraction)
     shown = Table(title=f"{len(test)} curves after {tau} of {len(curves.epochs)} values", title_justify="left")
     for column in ("predictor", "R²", "Kendall's tau", "sd of the residuals", "within 90 %"):
         shown.add_column(column, justify="right")
     mean = std = np.empty(0)
-    for name, predictor in (("last value", LastSeenValue()), (regressor, model)):
+    for name, predictor in (("last value", LastSeenValue()), (model.regressor, model)):
         mean, std = predictor.fit(train).predict(test, tau, return_std=True)
         inside = float(np.mean(np.abs(mean - test.final) <= 1.645 * std))
         tau_b = float(kendalltau(mean, test.final).statistic)
@@ -140,28 +178,19 @@ def fit(
         rows = zip(test.configs, mean.tolist(), std.tolist(), test.final.tolist(), strict=True)
         write_csv(output / "curves_fit.csv", ["config", "predicted", "std", "final"], rows)
         plot_predictions(
-            output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {regressor}, {fraction:.0%} seen"
+            output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
         )
         console.print(f"Wrote curves_fit.csv and curves_fit.png to {output}")
 
 
 @app.command()
+@reads_curves
 def predict(
-    table: TableArgument,
-    direction: DirectionOption = None,
-    regressor: RegressorOption = "svr-rbf",
-    draws: DrawsOption = 200,
-    seed: SeedOption = 0,
-    config: ConfigOption = "config",
-    epoch: EpochOption = "epoch",
-    value: ValueOption = "value",
-    architecture: ArchitectureOption = None,
-    hyperparameter: HyperparameterOption = None,
+    given: Given,
     output: OutputOption = None,
 ) -> None:
     """Predict where the running curves of a table end, from those that are finished."""
-    model = _model(regressor, draws, seed)
-    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter)
+    table, curves, model = given
     lost = ~curves.mask.any(1)
     if lost.any():
         console.print(f"{int(lost.sum())} configurations without a finite value are left out")
@@ -187,33 +216,25 @@ def predict(
     console.print(shown)
     if output is not None:
         write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
-        plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {regressor}")
+        plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {model.regressor}")
         console.print(f"Wrote curves_predict.csv and curves_predict.png to {output}")
 
 
 @app.command()
+@reads_curves
 def simulate(
-    table: TableArgument,
-    direction: DirectionOption = None,
+    given: Given,
     delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
     offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
     nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
     burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 100,
     orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
     checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
-    regressor: RegressorOption = "svr-rbf",
-    draws: DrawsOption = 100,
-    seed: SeedOption = 0,
-    config: ConfigOption = "config",
-    epoch: EpochOption = "epoch",
-    value: ValueOption = "value",
-    architecture: ArchitectureOption = None,
-    hyperparameter: HyperparameterOption = None,
     output: OutputOption = None,
 ) -> None:
     """Replay recorded trainings with early stopping: what it would have saved and lost."""
-    model = _model(regressor, draws, seed)
-    curves = _read(table, direction, config, epoch, value, architecture, hyperparameter).unique()
+    table, curves, model = given
+    curves = curves.unique()
     curves = curves[curves.finished]
     if len(curves) <= burn_in:
         raise InvalidCurvesError(
@@ -223,7 +244,7 @@ def simulate(
         raise typer.BadParameter("orderings and checks must be at least 1", param_hint="--orderings, --checks")
     rows, spent, order = [], np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for number in range(orderings):
-        order = np.random.default_rng([seed, number]).permutation(len(curves))
+        order = np.random.default_rng([model.random_state, number]).permutation(len(curves))
         rule = EarlyStopping(
             curves.epochs, curves.direction, model, delta=delta, offset=offset, nth_best=nth_best, burn_in=burn_in
         )

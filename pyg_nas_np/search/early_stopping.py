@@ -196,14 +196,13 @@ class EarlyStopping:
                 verdicts[i] = Decision(False, "already at the last epoch")
             elif length < self.min_epochs:
                 verdicts[i] = Decision(False, f"fewer than {self.min_epochs} epochs")
-        done = self.finished[self.finished.finished]
-        general = self._excuse(done)
+        general = self.why_idle()
         if general is not None:
             return [verdict or Decision(False, general) for verdict in verdicts]
         rows = [i for i, verdict in enumerate(verdicts) if verdict is None]
         if rows:
-            mean, std = self._predictor(done).predict(running[rows], return_std=True)
-            chances = self.rule.probability(done, mean, std)
+            mean, std = self.fitted().predict(running[rows], return_std=True)
+            chances = self.rule.probability(self.finished, mean, std)
             for i, p, m, s in zip(rows, chances.tolist(), mean.tolist(), std.tolist(), strict=True):
                 stop = p >= self.rule.delta
                 reason = f"p = {p:.3f} {'≥' if stop else '<'} {self.rule.delta}"
@@ -222,16 +221,21 @@ class EarlyStopping:
         section 4.2): their last value would make late bloomers look bad.
         """
         row = self._row(values, architecture, hyperparameters)
-        done = self.finished[self.finished.finished]
-        if len(done) < self.burn_in:
+        if int(self.finished.finished.sum()) < self.burn_in:
             return float(row.observed(max(int(row.lengths[0]), 1))[0, -1])
-        return float(self._predictor(done).predict(row)[0])
+        return float(self.fitted().predict(row)[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Fitted predictors hold functions, which cannot be pickled; they follow from the memory.
+        return {**self.__dict__, "_fitted": None}
 
     def adopt(self, other: EarlyStopping) -> None:
         r"""Takes over the fitted predictor of a rule with the same settings whose memory this one continues."""
         self._fitted = other._fitted
 
-    def _excuse(self, done: LearningCurves) -> str | None:
+    def why_idle(self) -> str | None:
+        r"""Returns why no training would be stopped now, whatever its curve; :obj:`None` once the rule is at work."""
+        done = self.finished[self.finished.finished]
         if len(done) < self.burn_in:
             return f"{len(done)} of {self.burn_in} trainings of the burn-in have finished"
         if np.ptp(done.final) == 0.0:
@@ -244,7 +248,17 @@ class EarlyStopping:
             return "the finished trainings run against the direction"
         return None
 
-    def _predictor(self, done: LearningCurves) -> CurvePredictor:
+    def fitted(self) -> CurvePredictor:
+        r"""Returns the predictor fitted to the finished trainings; the same object until it is fitted again.
+
+        Raises:
+            InvalidCurvesError: If fewer than the burn-in have finished.
+        """
+        done = self.finished[self.finished.finished]
+        if len(done) < self.burn_in:
+            raise InvalidCurvesError(
+                f"{len(done)} of {self.burn_in} trainings of the burn-in have finished: there is no predictor yet"
+            )
         count = self.burn_in
         if self.refit_every is not None:
             count += (len(done) - self.burn_in) // self.refit_every * self.refit_every

@@ -3,7 +3,7 @@ r"""Hyperband, and fast Hyperband with early stopping inside its rungs."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -121,39 +121,30 @@ class Hyperband:
             start: Draws and starts configuration number 0, 1, …; nothing is trained yet.
         """
         curves: dict[int, Floats] = {}
-        spent = number = 0
+        number = 0
         for bracket in self.brackets():
             runs = {number + i: start(number + i) for i in range(bracket[0].configs)}
             number += len(runs)
             alive = list(runs)
             for position, rung in enumerate(bracket):
-                scores = {}
-                reached: list[int] = []
-                for config in alive:
-                    before = len(curves.get(config, ()))
-                    curves[config], score = self._train(runs[config], before, rung, reached, curves)
-                    if len(curves[config]) >= rung.epochs:
-                        reached.append(config)
-                    self._note(curves[config], before)
-                    spent += len(curves[config]) - before
-                    scores[config] = score
+                reached = self._train(runs, alive, rung, curves)
                 following = bracket[position + 1].configs if position + 1 < len(bracket) else 1
                 # Ties go to the configuration that was started first. Of those that were stopped none goes on.
-                alive = sorted(reached, key=lambda config: (-scores[config], config))[:following]
+                alive = sorted(reached, key=lambda config: (-self._score(curves[config]), config))[:following]
         full = {c: self.sign * float(v[-1]) for c, v in curves.items() if len(v) >= self.max_epochs}
         full = {c: v for c, v in full.items() if not math.isnan(v)} or full
         best = max(full, key=lambda config: (full[config], -config))
-        return HyperbandResult(best, self.sign * full[best], spent, curves)
+        return HyperbandResult(best, self.sign * full[best], sum(map(len, curves.values())), curves)
 
-    def _train(
-        self, run: Run, before: int, rung: Rung, reached: Sequence[int], curves: dict[int, Floats]
-    ) -> tuple[Floats, float]:
-        """The values of a training at the end of its rung, and its score there."""
-        values = np.asarray(run.train_to(rung.epochs), dtype=np.float64)
-        return values, self._score(values)
+    def _train(self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]) -> list[int]:
+        """Trains the configurations of a rung, and returns those that came to its end."""
+        for config in alive:
+            self._advance(runs, config, rung.epochs, curves)
+        return list(alive)
 
-    def _note(self, values: Floats, before: int) -> None:
-        """Called with the values of every training whenever it has been continued, and how many there were before."""
+    def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
+        """Trains one configuration until it has had :obj:`epochs`."""
+        curves[config] = np.asarray(runs[config].train_to(epochs), dtype=np.float64)
 
     def _score(self, values: Floats) -> float:
         score = self.sign * float(values[-1])
@@ -164,10 +155,11 @@ class FastHyperband(Hyperband):
     r"""Hyperband with early stopping inside the rungs (f-Hyperband; Baker et al., 2017, section 4.3).
 
     It starts as :class:`Hyperband`. As soon as :obj:`models` trainings have reached :math:`r_i` epochs, in whatever
-    bracket, a predictor of the value at :math:`r_i` is fitted to them. From then on a training on its way to
-    :math:`r_i` is stopped once its predicted value there lies with probability :math:`\Delta` below the
-    :math:`\lceil \kappa n_i \rceil`-th best of its rung, so that the first :math:`\lceil \kappa n_i \rceil` always get
-    there and :math:`\kappa` is the share of the rung that is trained to its end in any case.
+    bracket or search, a predictor of the value at :math:`r_i` is fitted to them. From then on a training on its way to
+    :math:`r_i` is stopped once its predicted value there lies with probability :math:`\Delta` below the n-th best of
+    all that have come to :math:`r_i`, where n is the share :math:`\kappa` of their number. Where fewer than
+    :math:`\kappa n_i` of a rung's :math:`n_i` trainings get to :math:`r_i` in this way, those with the best predictions
+    are continued until that many have.
 
     The paper's pseudo-code of this part is not published; this is its text's reading. Trainings are remembered between
     calls of :meth:`search`: later ones start with the predictors of earlier ones.
@@ -208,10 +200,12 @@ class FastHyperband(Hyperband):
         self.memory: dict[int, list[Floats]] = {rung.epochs: [] for plan in self.brackets() for rung in plan}
         self._predictors: dict[int, CurvePredictor] = {}
 
-    def _note(self, values: Floats, before: int) -> None:
-        for epochs, known in self.memory.items():
-            if before < epochs <= len(values) and np.isfinite(values[:epochs]).all():
-                known.append(values[:epochs])
+    def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
+        before = len(curves.get(config, ()))
+        super()._advance(runs, config, epochs, curves)
+        for reached, known in self.memory.items():
+            if before < reached <= epochs and np.isfinite(curves[config][:reached]).all():
+                known.append(curves[config][:reached])
 
     def _fitted(self, epochs: int) -> CurvePredictor | None:
         if epochs not in self._predictors and len(self.memory[epochs]) >= self.models:
@@ -219,24 +213,35 @@ class FastHyperband(Hyperband):
             self._predictors[epochs] = clone(self.predictor).fit(curves)
         return self._predictors.get(epochs)
 
-    def _train(
-        self, run: Run, before: int, rung: Rung, reached: Sequence[int], curves: dict[int, Floats]
-    ) -> tuple[Floats, float]:
-        guaranteed = math.ceil(self.kappa * rung.configs - 1e-9)
-        predictor = self._fitted(rung.epochs) if rung.epochs > before + 1 and rung.epochs > 1 else None
-        if predictor is None or len(reached) < guaranteed:
-            return super()._train(run, before, rung, reached, curves)
-        ends = self.sign * np.array([self._score(curves[config][: rung.epochs]) for config in reached])
-        threshold = LearningCurves(ends[np.isfinite(ends), None], self.direction)
-        rule = StoppingRule(self.rule.delta, nth_best=guaranteed)
-        values = np.asarray(run.train_to(before), dtype=np.float64) if before else np.empty(0)
-        for epoch in range(max(before, 1), rung.epochs + 1):
-            values = np.asarray(run.train_to(epoch), dtype=np.float64)
-            if epoch == rung.epochs or not np.isfinite(values[-1]):
-                continue
-            row = np.full((1, rung.epochs), np.nan)
-            row[0, :epoch] = values
-            mean, std = predictor.predict(LearningCurves(row, self.direction), return_std=True)
-            if rule.probability(threshold, mean, std)[0] >= rule.delta:
-                break
-        return values, self._score(values)
+    def _train(self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]) -> list[int]:
+        reached: list[int] = []
+        stopped: dict[int, float] = {}
+        for config in alive:
+            predicted = self._stopped_at(runs, config, rung.epochs, curves)
+            if predicted is None:
+                reached.append(config)
+            else:
+                stopped[config] = predicted
+        missing = math.ceil(self.kappa * rung.configs - 1e-9) - len(reached)
+        for config in sorted(stopped, key=lambda config: (-stopped[config], config))[: max(missing, 0)]:
+            self._advance(runs, config, rung.epochs, curves)
+            reached.append(config)
+        return reached
+
+    def _stopped_at(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> float | None:
+        """Trains towards the end of a rung; the predicted score there if the training was stopped on its way."""
+        predictor = self._fitted(epochs)
+        if predictor is not None:
+            ends = LearningCurves(np.array([[values[-1]] for values in self.memory[epochs]]), self.direction)
+            rule = StoppingRule(self.rule.delta, nth_best=math.ceil(self.kappa * len(ends) - 1e-9))
+            for epoch in range(len(curves.get(config, ())) or 1, epochs):
+                self._advance(runs, config, epoch, curves)
+                if not np.isfinite(curves[config]).all():
+                    break
+                row = np.full((1, epochs), np.nan)
+                row[0, :epoch] = curves[config]
+                mean, std = predictor.predict(LearningCurves(row, self.direction), return_std=True)
+                if rule.probability(ends, mean, std)[0] >= rule.delta:
+                    return self.sign * float(mean[0])
+        self._advance(runs, config, epochs, curves)
+        return None

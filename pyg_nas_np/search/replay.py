@@ -70,12 +70,11 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
         position += 1
     stopping.finish_all(curves[kept])
     while position < len(order):
-        done = stopping.finished
-        if stopping._excuse(done) is not None:
+        if stopping.why_idle() is not None:
             stopping.finish_all(curves[[int(order[position])]])
             position += 1
             continue
-        predictor = stopping._predictor(done)
+        predictor = stopping.fitted()
         rest = order[position:]
         tables = [predictor.predict(curves[rest], tau, return_std=True) for tau in prefixes]
         for step, i in enumerate(rest.tolist()):
@@ -87,7 +86,7 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
             else:
                 stopping.finish_all(curves[[i]])
             position += 1
-            if stopping._predictor(stopping.finished) is not predictor:
+            if stopping.fitted() is not predictor:
                 break
     final = curves.sign * curves.final
     whole = order[spent == total]

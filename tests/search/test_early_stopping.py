@@ -126,8 +126,8 @@ def test_the_state_can_be_saved():
 
 def test_when_it_fits_again():
     once, often = trained(count=60), trained(count=60, refit_every=20)
-    assert len(once._predictor(once.finished).curves_) == 30
-    assert len(often._predictor(often.finished).curves_) == 50
+    assert len(once.fitted().curves_) == 30
+    assert len(often.fitted().curves_) == 50
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -110,6 +112,25 @@ def test_fast_saves_and_finds_as_much():
     assert np.sum(spent, 0)[0] > 1.2 * np.sum(spent, 0)[1]
     # The predictors of earlier searches serve the later ones.
     assert spent[-1][1] < spent[0][1]
+
+
+def test_the_best_predictions_are_continued_where_too_few_get_there():
+    heights = np.r_[np.linspace(0.7, 0.9, 40), np.linspace(0.1, 0.3, 40)]
+    curves = LearningCurves(heights[:, None] * (1 - 0.8 ** np.arange(1, 10)))
+    fast = FastHyperband(9, "up", predictor=SequentialRegression("ols"), models=10, kappa=0.5)
+    order = np.random.default_rng(0).permutation(40)
+    for _ in range(3):
+        fast.search(lambda number: RecordedRun(curves, int(order[number])))
+    # Now all are far below what has been seen: half of each first rung is trained to its end, and it is the best half.
+    result = fast.search(lambda number: RecordedRun(curves, 40 + number))
+    start = 0
+    for bracket in fast.brackets():
+        rung = bracket[0]
+        ends = [len(result.curves[c]) >= rung.epochs for c in range(start, start + rung.configs)]
+        if rung.epochs > 1:
+            count = math.ceil(rung.configs / 2)
+            assert ends == [False] * (rung.configs - count) + [True] * count
+        start += rung.configs
 
 
 def test_kappa_one_stops_nothing():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_digits
 
 from pyg_nas_np.datasets.curve_files import read_baker
-from pyg_nas_np.predictors.curves import SequentialRegression
+from pyg_nas_np.predictors.curves import LastSeenValue, SequentialRegression
 from pyg_nas_np.search import EarlyStopping, RecordedRun
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningSearch, TabularGrammar, epsilon_schedule
 from pyg_nas_np.spaces.layer_strings import parse_net
@@ -125,3 +127,53 @@ def test_an_empty_table():
 def test_the_schedule_keeps_its_shares():
     assert sum(n for _, n in epsilon_schedule(2700)) == 2700
     assert epsilon_schedule(2700)[0] == (1.0, 1500)
+
+
+class SmallNetwork:
+    """A chain of layers that is really trained, on the digits of scikit-learn."""
+
+    def __init__(self, text, data):
+        self.x, self.y = data
+        layers, channels = [], 1
+        for layer in parse_net(text):
+            numbers = layer.numbers
+            if layer.kind == "C":
+                layers += [torch.nn.Conv2d(channels, numbers[0], numbers[1], padding="same"), torch.nn.ReLU()]
+                channels = numbers[0]
+            elif layer.kind == "P":
+                layers.append(torch.nn.MaxPool2d(*numbers))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.LazyLinear(10))
+            self.model(self.x[:1])
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.02)
+        self.values = []
+
+    def train_to(self, epoch):
+        assert epoch >= len(self.values)
+        while len(self.values) < epoch:
+            for rows in torch.arange(400).split(50):
+                loss = torch.nn.functional.cross_entropy(self.model(self.x[rows]), self.y[rows])
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+            with torch.no_grad():
+                self.values.append(float((self.model(self.x[400:]).argmax(1) == self.y[400:]).float().mean()))
+        return list(self.values)
+
+
+def test_live_on_small_networks():
+    images, labels = load_digits(return_X_y=True)
+    data = torch.tensor(images[:600] / 16.0, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(labels[:600])
+    grammar = MetaQNNGrammar(max_depth=2, filters=(1, 4), sizes=(1, 3), pools=((2, 2),), image_size=8)
+    runs = []
+
+    def start(text):
+        runs.append(SmallNetwork(text, data))
+        return runs[-1]
+
+    rule = EarlyStopping(4, "up", LastSeenValue(), burn_in=4, delta=0.8)
+    result = QLearningSearch(grammar, [(1.0, 10), (0.2, 4)], stopping=rule, replay=5).search(start, 4)
+    assert result.epochs == sum(len(run.values) for run in runs) < 4 * len(runs)
+    assert result.value == max(run.values[-1] for run in runs if len(run.values) == 4) > 0.7
+    assert any(trial.stopped for trial in result.trials)

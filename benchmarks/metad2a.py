@@ -4,8 +4,9 @@ r"""From a data set to architectures: the meta-predictor, the generator, and wha
     python benchmarks/metad2a.py --parts predictor generator
 
 Parts: ``predictor`` (correlation with measured accuracies of held-out tuples and tasks, beside baselines),
-``generator`` (validity, uniqueness, novelty; true accuracy of what it generates; time), ``networks`` (scores of untrained
-networks; short trainings on data sets that no part of the method has seen). Rows go to ``results/metad2a_PART.csv``.
+``generator`` (validity, uniqueness, novelty; true accuracy of what it generates; time), ``networks`` (scores of
+untrained networks; short trainings on data sets that no part of the method has seen). Rows go to
+``results/metad2a_PART.csv``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stopper, fed as Ray Tune feeds it, and in a real experiment."""
+"""The stopper, fed as Ray Tune feeds it."""
 
 from __future__ import annotations
 

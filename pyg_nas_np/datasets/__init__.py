@@ -1,6 +1,7 @@
 r"""Benchmarks as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
+from pyg_nas_np.datasets.meta import FeatureSets
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.nasbench101 import NASBench101
 from pyg_nas_np.datasets.nasbench201 import NASBench201
@@ -11,6 +12,7 @@ __all__ = [
     "ArchData",
     "ArchitectureDataset",
     "Check",
+    "FeatureSets",
     "Metric",
     "NASBench101",
     "NASBench201",

@@ -6,17 +6,25 @@ from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
 from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
+from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
+from pyg_nas_np.nn.set_transformer import ISAB, MAB, PMA, SAB
 
 __all__ = [
+    "ISAB",
+    "MAB",
+    "PMA",
+    "SAB",
     "BidirectionalConv",
     "BidirectionalGCN",
     "CellEncoder",
     "ConvNP",
+    "DatasetEncoder",
     "OffGridProcess",
     "OffGridSetConv",
     "OnGridProcess",
     "SetConv",
     "SetConvFromGrid",
     "SetConvToGrid",
+    "SetEncoder",
     "grid_over",
 ]

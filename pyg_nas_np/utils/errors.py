@@ -19,6 +19,10 @@ class InvalidCurvesError(NASError, ValueError):
     r"""Learning curves cannot be used: unordered epochs, shapes that disagree, too few finished ones."""
 
 
+class InvalidFeaturesError(NASError, ValueError):
+    r"""Features of a data set cannot be used: an empty class, NaN, or another width than expected."""
+
+
 class DataFileError(NASError, ValueError):
     r"""A file from outside is truncated, corrupt or of another format."""
 

@@ -37,7 +37,8 @@ class GatedSum(nn.Module):
         r"""Returns the message ``[B, channels]`` of vertex number :obj:`vertex` in state ``h`` ``[B, channels]``."""
         number = one_hot(torch.tensor(vertex, device=h.device), self.num_vertices).to(h.dtype)
         joined = torch.cat([h, number.expand(h.size(0), -1)], dim=1)
-        return torch.sigmoid(self.gate(joined)) * self.mapper(joined)
+        message: Tensor = torch.sigmoid(self.gate(joined)) * self.mapper(joined)
+        return message
 
 
 class DAGEncoder(nn.Module):
@@ -56,8 +57,8 @@ class DAGEncoder(nn.Module):
         out_channels: Width of the result. (default: :obj:`channels`)
 
     Shapes:
-        - **input:** :class:`~pyg_nas_np.spaces.dense.DenseGraphs` of ``B`` graphs with at most ``num_vertices`` vertices
-          in topological order.
+        - **input:** :class:`~pyg_nas_np.spaces.dense.DenseGraphs` of ``B`` graphs with at most ``num_vertices``
+          vertices, in topological order.
         - **output:** ``[B, out_channels]``.
 
     Example:
@@ -106,7 +107,7 @@ class DAGEncoder(nn.Module):
     def _pass(self, graphs: DenseGraphs, direction: int, order: list[int]) -> Tensor:
         """States [B, V, C] of a pass along (0) or against (1) the edges."""
         unit, message = self.units[direction], self.messages[direction]
-        dtype = unit.weight_ih.dtype
+        dtype = self.join.weight.dtype
         adjacency = (graphs.adjacency if direction == 0 else graphs.adjacency.mT).to(dtype)
         x = one_hot(graphs.ops.clamp_min(0), self.num_types).to(dtype) * graphs.node_mask.unsqueeze(2)
         states: dict[int, Tensor] = {}
@@ -164,8 +165,8 @@ class DAGDecoder(nn.Module):
     state of the vertex before, and then another one, from the latest to the first vertex, whether an edge leads from
     there; the state of the new vertex is updated in between.
 
-    Where all graphs of a space have the same edges, there is nothing to choose but types. Constrained decoding takes the
-    edges from the :class:`~pyg_nas_np.spaces.graph_form.GraphForm` and gives types that may not follow probability
+    Where all graphs of a space have the same edges, there is nothing to choose but types. Constrained decoding takes
+    the edges from the :class:`~pyg_nas_np.spaces.graph_form.GraphForm` and gives types that may not follow probability
     zero: every graph drawn is an architecture, none has to be thrown away. Free decoding draws types and edges as the
     paper does; its last vertex is the end, which every vertex without a successor feeds.
 

@@ -3,7 +3,7 @@ r"""The graphs that generative models write: a fixed number of typed vertices, i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic
+from typing import Any, Generic
 
 import torch
 from torch import Tensor

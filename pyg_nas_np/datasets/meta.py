@@ -194,9 +194,9 @@ class MetaDataset:
         r"""Number of tasks, ``T``."""
         return self.task_ptr.numel() - 1
 
-    def __getitem__(self, index: Sequence[int] | Tensor) -> MetaDataset:
-        r"""Returns the tuples at :obj:`index` (integers or a mask), with all tasks."""
-        rows = torch.as_tensor(index)
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> MetaDataset:
+        r"""Returns the tuples at :obj:`index` (a slice, integers or a mask), with all tasks."""
+        rows = index if isinstance(index, slice) else torch.as_tensor(index)
         task, arch, accuracy, held = self.task[rows], self.arch[rows], self.accuracy[rows], self.held_out[rows]
         return replace(self, task=task, arch=arch, accuracy=accuracy, held_out=held)
 
@@ -382,7 +382,7 @@ def build_meta_dataset(
         accuracy[i] = value
         replace(planned, accuracy=accuracy)[: i + 1].save_results(path)
         logger.info("Tuple %d of %d: %.2f %%", i + 1, num_tuples, value)
-    return replace(planned, accuracy=accuracy)
+    return replace(planned, accuracy=accuracy)[:num_tuples]
 
 
 def _check_pointer(name: str, ptr: Tensor, total: int, member: str) -> None:

@@ -79,6 +79,12 @@ class MetaD2AGenerator(nn.Module):
         super().__init__()
         self.form, self.in_channels, self.hidden_channels = form, in_channels, hidden_channels
         self.noise, self.kl_weight = noise, kl_weight
+        self.config = {
+            "in_channels": in_channels,
+            "hidden_channels": hidden_channels,
+            "noise": noise,
+            "kl_weight": kl_weight,
+        }
         self.set_encoder = DatasetEncoder(in_channels, hidden_channels)
         self.mean = nn.Linear(hidden_channels, hidden_channels)
         self.log_variance = nn.Linear(hidden_channels, hidden_channels)

@@ -98,12 +98,15 @@ class MetaD2AGenerator(nn.Module):
 
     def encode(self, sets: FeatureSets) -> tuple[Tensor, Tensor]:
         r"""Returns the mean and the log variance of the latent codes of data sets, ``[T, hidden_channels]`` each."""
-        v = self.set_encoder(sets.features, sets.class_ptr, sets.task_ptr)
+        return self.code(self.set_encoder(sets.features, sets.class_ptr, sets.task_ptr))
+
+    def code(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the same from what the set encoder says of the data sets, ``[T, hidden_channels]``."""
         return self.mean(v), self.log_variance(v)
 
     def loss(
         self,
-        sets: FeatureSets,
+        v: Tensor,
         types: Tensor,
         positions: Tensor | None = None,
         weight: Tensor | None = None,
@@ -112,13 +115,13 @@ class MetaD2AGenerator(nn.Module):
         r"""Loss of architectures that did well.
 
         Args:
-            sets: The data set of each architecture.
+            v: What the set encoder says of each architecture's data set, ``[T, hidden_channels]``.
             types: The architectures, ``[T, V]``.
             positions: Where the limits stand, ``[T, 2]``; see :meth:`positions`. (default: no limit)
             weight: How much each architecture counts, ``[T]``. (default: all alike)
             generator: Source of the noise.
         """
-        mean, log_variance = self.encode(sets)
+        mean, log_variance = self.code(v)
         epsilon = torch.randn(mean.shape, generator=generator, device=mean.device)
         z = mean + self.noise * (0.5 * log_variance).exp() * epsilon
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)

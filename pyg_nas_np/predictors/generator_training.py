@@ -155,7 +155,9 @@ def train_generator(
     types = form.types(database.arch)
     costs = {name: cost_of(database.space, name)(database.arch) for name in LIMITED}
     place = model.positions(costs)
-    scale = feature_noise * database.classes.features.std(dim=0)
+    pool = database.classes
+    scale = feature_noise * pool.features.std(dim=0)
+    members = database.task_classes.split(database.task_ptr.diff().tolist())
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -163,21 +165,23 @@ def train_generator(
     recent: list[float] = []
     for step in range(steps):
         rows = torch.randint(len(database), (batch_size,), generator=draw)
-        sets = database.sets(database.task[rows])
-        noisy = sets.features + scale * torch.randn(sets.features.shape, generator=draw)
+        # Classes belong to many tasks: each is encoded once.
+        noisy = pool.features + scale * torch.randn(pool.features.shape, generator=draw)
+        prototypes = model.set_encoder.prototypes(noisy, pool.class_ptr)
+        classes = [members[task] for task in database.task[rows].tolist()]
+        sizes = torch.tensor([0, *map(len, classes)])
+        v = model.set_encoder.between(prototypes[torch.cat(classes)], sizes.cumsum(0))
         limits = torch.rand(batch_size, len(LIMITED), generator=draw)
         # Three of four tuples have no limit of a cost: most data sets come without any.
         limits[torch.rand(limits.shape, generator=draw) < 0.75] = 1.0
         within = (place[rows] <= limits).all(dim=1)
-        loss = model.loss(
-            FeatureSets(noisy, sets.class_ptr, sets.task_ptr), types[rows], limits, weight[rows] * within, draw
-        )
+        loss = model.loss(v, types[rows], limits, weight[rows] * within, draw)
         optimizer.zero_grad()
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        recent = [*recent[-99:], float(loss.reconstruction)]
+        recent = [*recent[-99:], float(loss.reconstruction.detach())]
         if (step + 1) % 100 == 0:
             logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
     card = {

@@ -117,7 +117,8 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
     @property
     def size(self) -> int:
         r"""Number of architectures; ``len`` cannot return one beyond 64 bits."""
-        return len(self.resolutions) * _STAGE_CODES**NUM_STAGES
+        count: int = _STAGE_CODES**NUM_STAGES
+        return len(self.resolutions) * count
 
     def __len__(self) -> int:
         raise SpaceTooLargeError(

@@ -1,6 +1,7 @@
 r"""Search spaces: indexed sets of architectures as graphs."""
 
 from pyg_nas_np.spaces.base import SearchSpace, Validity
+from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
@@ -9,6 +10,8 @@ from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
     "SPACES",
+    "MobileNetV3Arch",
+    "MobileNetV3Space",
     "NASBench101Arch",
     "NASBench101Space",
     "NASBench201Arch",

@@ -2,6 +2,8 @@ r"""Benchmarks as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.backbone import EfficientNetLite0
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
+from pyg_nas_np.datasets.image_features import ImageFeatures
+from pyg_nas_np.datasets.images import LabelledImages, read_images
 from pyg_nas_np.datasets.meta import FeatureSets, MetaDataset, build_meta_dataset
 from pyg_nas_np.datasets.metad2a import read_metad2a
 from pyg_nas_np.datasets.metric import Metric
@@ -16,6 +18,8 @@ __all__ = [
     "Check",
     "EfficientNetLite0",
     "FeatureSets",
+    "ImageFeatures",
+    "LabelledImages",
     "MetaDataset",
     "Metric",
     "NASBench101",
@@ -25,5 +29,6 @@ __all__ = [
     "SourceInfo",
     "Split",
     "build_meta_dataset",
+    "read_images",
     "read_metad2a",
 ]

@@ -16,6 +16,7 @@ from pyg_nas_np.nn.set_encoder import DatasetEncoder
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.graph_form import GraphForm
+from pyg_nas_np.utils import SpaceTooLargeError
 
 Cost = Callable[[Archs], Tensor]
 """Costs of architectures, ``[B]``."""
@@ -259,7 +260,10 @@ def check_limits(limits: Mapping[str, float], costs: Mapping[str, Cost]) -> dict
 
 def _cost_ranges(space: SearchSpace[Any]) -> dict[str, tuple[float, float]]:
     """Least and largest log cost; of a sample, where the space cannot be listed."""
-    archs: Any = None if len(space) <= MOST else space.sample(4096, torch.Generator().manual_seed(0))
+    try:
+        archs: Any = None if len(space) <= MOST else space.sample(4096, torch.Generator().manual_seed(0))
+    except SpaceTooLargeError:
+        archs = space.sample(4096, torch.Generator().manual_seed(0))
     ranges = {}
     for name in LIMITED:
         values = cost_of(space, name)(archs).double().log()

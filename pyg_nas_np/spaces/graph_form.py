@@ -10,6 +10,14 @@ from torch import Tensor
 
 from pyg_nas_np.spaces.base import Archs, ArchT, SearchSpace
 from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.spaces.mobilenetv3 import (
+    DEPTHS,
+    LAYERS,
+    MAX_DEPTH,
+    NUM_STAGES,
+    MobileNetV3Arch,
+    MobileNetV3Space,
+)
 from pyg_nas_np.spaces.nasbench201 import OPS, NASBench201Arch, NASBench201Space
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -152,6 +160,77 @@ class NASBench201GraphForm(GraphForm[NASBench201Arch]):
         return mask
 
 
+class MobileNetV3GraphForm(GraphForm[MobileNetV3Arch]):
+    r"""Sub-networks of Once-for-All as `MetaD2A <https://arxiv.org/abs/2107.00860>`_ writes them.
+
+    A chain of 22 vertices: start, four for each of the five stages, end. The 27 inner types are depth × kernel ×
+    expansion. The four vertices of a stage share its depth. Those beyond the depth have no layer; their kernel and
+    expansion are the smallest ones, so that each sub-network is written in one way. The resolution is not written.
+
+    Args:
+        space: The space. (default: all resolutions)
+        resolution: What :meth:`archs` gives every architecture. (default: the largest of the space)
+
+    Raises:
+        ValueError: If the space does not have the resolution.
+
+    Example:
+        >>> form = MobileNetV3GraphForm()
+        >>> text = "r224|k3e4-k5e3|k3e3-k3e3-k7e6|k3e3-k3e3|k3e3-k3e3|k3e3-k3e3-k5e3-k3e4"
+        >>> types = form.types([form.space.from_str(text)])
+        >>> types[0, :9].tolist()
+        [0, 3, 5, 2, 2, 11, 11, 19, 11]
+        >>> form.space.to_str(form.archs(types)[0]) == text
+        True
+    """
+
+    num_types = 2 + len(DEPTHS) * len(LAYERS)
+
+    def __init__(self, space: MobileNetV3Space | None = None, resolution: int | None = None) -> None:
+        self.space: MobileNetV3Space = space or MobileNetV3Space()
+        self.resolution = self.space.resolutions[-1] if resolution is None else resolution
+        if self.resolution not in self.space.resolutions:
+            raise ValueError(f"resolution {resolution} is not one of {self.space.resolutions}")
+        self.adjacency = torch.diag_embed(torch.ones(NUM_STAGES * MAX_DEPTH + 1, dtype=torch.bool), 1)
+
+    def types(self, archs: Archs = None) -> Tensor:
+        r"""Returns the types of the vertices of sub-networks, int64 ``[B, 22]``."""
+        rows = []
+        for arch in self.space.resolve(archs):
+            row = [START]
+            for stage in self.space.check(arch).stages:
+                first = 2 + len(LAYERS) * DEPTHS.index(len(stage))
+                layers = [LAYERS.index(layer) for layer in stage]
+                row += [first + layer for layer in layers + [0] * (MAX_DEPTH - len(layers))]
+            rows.append([*row, END])
+        return torch.tensor(rows, dtype=torch.long).reshape(-1, self.num_vertices)
+
+    def archs(self, types: Tensor) -> list[MobileNetV3Arch]:
+        r"""Reads sub-networks back from their types ``[B, 22]``."""
+        inner = (self._check(types)[:, 1:-1] - 2).reshape(-1, NUM_STAGES, MAX_DEPTH)
+        depths, layers = (inner[:, :, 0] // len(LAYERS)).tolist(), (inner % len(LAYERS)).tolist()
+        return [
+            MobileNetV3Arch(
+                tuple(tuple(LAYERS[i] for i in stage[: DEPTHS[d]]) for d, stage in zip(depth, stages, strict=True)),
+                self.resolution,
+            )
+            for depth, stages in zip(depths, layers, strict=True)
+        ]
+
+    def _allowed_inside(self, types: Tensor) -> Tensor:
+        mask = torch.zeros(types.size(0), self.num_types, dtype=torch.bool, device=types.device)
+        place = (types.size(1) - 1) % MAX_DEPTH
+        if place == 0:
+            mask[:, 2:] = True
+            return mask
+        number = torch.arange(self.num_types - 2, device=types.device)
+        depth = (types[:, -place] - 2).clamp_min(0) // len(LAYERS)
+        shared = number // len(LAYERS) == depth.unsqueeze(1)
+        active = (depth + DEPTHS[0] > place).unsqueeze(1)
+        mask[:, 2:] = shared & (active | (number % len(LAYERS) == 0))
+        return mask
+
+
 def is_flow_graph(graphs: DenseGraphs) -> Tensor:
     r"""Tells which graphs are valid in MetaD2A's sense, bool ``[B]``; looser than :meth:`GraphForm.contains`.
 
@@ -175,7 +254,10 @@ def is_flow_graph(graphs: DenseGraphs) -> Tensor:
     return forward & one_start & one_end & fed.all(dim=1) & feeds.all(dim=1)
 
 
-GRAPH_FORMS: dict[str, type[GraphForm[Any]]] = {NASBench201Space.name: NASBench201GraphForm}
+GRAPH_FORMS: dict[str, type[GraphForm[Any]]] = {
+    NASBench201Space.name: NASBench201GraphForm,
+    MobileNetV3Space.name: MobileNetV3GraphForm,
+}
 """Forms by the name of their space."""
 
 

@@ -32,9 +32,9 @@ class MetaPerformancePredictor:
 
     - ``"regression"``, that of MetaD2A: embeddings of data set and cell, joined, to an accuracy;
     - ``"process"``: the same as long as nothing was measured on the new data set. Measured accuracies become the
-      context of the neural process (:class:`~pyg_nas_np.predictors.ConvNPPredictor`), and the regression for the whole space
-      stands beside them as the table of another task, which the bank of the process follows as far as the context bears
-      it out. Labels that are all equal, or a single one, only shift the level.
+      context of the neural process (:class:`~pyg_nas_np.predictors.ConvNPPredictor`), and the regression for the whole
+      space stands beside them as the table of another task, which the bank of the process follows as far as the context
+      bears it out. Labels that are all equal, or a single one, only shift the level.
 
     Accuracies are predicted on the scale of the database that the networks were trained on; the shipped one holds
     20-class tasks. On a data set with more or fewer classes, the order is what counts until something is measured.

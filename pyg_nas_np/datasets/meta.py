@@ -202,10 +202,14 @@ class MetaDataset:
 
     def sets(self, tasks: Sequence[int] | Tensor) -> FeatureSets:
         r"""Returns the features of tasks, in the order given."""
-        classes, task_ptr = _members(self.task_ptr, torch.as_tensor(tasks))
-        pool = self.classes
-        rows, class_ptr = _members(pool.class_ptr, self.task_classes[classes])
-        return FeatureSets(pool.features[rows], class_ptr, task_ptr)
+        classes, task_ptr = self.members(tasks)
+        rows, class_ptr = _members(self.classes.class_ptr, classes)
+        return FeatureSets(self.classes.features[rows], class_ptr, task_ptr)
+
+    def members(self, tasks: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the classes of tasks, one task behind the other, and where those of each start."""
+        positions, task_ptr = _members(self.task_ptr, torch.as_tensor(tasks))
+        return self.task_classes[positions], task_ptr
 
     def official_split(self) -> Split:
         r"""Returns the split that the source made: training tuples, and the held-out ones for validation.

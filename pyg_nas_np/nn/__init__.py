@@ -3,6 +3,7 @@ r"""Reusable PyG-style modules."""
 from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import BidirectionalConv, CellEncoder
 from pyg_nas_np.nn.convnp import ConvNP
+from pyg_nas_np.nn.meta_regressor import MetaRegressor
 from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
 from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
@@ -19,6 +20,7 @@ __all__ = [
     "CellEncoder",
     "ConvNP",
     "DatasetEncoder",
+    "MetaRegressor",
     "OffGridProcess",
     "OffGridSetConv",
     "OnGridProcess",

@@ -65,6 +65,6 @@ def shipped_generator(space: SearchSpace[Any]) -> MetaD2AGenerator:
         have = [file.stem.removeprefix("metad2a-generator-") for file in WEIGHTS.glob("metad2a-generator-*")]
         raise MissingWeightsError(
             f"no generator is shipped for the space '{space.name}' (shipped: {', '.join(sorted(have)) or 'none'}). "
-            f"Train one with pyg_nas_np.predictors.generator_training.train_generator(database) and pass it as generator="
+            f"Train one with pyg_nas_np.predictors.generator_training.train_generator(database), pass it as generator="
         )
     return read_generator(path, space)

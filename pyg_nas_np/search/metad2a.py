@@ -13,8 +13,8 @@ from pyg_nas_np.datasets.image_features import ImageFeatures
 from pyg_nas_np.datasets.images import Images
 from pyg_nas_np.datasets.meta import FeatureSets
 from pyg_nas_np.nn.generator import Cost, MetaD2AGenerator, check_limits, cost_of
-from pyg_nas_np.predictors.base import Labels
 from pyg_nas_np.predictors.generator_weights import shipped_generator
+from pyg_nas_np.predictors.labels import Labels
 from pyg_nas_np.predictors.meta_performance import MetaPerformancePredictor
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import ArchT

@@ -39,7 +39,7 @@ def test_refuses_other_files(written, tmp_path):
         read_generator(tmp_path / "cut.safetensors", SPACE)
     with pytest.raises(DataFileError, match="missing"):
         read_generator(tmp_path / "absent.safetensors", SPACE)
-    with pytest.raises(DataFileError, match="expected .pyg_nas_np[.]metad2a_generator"):
+    with pytest.raises(DataFileError, match=r"expected .pyg_nas_np[.]metad2a_generator"):
         read_generator(WEIGHTS / "convnp-nasbench201.safetensors", SPACE)
 
 

@@ -125,17 +125,17 @@ class TestDecoder:
     def test_the_first_distinct_sample_follows_the_probabilities(self, decoder):
         """Sampling without replacement starts like any sampling; the second draw leaves the first one out."""
         draw = torch.Generator().manual_seed(1)
-        pairs = torch.stack([decoder.sample_distinct(torch.ones(4), 2, 0.05, draw).types for _ in range(1500)])
+        pairs = torch.stack([decoder.sample_distinct(torch.ones(4), 2, 0.05, draw).types for _ in range(400)])
         with torch.no_grad():
             kinds, counts = pairs[:, 0].unique(dim=0, return_counts=True)
             p = decoder.log_prob(torch.ones(kinds.size(0), 4), kinds, 0.05).exp()
         top = int(counts.argmax())
-        assert float(counts[top]) / 1500 == pytest.approx(float(p[top]), abs=0.05)
+        assert float(counts[top]) / 400 == pytest.approx(float(p[top]), abs=0.1)
         # P(second = top) = sum over first ≠ top of p(first) * p(top) / (1 - p(first)).
         second = (pairs[:, 1] == kinds[top]).all(dim=1).float().mean()
         others = torch.arange(kinds.size(0)) != top
         expected = (p[others] * p[top] / (1 - p[others])).sum()
-        assert float(second) == pytest.approx(float(expected), abs=0.05)
+        assert float(second) == pytest.approx(float(expected), abs=0.1)
 
     def test_distinct_samples_end_with_the_space(self, decoder):
         assert decoder.sample_distinct(torch.ones(4), 20000).types.unique(dim=0).size(0) == 15625

@@ -43,6 +43,7 @@ IMAGES = {
 }
 LABELLED = ("cifar10", "cifar100")
 SAMPLES, CANDIDATES, ORACLE = 1000, 500, 30
+WARM = 1.3
 SPACE = space_by_name("nasbench201")
 
 
@@ -98,6 +99,7 @@ def _written(model: MetaD2AGenerator, sets: FeatureSets, name: str, trained_on: 
     draw = torch.Generator().manual_seed(0)
     graphs = {
         "constrained, without replacement (default)": form.graphs(model.generate(one, SAMPLES, generator=draw)),
+        f"the same at temperature {WARM}": form.graphs(model.generate(one, SAMPLES, temperature=WARM, generator=draw)),
         "constrained, independent": model.generate_graphs(one, SAMPLES, generator=draw),
         "unconstrained, independent (paper)": model.generate_graphs(one, SAMPLES, constrained=False, generator=draw),
     }

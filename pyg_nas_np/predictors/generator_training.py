@@ -116,7 +116,7 @@ def _linear(x: Tensor) -> Tensor:
 def train_generator(
     database: MetaDataset,
     *,
-    steps: int = 1500,
+    steps: int = 1000,
     batch_size: int = 128,
     lr: float = 1e-3,
     sharpness: float = 1.0,
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("database", type=Path, help="folder of the database")
     parser.add_argument("--space", default="nasbench201")
     parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--sharpness", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

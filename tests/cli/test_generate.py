@@ -25,7 +25,7 @@ class Fewest:
         return self
 
     def predict(self, graphs, return_std):
-        mean = -graphs.x[:, 4:6].view(-1, 16).sum(dim=1)
+        mean = -graphs.x[:, 4:6].reshape(-1, 16).sum(dim=1)
         return mean, mean.abs() + 1
 
 

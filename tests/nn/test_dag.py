@@ -92,11 +92,12 @@ class TestEncoder:
             DAGEncoder(7, 4)(FORM.graphs(torch.tensor([0])))
 
 
-class TestDecoder:
-    @pytest.fixture(scope="class")
-    def decoder(self):
-        return seeded(lambda: DAGDecoder(FORM, in_channels=4, channels=12))
+@pytest.fixture(scope="module")
+def decoder():
+    return seeded(lambda: DAGDecoder(FORM, in_channels=4, channels=12))
 
+
+class TestDecoder:
     @torch.no_grad()
     def test_probabilities_of_the_space_sum_to_one(self, decoder):
         log_prob = decoder.log_prob(torch.ones(15625, 4), FORM.types(), temperature=0.5)
@@ -125,12 +126,12 @@ class TestDecoder:
     def test_the_first_distinct_sample_follows_the_probabilities(self, decoder):
         """Sampling without replacement starts like any sampling; the second draw leaves the first one out."""
         draw = torch.Generator().manual_seed(1)
-        pairs = torch.stack([decoder.sample_distinct(torch.ones(4), 2, 0.05, draw).types for _ in range(400)])
+        pairs = torch.stack([decoder.sample_distinct(torch.ones(4), 2, 0.05, draw).types for _ in range(300)])
         with torch.no_grad():
             kinds, counts = pairs[:, 0].unique(dim=0, return_counts=True)
             p = decoder.log_prob(torch.ones(kinds.size(0), 4), kinds, 0.05).exp()
         top = int(counts.argmax())
-        assert float(counts[top]) / 400 == pytest.approx(float(p[top]), abs=0.1)
+        assert float(counts[top]) / 300 == pytest.approx(float(p[top]), abs=0.1)
         # P(second = top) = sum over first ≠ top of p(first) * p(top) / (1 - p(first)).
         second = (pairs[:, 1] == kinds[top]).all(dim=1).float().mean()
         others = torch.arange(kinds.size(0)) != top
@@ -152,7 +153,7 @@ class TestDecoder:
         types, z = FORM.types(torch.tensor([6111])).expand(4, -1), torch.ones(4, 4)
         optimizer = torch.optim.Adam(decoder.parameters(), 1e-2)
         first = float(decoder.loss(z, types).mean().detach())
-        for _ in range(150):
+        for _ in range(100):
             optimizer.zero_grad()
             loss = decoder.loss(z, types).mean()
             loss.backward()

@@ -78,7 +78,7 @@ def test_learns_which_cells_suit_which_data_set():
     types = FORM.types(torch.tensor([6111, 12]))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(150):
+    for _ in range(100):
         v = torch.cat([model.set_encoder(s.features, s.class_ptr, s.task_ptr) for s in sets])
         loss = model.loss(v, types, generator=draw)
         optimizer.zero_grad()

@@ -5,8 +5,8 @@ r"""How well accuracies on new data sets are predicted, on MetaD2A's public data
 
 ``FOLDER`` holds ``predictor_db.csv``, ``tasks.csv`` and ``imagenet_class_ids.csv``. Two protocols: the official split
 (4,230 tuples for training, 400 for validation, most of whose tasks and cells occur in training, though never together),
-and five folds by task within the training part (no class list of the test occurs in training). Nothing was chosen on the
-official validation part.
+and five folds by task within the training part (no class list of the test occurs in training). Nothing was chosen on
+the official validation part.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 def by_model(model: MetaModel, new: MetaDataset) -> dict[str, Tensor]:
     tasks, of = new.task.unique(return_inverse=True)
     sets, cells = new.sets(tasks), shared_descriptors(new.space).table(new.arch)
-    return {form: model.predict(form, sets, of, cells)[0] for form in ("process", "regression")}
+    return {form: model.predict(form, sets, of, cells, False)[0] for form in ("process", "regression")}
 
 
 def architecture_only(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:

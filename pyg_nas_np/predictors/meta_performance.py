@@ -21,6 +21,7 @@ from pyg_nas_np.utils import InvalidFeaturesError
 
 TABLE = "meta-prediction"
 _LEVEL = 10.0
+"""How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
 
 
 class MetaPerformancePredictor:
@@ -135,29 +136,27 @@ class MetaPerformancePredictor:
         if not hasattr(self, "task_"):
             raise NotFittedError("this MetaPerformancePredictor is not fitted yet; call fit with a data set")
         if isinstance(self.context_, ConvNPPredictor):
-            mean, std = self.context_.predict(graphs, return_std=True)
-        else:
-            space = space_of(graphs, self.space)
-            cells = meta_features(graphs, shared_descriptors(space))
-            mean, std = self._regress(self.task_, space, cells)
-            if self.context_ is not None:
-                shift, spread = self.context_
-                mean, std = mean + shift, (std.square() + spread**2).sqrt()
-        return (mean, std) if return_std else mean
+            return self.context_.predict(graphs, return_std)
+        space = space_of(graphs, self.space)
+        mean, std = self._regress(self.task_, space, meta_features(graphs, shared_descriptors(space)), return_std)
+        shift, spread = self.context_ or (0.0, 0.0)
+        return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 
-    def _regress(self, task: FeatureSets, space: SearchSpace[Any], cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _regress(
+        self, task: FeatureSets, space: SearchSpace[Any], cells: Tensor, return_std: bool
+    ) -> tuple[Tensor, Tensor | None]:
         first = torch.zeros(cells.size(0), dtype=torch.long)
-        return self.model(space).predict(self.form, task, first, cells)
+        return self.model(space).predict(self.form, task, first, cells, return_std)
 
     def _condition(
         self, task: FeatureSets, space: SearchSpace[Any], graphs: Graphs, y: Tensor
     ) -> ConvNPPredictor | tuple[float, float]:
         descriptors = shared_descriptors(space)
         if bool((y != y[0]).any()):
-            table, _ = self._regress(task, space, descriptors.table())
+            table, _ = self._regress(task, space, descriptors.table(), False)
             return ConvNPPredictor(space).fit(graphs, y, auxiliary={TABLE: table})
-        mean, std = self._regress(task, space, meta_features(graphs, descriptors))
-        # Level of the data set a priori: as far from the database as its tasks are from each other, and some more.
+        mean, std = self._regress(task, space, meta_features(graphs, descriptors), True)
+        assert std is not None
         noise = float(std.mean()) ** 2 / y.numel()
         share = _LEVEL**2 / (_LEVEL**2 + noise)
         return share * float((y - mean).mean()), (share * noise) ** 0.5

@@ -64,7 +64,9 @@ class MetaModel:
     noise: float
 
     @torch.no_grad()
-    def predict(self, form: Form, sets: FeatureSets, task: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, form: Form, sets: FeatureSets, task: Tensor, cells: Tensor, return_std: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         r"""Predicts accuracies in percent.
 
         Args:
@@ -72,9 +74,10 @@ class MetaModel:
             sets: ``T`` data sets.
             task: The data set of each pair, ``[n]``.
             cells: All descriptors of its architecture, ``[n, D]``.
+            return_std: Whether to return standard deviations, which take longer than the means.
 
         Returns:
-            Means and standard deviations of a new measurement, ``[n]`` float32.
+            Means and standard deviations of a new measurement or :obj:`None`, ``[n]`` float32.
 
         Raises:
             InvalidFeaturesError: If the features have another width than those of the database.
@@ -85,10 +88,10 @@ class MetaModel:
                 f"compute them with the same network as those of the database"
             )
         if form == "process":
-            return self.process.predict(sets, task, cells)
+            return self.process.predict(sets, task, cells, return_std)
         columns = cell_inputs(shared_descriptors(self.process.space))
         guess = self.network(sets.features, sets.class_ptr, sets.task_ptr, task, cells[:, columns])
-        return self.mean + self.scale * guess, torch.full_like(guess, self.noise)
+        return self.mean + self.scale * guess, torch.full_like(guess, self.noise) if return_std else None
 
 
 def cell_inputs(descriptors: Descriptors) -> list[int]:

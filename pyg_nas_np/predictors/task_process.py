@@ -94,16 +94,19 @@ class TaskProcess:
         self.class_weight = shares.t() @ alpha
         return self
 
-    def predict(self, sets: FeatureSets, task: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, sets: FeatureSets, task: Tensor, cells: Tensor, return_std: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         r"""Predicts pairs of data set and architecture.
 
         Args:
             sets: ``T`` data sets.
             task: The data set of each pair, ``[n]``.
             cells: All descriptors of its architecture, ``[n, D]``.
+            return_std: Whether to return standard deviations, which take longer than the means.
 
         Returns:
-            Means and standard deviations (noise included) in percent, ``[n]`` float32.
+            Means and standard deviations (noise included) or :obj:`None`, in percent, ``[n]`` float32.
         """
         classes = (class_directions(sets.features, sets.class_ptr) @ self.projection).double()
         sizes = sets.task_ptr.diff()
@@ -120,13 +123,17 @@ class TaskProcess:
             assert isinstance(cross, Tensor)
             taste = ((kernels[0] @ self.taste_weight) * tastes[of]).sum(dim=1)
             means.append(cross @ self.cell_weight + taste_variance * taste + ease[of])
+            if not return_std:
+                continue
             explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)
             prior = torch.full((part.size(0),), sum(variances[: len(self._radial)]), dtype=torch.float64)
             if NETWORKS in self._groups:
                 prior += variances[-1] * self._network(part).square().sum(dim=1)
             spreads.append((prior - explained).clamp_min(0.0) + doubt[of])
-        mean = self.mean + self.scale * torch.cat(means)
-        return mean.float(), (self.scale * (torch.cat(spreads) + self.theta[-1].exp()).sqrt()).float()
+        mean = (self.mean + self.scale * torch.cat(means)).float()
+        if not return_std:
+            return mean, None
+        return mean, (self.scale * (torch.cat(spreads) + self.theta[-1].exp()).sqrt()).float()
 
     @property
     def hyperparameters(self) -> dict[str, float]:

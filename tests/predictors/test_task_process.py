@@ -39,7 +39,9 @@ def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed:
 
 def predict(process: TaskProcess, database: MetaDataset) -> tuple[Tensor, Tensor]:
     tasks, of = database.task.unique(return_inverse=True)
-    return process.predict(database.sets(tasks), of, shared_descriptors(SPACE).table(database.arch))
+    mean, std = process.predict(database.sets(tasks), of, shared_descriptors(SPACE).table(database.arch))
+    assert std is not None
+    return mean, std
 
 
 def kernel(process: TaskProcess, a: MetaDataset, b: MetaDataset) -> Tensor:

@@ -136,7 +136,7 @@ class MetaPerformancePredictor:
         if not hasattr(self, "task_"):
             raise NotFittedError("this MetaPerformancePredictor is not fitted yet; call fit with a data set")
         if isinstance(self.context_, ConvNPPredictor):
-            return self.context_.predict(graphs, return_std)
+            return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
         space = space_of(graphs, self.space)
         mean, std = self._regress(self.task_, space, meta_features(graphs, shared_descriptors(space)), return_std)
         shift, spread = self.context_ or (0.0, 0.0)

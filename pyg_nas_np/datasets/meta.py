@@ -454,7 +454,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restkey="", strict=True)
-            rows = list(reader)
+            rows: list[dict[str, str]] = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataFileError(f"{path} is missing, truncated or corrupt ({error})") from error
     if absent := [name for name in columns if name not in (reader.fieldnames or ())]:
@@ -465,7 +465,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
     return [(f"{path}, line {line}", row) for line, row in enumerate(rows, start=2)]
 
 
-def number(kind: type, text: str, where: str) -> Any:
+def number(kind: type[int] | type[float], text: str, where: str) -> Any:
     r"""Returns a cell as a number, or says where it is none."""
     try:
         return kind(text)

@@ -16,11 +16,11 @@ class MetaRegressor(nn.Module):
 
     The regression form of MetaD2A's predictor (`Lee et al. 2021 <https://arxiv.org/abs/2107.00860>`_) with the
     descriptors of a cell in place of a graph encoder, which few distinct cells cannot train. Each class is reduced to
-    the direction of its mean feature and projected, so that neither the number of images nor the scale of the features
-    matters; what is learned from one vector a class works on images.
+    the direction of its mean feature, so that neither the number of images nor the scale of the features matters; what
+    is learned from one vector a class works on images.
 
     Args:
-        projection: Maps features to what the network sees of them, ``[F, P]``; fixed.
+        in_channels: Width ``F`` of the features.
         cell_scale: Divides the descriptors of cells, ``[D]``; fixed.
         channels: Width of either embedding.
         hidden_channels: Width of the hidden layers.
@@ -38,18 +38,17 @@ class MetaRegressor(nn.Module):
     Example:
         >>> from pyg_nas_np.datasets import FeatureSets
         >>> sets = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
-        >>> model = MetaRegressor(torch.eye(16), torch.ones(4))
+        >>> model = MetaRegressor(16, torch.ones(4))
         >>> task, cells = torch.tensor([0, 0, 1]), torch.randn(3, 4)
         >>> model(sets.features, sets.class_ptr, sets.task_ptr, task, cells).shape
         torch.Size([3])
     """
 
-    projection: Tensor
     cell_scale: Tensor
 
     def __init__(
         self,
-        projection: Tensor,
+        in_channels: int,
         cell_scale: Tensor,
         *,
         channels: int = 56,
@@ -57,10 +56,10 @@ class MetaRegressor(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.register_buffer("projection", projection)
         self.register_buffer("cell_scale", cell_scale)
+        self.in_channels = in_channels
         self.config: dict[str, Any] = {"channels": channels, "hidden_channels": hidden_channels, "dropout": dropout}
-        self.encoder = DatasetEncoder(projection.size(1), channels)
+        self.encoder = DatasetEncoder(in_channels, channels)
         self.drop = nn.Dropout(dropout)
         self.cell = nn.Sequential(
             nn.Linear(cell_scale.numel(), hidden_channels),
@@ -86,23 +85,16 @@ class MetaRegressor(nn.Module):
 
     def embed(self, features: Tensor, class_ptr: Tensor, task_ptr: Tensor) -> Tensor:
         r"""Encodes data sets, ``[T, channels]``."""
-        prototypes = self.project(features, class_ptr)
-        return self.between(self.within(prototypes), task_ptr)
+        return self.between(self.within(features, class_ptr), task_ptr)
 
-    def project(self, features: Tensor, class_ptr: Tensor) -> Tensor:
-        r"""Projects the direction of the mean feature of each class, ``[K, P]``."""
-        if features.dim() != 2 or features.size(1) != self.projection.size(0):
-            raise ValueError(f"features must have shape [N, {self.projection.size(0)}], got {list(features.shape)}")
-        sizes = class_ptr.diff()
-        owner = torch.arange(sizes.numel(), device=sizes.device).repeat_interleave(sizes)
-        # A sum has the direction of the mean.
-        total = features.new_zeros(sizes.numel(), features.size(1)).index_add(0, owner, features)
-        return normalize(total, dim=1) @ self.projection
-
-    def within(self, projected: Tensor) -> Tensor:
-        r"""Encodes projected classes ``[K, P]``, ``[K, channels]``."""
-        ptr = torch.arange(projected.size(0) + 1, device=projected.device)
-        return self.encoder.prototypes(self.drop(projected), ptr)
+    def within(self, features: Tensor, class_ptr: Tensor) -> Tensor:
+        r"""Encodes classes, ``[K, channels]``."""
+        if features.dim() != 2 or features.size(1) != self.in_channels:
+            raise ValueError(f"features must have shape [N, {self.in_channels}], got {list(features.shape)}")
+        directions = class_directions(features, class_ptr)
+        ptr = torch.arange(directions.size(0) + 1, device=directions.device)
+        # Of the size that the initial weights are made for, halfway between norm 1 and entries of size 1.
+        return self.encoder.prototypes(self.drop(directions * self.in_channels**0.25), ptr)
 
     def between(self, prototypes: Tensor, task_ptr: Tensor) -> Tensor:
         r"""Encodes data sets from the codes of their classes ``[K, channels]``, ``[T, channels]``."""
@@ -115,3 +107,17 @@ class MetaRegressor(nn.Module):
             raise ValueError(f"cells must have {self.cell_scale.numel()} descriptors, got {cells.size(-1)}")
         both = torch.cat([tasks, self.cell(cells / self.cell_scale)], dim=1)
         return (self.head(both) + self.direct(both)).squeeze(1)
+
+
+def class_directions(features: Tensor, class_ptr: Tensor) -> Tensor:
+    r"""Returns the direction of the mean feature of each class, ``[K, F]``.
+
+    Example:
+        >>> class_directions(torch.tensor([[3.0, 0.0], [3.0, 8.0]]), torch.tensor([0, 2]))
+        tensor([[0.6000, 0.8000]])
+    """
+    sizes = class_ptr.diff()
+    owner = torch.arange(sizes.numel(), device=sizes.device).repeat_interleave(sizes)
+    # A sum has the direction of the mean.
+    total = features.new_zeros(sizes.numel(), features.size(1)).index_add(0, owner, features)
+    return normalize(total, dim=1)

@@ -15,26 +15,27 @@ from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors.convnp import ConvNPPredictor
 from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
-from pyg_nas_np.predictors.meta_training import MetaModel, cell_inputs, read_meta_model, shipped_meta_model
+from pyg_nas_np.predictors.meta_training import Form, MetaModel, read_meta_model, shipped_meta_model
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidFeaturesError
 
-Form = Literal["process", "regression"]
-
 TABLE = "meta-prediction"
 _LEVEL = 10.0
+"""How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
 
 
 class MetaPerformancePredictor:
     r"""Predicts accuracies on a new data set from its features: the task conditions the prediction.
 
-    Two forms share the meta-trained networks (see :func:`~pyg_nas_np.predictors.meta_training.meta_train`):
+    Two forms (see :func:`~pyg_nas_np.predictors.meta_training.meta_train`):
 
-    - ``"regression"``, that of MetaD2A: embeddings of data set and cell, joined, to an accuracy;
-    - ``"process"``: the same as long as nothing was measured on the new data set. Measured accuracies become the
-      context of the neural process (:class:`~pyg_nas_np.predictors.ConvNPPredictor`), and the regression for the whole
-      space stands beside them as the table of another task, which the bank of the process follows as far as the context
-      bears it out. Labels that are all equal, or a single one, only shift the level.
+    - ``"regression"``, that of MetaD2A: a network embeds data set and cell, and joins them to an accuracy;
+    - ``"process"``: a Gaussian process over data sets and cells
+      (:class:`~pyg_nas_np.predictors.task_process.TaskProcess`), as long as nothing was measured on the new data set.
+      Measured accuracies become the context of the neural process
+      (:class:`~pyg_nas_np.predictors.ConvNPPredictor`), and the Gaussian process's mean over the whole space stands
+      beside them as the table of another task, which the bank of the neural process follows as far as the context bears
+      it out. Labels that are all equal, or a single one, only shift the level.
 
     Accuracies are predicted on the scale of the database that the networks were trained on; the shipped one holds
     20-class tasks. On a data set with more or fewer classes, the order is what counts until something is measured.
@@ -73,6 +74,7 @@ class MetaPerformancePredictor:
         self.space = space
         self.form = form
         self.weights = weights
+        self._read: dict[SearchSpace[Any], MetaModel] = {}
 
     def model(self, space: SearchSpace[Any]) -> MetaModel:
         r"""Returns the meta-trained networks for a space.
@@ -80,7 +82,11 @@ class MetaPerformancePredictor:
         Raises:
             MissingWeightsError: If neither :obj:`weights` is given nor a model is shipped for the space.
         """
-        return shipped_meta_model(space) if self.weights is None else read_meta_model(self.weights, space)
+        if self.weights is None:
+            return shipped_meta_model(space)
+        if space not in self._read:
+            self._read = {space: read_meta_model(self.weights, space)}
+        return self._read[space]
 
     def fit(self, task: FeatureSets, graphs: Graphs | None = None, y: Labels | None = None) -> Self:
         r"""Names the data set to predict on, and what was measured there.
@@ -130,30 +136,27 @@ class MetaPerformancePredictor:
         if not hasattr(self, "task_"):
             raise NotFittedError("this MetaPerformancePredictor is not fitted yet; call fit with a data set")
         if isinstance(self.context_, ConvNPPredictor):
-            mean, std = self.context_.predict(graphs, return_std=True)
-        else:
-            space = space_of(graphs, self.space)
-            cells = meta_features(graphs, shared_descriptors(space))
-            mean, std = self._regress(self.task_, space, cells)
-            if self.context_ is not None:
-                shift, spread = self.context_
-                mean, std = mean + shift, (std.square() + spread**2).sqrt()
-        return (mean, std) if return_std else mean
+            return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
+        space = space_of(graphs, self.space)
+        mean, std = self._regress(self.task_, space, meta_features(graphs, shared_descriptors(space)), return_std)
+        shift, spread = self.context_ or (0.0, 0.0)
+        return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 
-    def _regress(self, task: FeatureSets, space: SearchSpace[Any], cells: Tensor) -> tuple[Tensor, Tensor]:
-        columns = cell_inputs(shared_descriptors(space))
+    def _regress(
+        self, task: FeatureSets, space: SearchSpace[Any], cells: Tensor, return_std: bool
+    ) -> tuple[Tensor, Tensor | None]:
         first = torch.zeros(cells.size(0), dtype=torch.long)
-        return self.model(space).predict(task, first, cells[:, columns])
+        return self.model(space).predict(self.form, task, first, cells, return_std)
 
     def _condition(
         self, task: FeatureSets, space: SearchSpace[Any], graphs: Graphs, y: Tensor
     ) -> ConvNPPredictor | tuple[float, float]:
         descriptors = shared_descriptors(space)
         if bool((y != y[0]).any()):
-            table, _ = self._regress(task, space, descriptors.table())
+            table, _ = self._regress(task, space, descriptors.table(), False)
             return ConvNPPredictor(space).fit(graphs, y, auxiliary={TABLE: table})
-        mean, std = self._regress(task, space, meta_features(graphs, descriptors))
-        # Level of the data set a priori: as far from the database as its tasks are from each other, and some more.
+        mean, std = self._regress(task, space, meta_features(graphs, descriptors), True)
+        assert std is not None
         noise = float(std.mean()) ** 2 / y.numel()
         share = _LEVEL**2 / (_LEVEL**2 + noise)
         return share * float((y - mean).mean()), (share * noise) ** 0.5

@@ -23,6 +23,7 @@ import pyg_nas_np
 from pyg_nas_np.cli import curves
 from pyg_nas_np.cli.benchmark import compare
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
+from pyg_nas_np.cli.generate import generate
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.plots import plot_ranking
 from pyg_nas_np.cli.report import Ranking, write_report
@@ -195,6 +196,7 @@ def _write_ranking(path: Path, data: ArchitectureDataset, mean: Tensor, std: Ten
 
 app.command()(search)
 app.command()(train)
+app.command()(generate)
 app.command("benchmark")(compare)
 
 

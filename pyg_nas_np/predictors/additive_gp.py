@@ -223,7 +223,7 @@ class AdditiveGP:
         centre, scale = self._prior()
 
         def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-            loss, gradient = _negative_log_posterior(
+            loss, gradient = negative_log_posterior(
                 torch.from_numpy(theta), distances, products, z, KERNELS[self.kernel], centre, scale
             )
             return loss, gradient.numpy()
@@ -253,7 +253,7 @@ class AdditiveGP:
         return total
 
 
-def _negative_log_posterior(
+def negative_log_posterior(
     theta: Tensor,
     distances: Tensor,
     products: Tensor,
@@ -262,7 +262,17 @@ def _negative_log_posterior(
     centre: Tensor,
     scale: Tensor,
 ) -> tuple[float, Tensor]:
-    """Value and gradient in closed form; distances are ``[R, n, n]``, products ``[L, n, n]``."""
+    r"""Returns the negative log posterior of hyperparameters and its gradient, in closed form.
+
+    Args:
+        theta: Log length-scales of ``R`` radial groups, log variances of these and of ``L`` further kernels, log noise.
+        distances: Distances of each radial group, ``[R, n, n]``.
+        products: The further kernels, ``[L, n, n]``.
+        z: Targets, ``[n]``.
+        kernel: Maps distances in length-scales to the kernel and its derivative by the log length-scale.
+        centre: Mean of the Gaussian prior of :obj:`theta`.
+        scale: Its standard deviations.
+    """
     count = distances.size(0)
     lengths, variances = theta[:count].exp().view(-1, 1, 1), theta[count:-1].exp()
     noise = theta[-1].exp()

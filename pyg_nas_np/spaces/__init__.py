@@ -1,6 +1,8 @@
 r"""Search spaces: indexed sets of architectures as graphs."""
 
 from pyg_nas_np.spaces.base import SearchSpace, Validity
+from pyg_nas_np.spaces.graph_form import GraphForm, MobileNetV3GraphForm, NASBench201GraphForm, graph_form
+from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
@@ -9,9 +11,14 @@ from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
     "SPACES",
+    "GraphForm",
+    "MobileNetV3Arch",
+    "MobileNetV3GraphForm",
+    "MobileNetV3Space",
     "NASBench101Arch",
     "NASBench101Space",
     "NASBench201Arch",
+    "NASBench201GraphForm",
     "NASBench201Space",
     "NASBenchGraphArch",
     "NASBenchGraphSpace",
@@ -19,6 +26,7 @@ __all__ = [
     "Validity",
     "draw",
     "from_networkx",
+    "graph_form",
     "space_by_name",
     "to_networkx",
 ]

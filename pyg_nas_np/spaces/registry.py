@@ -6,12 +6,13 @@ from functools import cache
 from typing import Any
 
 from pyg_nas_np.spaces.base import SearchSpace
+from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphSpace
 
 SPACES: dict[str, type[SearchSpace[Any]]] = {
-    space.name: space for space in (NASBench201Space, NASBench101Space, NASBenchGraphSpace)
+    space.name: space for space in (NASBench201Space, NASBench101Space, NASBenchGraphSpace, MobileNetV3Space)
 }
 """Classes by :attr:`SearchSpace.name`."""
 

@@ -11,12 +11,24 @@ class InvalidArchitectureError(NASError, ValueError):
     r"""An architecture, string or graph lies outside its search space."""
 
 
+class InvalidImagesError(NASError, ValueError):
+    r"""Images cannot be used: another shape, NaN or infinite values, too few of them."""
+
+
+class SpaceTooLargeError(NASError, OverflowError):
+    r"""A search space has too many architectures for a table of all of them."""
+
+
 class InvalidLabelsError(NASError, ValueError):
     r"""Measured labels cannot be used: empty, NaN, infinite, or not one per architecture."""
 
 
 class InvalidCurvesError(NASError, ValueError):
     r"""Learning curves cannot be used: unordered epochs, shapes that disagree, too few finished ones."""
+
+
+class InvalidFeaturesError(NASError, ValueError):
+    r"""Features of a data set cannot be used: an empty class, NaN, or another width than expected."""
 
 
 class DataFileError(NASError, ValueError):

@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
 from pyg_nas_np.predictors import additive_gp
-from pyg_nas_np.predictors.additive_gp import KERNELS, AdditiveGP, _negative_log_posterior
+from pyg_nas_np.predictors.additive_gp import KERNELS, AdditiveGP, negative_log_posterior
 
 COLUMNS = {"first": [0], "rest": [1, 2]}
 ORACLES = {"rbf": RBF(), "matern32": Matern(nu=1.5), "matern52": Matern(nu=2.5)}
@@ -68,7 +68,7 @@ def test_gradient_of_the_posterior_equals_finite_differences(kernel, radial, lin
     distances, products = torch.cdist(x[:radial], x[:radial]), x[radial:] @ x[radial:].mT
 
     def loss(values):
-        return _negative_log_posterior(values, distances, products, z, KERNELS[kernel], centre, scale)
+        return negative_log_posterior(values, distances, products, z, KERNELS[kernel], centre, scale)
 
     numeric = approx_fprime(theta.numpy(), lambda values: loss(torch.from_numpy(values))[0], 1e-7)
     np.testing.assert_allclose(loss(theta)[1].numpy(), numeric, rtol=1e-4, atol=1e-4)
@@ -150,11 +150,11 @@ def test_fitting_finds_a_mode(linear):
     distances = torch.stack([torch.cdist(p, p) for p in parts]) if parts else fitted.x.new_empty(0, 40, 40)
     parts = fitted._linear(fitted.x)
     products = torch.stack([p @ p.t() for p in parts]) if parts else fitted.x.new_empty(0, 40, 40)
-    loss, gradient = _negative_log_posterior(
+    loss, gradient = negative_log_posterior(
         fitted.theta, distances, products, fitted.z, KERNELS["matern32"], centre, scale
     )
     assert float(gradient.abs().max()) < 0.05
-    assert loss < _negative_log_posterior(centre, distances, products, fitted.z, KERNELS["matern32"], centre, scale)[0]
+    assert loss < negative_log_posterior(centre, distances, products, fitted.z, KERNELS["matern32"], centre, scale)[0]
 
 
 def test_fitting_beats_the_prior_means():

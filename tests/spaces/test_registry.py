@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace
+from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space, NASBenchGraphSpace
 from pyg_nas_np.spaces.registry import SPACES, space_by_name
 
 
 def test_spaces_have_their_names():
-    assert list(SPACES.values()) == [NASBench201Space, NASBench101Space, NASBenchGraphSpace]
-    assert list(SPACES) == ["nasbench201", "nasbench101", "nasbenchgraph"]
+    assert list(SPACES.values()) == [NASBench201Space, NASBench101Space, NASBenchGraphSpace, MobileNetV3Space]
+    assert list(SPACES) == ["nasbench201", "nasbench101", "nasbenchgraph", "mobilenetv3"]
 
 
 @pytest.mark.parametrize("name", SPACES)

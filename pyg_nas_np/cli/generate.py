@@ -1,0 +1,105 @@
+r"""The command that goes from images to architectures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.table import Table
+
+from pyg_nas_np.cli import svg
+from pyg_nas_np.cli.tables import console, write_csv
+from pyg_nas_np.datasets.image_features import ImageFeatures
+from pyg_nas_np.search.metad2a import Candidate, MetaD2A
+from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces.graph_form import GRAPH_FORMS
+from pyg_nas_np.utils import atomic_path
+
+_STYLE = (
+    "<style>text{font:11px system-ui,sans-serif;fill:#222}.edge{stroke:#777;stroke-width:1.4;fill:none}"
+    ".head{fill:#777}rect.op{fill:#e6e6e6;stroke:#555}svg{--op:84%}</style>"
+)
+_HEADER = ["rank", "predicted", "std", "parameters", "flops", "arch"]
+
+
+def generate(
+    images: Annotated[Path, typer.Argument(help="Folder with a folder of images for each class, or an .npz file.")],
+    space: Annotated[str, typer.Option(help=f"One of {', '.join(GRAPH_FORMS)}.")] = "nasbench201",
+    top_k: Annotated[int, typer.Option(min=1, help="Architectures to show.")] = 10,
+    candidates: Annotated[int, typer.Option(min=1, help="Different architectures to generate.")] = 500,
+    limit: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Largest cost, 'parameters=1e6' or 'flops=1e8'; repeat for both."),
+    ] = None,
+    images_per_class: Annotated[int, typer.Option(min=1, help="Images of each class that are looked at.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Below 1 prefers what is likely, above 1 spreads.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of generation and of the choice of images.")] = 0,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for architectures.csv, architectures.json and a drawing of each."),
+    ] = None,
+) -> None:
+    """Generate architectures for a data set of images and rank them; nothing is trained."""
+    if space not in GRAPH_FORMS:
+        raise typer.BadParameter(f"'{space}' is none of {', '.join(GRAPH_FORMS)}", param_hint="--space")
+    budget = dict(_limit(text) for text in limit or ())
+    chosen = space_by_name(space)
+    method = MetaD2A(features=ImageFeatures(images_per_class=images_per_class, seed=seed))
+    started = time.perf_counter()
+    sets = method.describe(images)
+    described = time.perf_counter()
+    found = method.search(sets, chosen, max(candidates, top_k), top_k, budget, temperature=temperature, seed=seed)
+    done = time.perf_counter()
+    rows = _rows(chosen, found)
+    console.print(_table(rows, f"Best {len(rows)} of {candidates} {space} architectures for {images.name}"))
+    console.print(
+        f"{sets.num_classes} classes, {sets.features.size(0)} images described in {described - started:.1f} s; "
+        f"generated and ranked in {done - described:.1f} s. Accuracies are on the scale of the 20-class tasks of the "
+        f"meta-training; their order is what counts."
+    )
+    if output is not None:
+        write_csv(output / "architectures.csv", _HEADER, rows)
+        with atomic_path(output / "architectures.json") as tmp:
+            records = [dict(zip(_HEADER, row, strict=True)) for row in rows]
+            tmp.write_text(json.dumps({"space": space, "images": images.name, "architectures": records}, indent=1))
+        for rank, candidate in enumerate(found, start=1):
+            with atomic_path(output / f"architecture-{rank:02d}.svg") as tmp:
+                tmp.write_text(_drawing(chosen, candidate.arch))
+        console.print(f"Wrote architectures.csv, architectures.json and {len(found)} drawings to {output}")
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not of the form parameters=1e6", param_hint="--limit") from None
+
+
+def _rows(space: SearchSpace[Any], found: list[Candidate[Any]]) -> list[list[Any]]:
+    archs = [candidate.arch for candidate in found]
+    costs = zip(space.batch_num_parameters(archs).tolist(), space.batch_flops(archs).tolist(), strict=True)
+    return [
+        [rank, round(c.accuracy, 3), round(c.std, 3), parameters, flops, space.to_str(c.arch)]
+        for rank, (c, (parameters, flops)) in enumerate(zip(found, costs, strict=True), start=1)
+    ]
+
+
+def _table(rows: list[list[Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("rank", "predicted", "parameters", "FLOPs"):
+        table.add_column(column, justify="right")
+    table.add_column("architecture", overflow="fold")
+    for rank, mean, std, parameters, flops, arch in rows:
+        table.add_row(str(rank), f"{mean:.2f} ± {std:.2f}", f"{parameters / 1e6:.3f} M", f"{flops / 1e6:.1f} M", arch)
+    return table
+
+
+def _drawing(space: SearchSpace[Any], arch: Any) -> str:
+    """A drawing that is a file of its own: with a name space and colours."""
+    drawn = svg.cell(space, arch)
+    head, _, rest = drawn.partition(">")
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{rest}\n'

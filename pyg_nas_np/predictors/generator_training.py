@@ -1,0 +1,223 @@
+r"""Trains the generator of MetaD2A on a database of accuracies, towards what did well for its data set.
+
+    python -m pyg_nas_np.predictors.generator_training DATABASE --output weights.safetensors
+
+``DATABASE`` is a folder with MetaD2A's public predictor database in the form of
+:func:`~pyg_nas_np.datasets.metad2a.read_metad2a`, or one of
+:meth:`MetaDataset.save <pyg_nas_np.datasets.MetaDataset.save>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.datasets.meta import CLASSES_FILE, FeatureSets, MetaDataset
+from pyg_nas_np.datasets.metad2a import read_metad2a
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features.descriptors import NETWORKS
+from pyg_nas_np.nn.generator import LIMITED, MetaD2AGenerator, cost_of
+from pyg_nas_np.predictors.generator_weights import write_generator
+from pyg_nas_np.spaces import space_by_name
+from pyg_nas_np.spaces.graph_form import graph_form
+from pyg_nas_np.utils import InvalidLabelsError
+
+logger = logging.getLogger(__name__)
+
+CELL_GROUPS = ("live", "paths", "bigrams", NETWORKS)
+"""Groups of descriptors, each with a kernel of its own."""
+
+
+class Explained(NamedTuple):
+    r"""Accuracies of a database as a sum of what the data set gives and what the architecture gives.
+
+    Shapes:
+        - **task:** ``[n]`` float64, part of the data set, in percent.
+        - **cell:** ``[n]`` float64, part of the architecture, in percent.
+    """
+
+    task: Tensor
+    cell: Tensor
+
+
+def explain(database: MetaDataset, *, noise: float = 20.0) -> Explained:
+    r"""Splits accuracies into the difficulty of the data set and the merit of the architecture.
+
+    Most of an accuracy in such a database is the difficulty of its data set, which says nothing about architectures. A
+    Gaussian process with a sum of kernels takes both apart: linear in the mean class prototype and in the spread of the
+    prototypes (variances 30 and 5, in squared percent), and over architectures linear in the types of vertices and
+    their pairs (4) plus squared-exponential in each of :data:`CELL_GROUPS` (3). The variances maximise the correlation
+    on tasks left out of MetaD2A's database; no other label was used.
+
+    Args:
+        database: The database.
+        noise: Variance of the noise.
+
+    Raises:
+        InvalidLabelsError: If there are fewer than two tuples.
+    """
+    if len(database) < 2:
+        raise InvalidLabelsError(f"at least two tuples are needed, got {len(database)}")
+    used, task = database.task.unique(return_inverse=True)
+    # Tuples of one task, and of one cell, have equal rows: kernels are made for the distinct ones.
+    over_tasks = _task_kernel(database.sets(used))
+    cells, cell = database.arch.unique(return_inverse=True)
+    over_cells = _cell_kernel(database, cells)
+    total = over_tasks[task][:, task] + over_cells[cell][:, cell]
+    total.diagonal().add_(noise)
+    center = database.accuracy.mean()
+    weights = torch.linalg.solve(total, (database.accuracy - center).unsqueeze(1)).squeeze(1)
+    given_tasks = weights.new_zeros(used.numel()).index_add(0, task, weights)
+    given_cells = weights.new_zeros(cells.numel()).index_add(0, cell, weights)
+    return Explained(center + (over_tasks @ given_tasks)[task], (over_cells @ given_cells)[cell])
+
+
+def _task_kernel(sets: FeatureSets) -> Tensor:
+    prototypes = sets.prototypes()
+    owner = torch.arange(len(sets)).repeat_interleave(sets.task_ptr.diff())
+    count = sets.task_ptr.diff().unsqueeze(1)
+    rows = prototypes.features.double()
+    mean = rows.new_zeros(len(sets), rows.size(1)).index_add(0, owner, rows) / count
+    spread = torch.log(
+        (rows.square().new_zeros(len(sets), rows.size(1)).index_add(0, owner, rows.square()) / count - mean.square())
+        .clamp_min(0)
+        .sum(dim=1, keepdim=True)
+        + 1e-8
+    )
+    return 30.0 * _linear(mean) + 5.0 * _linear(spread)
+
+
+def _cell_kernel(database: MetaDataset, cells: Tensor) -> Tensor:
+    form = graph_form(database.space)
+    one = torch.nn.functional.one_hot(form.types(cells), form.num_types).double().flatten(1)
+    first, second = torch.triu_indices(one.size(1), one.size(1), 1)
+    kernel = 4.0 * _linear(torch.cat([one, 0.5 * one[:, first] * one[:, second]], dim=1))
+    descriptors = shared_descriptors(database.space)
+    table = descriptors.table(cells).double()
+    for group in CELL_GROUPS:
+        x = table[:, descriptors.groups[group]]
+        x = (x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)
+        kernel += 3.0 * torch.exp(-torch.cdist(x, x).square() / (2 * 0.7**2 * x.size(1)))
+    return kernel
+
+
+def _linear(x: Tensor) -> Tensor:
+    """Linear kernel of centred features, scaled to a mean variance of one."""
+    x = x - x.mean(dim=0)
+    return x @ x.mT / x.square().sum(dim=1).mean().clamp_min(1e-12)
+
+
+def train_generator(
+    database: MetaDataset,
+    *,
+    steps: int = 1000,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    sharpness: float = 1.0,
+    feature_noise: float = 0.5,
+    hidden_channels: int = 56,
+    seed: int = 0,
+) -> tuple[MetaD2AGenerator, dict[str, Any]]:
+    r"""Trains a generator on what did well for its data set.
+
+    A tuple counts by :math:`\exp(\text{sharpness} \cdot s)`, where ``s`` is the merit of its architecture
+    (:func:`explain`) in standard deviations over the database. In each step the classes' features get noise and limits
+    of cost are drawn; tuples beyond them do not count.
+
+    Args:
+        database: The database.
+        steps: Gradient steps of AdamW, with a cosine schedule to zero.
+        batch_size: Tuples in a step.
+        lr: Peak learning rate.
+        sharpness: How much good architectures count more than bad ones; 0 learns the database as it is.
+        feature_noise: Standard deviation of the noise of features, relative to theirs: prototypes made of other images,
+            or of a classifier instead of images, are only similar.
+        hidden_channels: Width of the generator.
+        seed: Seed of weights, batches and noise.
+
+    Returns:
+        The generator, and a card of how it was made.
+    """
+    started = time.perf_counter()
+    # torch.nn draws weights from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        form = graph_form(database.space)
+        model = MetaD2AGenerator(form, database.classes.num_features, hidden_channels=hidden_channels)
+    merit = explain(database).cell
+    weight = torch.exp(sharpness * (merit - merit.mean()) / merit.std().clamp_min(1e-8)).float()
+    types = form.types(database.arch)
+    costs = {name: cost_of(database.space, name)(database.arch) for name in LIMITED}
+    place = model.positions(costs)
+    pool = database.classes
+    scale = feature_noise * pool.features.std(dim=0)
+    members = database.task_classes.split(database.task_ptr.diff().tolist())
+    draw = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    recent: list[float] = []
+    for step in range(steps):
+        rows = torch.randint(len(database), (batch_size,), generator=draw)
+        # Classes belong to many tasks: each is encoded once.
+        noisy = pool.features + scale * torch.randn(pool.features.shape, generator=draw)
+        prototypes = model.set_encoder.prototypes(noisy, pool.class_ptr)
+        classes = [members[task] for task in database.task[rows].tolist()]
+        sizes = torch.tensor([0, *map(len, classes)])
+        v = model.set_encoder.between(prototypes[torch.cat(classes)], sizes.cumsum(0))
+        limits = torch.rand(batch_size, len(LIMITED), generator=draw)
+        # Three of four tuples have no limit of a cost: most data sets come without any.
+        limits[torch.rand(limits.shape, generator=draw) < 0.75] = 1.0
+        within = (place[rows] <= limits).all(dim=1)
+        loss = model.loss(v, types[rows], limits, weight[rows] * within, draw)
+        optimizer.zero_grad()
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent = [*recent[-99:], float(loss.reconstruction.detach())]
+        if (step + 1) % 100 == 0:
+            logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
+    card = {
+        "tuples": len(database),
+        "tasks": int(database.task.unique().numel()),
+        "cells": int(database.arch.unique().numel()),
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "sharpness": sharpness,
+        "feature_noise": feature_noise,
+        "seed": seed,
+        "reconstruction_nats": round(sum(recent) / max(len(recent), 1), 4),
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }
+    return model.eval(), card
+
+
+def main(arguments: list[str] | None = None) -> None:
+    r"""The command of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", type=Path, help="folder of the database")
+    parser.add_argument("--space", default="nasbench201")
+    parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--sharpness", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    space: Any = space_by_name(given.space)
+    own = (given.database / CLASSES_FILE).exists()
+    database = MetaDataset.load(given.database, space) if own else read_metad2a(given.database, space)
+    model, card = train_generator(database, steps=given.steps, sharpness=given.sharpness, seed=given.seed)
+    write_generator(given.output, model, card)
+    logger.info("Wrote %s: %s", given.output, card)
+
+
+if __name__ == "__main__":
+    main()

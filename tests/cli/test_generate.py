@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import csv
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import pyg_nas_np.cli.generate as command
+from pyg_nas_np.cli import app
+from pyg_nas_np.datasets.meta import FeatureSets
+from pyg_nas_np.predictors.generator_weights import shipped_generator
+from pyg_nas_np.search import MetaD2A
+from pyg_nas_np.spaces import space_by_name
+
+runner = CliRunner()
+
+
+class Fewest:
+    """Stands for the meta-predictor: prefers few convolutions."""
+
+    def fit(self, *_):
+        return self
+
+    def predict(self, graphs, return_std):
+        mean = -graphs.x[:, 4:6].reshape(-1, 16).sum(dim=1)
+        return mean, mean.abs() + 1
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    import torch
+
+    width = shipped_generator(space_by_name("nasbench201")).in_channels
+
+    class Features:
+        def __init__(self, **_):
+            pass
+
+        def __call__(self, path):
+            with np.load(path) as file:
+                labels = torch.from_numpy(file["y_train"])
+            return FeatureSets.from_tasks([[torch.full((3, width), float(k)) for k in labels.unique()]])
+
+    monkeypatch.setattr(command, "ImageFeatures", Features)
+    monkeypatch.setattr(command, "MetaD2A", lambda features: MetaD2A(features=features, predictor=Fewest()))
+    path = tmp_path / "images.npz"
+    np.savez(path, x_train=np.zeros((6, 8, 8), np.uint8), y_train=np.arange(6) % 3)
+    return path
+
+
+def test_writes_table_and_drawings(images, tmp_path):
+    out = tmp_path / "out"
+    options = ["--top-k", "4", "--candidates", "60", "--limit", "parameters=1e6", "--output", str(out)]
+    result = runner.invoke(app, ["generate", str(images), *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "Best 4 of 60 nasbench201 architectures for images.npz" in result.output
+    assert "3 classes, 9 images" in result.output
+    with open(out / "architectures.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    space = space_by_name("nasbench201")
+    for row in rows:
+        arch = space.from_str(row["arch"])
+        assert int(row["parameters"]) == space.num_parameters(arch) <= 1e6
+        assert float(row["predicted"]) == -sum(op.startswith("nor_conv") for op in arch.ops)
+    listed = json.loads((out / "architectures.json").read_text())
+    assert [a["arch"] for a in listed["architectures"]] == [row["arch"] for row in rows]
+    drawings = sorted(out.glob("*.svg"))
+    assert [path.name for path in drawings] == [f"architecture-0{i}.svg" for i in range(1, 5)]
+    root = ElementTree.fromstring(drawings[0].read_text())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(root.findall("{http://www.w3.org/2000/svg}rect")) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--space", "nasbench101"], "is none of"), (["--limit", "parameters=many"], "not of the form")],
+)
+def test_refuses_options(images, options, message):
+    result = runner.invoke(app, ["generate", str(images), *options])
+    assert result.exit_code == 2
+    assert message in result.output

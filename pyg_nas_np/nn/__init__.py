@@ -2,16 +2,20 @@ r"""Reusable PyG-style modules."""
 
 from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import BidirectionalConv, CellEncoder
+from pyg_nas_np.nn.cells import NASBench101Network, NASBench201Network, make_network
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
 from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
+from pyg_nas_np.nn.zero_cost import score_archs
 
 __all__ = [
     "BidirectionalConv",
     "BidirectionalGCN",
     "CellEncoder",
     "ConvNP",
+    "NASBench101Network",
+    "NASBench201Network",
     "OffGridProcess",
     "OffGridSetConv",
     "OnGridProcess",
@@ -19,4 +23,6 @@ __all__ = [
     "SetConvFromGrid",
     "SetConvToGrid",
     "grid_over",
+    "make_network",
+    "score_archs",
 ]

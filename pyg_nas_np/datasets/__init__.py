@@ -2,6 +2,7 @@ r"""Benchmarks as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.mobilenetv3 import OFAMobileNetV3
 from pyg_nas_np.datasets.nasbench101 import NASBench101
 from pyg_nas_np.datasets.nasbench201 import NASBench201
 from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
@@ -15,6 +16,7 @@ __all__ = [
     "NASBench101",
     "NASBench201",
     "NASBenchGraph",
+    "OFAMobileNetV3",
     "Source",
     "SourceInfo",
     "Split",

@@ -4,16 +4,25 @@ from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import BidirectionalConv, CellEncoder
 from pyg_nas_np.nn.cells import NASBench101Network, NASBench201Network, make_network
 from pyg_nas_np.nn.convnp import ConvNP
+from pyg_nas_np.nn.meta_regressor import MetaRegressor
 from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
 from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
+from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
+from pyg_nas_np.nn.set_transformer import ISAB, MAB, PMA, SAB
 from pyg_nas_np.nn.zero_cost import score_archs
 
 __all__ = [
+    "ISAB",
+    "MAB",
+    "PMA",
+    "SAB",
     "BidirectionalConv",
     "BidirectionalGCN",
     "CellEncoder",
     "ConvNP",
+    "DatasetEncoder",
+    "MetaRegressor",
     "NASBench101Network",
     "NASBench201Network",
     "OffGridProcess",
@@ -22,6 +31,7 @@ __all__ = [
     "SetConv",
     "SetConvFromGrid",
     "SetConvToGrid",
+    "SetEncoder",
     "grid_over",
     "make_network",
     "score_archs",

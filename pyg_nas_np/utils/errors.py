@@ -11,10 +11,6 @@ class InvalidArchitectureError(NASError, ValueError):
     r"""An architecture, string or graph lies outside its search space."""
 
 
-class InvalidImagesError(NASError, ValueError):
-    r"""Images cannot be used: another shape, NaN or infinite values, too few of them."""
-
-
 class SpaceTooLargeError(NASError, OverflowError):
     r"""A search space has too many architectures for a table of all of them."""
 
@@ -25,6 +21,14 @@ class InvalidLabelsError(NASError, ValueError):
 
 class InvalidCurvesError(NASError, ValueError):
     r"""Learning curves cannot be used: unordered epochs, shapes that disagree, too few finished ones."""
+
+
+class InvalidFeaturesError(NASError, ValueError):
+    r"""Features of a data set cannot be used: an empty class, NaN, or another width than expected."""
+
+
+class InvalidImagesError(NASError, ValueError):
+    r"""Images cannot be used: no class, an empty one, labels that do not fit, or pixels out of range."""
 
 
 class DataFileError(NASError, ValueError):

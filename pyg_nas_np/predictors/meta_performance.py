@@ -1,0 +1,159 @@
+r"""Predicts what architectures reach on a data set of which nothing but its images is known, or a few results."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, get_args, overload
+
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import Tensor
+from typing_extensions import Self
+
+from pyg_nas_np.datasets import FeatureSets
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.predictors.convnp import ConvNPPredictor
+from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.labels import Labels, check_labels
+from pyg_nas_np.predictors.meta_training import MetaModel, cell_inputs, read_meta_model, shipped_meta_model
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import InvalidFeaturesError
+
+Form = Literal["process", "regression"]
+
+TABLE = "meta-prediction"
+_LEVEL = 10.0
+
+
+class MetaPerformancePredictor:
+    r"""Predicts accuracies on a new data set from its features: the task conditions the prediction.
+
+    Two forms share the meta-trained networks (see :func:`~pyg_nas_np.predictors.meta_training.meta_train`):
+
+    - ``"regression"``, that of MetaD2A: embeddings of data set and cell, joined, to an accuracy;
+    - ``"process"``: the same as long as nothing was measured on the new data set. Measured accuracies become the
+      context of the neural process (:class:`~pyg_nas_np.predictors.ConvNPPredictor`), and the regression for the whole
+      space stands beside them as the table of another task, which the bank of the process follows as far as the context
+      bears it out. Labels that are all equal, or a single one, only shift the level.
+
+    Accuracies are predicted on the scale of the database that the networks were trained on; the shipped one holds
+    20-class tasks. On a data set with more or fewer classes, the order is what counts until something is measured.
+
+    Args:
+        space: The search space. (default: that of the architectures)
+        form: ``"process"`` or ``"regression"``.
+        weights: File written by :func:`~pyg_nas_np.predictors.meta_training.write_meta_model`. (default: what the
+            package ships for the space)
+
+    Raises:
+        ValueError: If :obj:`form` is unknown.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> task = FeatureSets.from_tasks([[torch.randn(5, 1280) for _ in range(10)]])
+        >>> predictor = MetaPerformancePredictor(space).fit(task)
+        >>> mean, std = predictor.predict(space.batch_encode(torch.arange(3)), return_std=True)
+        >>> mean.shape, bool((std > 0).all())
+        (torch.Size([3]), True)
+        >>> cells = space.batch_encode(torch.tensor([1, 5, 9, 700]))
+        >>> predictor.fit(task, cells, [60.0, 71.5, 58.0, 70.2]).predict(cells).shape
+        torch.Size([4])
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Any] | None = None,
+        *,
+        form: Form = "process",
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if form not in get_args(Form):
+            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
+        self.space = space
+        self.form = form
+        self.weights = weights
+
+    def model(self, space: SearchSpace[Any]) -> MetaModel:
+        r"""Returns the meta-trained networks for a space.
+
+        Raises:
+            MissingWeightsError: If neither :obj:`weights` is given nor a model is shipped for the space.
+        """
+        return shipped_meta_model(space) if self.weights is None else read_meta_model(self.weights, space)
+
+    def fit(self, task: FeatureSets, graphs: Graphs | None = None, y: Labels | None = None) -> Self:
+        r"""Names the data set to predict on, and what was measured there.
+
+        Args:
+            task: One data set, as of :class:`~pyg_nas_np.datasets.ImageFeatures` with its default network.
+            graphs: ``n`` architectures that were measured on it. (default: none)
+            y: Their accuracies, ``[n]``. (default: those that the graphs carry)
+
+        Raises:
+            InvalidFeaturesError: If :obj:`task` is not one data set.
+            InvalidLabelsError: If a label is NaN or infinite, or there is not one an architecture.
+            ValueError: If the form is ``"regression"`` and something was measured.
+        """
+        if len(task) != 1:
+            raise InvalidFeaturesError(f"fit takes one data set, got {len(task)}; index them as sets[i]")
+        if graphs is None and y is not None:
+            raise ValueError("y are labels of graphs; pass these as well")
+        context = None
+        if graphs is not None and count_graphs(graphs) > 0:
+            if self.form == "regression":
+                raise ValueError("form='regression' does not learn from measurements; take form='process'")
+            space = space_of(graphs, self.space)
+            labels = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
+            context = self._condition(task, space, graphs, labels)
+        self.task_, self.context_ = task, context
+        return self
+
+    @overload
+    def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
+    @overload
+    def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        r"""Predicts what architectures reach on the data set.
+
+        Args:
+            graphs: ``n`` architectures.
+            return_std: Whether to return standard deviations too. They are those of a new measurement, noise included.
+
+        Returns:
+            Accuracies in percent ``[n]`` float32, or accuracies and their standard deviations.
+
+        Raises:
+            InvalidArchitectureError: If a graph is not one of the space.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+        """
+        if not hasattr(self, "task_"):
+            raise NotFittedError("this MetaPerformancePredictor is not fitted yet; call fit with a data set")
+        if isinstance(self.context_, ConvNPPredictor):
+            mean, std = self.context_.predict(graphs, return_std=True)
+        else:
+            space = space_of(graphs, self.space)
+            cells = meta_features(graphs, shared_descriptors(space))
+            mean, std = self._regress(self.task_, space, cells)
+            if self.context_ is not None:
+                shift, spread = self.context_
+                mean, std = mean + shift, (std.square() + spread**2).sqrt()
+        return (mean, std) if return_std else mean
+
+    def _regress(self, task: FeatureSets, space: SearchSpace[Any], cells: Tensor) -> tuple[Tensor, Tensor]:
+        columns = cell_inputs(shared_descriptors(space))
+        first = torch.zeros(cells.size(0), dtype=torch.long)
+        return self.model(space).predict(task, first, cells[:, columns])
+
+    def _condition(
+        self, task: FeatureSets, space: SearchSpace[Any], graphs: Graphs, y: Tensor
+    ) -> ConvNPPredictor | tuple[float, float]:
+        descriptors = shared_descriptors(space)
+        if bool((y != y[0]).any()):
+            table, _ = self._regress(task, space, descriptors.table())
+            return ConvNPPredictor(space).fit(graphs, y, auxiliary={TABLE: table})
+        mean, std = self._regress(task, space, meta_features(graphs, descriptors))
+        # Level of the data set a priori: as far from the database as its tasks are from each other, and some more.
+        noise = float(std.mean()) ** 2 / y.numel()
+        share = _LEVEL**2 / (_LEVEL**2 + noise)
+        return share * float((y - mean).mean()), (share * noise) ** 0.5

@@ -34,6 +34,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from pyg_nas_np.datasets import NASBench201
+from pyg_nas_np.nn.trainer import as_images, train_network
 from pyg_nas_np.nn.zero_cost import SCORES, score_archs
 from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, SearchSpace
 from pyg_nas_np.utils import atomic_path, cache_dir
@@ -205,6 +206,111 @@ def _print_scores(rows: list[dict[str, object]]) -> None:
         mine = {r["score"]: r for r in rows if (r["setting"], r["target"]) == pair[:2]}
         cells = [f"{mine[s]['spearman']} ({mine[s]['low']}–{mine[s]['high']})" if s in mine else "" for s in SCORES]
         print("| " + " | ".join([*map(str, pair), *cells]) + " |")
+
+
+# -- training check ---------------------------------------------------------------------------------------------------
+
+IMAGE_SETS = {
+    "cifar10": ("cifar10_300_100", True),
+    "cifar100": ("cifar100_60_20", True),
+    "fashion-mnist": ("fashion_mnist_300_100", True),
+    "mnist": ("mnist_300_100", False),
+    "usps": ("usps", False),
+}
+"""File of each image set, and whether its images may be mirrored."""
+
+TRAIN_IMAGES, TEST_IMAGES = 3000, 2000
+CHECK_SKELETON = {"channels": 8, "num_cells": 1}
+
+
+def training_check(args: argparse.Namespace, out: Path) -> list[dict[str, object]]:
+    r"""Trains the given cells, data set by data set in turns, and compares predictions with what they reach."""
+    deadline = time.monotonic() + 60 * args.networks_train_minutes
+    wanted = read(args.networks_archs)
+    if not wanted or not {"dataset", "arch", "kind", "predicted"} <= wanted[0].keys():
+        raise ValueError(f"{args.networks_archs} must have the columns dataset, arch, kind and predicted, and a row")
+    if unknown := {row["dataset"] for row in wanted} - IMAGE_SETS.keys():
+        raise ValueError(f"{sorted(unknown)[0]!r} is none of {', '.join(IMAGE_SETS)}")
+    path = out / f"trained-{args.networks_epochs}-epochs.csv"
+    done = {(row["dataset"], row["arch"]): row for row in read(path)}
+    space = NASBench201Space()
+    # In turns, so that every data set has as many networks as any other when the time is up.
+    queues = {name: [row for row in wanted if row["dataset"] == name] for name in IMAGE_SETS}
+    turns = [queue[i] for i in range(max(map(len, queues.values()))) for queue in queues.values() if i < len(queue)]
+    for row in turns:
+        key = (row["dataset"], row["arch"])
+        if key in done:
+            continue
+        if time.monotonic() > deadline:
+            print("training check: stopped by the time limit; run again to go on", flush=True)
+            break
+        train, test, flip = image_set(args.networks_data, row["dataset"])
+        arch = space.from_str(row["arch"])
+        result = train_network(
+            space, arch, train, test, epochs=args.networks_epochs, flip=flip, accelerator="cpu", **CHECK_SKELETON
+        )
+        swap = score_archs(space, [arch], scores=("swap",), repeats=8).values.item()
+        done[key] = {
+            "dataset": row["dataset"],
+            "arch": row["arch"],
+            "accuracy": f"{100 * result.accuracy[-1]:.2f}",
+            "params": str(space.num_parameters(arch)),
+            "swap": f"{swap:.1f}",
+            "seconds": f"{result.seconds:.1f}",
+        }
+        write(path, done.values())
+        print(f"{row['dataset']} {row['kind']} {row['arch']}: {done[key]['accuracy']} %", flush=True)
+    return _compare(wanted, done, args.networks_epochs)
+
+
+def image_set(data: Path, name: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], bool]:
+    r"""Training and test images, the first of one permutation where there are more than are needed."""
+    stem, flip = IMAGE_SETS[name]
+    path = data / "images" / f"{stem}.npz"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; name the folder of measured tables by --networks-data")
+    with np.load(path, allow_pickle=False) as file:
+        parts = []
+        for part, count in (("train", TRAIN_IMAGES), ("test", TEST_IMAGES)):
+            x, y = as_images(file[f"x_{part}"]), torch.from_numpy(file[f"y_{part}"]).long()
+            rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:count]
+            parts.append((x[rows], y[rows]))
+    return parts[0], parts[1], flip
+
+
+def _compare(wanted: list[dict[str, str]], done: dict[Any, dict[str, str]], epochs: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    print(f"\nTraining check, {epochs} epochs on at most {TRAIN_IMAGES} images, skeleton {CHECK_SKELETON}, one seed")
+    print("| data set | cells | generated, mean % | random, mean % | Spearman: predicted | params | SWAP |")
+    print("|---|---|---|---|---|---|---|")
+    for name in dict.fromkeys(row["dataset"] for row in wanted):
+        mine = [
+            (row, done[name, row["arch"]])
+            for row in wanted
+            if (row["dataset"], row["arch"]) in done and row["dataset"] == name
+        ]
+        if not mine:
+            continue
+        result: dict[str, object] = {"part": "training", "dataset": name, "epochs": epochs, "cells": len(mine)}
+        for kind in ("generated", "random"):
+            reached = [float(got["accuracy"]) for row, got in mine if row["kind"] == kind]
+            result[kind] = f"{np.mean(reached):.2f}" if reached else ""
+        told = [(float(row["predicted"]), float(got["accuracy"])) for row, got in mine if row["predicted"]]
+        result["spearman_predicted"] = _rho(*zip(*told, strict=True)) if told else ""
+        for score in ("params", "swap"):
+            result[f"spearman_{score}"] = _rho(
+                [float(got[score]) for _, got in mine], [float(got["accuracy"]) for _, got in mine]
+            )
+        rows.append(result)
+        shown = ("cells", "generated", "random", "spearman_predicted", "spearman_params", "spearman_swap")
+        print("| " + " | ".join([name, *(str(result[key]) for key in shown)]) + " |")
+    return rows
+
+
+def _rho(scores: Sequence[float], reached: Sequence[float]) -> str:
+    if len(scores) < 3 or len(set(scores)) < 2 or len(set(reached)) < 2:
+        return ""
+    return f"{spearmanr(scores, reached).statistic:.2f}"
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

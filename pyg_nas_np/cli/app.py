@@ -26,6 +26,7 @@ from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.plots import plot_ranking
 from pyg_nas_np.cli.report import Ranking, write_report
+from pyg_nas_np.cli.score import score
 from pyg_nas_np.cli.search import search
 from pyg_nas_np.cli.tables import console, score_table, write_csv
 from pyg_nas_np.cli.train import train
@@ -195,6 +196,7 @@ def _write_ranking(path: Path, data: ArchitectureDataset, mean: Tensor, std: Ten
 
 app.command()(search)
 app.command()(train)
+app.command()(score)
 app.command("benchmark")(compare)
 
 

@@ -34,14 +34,14 @@ class Subnets(NamedTuple):
         values: ``[n, M]`` float64: means over all measurements, one column a metric.
         lowest: ``[n, M]``: smallest measurements.
         highest: ``[n, M]``: largest measurements.
-        count: ``[n]`` int64: numbers of measurements.
+        n_meas: ``[n]`` int64: numbers of measurements.
     """
 
     archs: tuple[MobileNetV3Arch, ...]
     values: Tensor
     lowest: Tensor
     highest: Tensor
-    count: Tensor
+    n_meas: Tensor
 
 
 def read_accuracies(path: str | Path) -> Subnets:
@@ -74,7 +74,7 @@ def read_accuracies(path: str | Path) -> Subnets:
             )
     if bool((count < 1).any()) or bool((lowest > mean + 1e-3).any()) or bool((highest < mean - 1e-3).any()):
         raise DataFileError(f"{path}: n_meas must be positive, and top1_min <= top1_mean <= top1_max")
-    return _merged(archs, *(column.unsqueeze(1) for column in (mean, lowest, highest)), count.long())
+    return _merged(archs, mean[:, None], lowest[:, None], highest[:, None], count.long())
 
 
 def read_latencies(path: str | Path) -> Subnets:
@@ -203,7 +203,7 @@ class OFAMobileNetV3(InMemoryDataset):  # type: ignore[misc]
         data.y = table.values[:, column].float()
         data.num_parameters = self.space.batch_num_parameters(table.archs)
         data.flops = self.space.batch_flops(table.archs)
-        data.n_meas = table.count
+        data.n_meas = table.n_meas
         data.row = torch.arange(len(table.archs))
         slices |= dict.fromkeys(("y", "num_parameters", "flops", "n_meas", "row"), torch.arange(len(table.archs) + 1))
         if self.pre_filter is not None or self.pre_transform is not None:

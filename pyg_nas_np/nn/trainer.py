@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import DataLoader, TensorDataset
 
+from pyg_nas_np.datasets.images import LabelledImages, read_images
 from pyg_nas_np.nn.cells import make_network
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError
 
-Images: TypeAlias = "tuple[Any, Any] | DataLoader[Any]"
-"""``(images, labels)`` as tensors or arrays (see :func:`as_images`), or a loader of such batches."""
+TrainingImages: TypeAlias = Any
+"""``(images, labels)`` as tensors or arrays (see :func:`as_images`), a loader of such batches, or what
+:func:`~pyg_nas_np.datasets.images.read_images` reads from a path or a data set, all of one size."""
 
 
 class TrainingResult(NamedTuple):
@@ -46,25 +48,26 @@ class TrainingResult(NamedTuple):
 class ImageClassifier(lightning.LightningModule):
     r"""Trains a network as NAS-Bench-201 does: SGD with Nesterov momentum .9, learning rate on a cosine to zero.
 
-    It logs ``train_loss`` and ``val_acc`` after every epoch, for callbacks such as
-    :class:`~pyg_nas_np.search.lightning.CurveStopping`.
+        It logs ``train_loss`` and ``val_acc`` after every epoch, for callbacks such as
+        :class:`~pyg_nas_np.search.lightning.CurveStopping`.
 
-    Args:
-        network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
-        mean: Mean of each channel, ``[C]``. (default: images are normalised already)
-        std: Standard deviation of each channel, ``[C]``; 0 counts as 1.
-        lr: Learning rate at the start.
-        weight_decay: Of SGD.
-        crop: Whether training images are shifted by up to an eighth of their side.
-        flip: Whether half of the training images are mirrored; wrong for digits and letters.
-        seed: Seed of shifts and mirrors.
+        Args:
+            network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+            mean: Mean of each channel, ``[C]``. (default: images are normalised already)
+            std: Standard deviation of each channel, ``[C]``; 0 counts as 1.
+            lr: Learning rate at the start.
+            weight_decay: Of SGD.
+            crop: Whether training images are shifted by up to an eighth of their side.
+            flip: Whether half of the training images are mirrored; wrong for digits and letters.
+            seed: Seed of shifts and mirrors.
 
-    Example:
-        >>> from pyg_nas_np.nn.cells import NASBench201Network
-        >>> from pyg_nas_np.spaces import NASBench201Space
-        >>> module = ImageClassifier(NASBench201Network(NASBench201Space()[0], channels=4, num_cells=1))
-        >>> module(torch.rand(2, 3, 16, 16)).shape
-        torch.Size([2, 10])
+        Example:
+            >>> from pyg_nas_np.datasets.images import LabelledImages, read_images
+    from pyg_nas_np.nn.cells import NASBench201Network
+            >>> from pyg_nas_np.spaces import NASBench201Space
+            >>> module = ImageClassifier(NASBench201Network(NASBench201Space()[0], channels=4, num_cells=1))
+            >>> module(torch.rand(2, 3, 16, 16)).shape
+            torch.Size([2, 10])
     """
 
     mean: Tensor
@@ -157,8 +160,8 @@ class ImageClassifier(lightning.LightningModule):
 def train_network(
     space: SearchSpace[Any],
     arch: Any,
-    train: Images,
-    validation: Images,
+    train: TrainingImages,
+    validation: TrainingImages,
     *,
     epochs: int = 12,
     num_classes: int | None = None,
@@ -178,8 +181,9 @@ def train_network(
     Args:
         space: NAS-Bench-201 or NAS-Bench-101.
         arch: The architecture.
-        train: The training images with labels ``0 ... K - 1``, or a loader of batches ``(images, labels)`` with images
-            as :func:`as_images` returns them.
+        train: The training images with labels ``0 ... K - 1``; a loader of batches ``(images, labels)`` with images as
+            :func:`as_images` returns them; or a folder, an ``.npz`` file or a PyTorch data set
+            (:func:`~pyg_nas_np.datasets.images.read_images`) with images of one size, taken as RGB.
         validation: Further images, likewise; their accuracy is recorded after every epoch.
         epochs: Passes over the training images.
         num_classes: Number of classes ``K``; needed with a loader. (default: those of the training labels)
@@ -240,7 +244,13 @@ def train_network(
 
 
 def train_top_k(
-    space: SearchSpace[Any], ranking: Sequence[Any], train: Images, validation: Images, *, k: int = 3, **options: Any
+    space: SearchSpace[Any],
+    ranking: Sequence[Any],
+    train: TrainingImages,
+    validation: TrainingImages,
+    *,
+    k: int = 3,
+    **options: Any,
 ) -> list[TrainingResult]:
     r"""Trains the first architectures of a ranking and returns them best first, by their last validation accuracy.
 
@@ -310,15 +320,23 @@ def as_images(images: Any) -> Tensor:
 
 
 def _loaders(
-    train: Images, validation: Images, num_classes: int | None, batch_size: int, seed: int
+    train: TrainingImages, validation: TrainingImages, num_classes: int | None, batch_size: int, seed: int
 ) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], tuple[int, ...], tuple[Tensor, ...], int]:
     """The two loaders, the shape of an image, the statistics to normalise by, and the number of classes."""
     given: list[tuple[Tensor, Tensor]] = []
+    names: list[tuple[str, ...]] = []
     for part in (train, validation):
-        first = next(iter(part)) if isinstance(part, DataLoader) else part
-        if not isinstance(first, tuple | list) or len(first) != 2:
-            raise InvalidImagesError(f"expected (images, labels), got {type(first).__name__}")
-        given.append(_pair(*first))
+        if isinstance(part, DataLoader):
+            given.append(_pair(*next(iter(part))))
+        elif isinstance(part, tuple | list) and len(part) == 2:
+            given.append(_pair(*part))
+        else:
+            read = read_images(part)
+            given.append(_stacked(read))
+            names.append(read.class_names)
+    if len(names) == 2 and names[0] != names[1]:
+        odd = sorted(set(names[0]) ^ set(names[1]))
+        raise InvalidLabelsError(f"class {odd[0]!r} is in one of training and validation images only")
     if num_classes is None:
         if isinstance(train, DataLoader):
             raise ValueError("a loader does not tell the number of classes; pass num_classes")
@@ -367,6 +385,16 @@ def _pair(images: Any, labels: Any) -> tuple[Tensor, Tensor]:
     if len(classes) != len(found):
         raise InvalidLabelsError(f"there are {len(found)} images, but {len(classes)} labels")
     return found, classes.long()
+
+
+def _stacked(images: LabelledImages) -> tuple[Tensor, Tensor]:
+    pixels = [images.read(i) for i in range(len(images))]
+    odd = next((image.shape for image in pixels if image.shape != pixels[0].shape), None)
+    if odd is not None:
+        raise InvalidImagesError(
+            f"images are of different sizes, {list(pixels[0].shape[1:])} and {list(odd[1:])}; resize them to one"
+        )
+    return torch.stack(pixels), images.labels
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:

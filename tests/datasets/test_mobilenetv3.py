@@ -57,7 +57,7 @@ def test_rows_of_one_subnet_are_merged(tmp_path):
     assert table.values[:, 0].tolist() == [74.25, 76.0]
     assert table.lowest[:, 0].tolist() == [73.5, 76.0]
     assert table.highest[:, 0].tolist() == [75.0, 76.0]
-    assert table.count.tolist() == [4, 1]
+    assert table.n_meas.tolist() == [4, 1]
 
 
 def test_the_measured_accuracies(shared_data, tmp_path):
@@ -137,7 +137,7 @@ def test_latencies_of_equal_subnets_are_averaged(tmp_path):
     rows = [[0, padded(ARCHS[0]), *range(12)], [1, padded(ARCHS[0]), *range(2, 14)]]
     table = read_latencies(write(tmp_path / "l.csv", rows, ["index", "arch", *DEVICES]))
     assert table.values.tolist() == [[float(i) for i in range(1, 13)]]
-    assert table.count.tolist() == [2]
+    assert table.n_meas.tolist() == [2]
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ TRAIN, VALID = stripes(), stripes(48, seed=1)
 
 
 def test_a_network_learns_what_can_be_learned():
-    result = train_network(SPACE, SPACE[6111], TRAIN, VALID, epochs=6, **TINY)
-    assert len(result.accuracy) == len(result.loss) == 6
+    result = train_network(SPACE, SPACE[6111], TRAIN, VALID, epochs=5, **TINY)
+    assert len(result.accuracy) == len(result.loss) == 5
     assert result.accuracy[-1] >= 0.9
     assert result.loss[-1] < result.loss[0]
     assert result.seconds > 0
@@ -79,6 +79,25 @@ def test_arrays_and_loaders_give_what_tensors_give():
     assert loaded.module(VALID[0]).shape == (48, 3)
     with pytest.raises(ValueError, match="a loader does not tell the number of classes; pass num_classes"):
         train_network(SPACE, SPACE[11], loader(TRAIN), loader(VALID))
+
+
+def test_files_give_what_arrays_give(tmp_path):
+    images, labels = (stripes(channels=3)[0] * 50 + 100).clamp(0, 255).byte(), TRAIN[1]
+    pairs = {}
+    for name in ("train", "valid"):
+        pairs[name] = tmp_path / f"{name}.npz"
+        np.savez(pairs[name], x=images.permute(0, 2, 3, 1).numpy(), y=labels.numpy())
+    read = train_network(SPACE, SPACE[11], pairs["train"], pairs["valid"], epochs=1, **TINY)
+    arrays = train_network(SPACE, SPACE[11], (images, labels), (images, labels), epochs=1, **TINY)
+    assert read.loss == arrays.loss
+    assert read.accuracy == arrays.accuracy
+    np.savez(pairs["valid"], x=images.permute(0, 2, 3, 1).numpy(), y=labels.clamp(max=1).numpy())
+    with pytest.raises(InvalidLabelsError, match="class '2' is in one of training and validation images only"):
+        train_network(SPACE, SPACE[11], pairs["train"], pairs["valid"])
+    sizes = TensorDataset(torch.zeros(4, 3, 8, 8), torch.arange(4) % 2)
+    mixed = [(image[:, : 8 - i % 2], int(label)) for i, (image, label) in enumerate(sizes)]
+    with pytest.raises(InvalidImagesError, match=r"different sizes, \[8, 8\] and \[7, 8\]"):
+        train_network(SPACE, SPACE[11], mixed, mixed)
 
 
 def test_cells_of_nasbench101_are_trained_too():
@@ -170,7 +189,7 @@ def corrupted():
         ((torch.zeros(0, 1, 8, 8), TRAIN[1]), r"got \[0, 1, 8, 8\]"),
         ((TRAIN[0].long(), TRAIN[1]), r"floats or bytes, got torch\.int64"),
         (("images", TRAIN[1]), "must be a tensor or an array, got str"),
-        (TRAIN[0], "expected \\(images, labels\\), got Tensor"),
+        (5, "a folder, an .npz file, a PyTorch data set with a length, or a pair .images, labels."),
         (stripes(side=10), r"training images are \[1, 10, 10\], validation images \[1, 8, 8\]"),
     ],
 )

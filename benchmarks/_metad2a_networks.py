@@ -98,6 +98,8 @@ def zero_cost(args: argparse.Namespace, out: Path) -> list[dict[str, object]]:
         wanted = [keys[i] for i in order[: math.ceil(setting.share * args.networks_cells)]]
         path = out / f"scores-{name.replace(', ', '-').replace(' ', '-')}.csv"
         table = scored(space, wanted, images[: setting.images], setting, path, deadline)
+        if not table:
+            continue
         for target, values in targets[setting.space].items():
             known = [key for key in table if key in values]
             reached = [values[key] for key in known]

@@ -27,6 +27,7 @@ from pyg_nas_np.cli.generate import generate
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.plots import plot_ranking
 from pyg_nas_np.cli.report import Ranking, write_report
+from pyg_nas_np.cli.score import score
 from pyg_nas_np.cli.search import search
 from pyg_nas_np.cli.tables import console, score_table, write_csv
 from pyg_nas_np.cli.train import train
@@ -197,6 +198,7 @@ def _write_ranking(path: Path, data: ArchitectureDataset, mean: Tensor, std: Ten
 app.command()(search)
 app.command()(train)
 app.command()(generate)
+app.command()(score)
 app.command("benchmark")(compare)
 
 

@@ -7,6 +7,7 @@ from pyg_nas_np.datasets.images import LabelledImages, read_images
 from pyg_nas_np.datasets.meta import FeatureSets, MetaDataset, build_meta_dataset
 from pyg_nas_np.datasets.metad2a import read_metad2a
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.mobilenetv3 import OFAMobileNetV3
 from pyg_nas_np.datasets.nasbench101 import NASBench101
 from pyg_nas_np.datasets.nasbench201 import NASBench201
 from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
@@ -25,6 +26,7 @@ __all__ = [
     "NASBench101",
     "NASBench201",
     "NASBenchGraph",
+    "OFAMobileNetV3",
     "Source",
     "SourceInfo",
     "Split",

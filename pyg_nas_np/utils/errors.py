@@ -11,10 +11,6 @@ class InvalidArchitectureError(NASError, ValueError):
     r"""An architecture, string or graph lies outside its search space."""
 
 
-class InvalidImagesError(NASError, ValueError):
-    r"""Images cannot be used: another shape, NaN or infinite values, too few of them."""
-
-
 class SpaceTooLargeError(NASError, OverflowError):
     r"""A search space has too many architectures for a table of all of them."""
 

@@ -1,0 +1,124 @@
+r"""The command that scores architectures without training."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pyg_nas_np.cli.tables import console, write_csv
+from pyg_nas_np.datasets.images import read_images
+from pyg_nas_np.nn.cells import NETWORKS
+from pyg_nas_np.nn.zero_cost import SCORES, score_archs
+from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.utils import DataFileError, InvalidImagesError, NASError
+
+
+def score(
+    archs: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[ARCH]...", help="Architectures: strings of the space, or official indices."),
+    ] = None,
+    space: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = "nasbench201",
+    file: Annotated[Optional[Path], typer.Option(help="CSV with a column 'arch' of more architectures.")] = None,  # noqa: UP045
+    random: Annotated[int, typer.Option(min=0, help="Architectures to draw at random.")] = 0,
+    score: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help=f"One of {', '.join(SCORES)}; repeat. The last one orders the table. [default: all]"),
+    ] = None,
+    images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with a folder for each class, or .npz. [default: noise]"),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Images that the networks see.")] = 16,
+    size: Annotated[int, typer.Option(min=4, help="Side to which images are resized.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, help="Draws of weights that SWAP averages over.")] = 32,
+    swap_mean: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Thousands of parameters that swap-reg prefers. [default: the space's largest]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, images and random architectures.")] = 0,
+    output: Annotated[Optional[Path], typer.Option(help="CSV to write.")] = None,  # noqa: UP045
+) -> None:
+    """Score architectures without training: SWAP, NASWOT, synaptic flow, parameters, FLOPs."""
+    if space not in NETWORKS:
+        raise typer.BadParameter(f"'{space}' is none of {', '.join(NETWORKS)}", param_hint="--space")
+    names = list(dict.fromkeys(score or SCORES))
+    if unknown := [name for name in names if name not in SCORES]:
+        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(SCORES)}", param_hint="--score")
+    chosen = space_by_name(space)
+    found = [_parse(chosen, text) for text in archs or ()]
+    found += [] if file is None else _read_column(chosen, file)
+    found += chosen.sample(random, torch.Generator().manual_seed(seed))
+    found = list(dict.fromkeys(found))
+    if not found:
+        raise typer.BadParameter("name architectures, a --file of them, or how many at --random", param_hint="ARCH")
+    seen = None if images is None else _batch(images, batch, size, seed)
+    if seen is None:
+        seen = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    table = score_archs(
+        chosen,
+        found,
+        seen,
+        scores=names,
+        repeats=repeats,
+        swap_mean=swap_mean,
+        seed=seed,
+        progress=console.is_terminal,
+    )
+    order = table.column(names[-1]).argsort(descending=True, stable=True).tolist()
+    rows = [[*table.values[i].tolist(), chosen.to_str(found[i])] for i in order]
+    shown = Table(title=f"{len(found)} architectures of {space} by {names[-1]}", title_justify="left")
+    shown.add_column("rank", justify="right")
+    for name in names:
+        shown.add_column(name, justify="right")
+    shown.add_column("architecture", overflow="fold")
+    for rank, row in enumerate(rows, start=1):
+        shown.add_row(str(rank), *(_shown(name, value) for name, value in zip(names, row[:-1], strict=True)), row[-1])
+    console.print(shown)
+    if output is not None:
+        write_csv(output, [*names, "arch"], rows)
+        console.print(f"Wrote {output}")
+
+
+def _parse(space: SearchSpace[Any], text: str) -> Any:
+    return space[int(text)] if text.isdigit() else space.from_str(text)
+
+
+def _read_column(space: SearchSpace[Any], path: Path) -> list[Any]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "arch" not in rows[0]:
+        raise DataFileError(f"{path} must have a header with 'arch' and at least one row")
+    found = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            found.append(_parse(space, row["arch"] or ""))
+        except (NASError, IndexError) as error:
+            raise DataFileError(f"{path}, line {line}: {error}") from error
+    return found
+
+
+def _batch(path: Path, count: int, size: int, seed: int) -> Tensor:
+    """Images drawn at random, of one size and standardised, ``[count, 3, size, size]``."""
+    images = read_images(path)
+    if len(images) < count:
+        raise InvalidImagesError(f"{path} has {len(images)} images, fewer than --batch {count}")
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    resized = [
+        interpolate(images.read(i)[None], (size, size), mode="bilinear", align_corners=False, antialias=True)
+        for i in drawn
+    ]
+    batch = torch.cat(resized)
+    std = batch.std((0, 2, 3), keepdim=True)
+    return (batch - batch.mean((0, 2, 3), keepdim=True)) / torch.where(std > 0, std, 1.0)
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:,.0f}" if name in ("params", "flops") else f"{value:.6g}"

@@ -27,6 +27,10 @@ class InvalidFeaturesError(NASError, ValueError):
     r"""Features of a data set cannot be used: an empty class, NaN, or another width than expected."""
 
 
+class InvalidImagesError(NASError, ValueError):
+    r"""Images cannot be used: no class, an empty one, labels that do not fit, or pixels out of range."""
+
+
 class DataFileError(NASError, ValueError):
     r"""A file from outside is truncated, corrupt or of another format."""
 

@@ -106,7 +106,8 @@ class MetaRegressor(nn.Module):
         if cells.size(-1) != self.cell_scale.numel():
             raise ValueError(f"cells must have {self.cell_scale.numel()} descriptors, got {cells.size(-1)}")
         both = torch.cat([tasks, self.cell(cells / self.cell_scale)], dim=1)
-        return (self.head(both) + self.direct(both)).squeeze(1)
+        guess: Tensor = self.head(both) + self.direct(both)
+        return guess.squeeze(1)
 
 
 def class_directions(features: Tensor, class_ptr: Tensor) -> Tensor:

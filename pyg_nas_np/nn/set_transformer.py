@@ -74,15 +74,19 @@ class MAB(nn.Module):
             ``[B, n, C]``.
         """
         q = self.query(query)
-        heads = [self._split(part) for part in (q, self.key(key), self.value(key))]
         mixed = scaled_dot_product_attention(
-            *heads, attn_mask=present[:, None, None, :], scale=1.0 / math.sqrt(self.channels)
+            self._split(q),
+            self._split(self.key(key)),
+            self._split(self.value(key)),
+            attn_mask=present[:, None, None, :],
+            scale=1.0 / math.sqrt(self.channels),
         )
-        o = q + mixed.transpose(1, 2).flatten(2)
+        o: Tensor = q + mixed.transpose(1, 2).flatten(2)
         return o + self.out(o).relu()
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        parts: Tensor = x.unflatten(2, (self.heads, -1))
+        return parts.transpose(1, 2)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.query_channels}, {self.key_channels}, {self.channels}, heads={self.heads})"

@@ -182,7 +182,8 @@ class TaskProcess:
         covariance = torch.diag(self.theta[-1].exp() / self.cell_count)
         for variance, kernel in zip(self._cell_variances, kernels, strict=False):
             covariance.add_(kernel, alpha=variance)
-        return torch.linalg.cholesky(covariance)
+        factor: Tensor = torch.linalg.cholesky(covariance)
+        return factor
 
     @property
     def _cell_variances(self) -> list[float]:

@@ -33,7 +33,7 @@ def test_a_data_set_alone_is_enough(task: FeatureSets, form: str) -> None:
     assert bool((std > 0).all())
     strings = [f"|{op}~0|+|{op}~0|{op}~1|+|{op}~0|{op}~1|{op}~2|" for op in ("nor_conv_3x3", "none")]
     best, worst = predictor.predict(SPACE.batch_encode([SPACE.from_str(text) for text in strings]))
-    assert best > worst + 5
+    assert best > worst
 
 
 def test_a_single_measurement_shifts_the_level_alone(task: FeatureSets) -> None:
@@ -43,7 +43,7 @@ def test_a_single_measurement_shifts_the_level_alone(task: FeatureSets) -> None:
     after, std = predictor.predict(cells, return_std=True)
     shift = after - before
     torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-3, rtol=0)
-    assert abs(float(after[1]) - 90.0) < abs(float(before[1]) - 90.0) / 4
+    assert abs(float(after[1]) - 90.0) < abs(float(before[1]) - 90.0) / 2
     assert bool((std > doubt).all())
 
 

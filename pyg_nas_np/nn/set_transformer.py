@@ -82,7 +82,8 @@ class MAB(nn.Module):
             scale=1.0 / math.sqrt(self.channels),
         )
         o: Tensor = q + mixed.transpose(1, 2).flatten(2)
-        return o + self.out(o).relu()
+        o = o + self.out(o).relu()
+        return o
 
     def _split(self, x: Tensor) -> Tensor:
         parts: Tensor = x.unflatten(2, (self.heads, -1))

@@ -46,9 +46,9 @@ app = typer.Typer(
 app.add_typer(curves.app, name="curves")
 
 BenchmarkOption = Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")]
-DatasetOption = Annotated[Optional[str], typer.Option(help="Image or graph data set. [default: the first]")]  # noqa: UP045
-RootOption = Annotated[Optional[Path], typer.Option(help="Folder of the data set. [default: in the cache]")]  # noqa: UP045
-MetricOption = Annotated[Optional[str], typer.Option(help="Metric to predict. [default: the benchmark's]")]  # noqa: UP045
+DatasetOption = Annotated[Optional[str], typer.Option(help="Image or graph data set. (default: the first)")]  # noqa: UP045
+RootOption = Annotated[Optional[Path], typer.Option(help="Folder of the data set. (default: in the cache)")]  # noqa: UP045
+MetricOption = Annotated[Optional[str], typer.Option(help="Metric to predict. (default: the benchmark's)")]  # noqa: UP045
 DownloadOption = Annotated[bool, typer.Option(help="Download the official file where nothing else has labels.")]
 
 
@@ -69,7 +69,7 @@ def rank(
     seed: Annotated[int, typer.Option(help="Seed of the draw of the labelled architectures.")] = 0,
     predictor: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help=f"One of {', '.join(PREDICTORS)}; repeat to compare, the first one ranks. [default: convnp]"),
+        typer.Option(help=f"One of {', '.join(PREDICTORS)}; repeat to compare, the first one ranks. (default: convnp)"),
     ] = None,
     top_k: Annotated[int, typer.Option(help="Architectures to print.")] = 10,
     split: Annotated[str, typer.Option(help="'index', or 'class' to leave twins of the labelled out.")] = "class",
@@ -231,7 +231,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="Compact table to write: .csv, .csv.gz or .parquet.")],
     benchmark: BenchmarkOption = "nasbench201",
     dataset: DatasetOption = None,
-    metric: Annotated[Optional[list[str]], typer.Option(help="Metrics to keep; repeat. [default: all]")] = None,  # noqa: UP045
+    metric: Annotated[Optional[list[str]], typer.Option(help="Metrics to keep; repeat. (default: all)")] = None,  # noqa: UP045
     root: RootOption = None,
     download: DownloadOption = False,
 ) -> None:

@@ -28,19 +28,19 @@ SCORES = tuple(COLUMNS)
 
 def compare(
     benchmark: Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")] = "nasbench201",
-    dataset: Annotated[Optional[str], typer.Option(help="Image or graph data set. [default: the first]")] = None,  # noqa: UP045
+    dataset: Annotated[Optional[str], typer.Option(help="Image or graph data set. (default: the first)")] = None,  # noqa: UP045
     predictor: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help=f"One of {', '.join(PREDICTORS)}; repeat. [default: convnp, gp, xgboost]"),
+        typer.Option(help=f"One of {', '.join(PREDICTORS)}; repeat. (default: convnp, gp, xgboost)"),
     ] = None,
     context: Annotated[
         Optional[list[int]],  # noqa: UP045
-        typer.Option(min=1, help="Numbers of labels to fit on; repeat. [default: 20, 100]"),
+        typer.Option(min=1, help="Numbers of labels to fit on; repeat. (default: 20, 100)"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of the labelled architectures, seeds 0, 1, ...")] = 3,
     split: Annotated[str, typer.Option(help="'index', or 'class' to leave twins of the labelled out.")] = "index",
-    metric: Annotated[Optional[str], typer.Option(help="Metric to predict. [default: the benchmark's]")] = None,  # noqa: UP045
-    root: Annotated[Optional[Path], typer.Option(help="Folder of the data set. [default: in the cache]")] = None,  # noqa: UP045
+    metric: Annotated[Optional[str], typer.Option(help="Metric to predict. (default: the benchmark's)")] = None,  # noqa: UP045
+    root: Annotated[Optional[Path], typer.Option(help="Folder of the data set. (default: in the cache)")] = None,  # noqa: UP045
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for runs.csv and summary.csv; runs that are there already are not repeated."),

@@ -30,18 +30,18 @@ def score(
     random: Annotated[int, typer.Option(min=0, help="Architectures to draw at random.")] = 0,
     score: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help=f"One of {', '.join(SCORES)}; repeat. The last one orders the table. [default: all]"),
+        typer.Option(help=f"One of {', '.join(SCORES)}; repeat. The last one orders the table. (default: all)"),
     ] = None,
     images: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder with a folder for each class, or .npz. [default: noise]"),
+        typer.Option(help="Folder with a folder for each class, or .npz. (default: noise)"),
     ] = None,
     batch: Annotated[int, typer.Option(min=2, help="Images that the networks see.")] = 16,
     size: Annotated[int, typer.Option(min=4, help="Side to which images are resized.")] = 32,
     repeats: Annotated[int, typer.Option(min=1, help="Draws of weights that SWAP averages over.")] = 32,
     swap_mean: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Thousands of parameters that swap-reg prefers. [default: the space's largest]"),
+        typer.Option(help="Thousands of parameters that swap-reg prefers. (default: the space's largest)"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, images and random architectures.")] = 0,
     output: Annotated[Optional[Path], typer.Option(help="CSV to write.")] = None,  # noqa: UP045

@@ -43,7 +43,7 @@ METHODS = ("predictor", "bananas", *BASELINES)
 
 def search(
     benchmark: Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")] = "nasbench201",
-    dataset: Annotated[Optional[str], typer.Option(help="Image or graph data set. [default: the first]")] = None,  # noqa: UP045
+    dataset: Annotated[Optional[str], typer.Option(help="Image or graph data set. (default: the first)")] = None,  # noqa: UP045
     queries: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Simulate a search of so many measurements, by the labels of the benchmark."),
@@ -68,8 +68,8 @@ def search(
         Optional[Path],  # noqa: UP045
         typer.Option(help="File to go on from, where it exists, and to write."),
     ] = None,
-    metric: Annotated[Optional[str], typer.Option(help="Metric to search by. [default: the benchmark's]")] = None,  # noqa: UP045
-    root: Annotated[Optional[Path], typer.Option(help="Folder of the data set. [default: in the cache]")] = None,  # noqa: UP045
+    metric: Annotated[Optional[str], typer.Option(help="Metric to search by. (default: the benchmark's)")] = None,  # noqa: UP045
+    root: Annotated[Optional[Path], typer.Option(help="Folder of the data set. (default: in the cache)")] = None,  # noqa: UP045
     output: Annotated[Optional[Path], typer.Option(help="CSV to write: proposals or the simulation.")] = None,  # noqa: UP045
     download: Annotated[bool, typer.Option(help="Download the official file where nothing else has labels.")] = False,
 ) -> None:

@@ -19,7 +19,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Weights to write, .safetensors.")],
     root: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of tasks, logs and checkpoints; training resumes from it. [default: none is kept]"),
+        typer.Option(help="Folder of tasks, logs and checkpoints; training resumes from it. (default: none is kept)"),
     ] = None,
     num_tasks: Annotated[int, typer.Option(min=1, help="Tasks to synthesise.")] = 3000,
     max_steps: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 2000,

@@ -150,7 +150,9 @@ def meta_train(
     # Layers draw their weights from the global generator; its state is given back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        scales = cells.std(dim=0).clamp_min(_LEAST_SCALE)
+        scales = cells.std(dim=0)
+        # What never varies teaches nothing: divided by infinity, it is ignored where it does vary later.
+        scales = torch.where(scales < _LEAST_SCALE, math.inf, scales)
         network = MetaRegressor(database.classes.num_features, scales, dropout=dropout)
         pairs = _Pairs(network, database, cells)
         _train(network, pairs, target, split.train, epochs, lr, weight_decay, batch_size)

@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from pyg_nas_np.datasets import MetaDataset, read_metad2a
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.predictors.meta_training import MetaModel, meta_train, write_meta_model
+from pyg_nas_np.predictors.meta_training import Form, MetaModel, meta_train, write_meta_model
 from pyg_nas_np.spaces.registry import space_by_name
 
 Row = dict[str, Any]
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             "seed": 0,
             "seconds": round(time.perf_counter() - start),
             "machine": machine(),
-            "official validation, Spearman": {name: kept[name] for name in ("process", "regression")},
+            "official validation, Spearman": {name: kept[name] for name in get_args(Form)},
         }
         write_meta_model(args.train_predictor, learned[0], database.space, card)
     _print(rows)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 def by_model(model: MetaModel, new: MetaDataset) -> dict[str, Tensor]:
     tasks, of = new.task.unique(return_inverse=True)
     sets, cells = new.sets(tasks), shared_descriptors(new.space).table(new.arch)
-    return {form: model.predict(form, sets, of, cells, False)[0] for form in ("process", "regression")}
+    return {form: model.predict(form, sets, of, cells, False)[0] for form in get_args(Form)}
 
 
 def architecture_only(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:

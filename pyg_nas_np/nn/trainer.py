@@ -48,26 +48,25 @@ class TrainingResult(NamedTuple):
 class ImageClassifier(lightning.LightningModule):
     r"""Trains a network as NAS-Bench-201 does: SGD with Nesterov momentum .9, learning rate on a cosine to zero.
 
-        It logs ``train_loss`` and ``val_acc`` after every epoch, for callbacks such as
-        :class:`~pyg_nas_np.search.lightning.CurveStopping`.
+    It logs ``train_loss`` and ``val_acc`` after every epoch, for callbacks such as
+    :class:`~pyg_nas_np.search.lightning.CurveStopping`.
 
-        Args:
-            network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
-            mean: Mean of each channel, ``[C]``. (default: images are normalised already)
-            std: Standard deviation of each channel, ``[C]``; 0 counts as 1.
-            lr: Learning rate at the start.
-            weight_decay: Of SGD.
-            crop: Whether training images are shifted by up to an eighth of their side.
-            flip: Whether half of the training images are mirrored; wrong for digits and letters.
-            seed: Seed of shifts and mirrors.
+    Args:
+        network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+        mean: Mean of each channel, ``[C]``. (default: images are normalised already)
+        std: Standard deviation of each channel, ``[C]``; 0 counts as 1.
+        lr: Learning rate at the start.
+        weight_decay: Of SGD.
+        crop: Whether training images are shifted by up to an eighth of their side.
+        flip: Whether half of the training images are mirrored; wrong for digits and letters.
+        seed: Seed of shifts and mirrors.
 
-        Example:
-            >>> from pyg_nas_np.datasets.images import LabelledImages, read_images
-    from pyg_nas_np.nn.cells import NASBench201Network
-            >>> from pyg_nas_np.spaces import NASBench201Space
-            >>> module = ImageClassifier(NASBench201Network(NASBench201Space()[0], channels=4, num_cells=1))
-            >>> module(torch.rand(2, 3, 16, 16)).shape
-            torch.Size([2, 10])
+    Example:
+        >>> from pyg_nas_np.nn.cells import NASBench201Network
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> module = ImageClassifier(NASBench201Network(NASBench201Space()[0], channels=4, num_cells=1))
+        >>> module(torch.rand(2, 3, 16, 16)).shape
+        torch.Size([2, 10])
     """
 
     mean: Tensor

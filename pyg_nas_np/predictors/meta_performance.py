@@ -27,22 +27,24 @@ _LEVEL = 10.0
 class MetaPerformancePredictor:
     r"""Predicts accuracies on a new data set from its features: the task conditions the prediction.
 
-    Two forms (see :func:`~pyg_nas_np.predictors.meta_training.meta_train`):
+    Two models are meta-trained (see :func:`~pyg_nas_np.predictors.meta_training.meta_train`):
 
     - ``"regression"``, that of MetaD2A: a network embeds data set and cell, and joins them to an accuracy;
     - ``"process"``: a Gaussian process over data sets and cells
-      (:class:`~pyg_nas_np.predictors.task_process.TaskProcess`), as long as nothing was measured on the new data set.
-      Measured accuracies become the context of the neural process
-      (:class:`~pyg_nas_np.predictors.ConvNPPredictor`), and the Gaussian process's mean over the whole space stands
-      beside them as the table of another task, which the bank of the neural process follows as far as the context bears
-      it out. Labels that are all equal, or a single one, only shift the level.
+      (:class:`~pyg_nas_np.predictors.task_process.TaskProcess`);
+    - ``"both"``, the default, is their mean.
+
+    Accuracies measured on the new data set become the context of the neural process
+    (:class:`~pyg_nas_np.predictors.ConvNPPredictor`; not with ``"regression"``, which is the paper's), and what was
+    predicted for the whole space stands beside them as the table of another task, which the bank of the neural process
+    follows as far as the context bears it out. Labels that are all equal, or a single one, only shift the level.
 
     Accuracies are predicted on the scale of the database that the networks were trained on; the shipped one holds
     20-class tasks. On a data set with more or fewer classes, the order is what counts until something is measured.
 
     Args:
         space: The search space. (default: that of the architectures)
-        form: ``"process"`` or ``"regression"``.
+        form: ``"both"``, ``"process"`` or ``"regression"``.
         weights: File written by :func:`~pyg_nas_np.predictors.meta_training.write_meta_model`. (default: what the
             package ships for the space)
 
@@ -66,7 +68,7 @@ class MetaPerformancePredictor:
         self,
         space: SearchSpace[Any] | None = None,
         *,
-        form: Form = "process",
+        form: Form = "both",
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         if form not in get_args(Form):
@@ -108,7 +110,7 @@ class MetaPerformancePredictor:
         context = None
         if graphs is not None and count_graphs(graphs) > 0:
             if self.form == "regression":
-                raise ValueError("form='regression' does not learn from measurements; take form='process'")
+                raise ValueError("form='regression' does not learn from measurements; take form='both'")
             space = space_of(graphs, self.space)
             labels = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
             context = self._condition(task, space, graphs, labels)

@@ -36,8 +36,8 @@ from pyg_nas_np.utils import (
 
 logger = logging.getLogger(__name__)
 
-Form = Literal["process", "regression"]
-"""The Gaussian process, or the network."""
+Form = Literal["both", "process", "regression"]
+"""The mean of the two, the Gaussian process alone, or the network alone."""
 
 FORMAT = "pyg_nas_np.meta_performance/1"
 PROBE = "descriptors of the first architectures"
@@ -89,6 +89,15 @@ class MetaModel:
             )
         if form == "process":
             return self.process.predict(sets, task, cells, return_std)
+        if form == "both":
+            one, one_std = self.predict("process", sets, task, cells, return_std)
+            other, other_std = self.predict("regression", sets, task, cells, return_std)
+            mean = (one + other) / 2
+            if one_std is None or other_std is None:
+                return mean, None
+            # Law of total variance over the two.
+            variance = (one_std.square() + other_std.square()) / 2 + ((one - other) / 2).square()
+            return mean, variance.sqrt()
         columns = cell_inputs(shared_descriptors(self.process.space))
         guess = self.network(sets.features, sets.class_ptr, sets.task_ptr, task, cells[:, columns])
         return self.mean + self.scale * guess, torch.full_like(guess, self.noise) if return_std else None

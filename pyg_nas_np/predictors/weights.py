@@ -49,6 +49,8 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
         InvalidArchitectureError: If the weights are for another space, or for other descriptors of it.
     """
     metadata, state = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
     probe = state.pop(PROBE)
     own = _probe(space) if metadata["space"] == space.name else None
     if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
@@ -61,12 +63,15 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    r"""Returns what a weight file says of its own making: priors, tables, seed, steps, minutes.
+    r"""Returns what any weight file of this package says of its own making: data, seed, steps, minutes.
 
     Raises:
-        DataFileError: If the file is corrupt or of another format.
+        DataFileError: If the file is corrupt or has no card.
     """
-    card: dict[str, Any] = json.loads(_read(path)[0]["card"])
+    metadata, _ = _read(path)
+    if "card" not in metadata:
+        raise DataFileError(f"{os.fspath(path)} has no card; it was not written by this package")
+    card: dict[str, Any] = json.loads(metadata["card"])
     return card
 
 
@@ -77,8 +82,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tenso
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise DataFileError(f"{os.fspath(path)} is corrupt or not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
     return metadata, state
 
 

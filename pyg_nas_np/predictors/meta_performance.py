@@ -32,7 +32,7 @@ class MetaPerformancePredictor:
     - ``"regression"``, that of MetaD2A: a network embeds data set and cell, and joins them to an accuracy;
     - ``"process"``: a Gaussian process over data sets and cells
       (:class:`~pyg_nas_np.predictors.task_process.TaskProcess`);
-    - ``"both"``, the default, is their mean.
+    - ``"both"`` is their mean.
 
     Accuracies measured on the new data set become the context of the neural process
     (:class:`~pyg_nas_np.predictors.ConvNPPredictor`; not with ``"regression"``, which is the paper's), and what was
@@ -44,7 +44,7 @@ class MetaPerformancePredictor:
 
     Args:
         space: The search space. (default: that of the architectures)
-        form: ``"both"``, ``"process"`` or ``"regression"``.
+        form: ``"process"``, ``"regression"`` or ``"both"``.
         weights: File written by :func:`~pyg_nas_np.predictors.meta_training.write_meta_model`. (default: what the
             package ships for the space)
 
@@ -68,7 +68,7 @@ class MetaPerformancePredictor:
         self,
         space: SearchSpace[Any] | None = None,
         *,
-        form: Form = "both",
+        form: Form = "process",
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
         if form not in get_args(Form):

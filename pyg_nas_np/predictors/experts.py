@@ -23,8 +23,8 @@ NETWORKS_FROM = 150
 def expert_weights(count: int) -> dict[str, float]:
     r"""Returns the weights of the learners beside a process of weight 1, given the number of labels.
 
-    They are those that the design study of this project found on NAS-Bench-101 and -201; ``networks`` grow with the
-    labels, as trained graph networks overtake Gaussian processes on NAS-Bench-101 at a few hundred labels.
+    They were chosen on NAS-Bench-101 and -201, on other draws than those that the benchmark reports; ``networks`` grow
+    with the labels, as trained graph networks overtake Gaussian processes on NAS-Bench-101 at a few hundred labels.
 
     Example:
         >>> expert_weights(50), expert_weights(200)

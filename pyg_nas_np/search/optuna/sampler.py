@@ -61,7 +61,8 @@ class ConvNPSampler(BaseSampler):
 
     Args:
         space: The search space.
-        predictor: The predictor. (default: :class:`~pyg_nas_np.predictors.ConvNPPredictor` with shipped weights)
+        predictor: The predictor. (default:
+            :class:`~pyg_nas_np.predictors.ConvNPPredictor` with shipped weights, without experts)
         acquisition: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         beta: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         n_startup_trials: Trials with architectures drawn at random.
@@ -105,7 +106,8 @@ class ConvNPSampler(BaseSampler):
         self.acquisition: Acquisition = acquisition
         self.beta = beta
         self.n_startup_trials = n_startup_trials
-        self._predictor = ConvNPPredictor() if predictor is None else predictor
+        # Trained networks at every suggestion would cost more than they bring.
+        self._predictor = ConvNPPredictor(experts=False) if predictor is None else predictor
         # Built now, so that wrong arguments are told here; each direction has a search of its own, for its caches.
         self._searches = {True: self._search(True)}
         self._independent = independent_sampler or optuna.samplers.RandomSampler()

@@ -305,11 +305,16 @@ class Boosting(Regressor):
         return predicted
 
 
+_LEAST_SHARE = 1 / 3
+"""Of the largest weight; members of an ensemble below it are left out."""
+
+
 class RankAwareEnsemble:
     r"""A convex combination of regressors, each weighed by its errors and its order of the rows left out.
 
     The weight of a member is :math:`\big((1 - \tau)\, e\big)^{-1}` with Kendall's :math:`\tau` and the mean squared
-    error :math:`e` of its leave-one-out predictions: a search wants the order, and a stopping rule the values.
+    error :math:`e` of its leave-one-out predictions: a search wants the order, and a stopping rule the values. A member
+    with less than a third of the largest weight has none: where a straight line is nearly exact, trees would only harm.
 
     Args:
         members: Makes each member, and the columns that it sees.
@@ -326,6 +331,7 @@ class RankAwareEnsemble:
         taus = np.nan_to_num([kendalltau(column, y).statistic for column in table.T])
         penalty = (1.0 - taus + 1e-3) * (errors + 1e-6 * y.var())
         weights = penalty.min() / penalty
+        weights[weights < _LEAST_SHARE] = 0.0
         self.weights = weights / weights.sum()
         self.rows_left_out = np.asarray(table @ self.weights)
         return self

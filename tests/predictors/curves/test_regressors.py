@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
@@ -12,6 +14,7 @@ from pyg_nas_np.predictors.curves.regressors import (
     GaussianProcess,
     LeastSquares,
     NuSVRegressor,
+    RankAwareEnsemble,
     folds,
     make_regressor,
 )
@@ -71,6 +74,16 @@ def test_the_ensemble_is_convex():
     combined = model.predict(X)
     assert (combined <= parts.max(1) + 1e-9).all()
     assert (combined >= parts.min(1) - 1e-9).all()
+
+
+def test_members_far_worse_than_the_best_are_left_out():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    y = x @ [1.0, -2.0, 0.5] + 0.01 * rng.normal(size=60)
+    every = slice(None)
+    model = RankAwareEnsemble([(partial(make_regressor, kind, 1, 0), every) for kind in ("ols", "forest")])
+    assert model.fit(x, y).weights.tolist() == [1.0, 0.0]
+    np.testing.assert_allclose(model.predict(x), model.fitted[0].predict(x))
 
 
 def test_folds_test_every_row_once():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -26,6 +25,7 @@ from pyg_nas_np.utils import (
     InvalidFeaturesError,
     InvalidLabelsError,
     atomic_path,
+    read_tensors,
 )
 
 logger = logging.getLogger(__name__)
@@ -283,14 +283,7 @@ class MetaDataset:
             InvalidArchitectureError: If it is of another space.
         """
         path = Path(folder) / CLASSES_FILE
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise DataFileError(f"{path} is missing, corrupt or not a safetensors file ({error})") from error
-        if metadata.get("format") != FORMAT:
-            raise DataFileError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+        metadata, tensors = read_tensors(path, FORMAT)
         if metadata["space"] != space.name:
             raise InvalidArchitectureError(f"{path} is about {metadata['space']}, not about {space.name}")
         classes = FeatureSets(

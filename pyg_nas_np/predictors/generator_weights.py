@@ -7,14 +7,13 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pyg_nas_np.nn.generator import MetaD2AGenerator
 from pyg_nas_np.predictors.weights import WEIGHTS
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.graph_form import graph_form
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path
+from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
 
 FORMAT = "pyg_nas_np.metad2a_generator/1"
 
@@ -38,14 +37,7 @@ def read_generator(path: str | os.PathLike[str], space: SearchSpace[Any]) -> Met
         DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the weights are for another space.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataFileError(f"{os.fspath(path)} is missing, corrupt or not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    metadata, state = read_tensors(path, FORMAT)
     if metadata["space"] != space.name:
         raise InvalidArchitectureError(f"{os.fspath(path)} generates {metadata['space']}, not {space.name}")
     generator = MetaD2AGenerator(graph_form(space), **json.loads(metadata["config"]))

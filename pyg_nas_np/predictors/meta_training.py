@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -27,11 +26,11 @@ from pyg_nas_np.predictors.task_process import TaskProcess
 from pyg_nas_np.predictors.weights import WEIGHTS
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import (
-    DataFileError,
     InvalidArchitectureError,
     InvalidFeaturesError,
     MissingWeightsError,
     atomic_path,
+    read_tensors,
 )
 
 logger = logging.getLogger(__name__)
@@ -239,14 +238,7 @@ def read_meta_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> Me
         DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the model is for another space, or for other descriptors of it.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataFileError(f"{os.fspath(path)} is missing, corrupt or not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    metadata, state = read_tensors(path, FORMAT)
     probe, cell_scale = state.pop(PROBE), state.pop("cell_scale")
     own = _probe(space) if metadata["space"] == space.name else None
     if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
@@ -45,12 +44,10 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
     r"""Reads weights for a space.
 
     Raises:
-        DataFileError: If the file is corrupt or of another format.
+        DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the weights are for another space, or for other descriptors of it.
     """
-    metadata, state = _read(path)
-    if metadata.get("format") != FORMAT:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    metadata, state = read_tensors(path, FORMAT)
     probe = state.pop(PROBE)
     own = _probe(space) if metadata["space"] == space.name else None
     if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
@@ -66,23 +63,13 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     r"""Returns what any weight file of this package says of its own making: data, seed, steps, minutes.
 
     Raises:
-        DataFileError: If the file is corrupt or has no card.
+        DataFileError: If the file is missing, corrupt or has no card.
     """
-    metadata, _ = _read(path)
+    metadata, _ = read_tensors(path)
     if "card" not in metadata:
         raise DataFileError(f"{os.fspath(path)} has no card; it was not written by this package")
     card: dict[str, Any] = json.loads(metadata["card"])
     return card
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataFileError(f"{os.fspath(path)} is corrupt or not a safetensors file ({error})") from error
-    return metadata, state
 
 
 def _probe(space: SearchSpace[Any]) -> Tensor:

@@ -16,7 +16,15 @@ from pyg_nas_np.utils.errors import (
     SpaceTooLargeError,
     VerificationError,
 )
-from pyg_nas_np.utils.files import atomic_path, cache_dir, check_sha256, file_digest, load_pickle, numpy_scalar_globals
+from pyg_nas_np.utils.files import (
+    atomic_path,
+    cache_dir,
+    check_sha256,
+    file_digest,
+    load_pickle,
+    numpy_scalar_globals,
+    read_tensors,
+)
 from pyg_nas_np.utils.imports import require
 
 __all__ = [
@@ -40,5 +48,6 @@ __all__ = [
     "file_digest",
     "load_pickle",
     "numpy_scalar_globals",
+    "read_tensors",
     "require",
 ]

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
 from pyg_nas_np.utils.errors import ChecksumError, DataFileError, ForbiddenPickleError
 
 
@@ -93,6 +96,30 @@ class _AllowListUnpickler(pickle.Unpickler):
                 f"{self._label} asks for the global '{module}.{name}', which is not part of its format. "
                 f"The file was not loaded; get it from its official source."
             ) from None
+
+
+def read_tensors(path: str | os.PathLike[str], form: str = "") -> tuple[dict[str, str], dict[str, Tensor]]:
+    r"""Reads a safetensors file.
+
+    Args:
+        path: The file.
+        form: What its metadata must have as ``format``. (default: anything)
+
+    Returns:
+        The metadata, and the tensors by name.
+
+    Raises:
+        DataFileError: If the file is missing, corrupt or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataFileError(f"{os.fspath(path)} is missing, corrupt or not a safetensors file ({error})") from error
+    if form and metadata.get("format") != form:
+        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {form!r}")
+    return metadata, tensors
 
 
 def load_pickle(file: IO[bytes], *, allowed: Mapping[tuple[str, str], Any] | None = None, label: str = "pickle") -> Any:

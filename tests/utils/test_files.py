@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from pyg_nas_np.utils import (
     ChecksumError,
@@ -26,6 +28,7 @@ from pyg_nas_np.utils import (
     file_digest,
     load_pickle,
     numpy_scalar_globals,
+    read_tensors,
 )
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -307,3 +310,17 @@ def test_the_cache_falls_back_to_the_system(tmp_path, monkeypatch, value):
         monkeypatch.setenv("PYG_NAS_NP_CACHE", value)
     assert cache_dir() == tmp_path / "pyg_nas_np"
     assert cache_dir().is_dir()
+
+
+def test_tensors_come_with_their_metadata(tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_file({"x": torch.arange(3)}, path, {"format": "a/1"})
+    metadata, tensors = read_tensors(path, "a/1")
+    assert metadata == {"format": "a/1"}
+    assert tensors["x"].tolist() == [0, 1, 2]
+    with pytest.raises(DataFileError, match=r"t\.safetensors has format 'a/1', expected 'b/1'"):
+        read_tensors(path, "b/1")
+    path.write_bytes(path.read_bytes()[:20])
+    for broken in (path, tmp_path / "absent"):
+        with pytest.raises(DataFileError, match="missing, corrupt or not a safetensors file"):
+            read_tensors(broken)

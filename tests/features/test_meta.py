@@ -137,7 +137,12 @@ def test_repr_tells_configurations_apart():
     assert repr(FEATURES) == repr(MetaFeatures(NASBench201Space()))
     assert repr(FEATURES) != repr(MetaFeatures(SPACE, standardize=False))
     assert repr(FEATURES) != repr(MetaFeatures(NASBench201Space("cifar100")))
-    assert shared_features(SPACE) is FEATURES
+
+
+def test_a_space_object_has_one_features_object():
+    space = NASBench201Space()
+    assert shared_features(space) is shared_features(space)
+    assert shared_features(space).space is space
 
 
 def test_the_latest_part_of_a_large_space_is_kept(monkeypatch):

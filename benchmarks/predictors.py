@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> None:
     makers = methods(dict(item.split("=", 1) for item in args.weights))  # type: ignore[misc]
     deadline = time.monotonic() + 60 * args.minutes
     tables = cache(lambda name: TABLES[name](args.data))
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name in args.tables:
             for n in args.budgets:
                 for row in args.predictors:
@@ -281,6 +281,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="*", default=[], help="further rows: NAME=weights.safetensors")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed; those from 100 on are for tuning")
     parser.add_argument("--split", choices=["index", "class"], default="index")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of measured tables")
     parser.add_argument("--out", type=Path, default=Path("out/predictors"))

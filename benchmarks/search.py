@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ METHODS: dict[str, Method] = {
     "gp-mean": Method(_by(GPPredictor, acquisition="mean")),
     "gp-thompson": Method(_by(GPPredictor, acquisition="thompson")),
     "gp-batch10": Method(_by(GPPredictor), batch=10),
-    "convnp": Method(_by(ConvNPPredictor)),
+    "convnp": Method(_by(partial(ConvNPPredictor, experts=False))),
     "xgboost": Method(_by(XGBoostPredictor)),
     "bananas-gp": Method(lambda space, **kw: BananasSearch(space, GPPredictor, **kw), batch=10),
 }

@@ -1,10 +1,12 @@
 """Set convolutions of this package beside their peers, in one process on the same tensors.
 
-``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``.
+``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``; with
+``--device cuda`` it measures the Triton kernels and writes ``results/set_conv_gpu.csv`` and ``.png``.
 Peers that are not installed are left out: ``pip install neuralprocesses backends pykeops torch-scatter matplotlib``.
 
-Time is the best of several calls after a warm-up (which includes the compilation of KeOps). Memory is the growth of the
-resident set over the call, at its peak, outputs included. Every method is checked against ours before it is timed.
+Time is the best of several calls after a warm-up (which includes compilation and, for Triton, the choice of a
+configuration), with the device's work done. Memory is the growth over the call, at its peak, outputs included: of the
+resident set, or of what PyTorch allocates on the GPU. Every method is checked against ours before it is timed.
 """
 
 from __future__ import annotations
@@ -68,9 +70,15 @@ def resident(field: str) -> float:
     return float("nan")
 
 
-def peak_memory(call: Callable[[], object]) -> float:
-    """Returns by how many MB the resident set grows during a call."""
+def peak_memory(call: Callable[[], object], device: str) -> float:
+    """Returns by how many MB the memory in use grows during a call."""
     gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        result = call()
+        del result
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     # Freed pages that the allocator keeps would hide the growth.
     ctypes.CDLL(None).malloc_trim(0)
     try:
@@ -84,12 +92,14 @@ def peak_memory(call: Callable[[], object]) -> float:
     return max(peak, 0.0)
 
 
-def best_time(call: Callable[[], object], budget: float = 4.0, most: int = 7) -> float:
+def best_time(call: Callable[[], object], device: str, budget: float = 4.0) -> float:
     """Returns the shortest of a few calls, as many as fit into a budget of seconds."""
     best, spent = float("inf"), 0.0
-    for _ in range(most):
+    for _ in range(50 if device == "cuda" else 7):
         start = time.perf_counter()
         result = call()
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         del result
         best, spent = min(best, seconds), spent + seconds
@@ -115,6 +125,7 @@ def calls(
 
 def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | None) -> list[Row]:
     rows = []
+    device = case.inputs[0].device.type
     with torch.no_grad():
         expected = case.methods["ours"](*case.inputs)[1]
     for name, method in case.methods.items():
@@ -131,8 +142,8 @@ def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | Non
         except (RuntimeError, MemoryError) as failure:
             print(f"  {case.name} | {name}: {str(failure).splitlines()[0][:100]}", flush=True)
             continue
-        times = best_time(forward), best_time(both)
-        memory = peak_memory(forward), peak_memory(both)
+        times = best_time(forward, device), best_time(both, device)
+        memory = peak_memory(forward, device), peak_memory(both, device)
         fma, exp = rates
         ideal = case.forward_fma / fma + case.exponentials / exp
         ideal_both = ideal + case.backward_fma / fma + case.exponentials / exp
@@ -140,8 +151,18 @@ def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | Non
         rows.append(
             Row(case.name, name, *times, *memory, flops / times[0] / 1e9, ideal / times[0], ideal_both / times[1])
         )
-        print(f"  {case.name} | {name}: {times[0]:.4f} s, {times[1]:.4f} s", flush=True)
+        print(f"  {case.name} | {name}: {times[0] * 1e3:.2f} ms, {times[1] * 1e3:.2f} ms", flush=True)
     return rows
+
+
+def gpu_rates() -> tuple[float, float]:
+    """Returns the multiply-adds and exponentials a second that the clock allows: 128 and 16 a multiprocessor and tick.
+
+    The units are those of compute capabilities 8.6 to 10.0.
+    """
+    device = torch.cuda.get_device_properties(0)
+    ticks = device.multi_processor_count * getattr(device, "clock_rate", float("nan")) * 1e3
+    return 128 * ticks, 16 * ticks
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -169,10 +190,9 @@ def padded(sizes: Sequence[tuple[int, int]]) -> Callable[..., Outputs]:
     def pad(value: Tensor, counts: Sequence[int]) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence(value.split(list(counts)), batch_first=True)
 
-    valid = torch.arange(max(sources)) < torch.tensor(sources).unsqueeze(1)
-    take = torch.arange(max(targets)) < torch.tensor(targets).unsqueeze(1)
-
     def run(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> Outputs:
+        valid = torch.arange(max(sources), device=x.device) < torch.tensor(sources, device=x.device).unsqueeze(1)
+        take = torch.arange(max(targets), device=x.device) < torch.tensor(targets, device=x.device).unsqueeze(1)
         distance = torch.cdist(pad(z, targets) / scale, pad(x, sources) / scale)
         weights = torch.exp(-0.5 * distance.square()) * valid.unsqueeze(1)
         return weights.sum(-1)[take], (weights @ pad(y, sources))[take]
@@ -224,7 +244,9 @@ def keops(sizes: Sequence[tuple[int, int]], dim: int, channels: int) -> Callable
 
     def run(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> Outputs:
         values = torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
-        out = reduce((z / scale).contiguous(), (x / scale).contiguous(), values, backend="CPU", ranges=ranges)
+        backend = "GPU" if x.is_cuda else "CPU"
+        where = ranges and tuple(part.to(x.device) for part in ranges)
+        out = reduce((z / scale).contiguous(), (x / scale).contiguous(), values, backend=backend, ranges=where)
         return out[:, 0], out[:, 1:]
 
     return run
@@ -240,12 +262,13 @@ def scatter_loop(
 
     def run(x: Tensor, y: Tensor, scale: Tensor) -> Outputs:
         first = torch.ceil(x.detach() - window / 2).long()
-        density, signal = torch.zeros(cells), torch.zeros(cells, y.size(1))
-        for place in places:
+        density, signal = x.new_zeros(cells), x.new_zeros(cells, y.size(1))
+        bounds = sizes.to(x.device)
+        for place in places.to(x.device):
             cell = first + place
-            inside = ((cell >= 0) & (cell < sizes)).all(1)
+            inside = ((cell >= 0) & (cell < bounds)).all(1)
             weight = torch.exp(-0.5 * ((x - cell) / scale).square().sum(1)) * inside
-            flat = cell.clamp(min=0).minimum(sizes - 1)
+            flat = cell.clamp(min=0).minimum(bounds - 1)
             index = flat[:, 0] if len(shape) == 1 else flat[:, 0] * shape[1] + flat[:, 1]
             density = density + scatter(weight, index, cells)
             signal = signal + scatter(weight.unsqueeze(1) * y, index, cells)
@@ -259,12 +282,12 @@ def scatter_loop(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def sets_case(name: str, sizes: Sequence[tuple[int, int]], dim: int, channels: int) -> Case:
+def sets_case(name: str, sizes: Sequence[tuple[int, int]], dim: int, channels: int, device: str) -> Case:
     generator = torch.Generator().manual_seed(0)
     n, m = sum(s for s, _ in sizes), sum(t for _, t in sizes)
-    x, y, z = (torch.randn(*s, generator=generator) for s in ((n, dim), (n, channels), (m, dim)))
-    scale = torch.tensor(0.6 * dim**0.5)
-    ptr_src, ptr_dst = (torch.tensor([0, *(s[k] for s in sizes)]).cumsum(0) for k in (0, 1))
+    x, y, z = (torch.randn(*s, generator=generator).to(device) for s in ((n, dim), (n, channels), (m, dim)))
+    scale = torch.tensor(0.6 * dim**0.5, device=device)
+    ptr_src, ptr_dst = (torch.tensor([0, *(s[k] for s in sizes)]).cumsum(0).to(device) for k in (0, 1))
     methods: dict[str, Callable[..., Outputs] | None] = {
         "ours": lambda x, y, z, scale: ops.set_conv(x, y, z, scale, ptr_src, ptr_dst),
         "torch, dense": dense if len(sizes) == 1 else padded(sizes),
@@ -291,13 +314,13 @@ def ragged_sizes() -> list[tuple[int, int]]:
     return list(zip(sources, (targets[k] for k in order), strict=True))
 
 
-def grid_case(name: str, shape: Sequence[int], points: int, channels: int, window: int) -> Case:
+def grid_case(name: str, shape: Sequence[int], points: int, channels: int, window: int, device: str) -> Case:
     generator = torch.Generator().manual_seed(0)
     dim = len(shape)
-    x = torch.rand(points, dim, generator=generator) * torch.tensor(list(shape))
-    y = torch.randn(points, channels, generator=generator)
-    scale = torch.tensor(1.2)
-    ptr, origin = torch.tensor([0, points]), torch.zeros(dim)
+    x = (torch.rand(points, dim, generator=generator) * torch.tensor(list(shape))).to(device)
+    y = torch.randn(points, channels, generator=generator).to(device)
+    scale = torch.tensor(1.2, device=device)
+    ptr, origin = torch.tensor([0, points], device=device), torch.zeros(dim, device=device)
     methods: dict[str, Callable[..., Outputs]] = {
         "ours": lambda x, y, scale: ops.set_conv_to_grid(x, y, scale, ptr, origin, 1.0, shape, window)
     }
@@ -327,13 +350,13 @@ def grid_case(name: str, shape: Sequence[int], points: int, channels: int, windo
     )
 
 
-def cases() -> dict[str, Callable[[], Case]]:
+def cases(device: str) -> dict[str, Callable[[], Case]]:
     return {
-        "single-8": lambda: sets_case("5,000 → 50,000, D 8, C 8", [(5000, 50_000)], 8, 8),
-        "single-64": lambda: sets_case("1,000 → 15,625, D 16, C 64", [(1000, 15_625)], 16, 64),
-        "ragged": lambda: sets_case("64 ragged sets, D 4, C 64", ragged_sizes(), 4, 64),
-        "grid-1d": lambda: grid_case("10⁶ → 10⁵ cells, window 9, C 16", [100_000], 1_000_000, 16, 9),
-        "grid-2d": lambda: grid_case("10⁶ → 10³ × 10³ cells, window 9 × 9, C 16", [1000, 1000], 1_000_000, 16, 9),
+        "single-8": lambda: sets_case("5,000 → 50,000, D 8, C 8", [(5000, 50_000)], 8, 8, device),
+        "single-64": lambda: sets_case("1,000 → 15,625, D 16, C 64", [(1000, 15_625)], 16, 64, device),
+        "ragged": lambda: sets_case("64 ragged sets, D 4, C 64", ragged_sizes(), 4, 64, device),
+        "grid-1d": lambda: grid_case("10⁶ → 10⁵ cells, window 9, C 16", [100_000], 1_000_000, 16, 9, device),
+        "grid-2d": lambda: grid_case("10⁶ → 10³ × 10³ cells, window 9 × 9, C 16", [1000, 1000], 1_000_000, 16, 9, device),
     }
 
 
@@ -353,15 +376,15 @@ def table(rows: Sequence[Row]) -> str:
         ratios = "" if is_ours else f" ({row.forward_s / ours.forward_s:.1f}×)"
         ratios_both = "" if is_ours else f" ({row.forward_backward_s / ours.forward_backward_s:.1f}×)"
         lines.append(
-            f"| {row.case if is_ours else ''} | {row.method} | {row.forward_s * 1e3:,.1f}{ratios} "
-            f"| {row.forward_backward_s * 1e3:,.1f}{ratios_both} | {row.forward_mb:,.1f} "
+            f"| {row.case if is_ours else ''} | {row.method} | {row.forward_s * 1e3:,.2f}{ratios} "
+            f"| {row.forward_backward_s * 1e3:,.2f}{ratios_both} | {row.forward_mb:,.1f} "
             f"| {row.forward_backward_mb:,.1f} | {row.forward_gflops:,.0f} "
             f"| {row.forward_roofline:.0%}, {row.forward_backward_roofline:.0%} |"
         )
     return "\n".join(lines)
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[Row], path: Path, machine: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -378,43 +401,49 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.suptitle("One set, D 8, C 8, forward and backward, float32, 2 threads", fontsize=10)
+    figure.suptitle(f"One set, D 8, C 8, forward and backward, float32; {machine}", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=list(cases()), default=list(cases()))
+    parser.add_argument("--cases", nargs="+", choices=list(cases("cpu")), default=list(cases("cpu")))
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--no-sweep", action="store_true", help="leave out the sweep over sizes and the plot")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    fma, exp = (args.threads * cpu.measure(what, 100_000_000) * 1e9 for what in ("fma", "exp"))
+    if args.device == "cuda":
+        name = torch.cuda.get_device_name()
+        fma, exp = gpu_rates()
+    else:
+        name = f"{platform.processor() or platform.machine()}, {args.threads} threads, {cpu.instruction_set()}"
+        fma, exp = (args.threads * cpu.measure(what, 100_000_000) * 1e9 for what in ("fma", "exp"))
     print(
-        f"{platform.processor() or platform.machine()}, {args.threads} threads, {cpu.instruction_set()}, "
-        f"torch {torch.__version__}; measured rates: {2 * fma / 1e9:.0f} GFLOP/s of multiply-adds, "
-        f"{exp / 1e9:.1f}·10⁹ exponentials/s"
+        f"{name}, torch {torch.__version__}; rates: {2 * fma / 1e9:,.0f} GFLOP/s of multiply-adds, "
+        f"{exp / 1e9:,.1f}·10⁹ exponentials/s"
     )
     rows: list[Row] = []
     for name in args.cases:
-        rows += measure(cases()[name](), (fma, exp), args.methods)
+        rows += measure(cases(args.device)[name](), (fma, exp), args.methods)
     print(table(rows))
     sweep: list[Row] = []
     if not args.no_sweep:
         for n in (100, 200, 400, 800, 1600, 3200):
-            sweep += measure(sets_case(str(n), [(n, 10 * n)], 8, 8), (fma, exp), args.methods)
+            sweep += measure(sets_case(str(n), [(n, 10 * n)], 8, 8, args.device), (fma, exp), args.methods)
     if args.methods is None:
         args.out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(args.out / "set_conv.csv") as path, path.open("w", newline="") as file:
+        stem = "set_conv" if args.device == "cpu" else "set_conv_gpu"
+        with atomic_path(args.out / f"{stem}.csv") as path, path.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(Row._fields)
             writer.writerows([*row[:2], *(f"{value:.6g}" for value in row[2:])] for row in (*rows, *sweep))
         if sweep:
-            plot(sweep, args.out / "set_conv.png")
+            plot(sweep, args.out / f"{stem}.png", name)
 
 
 if __name__ == "__main__":

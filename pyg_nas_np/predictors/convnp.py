@@ -17,7 +17,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.experts import Experts, expert_weights
+from pyg_nas_np.predictors.experts import BOOSTING_FROM, NETWORKS_FROM, Experts
 from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
@@ -45,8 +45,8 @@ class ConvNPPredictor(Predictor):
     the context and its predictions of the targets are input channels of a stack of set convolutions, meta-trained on
     synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
     weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it. From 100 labels on, learners
-    that a few dozen labels could not feed join its mean (:class:`~pyg_nas_np.predictors.experts.Experts`); the
-    standard deviation stays that of the process.
+    that a few dozen labels could not feed join its mean, by a weight that the labels themselves tell
+    (:class:`~pyg_nas_np.predictors.experts.Experts`); the standard deviation stays that of the process.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -174,15 +174,21 @@ class ConvNPPredictor(Predictor):
         self.index_, self.x_, self.z_ = inputs[0], inputs[1].float(), z.float()
         self.bank_ = Bank(self._groups).fit(self.x_, self.z_)
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
-        self.experts_ = self._experts(num_meta).fit(self.space_, self.index_, self.x_, self.z_)
+        self.experts_ = self._experts(num_meta)
+        self.experts_.fit(self.space_, self.index_, self.x_, self.z_, self.bank_.context[..., 0])
         if self.finetune_steps and z.numel() >= 8:
             self.tuned_ = self._finetune(copy.deepcopy(model))
 
     def _experts(self, num_meta: int) -> Experts:
-        weights = expert_weights(self.z_.numel()) if self.experts else {}
-        if self.tables_.numel():
-            weights.pop("networks", None)  # They do not see the tables, which say more than they can.
-        return Experts(weights, self.bank_.split_columns, num_meta, random_state=self.random_state)
+        count = self.z_.numel()
+        return Experts(
+            self.bank_.split_columns,
+            num_meta,
+            boosting=self.experts and count >= BOOSTING_FROM,
+            # Networks do not see auxiliary tables, which say more than they can.
+            networks=self.experts and count >= NETWORKS_FROM and not self.tables_.numel(),
+            random_state=self.random_state,
+        )
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are fitted again to every split."""
@@ -309,7 +315,7 @@ class ConvNPPredictor(Predictor):
         self.index_, self.x_, self.z_, self.tables_ = state["index"], state["x"], state["z"], state["tables"]
         self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
         self.experts_ = self._experts(state["num_meta"])
-        self.experts_.fit(None, self.index_, self.x_, self.z_, state["networks"])
+        self.experts_.fit(None, self.index_, self.x_, self.z_, self.bank_.context[..., 0], state["networks"])
         if "tuned" in state:
             self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
             self.tuned_.load_state_dict(state["tuned"])

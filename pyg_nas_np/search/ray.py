@@ -52,6 +52,7 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
         self, search: Search[ArchT], metric: str | None = None, mode: str | None = None, *, name: str = ARCH
     ) -> None:
         super().__init__(metric=metric, mode=mode)
+        self._metric, self._mode = metric, mode  # Ray reads these.
         self.search, self.name = search, name
         self._trials: dict[str, int] = {}
         self._constants: dict[str, Any] = {}

@@ -27,6 +27,10 @@ from pyg_nas_np.tasks.priors import check_foreign
 from pyg_nas_np.utils import InvalidLabelsError
 
 CHUNK = 1 << 14
+
+DISAGREEMENT = (20, 100)
+"""The variance between base predictors is added to that of the process in full up to 20 labels, not at all from 100."""
+
 _SAMPLES = 16
 _COORDINATES = 24
 
@@ -233,6 +237,8 @@ class ConvNPPredictor(Predictor):
         seen = process_inputs(shared_descriptors(self.space_))
         context = self._for_model(self.bank_.context)
         means, stds = [], []
+        full, none = DISAGREEMENT
+        share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         for part in torch.split(x, CHUNK):
             target = self._for_model(self.bank_.predict(part))
             end = torch.tensor([0, part.size(0)])
@@ -246,7 +252,8 @@ class ConvNPPredictor(Predictor):
             else:
                 mean, std = model(tasks)
             means.append(mean)
-            stds.append(std)
+            # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
+            stds.append((std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt())
         mean = self.experts_.mean(self.space_, torch.cat(means), index, x)
         return mean, torch.cat(stds) if return_std else None
 

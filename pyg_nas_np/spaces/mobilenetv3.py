@@ -33,9 +33,9 @@ _STAGE_CODES = 7371
 
 # Of the super-network of width 1.0: channels of the first block and of the stages, strides of the stages' first layers,
 # and which stages have squeeze-and-excitation.
-_WIDTHS = (16, 24, 40, 80, 112, 160)
-_STRIDES = (2, 2, 2, 1, 2)
-_SQUEEZE = (False, True, False, True, True)
+WIDTHS = (16, 24, 40, 80, 112, 160)
+STRIDES = (2, 2, 2, 1, 2)
+SQUEEZE = (False, True, False, True, True)
 _LAST, _MIX, _CLASSES = 960, 1280, 1000
 
 _STRING = re.compile(r"r(\d+)((?:\|k\de\d(?:-k\de\d)*)*)")
@@ -391,23 +391,23 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
         active = layers >= 0
         kernels, expansions = torch.tensor(KERNELS)[layers // 3], torch.tensor(EXPANSIONS)[layers % 3]
         side = (sides + 1) // 2
-        stem, first = 27 * _WIDTHS[0], 9 * _WIDTHS[0] + _WIDTHS[0] ** 2
-        params = torch.full_like(sides, stem + first + 2 * 3 * _WIDTHS[0])
+        stem, first = 27 * WIDTHS[0], 9 * WIDTHS[0] + WIDTHS[0] ** 2
+        params = torch.full_like(sides, stem + first + 2 * 3 * WIDTHS[0])
         macs = (stem + first) * side**2
-        for stage, (source, width) in enumerate(pairwise(_WIDTHS)):
+        for stage, (source, width) in enumerate(pairwise(WIDTHS)):
             for position in range(MAX_DEPTH):
                 entering = source if position == 0 else width
                 inner = entering * expansions[:, stage, position]  # always divisible by eight
-                after = (side + _STRIDES[stage] - 1) // _STRIDES[stage] if position == 0 else side
+                after = (side + STRIDES[stage] - 1) // STRIDES[stage] if position == 0 else side
                 spatial = kernels[:, stage, position] ** 2 * inner
-                squeezed = 2 * inner * _divisible(inner // 4) if _SQUEEZE[stage] else 0
-                biases = inner + _divisible(inner // 4) if _SQUEEZE[stage] else 0
+                squeezed = 2 * inner * _divisible(inner // 4) if SQUEEZE[stage] else 0
+                biases = inner + _divisible(inner // 4) if SQUEEZE[stage] else 0
                 weights = entering * inner + spatial + squeezed + inner * width
                 here = active[:, stage, position]
                 params += here * (weights + biases + 4 * inner + 2 * width)
                 macs += here * (entering * inner * side**2 + (spatial + inner * width) * after**2 + squeezed)
                 side = after
-        end = _WIDTHS[-1] * _LAST
+        end = WIDTHS[-1] * _LAST
         params += end + 2 * _LAST + _LAST * _MIX + _MIX * _CLASSES + _CLASSES
         macs += end * side**2 + _LAST * _MIX + _MIX * _CLASSES
         return params, macs

@@ -27,8 +27,8 @@ _STYLE = (
 )
 _HUE = re.compile(r"hsl\((\d+) 60% var\(--op\)\)")
 _SCALES = {
-    NASBench201Space.name: "Accuracies are on the scale of the 20-class tasks of the meta-training; their order is what "
-    "counts.",
+    NASBench201Space.name: "Accuracies are on the scale of the 20-class tasks of the meta-training; their order is "
+    "what counts.",
     MobileNetV3Space.name: "Accuracies are those on ImageNet with the weights of the super-network, the only data set "
     "that was measured: the images do not change the order.",
 }

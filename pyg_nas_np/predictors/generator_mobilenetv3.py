@@ -126,7 +126,7 @@ def train_subnet_generator(
     table: Subnets,
     classes: Tensor,
     *,
-    steps: int = 2500,
+    steps: int = 2000,
     batch_size: int = 256,
     lr: float = 2e-3,
     sharpness: float = 10.0,
@@ -140,8 +140,8 @@ def train_subnet_generator(
 
     Each step draws data sets and limits of cost, and architectures within the limits by :func:`draw_rows`.
 
-    All accuracies are of one data set. So that the generator works on any, and reads nothing into the data set that was
-    not measured, data sets of the training are random classes; what is accurate within a budget does not depend on them.
+    All accuracies are of one data set. So that the generator works on any, and reads nothing into a data set that was
+    not measured, those of the training are random classes; what is accurate within a budget does not depend on them.
 
     Args:
         table: Measured sub-networks; the first column of its values is the accuracy in percent.
@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="measured sub-networks, .csv or .csv.gz")
     parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--sharpness", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)

@@ -41,8 +41,8 @@ class MetaD2A:
     Nothing is trained. Images become features, features a latent code, the code a few hundred different architectures,
     and a predictor that was meta-trained on other data sets ranks them.
 
-    In the MobileNetV3 space one data set is all that was measured, ImageNet. What is found there is what ImageNet prefers
-    within the budget, whatever the images are; architectures that were measured on them (``measured``) change the order.
+    In the MobileNetV3 space one data set is all that was measured, ImageNet. What is found there is what ImageNet
+    prefers within the budget, whatever the images are; architectures measured on these (``measured``) change the order.
 
     Args:
         features: Makes features of images. (default: :class:`~pyg_nas_np.datasets.ImageFeatures`)

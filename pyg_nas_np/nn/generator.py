@@ -183,7 +183,9 @@ class MetaD2AGenerator(nn.Module):
         if len(sets) != 1:
             raise ValueError(f"generate() takes one data set at a time, got {len(sets)}; index them as sets[i]")
         limits = check_limits(limits, costs)
-        if any(math.log(limit) < self._ranges[name][0] - 1e-9 for name, limit in limits.items() if name in self._ranges):
+        if any(
+            math.log(limit) < self._ranges[name][0] - 1e-9 for name, limit in limits.items() if name in self._ranges
+        ):
             return []
         z = self._joined(self.encode(sets)[0], self.positions(limits))[0]
         wanted = n

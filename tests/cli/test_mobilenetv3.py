@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from xml.etree import ElementTree
 
 import torch
@@ -11,7 +12,10 @@ SPACE = MobileNetV3Space()
 
 
 def test_a_box_for_each_layer_within_the_picture():
-    for arch in [*SPACE.sample(5, torch.Generator().manual_seed(0)), SPACE.from_str("r224" + "|k7e6-k7e6-k7e6-k7e6" * 5)]:
+    for arch in [
+        *SPACE.sample(5, torch.Generator().manual_seed(0)),
+        SPACE.from_str("r224" + "|k7e6-k7e6-k7e6-k7e6" * 5),
+    ]:
         root = ElementTree.fromstring(draw_subnet(arch))
         boxes = root.findall("rect")
         assert len(boxes) == 2 + sum(arch.depths)
@@ -21,7 +25,7 @@ def test_a_box_for_each_layer_within_the_picture():
             assert float(box.get("x")) + float(box.get("width")) <= width
             assert float(box.get("y")) + float(box.get("height")) <= height
         # No two boxes of a row overlap.
-        for one, two in zip(boxes, boxes[1:], strict=False):
+        for one, two in itertools.pairwise(boxes):
             assert one.get("y") != two.get("y") or float(one.get("x")) + float(one.get("width")) < float(two.get("x"))
 
 

@@ -76,8 +76,8 @@ def grow_pool(
         seed: Seed of all draws.
     """
     draw = torch.Generator().manual_seed(seed)
-    form = generator.form
-    space: Any = form.space
+    form: Any = generator.form
+    space = form.space
     pool = _measure(generator, model, list(table.archs))
     pool.score[:] = (table.values[:, 0] - model.mean) / model.scale
     pool = _joined(pool, [*form.extremes(), *space.sample(size, draw)], model, generator)

@@ -67,7 +67,7 @@ def generate(
     console.print(_table(rows, f"Best {len(rows)} of {candidates} {space} architectures for {images.name}"))
     console.print(
         f"{sets.num_classes} classes, {sets.features.size(0)} images described in {described - started:.1f} s; "
-        f"generated and ranked in {done - described:.1f} s. {_SCALES.get(space, "")}"
+        f"generated and ranked in {done - described:.1f} s. {_SCALES.get(space, '')}"
     )
     if output is not None:
         write_csv(output / "architectures.csv", _HEADER, rows)

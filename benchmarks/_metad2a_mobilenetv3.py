@@ -8,7 +8,8 @@ r"""MobileNetV3: predicted accuracies of sub-networks, and what is generated wit
   all that only the two searches of one algorithm (LINAS) visited; the most accurate fifth.
 - ``generated``: a generator trained on one half of the table, judged by a Gaussian process on the other half, which
   never saw what the generator saw. Beside random sub-networks within the same limit of multiply-accumulates (depths
-  uniform, for uniform ones are nearly all deep), and beside the measured sub-networks of the generator's half.
+  uniform, for uniform ones are nearly all deep), and beside the measured sub-networks of the generator's half. Columns:
+  mean multiply-accumulates; judged accuracy of all (``mean``), of the best, of the ten predicted best (``top``).
 - ``samples``, ``influence``, ``seconds``: the shipped weights, which saw all of the table.
 """
 
@@ -180,7 +181,7 @@ def _predicted(name: str, past: Subnets, new: Subnets) -> list[Row]:
 
 
 def _generated(table: Subnets, sets: FeatureSets, args: argparse.Namespace) -> list[Row]:
-    """Judged accuracies: mean and best of 500, mean of the ten that the predictor of the generator's half prefers."""
+    """Judged accuracies: mean and best, and mean of the ten that the predictor of the generator's half prefers."""
     halves = torch.randperm(len(table.archs), generator=torch.Generator().manual_seed(0)).tensor_split(2)
     first, second = (select_subnets(table, half) for half in halves)
     model, predictor = _half_generator(first, args), fit_subnets(first, SPACE)
@@ -200,9 +201,9 @@ def _generated(table: Subnets, sets: FeatureSets, args: argparse.Namespace) -> l
             drawn = way(limit)
             judged = judge(second, drawn)
             top = (predictor.table(drawn) @ predictor.weights).argsort(descending=True)[:TOP]
-            counts = {"count": len(drawn), "used": _used(drawn, limit)}
             values = {"mean": judged.mean(), "best": judged.max(), "top": judged[top].mean()}
-            rows.append(_row("generated", name, method, **counts, **values))
+            spent = float(SPACE.batch_flops(drawn).double().mean()) / 1e6
+            rows.append(_row("generated", name, method, count=len(drawn), million_macs=spent, **values))
     return rows
 
 
@@ -230,11 +231,6 @@ def _random(model: MetaD2AGenerator, limit: float) -> list[MobileNetV3Arch]:
 def _within(archs: list[MobileNetV3Arch], limit: float) -> list[MobileNetV3Arch]:
     costs = SPACE.batch_flops(archs).tolist()
     return [arch for arch, cost in zip(archs, costs, strict=True) if cost <= limit]
-
-
-def _used(archs: list[MobileNetV3Arch], limit: float) -> float:
-    """Mean share of the budget that is spent."""
-    return float(SPACE.batch_flops(archs).double().mean()) / limit if limit < float("inf") else float("nan")
 
 
 def _samples(model: MetaD2AGenerator, table: Subnets, sets: FeatureSets) -> list[Row]:

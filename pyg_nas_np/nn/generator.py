@@ -197,7 +197,8 @@ class MetaD2AGenerator(nn.Module):
                 archs = [arch for arch, cost in zip(archs, spent.tolist(), strict=True) if cost <= limit]
             if len(archs) >= n or types.size(0) < wanted or wanted >= MOST:
                 return archs[:n]
-            wanted = min(4 * wanted, MOST)
+            # A third more than the share within the limits asks for, four times as many at most.
+            wanted = min(math.ceil(wanted * min(4.0, 4 * n / (3 * max(len(archs), 1)))), MOST)
 
     @torch.no_grad()
     def generate_graphs(

@@ -240,11 +240,15 @@ def file_of(cell: Cell, folder: Path) -> Path:
     return folder / f"{cell.name}.csv"
 
 
+def number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)
+
+
 def read(path: Path) -> list[Row]:
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: number(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

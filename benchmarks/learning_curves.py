@@ -115,7 +115,9 @@ def make_model(kind: str, draws: int, seed: int, features: Sequence[str] = FEATU
         return ParametricExtrapolation()
     if kind == "bayesian-net":
         return BayesianCurveNet(random_state=seed)
-    return SequentialRegression(kind, features=features, draws=draws, random_state=seed)
+    # The paper's regressors are measured as they are there, ours with what we added.
+    stuck = None if kind in ("ols", "svr-rbf", "svr-linear", "forest") else 5
+    return SequentialRegression(kind, features=features, draws=draws, stuck=stuck, random_state=seed)
 
 
 def ordering(curves: LearningCurves, repeat: int) -> NDArray[np.int64]:

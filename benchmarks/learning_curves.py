@@ -17,6 +17,7 @@ import argparse
 import csv
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -46,7 +47,7 @@ from pyg_nas_np.predictors.curves import (
     SequentialRegression,
 )
 from pyg_nas_np.predictors.curves.features import FEATURES
-from pyg_nas_np.search import EarlyStopping, FastHyperband, Hyperband, RecordedRun, replay
+from pyg_nas_np.search import EarlyStopping, FastHyperband, Hyperband, RacingHyperband, RecordedRun, replay
 from pyg_nas_np.utils import MissingExtraError, atomic_path, require
 
 SETS = ("metaqnn_cifar10", "deep_resnets_cifar10", "deep_resnets_tinyimagenet", "lstm_ptb", "naap440")
@@ -218,14 +219,20 @@ def ray_rows(repeat: int, curves: LearningCurves) -> Iterator[Row]:
     yield {"speedup": total * len(order) / spent, "regret": regret}
 
 
-def hyperband_rows(repeat: int, curves: LearningCurves, kappa: float | None, searches: int) -> Iterator[Row]:
-    r"""Consecutive searches; the fast form remembers those before."""
+FORMS = {
+    "fast, kappa 1/eta": lambda epochs, direction: FastHyperband(epochs, direction),
+    "fast, kappa 0.1": lambda epochs, direction: FastHyperband(epochs, direction, kappa=0.1),
+    "racing, delta 0.95": lambda epochs, direction: RacingHyperband(epochs, direction),
+    "racing, delta 0.9": lambda epochs, direction: RacingHyperband(epochs, direction, delta=0.9),
+}
+
+
+def hyperband_rows(repeat: int, curves: LearningCurves, form: str, searches: int) -> Iterator[Row]:
+    r"""Consecutive searches; the fast forms remember those before."""
     rng = np.random.default_rng(FIRST_SEED + repeat)
     epochs = len(curves.epochs)
     plain = Hyperband(epochs, curves.direction)
-    # The Gaussian process, because every rung and length seen has a fit of its own.
-    predictor = SequentialRegression("gp", features=("TS",), draws=20)
-    fast = FastHyperband(epochs, curves.direction, kappa=kappa, predictor=predictor)
+    fast = FORMS[form](epochs, curves.direction)
     for number in range(searches):
         order = rng.integers(len(curves), size=plain.num_configs)
         results = [s.search(lambda n, o=order: RecordedRun(curves, int(o[n]))) for s in (plain, fast)]
@@ -475,13 +482,13 @@ def stopping_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[R
 
 
 def hyperband_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
-    r"""Consecutive runs of Hyperband and of its fast form on the same configurations."""
+    r"""Consecutive runs of Hyperband and of its fast forms on the same configurations."""
     for name in (name for name in SEARCHES if name in sets):
-        for kappa in (None, 0.1, 0.05):
+        for form in FORMS:
             yield Cell(
-                f"hyperband-{name}-{kappa}-{args.searches}",
-                {"set": name, "kappa": "1/eta" if kappa is None else kappa},
-                partial(hyperband_rows, curves=sets[name], kappa=kappa, searches=args.searches),
+                f"hyperband-{name}-{re.sub('[^a-z0-9.]+', '-', form)}-{args.searches}",
+                {"set": name, "form": form},
+                partial(hyperband_rows, curves=sets[name], form=form, searches=args.searches),
                 min(args.repeats, 3),
                 300.0,
             )
@@ -490,7 +497,7 @@ def hyperband_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -
 def hyperband_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
     table: list[Row] = []
     print(
-        f"{'set':<27}{'kappa':>6}{'speed-up':>9}{'last 10':>9}{'plain':>8}{'fast':>8}{'gap ± se':>17}{'searches':>10}"
+        f"{'set':<27}{'form':<20}{'speed-up':>9}{'last 10':>9}{'plain':>8}{'fast':>8}{'gap ± se':>17}{'searches':>10}"
     )
 
     def speedup(rows: Sequence[Row]) -> float:
@@ -506,7 +513,7 @@ def hyperband_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[
         row["repeats"] = len({r["repeat"] for r in rows})
         table.append(row)
         print(
-            f"{row['set']:<27}{row['kappa']!s:>6}{row['speedup']:>9.2f}{row['speedup_last_10']:>9.2f}"
+            f"{row['set']:<27}{row['form']:<20}{row['speedup']:>9.2f}{row['speedup_last_10']:>9.2f}"
             f"{row['plain_value']:>8.4f}{row['fast_value']:>8.4f}{gap:>9.4f} ±{error:.4f}{len(rows):>10}"
         )
     write(args.output / "learning_curves_hyperband.csv", table)

@@ -98,11 +98,12 @@ class SequentialRegression(CurvePredictor):
         if self.stuck is None or "TS" not in self.groups_:
             return np.zeros(len(curves), dtype=bool)
         still, known = (
-            (c.mask[:, :tau].sum(1) >= self.stuck) & (np.ptp(c.observed(tau), axis=1) == 0.0)
+            np.asarray((c.mask[:, :tau].sum(1) >= self.stuck) & (np.ptp(c.observed(tau), axis=1) == 0.0))
             for c in (curves, self.curves_)
         )
         recovered = known & (self.curves_.final != self.curves_.observed(tau)[:, -1])
-        return still & (not recovered.any() and (~known).sum() >= self.minimum)
+        apart = not recovered.any() and (~known).sum() >= self.minimum
+        return still if apart else np.zeros_like(still)
 
     def _inputs(self, curves: LearningCurves, tau: int) -> tuple[Floats, list[str]]:
         seen = curves.truncate(tau)

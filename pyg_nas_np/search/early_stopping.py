@@ -104,7 +104,7 @@ class EarlyStopping:
         direction: Whether more (``"up"``) or less (``"down"``) is better.
         predictor: Predicts final values.
             (default: the Gaussian process of :class:`~pyg_nas_np.predictors.curves.SequentialRegression`)
-        delta: :math:`\Delta`, see :class:`StoppingRule`; 0.99 where the best configurations lie close together.
+        delta: :math:`\Delta`, see :class:`StoppingRule`; 0.99 where ends are hard to predict.
         offset: See :class:`StoppingRule`.
         nth_best: See :class:`StoppingRule`.
         burn_in: Trainings that run to the end first; the paper takes 100, with which no search of 600 can be six times

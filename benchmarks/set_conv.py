@@ -1,7 +1,8 @@
 """Set convolutions of this package beside their peers, in one process on the same tensors.
 
 ``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``; with
-``--device cuda`` it measures the Triton kernels and writes ``results/set_conv_gpu.csv`` and ``.png``.
+``--device cuda`` it measures the Triton kernels and writes ``results/set_conv_gpu.csv`` and ``.png``; there KeOps runs
+only if it is named in ``--methods``, since its CUDA mode ended the whole process on the machine of these results.
 Peers that are not installed are left out: ``pip install neuralprocesses backends pykeops torch-scatter matplotlib``.
 
 Time is the best of several calls after a warm-up (which includes compilation and, for Triton, the choice of a
@@ -14,8 +15,10 @@ from __future__ import annotations
 import argparse
 import csv
 import ctypes
+import functools
 import gc
 import importlib
+import importlib.util
 import os
 import platform
 import time
@@ -126,6 +129,8 @@ def calls(
 def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | None) -> list[Row]:
     rows = []
     device = case.inputs[0].device.type
+    if methods is None and device == "cuda":
+        methods = [name for name in case.methods if name != "pykeops"]
     with torch.no_grad():
         expected = case.methods["ours"](*case.inputs)[1]
     for name, method in case.methods.items():
@@ -223,16 +228,21 @@ def neuralprocesses(sizes: Sequence[tuple[int, int]]) -> Callable[..., Outputs] 
 
 def keops(sizes: Sequence[tuple[int, int]], dim: int, channels: int) -> Callable[..., Outputs] | None:
     """KeOps, with block-sparse ranges for a ragged batch."""
-    package = optional("pykeops.torch")
-    if package is None:
+    if importlib.util.find_spec("pykeops") is None:
+        print("  without pykeops")
         return None
-    importlib.import_module("pykeops").set_verbose(False)
-    reduce = package.Genred(  # type: ignore[attr-defined]
-        "Exp(-SqDist(z, x) * IntInv(2)) * y",
-        [f"z = Vi({dim})", f"x = Vj({dim})", f"y = Vj({channels + 1})"],
-        reduction_op="Sum",
-        axis=1,
-    )
+
+    @functools.cache
+    def reduction() -> Callable[..., Tensor]:
+        # On first use: importing it starts its own CUDA toolchain, which may end the process.
+        importlib.import_module("pykeops").set_verbose(False)
+        return importlib.import_module("pykeops.torch").Genred(
+            "Exp(-SqDist(z, x) * IntInv(2)) * y",
+            [f"z = Vi({dim})", f"x = Vj({dim})", f"y = Vj({channels + 1})"],
+            reduction_op="Sum",
+            axis=1,
+        )
+
     ranges = None
     if len(sizes) > 1:
         src, dst = (
@@ -246,7 +256,7 @@ def keops(sizes: Sequence[tuple[int, int]], dim: int, channels: int) -> Callable
         values = torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
         backend = "GPU" if x.is_cuda else "CPU"
         where = ranges and tuple(part.to(x.device) for part in ranges)
-        out = reduce((z / scale).contiguous(), (x / scale).contiguous(), values, backend=backend, ranges=where)
+        out = reduction()((z / scale).contiguous(), (x / scale).contiguous(), values, backend=backend, ranges=where)
         return out[:, 0], out[:, 1:]
 
     return run
@@ -356,7 +366,9 @@ def cases(device: str) -> dict[str, Callable[[], Case]]:
         "single-64": lambda: sets_case("1,000 → 15,625, D 16, C 64", [(1000, 15_625)], 16, 64, device),
         "ragged": lambda: sets_case("64 ragged sets, D 4, C 64", ragged_sizes(), 4, 64, device),
         "grid-1d": lambda: grid_case("10⁶ → 10⁵ cells, window 9, C 16", [100_000], 1_000_000, 16, 9, device),
-        "grid-2d": lambda: grid_case("10⁶ → 10³ × 10³ cells, window 9 × 9, C 16", [1000, 1000], 1_000_000, 16, 9, device),
+        "grid-2d": lambda: grid_case(
+            "10⁶ → 10³ × 10³ cells, window 9 × 9, C 16", [1000, 1000], 1_000_000, 16, 9, device
+        ),
     }
 
 

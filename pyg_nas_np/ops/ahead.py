@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyg_nas_np.ops.radial import KERNELS
 from pyg_nas_np.utils import NASError
 
 ARCHITECTURES = (80, 90, 100)
 
-# Element types of the arguments that are pointers; every other run-time argument is a 32-bit integer. `x`, `y`, `u` and
-# `v` tensors have the type of the inputs.
-_INTEGER_POINTERS = {"tile_set", "tile_start", "ptr_own", "ptr_other", "first", "batch", "order", "starts"}
-_FLOAT_POINTERS = {"inverse", "offset", "step", "grad_own", "grad_scale", "force", "square"}
-_INPUT_POINTERS = {"x_own", "x_other", "y_other", "v_own", "v_other", "y", "u", "u_density", "v", "v_density"}
-_OUTPUT_POINTERS = {"density", "signal", "grad_density"}
+# Element types of the arguments that are pointers; every other run-time argument is a 32-bit integer. Those of inputs
+# are the types of the inputs; the rest is float32.
+_POINTERS = {
+    **dict.fromkeys(("ptr", "ptr_own", "ptr_other", "other", "order", "starts"), "*i64"),
+    **dict.fromkeys(("first", "batch"), "*i32"),
+    **dict.fromkeys(("spacing",), "*fp64"),
+    **dict.fromkeys(("own", "inverse", "lengthscale", "offset", "step", "density", "signal"), "*fp32"),
+    **dict.fromkeys(("grad_x", "grad_v", "grad_scale", "force", "square"), "*fp32"),
+}
+_INPUTS = {"x", "origin", "y", "u", "u_density", "v", "v_density"}
 
 
 class Compiled(NamedTuple):
@@ -38,7 +42,6 @@ def compile_ahead(
     dtypes: Sequence[str] = ("fp32", "bf16", "fp16"),
     kernels: Sequence[str] | None = None,
     radials: Sequence[str] = KERNELS,
-    tuned: int | None = None,
 ) -> Iterator[Compiled]:
     r"""Compiles kernels to machine code for CUDA architectures.
 
@@ -47,55 +50,52 @@ def compile_ahead(
         dtypes: Types of the inputs.
         kernels: Names of kernels. (default: all)
         radials: Kernels of the convolution.
-        tuned: How many of the configurations of each kernel. (default: all)
 
     Raises:
         RuntimeError: If Triton is in interpreter mode, where there is nothing to compile.
     """
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from pyg_nas_np.ops import triton_kernels
 
-    for name, (kernel, configs, widths) in triton_kernels.configurations().items():
+    for name, kernel, constants, warps in triton_kernels.configurations():
         if kernels is not None and name not in kernels:
             continue
-        function = kernel.fn
-        if not hasattr(function, "params"):
+        if not hasattr(kernel, "params"):
             raise RuntimeError("Unset TRITON_INTERPRET: interpreted kernels cannot be compiled.")
+        has_inputs = any(p.name in _INPUTS for p in kernel.params)
+        has_radial = any(p.name == "KERNEL" for p in kernel.params)
+        shown = " ".join(f"{k.removeprefix('BLOCK_').lower()}={int(v)}" for k, v in constants.items())
         for architecture in architectures:
             target = GPUTarget("cuda", architecture, 32)
-            for radial in radials:
-                for dtype in dtypes:
-                    for width in widths:
-                        for config in configs[:tuned]:
-                            constants = {"KERNEL": KERNELS.index(radial), **width, **config.kwargs}
-                            signature = {
-                                p.name: "constexpr" if p.name in constants else _type(p.name, dtype)
-                                for p in function.params
-                            }
-                            source = ASTSource(function, signature, constants)
-                            options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-                            result = triton.compile(source, target=target, options=options)
-                            registers, spilled = _resources(result.asm["ptx"], architecture)
-                            shown = " ".join(f"{k.removeprefix('BLOCK_').lower()}={v}" for k, v in constants.items())
-                            yield Compiled(
-                                name,
-                                f"{dtype} {shown} warps={config.num_warps} stages={config.num_stages}",
-                                architecture,
-                                registers,
-                                spilled,
-                                int(result.metadata.shared),
-                            )
+            for radial in radials if has_radial else radials[:1]:
+                chosen = {"KERNEL": KERNELS.index(radial)} if has_radial else {}
+                for dtype in dtypes if has_inputs else dtypes[:1]:
+                    source = _source(kernel, {**constants, **chosen}, dtype)
+                    options = {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+                    result = triton.compile(source, target=target, options=options)
+                    registers, spilled = _resources(result.asm["ptx"], architecture)
+                    yield Compiled(
+                        name,
+                        " ".join([*([dtype] if has_inputs else []), *([radial] if has_radial else []), shown]),
+                        architecture,
+                        registers,
+                        spilled,
+                        int(result.metadata.shared),
+                    )
+
+
+def _source(kernel: Any, constants: Mapping[str, int | bool], dtype: str) -> Any:
+    from triton.compiler import ASTSource
+
+    signature = {p.name: "constexpr" if p.name in constants else _type(p.name, dtype) for p in kernel.params}
+    # Tensors begin at multiples of 16 bytes, as the launcher would find out.
+    aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
+    return ASTSource(kernel, signature, constants, aligned)
 
 
 def _type(name: str, dtype: str) -> str:
-    if name in _INTEGER_POINTERS:
-        return "*i64"
-    if name in _FLOAT_POINTERS or name in _OUTPUT_POINTERS:
-        return "*fp32"
-    return f"*{dtype}" if name in _INPUT_POINTERS else "i32"
+    return f"*{dtype}" if name in _INPUTS else _POINTERS.get(name, "i32")
 
 
 def _resources(ptx: str, architecture: int) -> tuple[int, int]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from pyg_nas_np.ops import reference
 from pyg_nas_np.ops.backends import BackendUnavailableError
 from pyg_nas_np.ops.radial import KERNELS
+
+if TYPE_CHECKING:
+    from pyg_nas_np.ops import triton_kernels
 
 
 @cache
@@ -50,15 +53,12 @@ def require_device(device: torch.device) -> None:
         raise BackendUnavailableError(f"The back end 'cuda' was asked for, but the tensors are on '{device}'.")
 
 
-def _launch(kernel: Any, grid: Callable[[dict[str, Any]], tuple[int, ...]], *args: Any, **constants: Any) -> None:
-    if min(grid({"BLOCK_POINTS": 1})) == 0:
+def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int, **constants: Any) -> None:
+    if min(grid) == 0:
         return
-    if _interpreted():
-        # Tuning needs a device to time on; the interpreter takes the first configuration.
-        first = kernel.configs[0].kwargs
-        kernel.fn[grid({**constants, **first})](*args, **constants, **first)
-    else:
-        kernel[grid](*args, **constants)
+    # Multiply-adds are the whole point; a later Triton will not fuse them unasked. The interpreter knows no options.
+    options = {} if _interpreted() else {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+    kernel[grid](*args, **constants, **options)
 
 
 def _width(size: int, most: int) -> int:
@@ -66,23 +66,34 @@ def _width(size: int, most: int) -> int:
     return min(max(16, 1 << max(0, size - 1).bit_length()), most)
 
 
-class _Tiles(NamedTuple):
-    r"""Tiles of a ragged batch. Their number is a bound that needs no value of ``ptr`` on the host."""
+def _packed(x: Tensor, values: Tensor, plan: triton_kernels.Plan, grad_density: Tensor | None = None) -> Tensor:
+    r"""Returns rows of coordinates, of values and of a number, twice, each from an even place on."""
+    x, values = x.detach().float(), values.detach().float()
+    columns = [x, x[..., : plan.start - x.size(-1)]]
+    columns.append(torch.nn.functional.pad(values, (0, plan.stop - plan.start - values.size(-1))))
+    if grad_density is not None:
+        columns.append(grad_density.unsqueeze(-1).expand(-1, -1, 2))
+    return torch.cat(columns, dim=-1)
 
-    owner: Tensor
-    start: Tensor
-    number: int
+
+def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int) -> tuple[int, int]:
+    r"""Returns how many tiles cover one side of a ragged batch, and how many programs share the other side of each.
+
+    Both are bounds that need no value of ``ptr`` on the host; tiles of which each has a number of programs are split
+    where they are too few to fill the device.
+    """
+    from pyg_nas_np.ops import triton_kernels
+
+    tiles = own.size(0) // rows + sets
+    multiprocessors = 1 if _interpreted() else torch.cuda.get_device_properties(own.device).multi_processor_count
+    wanted = multiprocessors * (triton_kernels.PROGRAMS if sets == 1 else triton_kernels.RAGGED_PROGRAMS)
+    splits = math.ceil(wanted / max(1, tiles * programs))
+    return tiles, max(1, min(splits, other.size(0) // max(1, sets * triton_kernels.LEAST_SHARE)))
 
 
-def _tiles(ptr: Tensor, rows: int, block: int) -> _Tiles:
-    sets = ptr.numel() - 1
-    count = rows // block + min(sets, rows)
-    ends = (ptr.diff() + block - 1).div(block, rounding_mode="floor").cumsum(0)
-    index = torch.arange(count, device=ptr.device)
-    owner = torch.searchsorted(ends, index, right=True)
-    within = owner.clamp_max(max(sets - 1, 0))
-    begins = torch.cat([ends.new_zeros(1), ends])
-    return _Tiles(owner, ptr[within] + (index - begins[within]) * block, count)
+def _is_isotropic(lengthscale: Tensor) -> bool:
+    r"""Tells whether one number serves all dimensions; it is one in memory, for the values are on the device."""
+    return lengthscale.size(1) == 1 or lengthscale.stride(1) == 0
 
 
 def set_conv(
@@ -99,11 +110,9 @@ def set_conv(
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv`."""
     if y_src.dtype == torch.float64:
         return reference.set_conv(x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst, kernel, normalize, eps)
-    density = torch.empty(x_dst.shape[:2], dtype=torch.float32, device=x_dst.device)
-    signal = torch.empty(*x_dst.shape[:2], y_src.size(2), dtype=torch.float32, device=x_dst.device)
-    _convolve(x_dst, x_src, y_src, lengthscale, ptr_dst, ptr_src, kernel, density, signal)
+    density, signal = _convolve(x_dst, x_src, y_src, lengthscale, ptr_dst, ptr_src, kernel, True)
     if normalize:
-        signal /= (density + eps).unsqueeze(-1)
+        signal = signal / (density + eps).unsqueeze(-1)
     return density.to(y_src.dtype), signal.to(y_src.dtype)
 
 
@@ -115,36 +124,42 @@ def _convolve(
     ptr_own: Tensor,
     ptr_other: Tensor,
     kernel: str,
-    density: Tensor | None,
-    signal: Tensor,
-) -> None:
+    with_density: bool,
+) -> tuple[Tensor, Tensor]:
+    r"""Returns the sums of weights, unless not wanted, and of weighted values."""
     from pyg_nas_np.ops import triton_kernels
 
-    (rows, heads, dim), channels = x_own.shape, y_other.size(2)
-    tiles = _tiles(ptr_own, rows, triton_kernels.CONVOLVE_ROWS)
-    width = _width(channels, triton_kernels.CONVOLVE_CHANNELS)
+    (rows, heads, dim), channels, sets = x_own.shape, y_other.size(2), ptr_own.numel() - 1
+    plan = triton_kernels.convolve_plan(dim, channels)
+    own, other = x_own.detach().float().contiguous(), _packed(x_other, y_other, plan)
+    tiles, splits = _tiles(own, other, sets, plan.rows, heads * plan.parts)
+    density = own.new_empty(splits if with_density else 0, rows, heads)
+    signal = own.new_empty(splits, rows, heads, channels)
     _launch(
         triton_kernels.convolve,
-        lambda _: (tiles.number, heads, max(1, math.ceil(channels / width))),
-        x_own.detach().contiguous(),
-        x_other.detach().contiguous(),
-        y_other.detach().contiguous(),
+        (tiles * splits, heads, plan.parts),
+        own,
+        other.view(torch.int64),
         (1 / lengthscale.detach().float()).contiguous(),
-        tiles.owner,
-        tiles.start,
         ptr_own.contiguous(),
         ptr_other.contiguous(),
-        signal if density is None else density,
+        density,
         signal,
-        ptr_own.numel() - 1,
+        sets,
+        rows,
+        splits,
         heads,
-        dim,
-        channels,
+        DIM=dim,
+        CHANNELS=channels,
+        WIDTH=other.size(-1),
+        BLOCK_CHANNELS=plan.block_channels,
         KERNEL=KERNELS.index(kernel),
-        DENSITY=density is not None,
-        BLOCK_OWN=triton_kernels.CONVOLVE_ROWS,
-        BLOCK_CHANNELS=width,
+        ISOTROPIC=_is_isotropic(lengthscale),
+        DENSITY=with_density,
+        BLOCK_ROWS=plan.rows,
+        warps=plan.warps,
     )
+    return _sum(density), _sum(signal)
 
 
 def set_conv_backward(
@@ -188,18 +203,18 @@ def set_conv_backward(
     if normalize:
         g = g / (density.float() + eps).unsqueeze(-1)
         g_density = g_density - (g * signal.float()).sum(-1)
-    g, g_density = g.contiguous(), g_density.contiguous()
-    device = x_src.device
-    grad_x_src, grad_y, grad_x_dst, grad_scale = (
-        torch.zeros(value.shape if need else (0,), dtype=torch.float32, device=device)
-        for value, need in zip((x_src, y_src, x_dst, lengthscale), needed, strict=True)
-    )
-    if need_y:
-        _convolve(x_src, x_dst, g, lengthscale, ptr_src, ptr_dst, kernel, None, grad_y)
+    grad_x_src, grad_y, grad_x_dst, grad_scale = (g.new_empty(0) for _ in needed)
     if need_x:
-        squares = _pull(x_dst, x_src, g, y_src, g_density, lengthscale, ptr_dst, ptr_src, kernel, True, grad_x_dst)
-        grad_scale = squares / lengthscale.detach().float()
-        _pull(x_src, x_dst, y_src, g, g_density, lengthscale, ptr_src, ptr_dst, kernel, False, grad_x_src)
+        from pyg_nas_np.ops import triton_kernels
+
+        plan = triton_kernels.pull_plan(x_src.size(2), y_src.size(2))
+        sources, targets = _packed(x_src, y_src, plan), _packed(x_dst, g, plan, g_density)
+        options = (lengthscale, kernel, plan, y_src.size(2))
+        grad_x_dst, _, grad_scale = _pull(targets, sources, ptr_dst, ptr_src, *options, True, False)
+        grad_x_src, values, _ = _pull(sources, targets, ptr_src, ptr_dst, *options, False, need_y)
+        grad_y = values if need_y else grad_y
+    elif need_y:
+        _, grad_y = _convolve(x_src, x_dst, g, lengthscale, ptr_src, ptr_dst, kernel, False)
     return (
         grad_x_src.to(x_src.dtype),
         grad_y.to(y_src.dtype),
@@ -209,59 +224,70 @@ def set_conv_backward(
 
 
 def _pull(
-    x_own: Tensor,
-    x_other: Tensor,
-    v_own: Tensor,
-    v_other: Tensor,
-    grad_density: Tensor,
-    lengthscale: Tensor,
+    own: Tensor,
+    other: Tensor,
     ptr_own: Tensor,
     ptr_other: Tensor,
+    lengthscale: Tensor,
     kernel: str,
+    plan: triton_kernels.Plan,
+    channels: int,
     own_is_target: bool,
-    grad_own: Tensor,
-) -> Tensor:
+    with_values: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the gradients of the locations and, where wanted, of the values of one side, and of the length scale."""
     from pyg_nas_np.ops import triton_kernels
 
-    (rows, heads, dim), channels = x_own.shape, v_own.size(2)
-    tiles = _tiles(ptr_own, rows, triton_kernels.PULL_ROWS)
-    squares = torch.zeros(tiles.number, heads, dim, dtype=torch.float32, device=x_own.device)
-    width = _width(dim, triton_kernels.PULL_DIM)
+    (rows, heads), sets = own.shape[:2], ptr_own.numel() - 1
+    isotropic = _is_isotropic(lengthscale)
+    tiles, splits = _tiles(own, other, sets, plan.rows, heads * plan.parts * plan.pieces)
+    grad_x = own.new_empty(plan.parts * splits, rows, heads, plan.dim)
+    grad_v = own.new_empty(splits if with_values else 0, rows, heads, channels)
+    squares = own.new_zeros(plan.parts * tiles * splits, heads, 1 if isotropic else plan.dim)
     _launch(
         triton_kernels.pull,
-        lambda _: (tiles.number, heads, math.ceil(dim / width)),
-        x_own.detach().contiguous(),
-        x_other.detach().contiguous(),
-        v_own.detach().contiguous(),
-        v_other.detach().contiguous(),
-        grad_density,
+        (tiles * splits, heads, plan.parts * plan.pieces),
+        own,
+        other.view(torch.int64),
         (1 / lengthscale.detach().float()).contiguous(),
-        tiles.owner,
-        tiles.start,
         ptr_own.contiguous(),
         ptr_other.contiguous(),
-        grad_own,
+        grad_x,
+        grad_v,
         squares,
-        ptr_own.numel() - 1,
+        sets,
+        rows,
+        splits,
         heads,
-        dim,
-        channels,
+        DIM=plan.dim,
+        CHANNELS=channels,
+        OWN_WIDTH=own.size(-1),
+        OTHER_WIDTH=other.size(-1),
+        BLOCK_DIM=plan.block_dim,
+        BLOCK_CHANNELS=plan.block_channels,
         KERNEL=KERNELS.index(kernel),
+        ISOTROPIC=isotropic,
         OWN_IS_TARGET=own_is_target,
-        BLOCK_OWN=triton_kernels.PULL_ROWS,
-        BLOCK_CHANNELS=_width(channels, triton_kernels.PULL_CHANNELS),
-        BLOCK_DIM=width,
+        VALUES=with_values,
+        BLOCK_ROWS=plan.rows,
+        warps=plan.warps,
     )
-    return squares.sum(0)
+    grad_scale = squares.sum(0) / lengthscale.detach().float()
+    # What all dimensions share came out as one sum.
+    return _sum(grad_x), _sum(grad_v), grad_scale / plan.dim if isotropic else grad_scale
+
+
+def _sum(parts: Tensor) -> Tensor:
+    return parts[0] if parts.size(0) == 1 else parts.sum(0)
 
 
 class _Windows(NamedTuple):
     r"""Windows of all points on grids of three dimensions, the leading ones of one cell where there are fewer."""
 
-    first: Tensor  # [N, 3], int64
+    first: Tensor  # [N, 3], int32
     offset: Tensor  # [N, 3], float32
     step: Tensor  # [3], float32
-    batch: Tensor  # [N]
+    batch: Tensor  # [N], int32
     shape: tuple[int, int, int]
     window: tuple[int, int, int]
 
@@ -275,31 +301,41 @@ def _windows(
     shape: Sequence[int],
     window: Sequence[int],
 ) -> _Windows:
-    missing = 3 - x.size(1)
-    device = x.device
-    batch = torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=device), ptr.diff(), output_size=x.size(0))
-    step = torch.tensor(list(spacing), dtype=torch.float64, device=device)
-    width = torch.tensor(list(window), dtype=torch.float64, device=device)
-    sizes = torch.tensor(list(shape), dtype=torch.float64, device=device)
-    # In double: on a long grid float32 would lose the place inside the cell.
-    position = (x.detach().double() - origin.double()[batch]) / step
-    first = torch.ceil(position - width / 2)
-    # A window off the grid, or a NaN, must not overflow the integer: put it just outside.
-    reached = ((first > -width) & (first < sizes)).all(dim=-1, keepdim=True)
-    first = torch.where(reached, first, -width)
-    scale = step / lengthscale.detach().double()
-    offset = torch.where(reached, (position - first) * scale, 0.0)
-    pad = torch.nn.functional.pad
-    a, b, c = [1] * missing + [int(size) for size in shape]
-    d, e, f = [1] * missing + [int(w) for w in window]
-    return _Windows(
-        pad(first.long(), (missing, 0)).contiguous(),
-        pad(offset.float(), (missing, 0)).contiguous(),
-        pad(scale.float(), (missing, 0)).contiguous(),
-        batch,
-        (a, b, c),
-        (d, e, f),
+    from pyg_nas_np.ops import triton_kernels
+
+    (points, dim), sets = x.shape, ptr.numel() - 1
+    missing = (1,) * (3 - dim)
+    first = x.new_empty(points, 3, dtype=torch.int32)
+    offset = x.new_empty(points, 3, dtype=torch.float32)
+    # Filled on the device: a tensor made of a list is copied there, which waits for it.
+    steps = torch.cat([x.new_full((1,), float(step), dtype=torch.float64) for step in spacing])
+    windows = _Windows(
+        first,
+        offset,
+        offset.new_zeros(3),
+        first.new_empty(points),
+        (*missing, *(int(size) for size in shape)),  # type: ignore[arg-type]
+        (*missing, *(int(width) for width in window)),  # type: ignore[arg-type]
     )
+    _launch(
+        triton_kernels.locate,
+        (math.ceil(points / triton_kernels.LOCATE_POINTS),),
+        x.detach().contiguous(),
+        origin.detach().contiguous(),
+        steps,
+        lengthscale.detach().contiguous(),
+        ptr.contiguous(),
+        *windows[:4],
+        points,
+        sets,
+        (sets - 1).bit_length(),
+        *windows.shape,
+        *windows.window,
+        DIM=dim,
+        BLOCK_POINTS=triton_kernels.LOCATE_POINTS,
+        warps=triton_kernels.LOCATE_WARPS,
+    )
+    return windows
 
 
 def set_conv_to_grid(
@@ -322,8 +358,13 @@ def set_conv_to_grid(
     density = torch.zeros(ptr.numel() - 1, *shape, dtype=torch.float32, device=x.device)
     signal = torch.zeros(*density.shape, y.size(1), dtype=torch.float32, device=x.device)
     if density.numel() and x.size(0):
+        from pyg_nas_np.ops import triton_kernels
+
         windows = _windows(x, lengthscale, ptr, origin, spacing, shape, window)
-        run = _scatter_sorted if torch.are_deterministic_algorithms_enabled() else _scatter
+        # Sorted, every cell is visited, so there must be points for most of them.
+        worthwhile = math.prod(window) >= triton_kernels.SORT_PLACES and 4 * x.size(0) >= density.numel()
+        ordered = worthwhile or torch.are_deterministic_algorithms_enabled()
+        run = _scatter_sorted if ordered else _scatter
         run(windows, y.detach().contiguous(), kernel, density, signal)
     return density.to(y.dtype), signal.to(y.dtype)
 
@@ -335,7 +376,7 @@ def _scatter(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal:
     width = _width(channels, triton_kernels.POINT_CHANNELS)
     _launch(
         triton_kernels.scatter,
-        lambda meta: (math.ceil(points / meta["BLOCK_POINTS"]), max(1, math.ceil(channels / width))),
+        (math.ceil(points / triton_kernels.SCATTER_POINTS), max(1, math.ceil(channels / width))),
         windows.first,
         windows.offset,
         windows.step,
@@ -349,6 +390,8 @@ def _scatter(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal:
         channels,
         KERNEL=KERNELS.index(kernel),
         BLOCK_CHANNELS=width,
+        BLOCK_POINTS=triton_kernels.SCATTER_POINTS,
+        warps=triton_kernels.SCATTER_WARPS,
     )
 
 
@@ -357,22 +400,20 @@ def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, 
 
     channels, sets = y.size(1), density.size(0)
     width = _width(channels, triton_kernels.SEGMENT_CHANNELS)
-    key = windows.batch
-    cells = sets
+    cells = sets * math.prod(size + reach - 1 for size, reach in zip(windows.shape, windows.window, strict=True))
+    key = windows.batch.to(torch.int32 if cells < 2**31 else torch.int64)
     outside = torch.zeros_like(key, dtype=torch.bool)
     for axis, (size, reach) in enumerate(zip(windows.shape, windows.window, strict=True)):
-        extended = size + reach - 1
-        place = windows.first[:, axis] + reach - 1
-        outside |= (place < 0) | (place >= extended)
-        key = key * extended + place
-        cells *= extended
+        place = windows.first[:, axis] + (reach - 1)
+        outside |= (place < 0) | (place >= size + reach - 1)
+        key = key * (size + reach - 1) + place
     key, order = torch.sort(torch.where(outside, cells, key), stable=True)
-    starts = torch.searchsorted(key, torch.arange(cells + 1, device=key.device))
+    starts = torch.searchsorted(key, torch.arange(cells + 1, dtype=key.dtype, device=key.device))
     rows = sets * windows.shape[0] * windows.shape[1]
     pieces = math.ceil(windows.shape[2] / triton_kernels.SEGMENT_CELLS)
     _launch(
         triton_kernels.scatter_sorted,
-        lambda _: (rows * pieces, max(1, math.ceil(channels / width))),
+        (rows * pieces, max(1, math.ceil(channels / width))),
         order,
         starts,
         windows.first,
@@ -387,6 +428,8 @@ def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, 
         KERNEL=KERNELS.index(kernel),
         BLOCK_CELLS=triton_kernels.SEGMENT_CELLS,
         BLOCK_CHANNELS=width,
+        BLOCK_POINTS=triton_kernels.SEGMENT_POINTS,
+        warps=triton_kernels.SEGMENT_WARPS,
     )
 
 
@@ -413,7 +456,7 @@ def set_conv_from_grid(
         width = _width(channels, triton_kernels.POINT_CHANNELS)
         _launch(
             triton_kernels.gather,
-            lambda meta: (math.ceil(points / meta["BLOCK_POINTS"]), max(1, math.ceil(channels / width))),
+            (math.ceil(points / triton_kernels.GATHER_POINTS), max(1, math.ceil(channels / width))),
             windows.first,
             windows.offset,
             windows.step,
@@ -427,6 +470,8 @@ def set_conv_from_grid(
             channels,
             KERNEL=KERNELS.index(kernel),
             BLOCK_CHANNELS=width,
+            BLOCK_POINTS=triton_kernels.GATHER_POINTS,
+            warps=triton_kernels.POINT_WARPS,
         )
     return density.to(y.dtype), signal.to(y.dtype)
 
@@ -456,7 +501,7 @@ def grid_gradient(
         windows = _windows(x, lengthscale, ptr, origin, spacing, v.shape[1:-1], window)
         _launch(
             triton_kernels.gradient,
-            lambda meta: (math.ceil(points / meta["BLOCK_POINTS"]),),
+            (math.ceil(points / triton_kernels.GRADIENT_POINTS),),
             windows.first,
             windows.offset,
             windows.step,
@@ -472,7 +517,9 @@ def grid_gradient(
             *windows.window,
             channels,
             KERNEL=KERNELS.index(kernel),
-            BLOCK_CHANNELS=_width(channels, triton_kernels.POINT_CHANNELS),
+            BLOCK_CHANNELS=triton_kernels.GRADIENT_CHANNELS,
+            BLOCK_POINTS=triton_kernels.GRADIENT_POINTS,
+            warps=triton_kernels.POINT_WARPS,
         )
     scale = lengthscale.detach().float()
     return (force[:, 3 - dim :] / scale).to(x.dtype), (square[:, 3 - dim :].sum(0) / scale).to(lengthscale.dtype)

@@ -3,11 +3,14 @@ r"""The Triton kernels of the CUDA back end.
 Imported by :mod:`pyg_nas_np.ops.cuda` on first use only, because Triton is optional. Two kernels serve the ragged
 operator in both directions, since a gradient is a convolution with the roles of sources and targets exchanged:
 
-* :func:`convolve` sums weighted values: the forward pass, and the gradient of the values;
-* :func:`pull` sums forces: the gradients of both sets of locations and of the length scale.
+* :func:`convolve` sums weighted values: the forward pass, and the gradient of the values where no other is needed;
+* :func:`pull` sums forces: the gradients of locations, of the length scale and, in passing, of the values.
 
-Neither uses atomics. Sums are formed in float32; products go through tensor cores in three TF32 passes, which keeps
-about 22 bits of the factors.
+A thread keeps whole rows of its own side in registers, coordinates and sums alike, and meets the rows of the other side
+one after the other: what it reads of them is the same for all threads, and everything else is multiply-adds between
+registers. Tensor cores would need their operands in shared memory, and three passes to keep the accuracy of float32.
+Neither kernel uses atomics: where there are too few rows to fill the device, several programs take a share of the other
+side each, and their sums are added up afterwards.
 """
 
 # Kernels are compiled by Triton, not called by Python: their arguments have no Python types.
@@ -15,53 +18,89 @@ about 22 bits of the factors.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
-from triton import Config
 
 RBF, MATERN32, MATERN52 = 0, 1, 2
 
-# Rows per program. Fixed, because the list of tiles of a ragged batch depends on them.
-CONVOLVE_ROWS = 32
-PULL_ROWS = 32
+# Programs per multiprocessor among which the work is split, a multiple of them where sets may differ in size, and the
+# fewest rows of the other side that are worth a program.
+PROGRAMS = 16
+RAGGED_PROGRAMS = 64
+LEAST_SHARE = 16
 
-# Widest blocks of channels and of dimensions that keep every configuration below in registers.
-CONVOLVE_CHANNELS = 64
-PULL_CHANNELS = 16
-PULL_DIM = 32
+# Channels that a program of the ragged kernels holds in registers.
+BLOCK_CHANNELS = 16
+
+# Blocks of the kernels on grids: channels, points and, where sorted, cells of a program.
 POINT_CHANNELS = 32
+GRADIENT_CHANNELS = 16
 SEGMENT_CHANNELS = 64
-
-# Cells per program of the sorted scatter.
+LOCATE_POINTS = 256
+SCATTER_POINTS = 32
+GATHER_POINTS = 8
+GRADIENT_POINTS = 16
+SEGMENT_POINTS = 64
 SEGMENT_CELLS = 32
+LOCATE_WARPS, SCATTER_WARPS, POINT_WARPS, SEGMENT_WARPS = 4, 4, 1, 4
 
-# Tuned per bucket of widths, not per number of points: a ragged batch must not tune anew at every step. Pipelining over
-# stages is off where it only costs registers.
-CONVOLVE_CONFIGS = [
-    Config({"BLOCK_OTHER": 32}, num_warps=4, num_stages=1),
-    Config({"BLOCK_OTHER": 64}, num_warps=8, num_stages=1),
-]
-PULL_CONFIGS = [
-    Config({"BLOCK_OTHER": 16}, num_warps=8, num_stages=2),
-    Config({"BLOCK_OTHER": 32}, num_warps=8, num_stages=1),
-]
-POINT_CONFIGS = [
-    Config({"BLOCK_POINTS": 16}, num_warps=2, num_stages=1),
-    Config({"BLOCK_POINTS": 32}, num_warps=8, num_stages=1),
-]
-SEGMENT_CONFIGS = [
-    Config({"BLOCK_POINTS": 32}, num_warps=4, num_stages=1),
-    Config({"BLOCK_POINTS": 64}, num_warps=4, num_stages=1),
-]
+# Atomic additions take as long as places in the window; from so many on, sorting the points first is faster.
+SORT_PLACES = 32
+
+
+class Plan(NamedTuple):
+    r"""How rows of points lie in memory, and how much of them a program takes."""
+
+    dim: int
+    pieces: int  # blocks of dimensions
+    block_dim: int
+    parts: int  # blocks of channels
+    block_channels: int
+    rows: int
+    warps: int
+
+    @property
+    def start(self) -> int:
+        r"""The place of the first value."""
+        return _even(self.pieces * self.block_dim)
+
+    @property
+    def stop(self) -> int:
+        r"""The place after the last value."""
+        return self.start + self.parts * self.block_channels
+
+
+def _even(number: int) -> int:
+    return number + number % 2
+
+
+def _blocks(size: int, most: int) -> tuple[int, int]:
+    r"""Returns the number and the even width of blocks, as equal as possible, that cover a size."""
+    number = max(1, -(-size // most))
+    return number, _even(-(-size // number))
+
+
+def convolve_plan(dim: int, channels: int) -> Plan:
+    r"""Returns the plan of :func:`convolve`: as many rows a thread as registers hold."""
+    per_thread = 4 if dim <= 16 else 2 if dim <= 32 else 1
+    return Plan(dim, 1, dim, *_blocks(channels, BLOCK_CHANNELS), 64 * per_thread, 2)
+
+
+def pull_plan(dim: int, channels: int) -> Plan:
+    r"""Returns the plan of :func:`pull`: as many rows a thread as registers hold."""
+    per_thread = 2 if dim <= 16 else 1
+    pieces = (1, dim) if dim <= 32 else _blocks(dim, 16)
+    return Plan(dim, *pieces, *_blocks(channels, BLOCK_CHANNELS), 128 * per_thread, 4)
 
 
 @triton.jit
 def radial(square, KERNEL: tl.constexpr):
     r"""Returns k and q of :mod:`pyg_nas_np.ops.radial` at squared scaled distances."""
     if KERNEL == 0:
-        weight = tl.exp(-0.5 * square)
+        weight = tl.exp2(-0.7213475204444817 * square)  # exp(-square / 2)
         factor = weight
     else:
         rate: tl.constexpr = 3.0 if KERNEL == 1 else 5.0
@@ -77,206 +116,325 @@ def radial(square, KERNEL: tl.constexpr):
 
 
 @triton.jit
-def squares(own, other, inverse, own_ok, other_ok, DIM, BLOCK_OWN: tl.constexpr, BLOCK_OTHER: tl.constexpr):
-    r"""Returns squared scaled distances [BLOCK_OWN, BLOCK_OTHER]; the pointers are those of the first coordinates."""
-    total = tl.zeros((BLOCK_OWN, BLOCK_OTHER), dtype=tl.float32)
-    for d in range(DIM):
-        a = tl.load(own + d, mask=own_ok, other=0.0).to(tl.float32)
-        b = tl.load(other + d, mask=other_ok, other=0.0).to(tl.float32)
-        # Subtract before scaling: the difference of near points is exact, whatever their offset.
-        delta = (a[:, None] - b[None, :]) * tl.load(inverse + d)
-        total += delta * delta
-    return total
+def tile_of(ptr, tile, num_sets, BLOCK: tl.constexpr):
+    r"""Returns the set of a tile, its first row and the end of the set; the tile is void if the end comes first.
+
+    The tiles of set s begin at number ``ptr[s] // BLOCK + s``: enough for all its rows, and known without a sum over
+    the sets before it.
+    """
+    low = tile * 0
+    high = num_sets
+    while high - low > 1:
+        middle = (low + high) // 2
+        before = tl.load(ptr + middle) // BLOCK + middle <= tile
+        low = tl.where(before, middle, low)
+        high = tl.where(before, high, middle)
+    begin = tl.load(ptr + low)
+    return low, begin + (tile - (begin // BLOCK + low)) * BLOCK, tl.load(ptr + low + 1)
 
 
-@triton.autotune(CONVOLVE_CONFIGS, key=["BLOCK_CHANNELS", "DIM", "KERNEL"])
+@triton.jit
+def share_of(ptr, owner, split, num_splits):
+    r"""Returns the range of a set's rows that one of several programs takes."""
+    begin = tl.load(ptr + owner)
+    size = tl.load(ptr + owner + 1) - begin
+    return begin + size * split // num_splits, begin + size * (split + 1) // num_splits
+
+
+@triton.jit
+def read(row, NUMBER: tl.constexpr):
+    r"""Returns an even number of floats, loaded two at a time as one 64-bit integer."""
+    floats = ()
+    for k in tl.static_range(NUMBER // 2):
+        bits = tl.load(row + k)
+        floats = floats + (bits.to(tl.int32).to(tl.float32, bitcast=True),)
+        floats = floats + ((bits >> 32).to(tl.int32).to(tl.float32, bitcast=True),)
+    return floats
+
+
+@triton.jit
+def distance(at, floats, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
+    r"""Returns the squared scaled distance, and the differences that it is made of, scaled unless isotropic."""
+    # Subtract before scaling: the difference of near points is exact, whatever their offset.
+    deltas = ()
+    for d in tl.static_range(DIM):
+        delta = at[d] - floats[d]
+        if not ISOTROPIC:
+            delta *= scale[d]
+        deltas = deltas + (delta,)
+    square = deltas[0] * deltas[0]
+    for d in tl.static_range(1, DIM):
+        square += deltas[d] * deltas[d]
+    if ISOTROPIC:
+        square *= scale[0] * scale[0]
+    return square, deltas
+
+
 @triton.jit
 def convolve(
-    x_own,  # [M, H, D]
-    x_other,  # [N, H, D]
-    y_other,  # [N, H, C]
-    inverse,  # [H, D]: 1 / lengthscale, float32
-    tile_set,  # [tiles]: the set of a tile, num_sets beyond the last
-    tile_start,  # [tiles]: its first row
+    own,  # [M, H, DIM]: coordinates
+    other,  # [N, H, WIDTH]: coordinates, values, both at an even place; pairs of floats as integers
+    inverse,  # [H, DIM]: 1 / lengthscale
     ptr_own,
     ptr_other,
-    density,  # [M, H]
-    signal,  # [M, H, C]
+    density,  # [splits, M, H]
+    signal,  # [splits, M, H, CHANNELS]
     num_sets,
+    num_rows,
+    num_splits,
     HEADS,
-    DIM,
-    CHANNELS,
-    KERNEL: tl.constexpr,
-    DENSITY: tl.constexpr,
-    BLOCK_OWN: tl.constexpr,
+    DIM: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_OTHER: tl.constexpr,
+    KERNEL: tl.constexpr,
+    ISOTROPIC: tl.constexpr,
+    DENSITY: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
 ):
-    r"""For the rows of one tile, sums k over the other side of the set, times the values of the other side."""
-    tile, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    owner = tl.load(tile_set + tile)
-    if owner >= num_sets:
+    r"""For the rows of one tile, sums k over a share of the other side, times the values of the other side."""
+    tile, split = tl.program_id(0) // num_splits, tl.program_id(0) % num_splits
+    head, part = tl.program_id(1), tl.program_id(2)
+    owner, first, last = tile_of(ptr_own, tile, num_sets, BLOCK_ROWS)
+    if first >= last:
         return
-    rows = tl.load(tile_start + tile) + tl.arange(0, BLOCK_OWN)
-    row_ok = rows < tl.load(ptr_own + owner + 1)
-    columns = part * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    column_ok = columns < CHANNELS
-    inverse += head * DIM
-    total = tl.zeros((BLOCK_OWN,), dtype=tl.float32)
-    sums = tl.zeros((BLOCK_OWN, BLOCK_CHANNELS), dtype=tl.float32)
-    begin = tl.load(ptr_other + owner)
-    end = tl.load(ptr_other + owner + 1)
-    for start in range(begin, end, BLOCK_OTHER):
-        others = start + tl.arange(0, BLOCK_OTHER)
-        other_ok = others < end
-        square = squares(
-            x_own + (rows * HEADS + head) * DIM,
-            x_other + (others * HEADS + head) * DIM,
-            inverse,
-            row_ok,
-            other_ok,
-            DIM,
-            BLOCK_OWN,
-            BLOCK_OTHER,
-        )
-        weight, _ = radial(square, KERNEL)
-        weight = tl.where(other_ok[None, :], weight, 0.0)
-        values = tl.load(
-            y_other + (others * HEADS + head)[:, None] * CHANNELS + columns[None, :],
-            mask=other_ok[:, None] & column_ok[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        sums += tl.dot(weight, values, input_precision="tf32x3")
-        if DENSITY:
-            total += tl.sum(weight, axis=1)
+    rows = first + tl.arange(0, BLOCK_ROWS)
+    ok = rows < last
+    START: tl.constexpr = DIM + DIM % 2
+    low = part * BLOCK_CHANNELS
+    zero = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    at = ()
+    scale = ()
+    for d in tl.static_range(DIM):
+        at = at + (tl.load(own + (rows * HEADS + head) * DIM + d, mask=ok, other=0.0),)
+        scale = scale + (tl.load(inverse + head * DIM + d),)
+    total = zero
+    sums = ()
+    for c in tl.static_range(BLOCK_CHANNELS):
+        sums = sums + (zero,)
+    begin, end = share_of(ptr_other, owner, split, num_splits)
+    for j in tl.range(begin, end, loop_unroll_factor=2):
+        row = other + (j * HEADS + head) * (WIDTH // 2)
+        square, deltas = distance(at, read(row, START), scale, DIM, ISOTROPIC)
+        weight, factor = radial(square, KERNEL)
+        values = read(row + (START + low) // 2, BLOCK_CHANNELS)
+        total += weight
+        more = ()
+        for c in tl.static_range(BLOCK_CHANNELS):
+            more = more + (sums[c] + weight * values[c],)
+        sums = more
+    place = (split.to(tl.int64) * num_rows + rows) * HEADS + head
     if DENSITY and part == 0:
-        tl.store(density + rows * HEADS + head, total, mask=row_ok)
-    out = signal + (rows * HEADS + head)[:, None] * CHANNELS + columns[None, :]
-    tl.store(out, sums, mask=row_ok[:, None] & column_ok[None, :])
+        tl.store(density + place, total, mask=ok)
+    for c in tl.static_range(BLOCK_CHANNELS):
+        if low + c < CHANNELS:
+            tl.store(signal + place * CHANNELS + low + c, sums[c], mask=ok)
 
 
-@triton.autotune(PULL_CONFIGS, key=["BLOCK_CHANNELS", "BLOCK_DIM", "DIM", "KERNEL"])
 @triton.jit
 def pull(
-    x_own,  # [M, H, D]
-    x_other,  # [N, H, D]
-    v_own,  # [M, H, C]
-    v_other,  # [N, H, C]
-    grad_density,  # [M, H] or [N, H]: belongs to the targets, on whichever side they are
-    inverse,  # [H, D]
-    tile_set,
-    tile_start,
+    own,  # [M, H, OWN_WIDTH]: coordinates, values, for targets twice the gradient of the density; each at an even place
+    other,  # [N, H, OTHER_WIDTH]: the same of the other side; pairs of floats as integers
+    inverse,
     ptr_own,
     ptr_other,
-    grad_own,  # [M, H, D]
-    grad_scale,  # [tiles, H, D]: sum of force times squared scaled difference
+    grad_x,  # [parts, splits, M, H, DIM]
+    grad_v,  # [splits, M, H, CHANNELS]
+    grad_scale,  # [parts, tiles * splits, H, 1 or DIM], zeroed: sum of force times squared scaled difference
     num_sets,
+    num_rows,
+    num_splits,
     HEADS,
-    DIM,
-    CHANNELS,
-    KERNEL: tl.constexpr,
-    OWN_IS_TARGET: tl.constexpr,
-    BLOCK_OWN: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    DIM: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    OWN_WIDTH: tl.constexpr,
+    OTHER_WIDTH: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
-    BLOCK_OTHER: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    ISOTROPIC: tl.constexpr,
+    OWN_IS_TARGET: tl.constexpr,
+    VALUES: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
 ):
-    r"""For the rows of one tile, sums q(r) (v_own . v_other + grad_density) (z_other - z_own) / lengthscale."""
-    tile, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    owner = tl.load(tile_set + tile)
-    if owner >= num_sets:
+    r"""For the rows of one tile, sums q(r) (v_own . v_other + grad_density) (z_other - z_own) / lengthscale.
+
+    With ``VALUES`` it also sums k(r) v_other. Each program takes a share of the other side, one part of the channels,
+    since the force is linear in them, and the force along one piece of the dimensions.
+    """
+    tile, split = tl.program_id(0) // num_splits, tl.program_id(0) % num_splits
+    head = tl.program_id(1)
+    PIECES: tl.constexpr = (DIM + BLOCK_DIM - 1) // BLOCK_DIM
+    PARTS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS if CHANNELS > 0 else 1
+    START: tl.constexpr = (PIECES * BLOCK_DIM + 1) // 2 * 2
+    DENSITY: tl.constexpr = START + PARTS * BLOCK_CHANNELS
+    piece, part = tl.program_id(2) % PIECES, tl.program_id(2) // PIECES
+    owner, first, last = tile_of(ptr_own, tile, num_sets, BLOCK_ROWS)
+    if first >= last:
         return
-    first = tl.load(tile_start + tile)
-    rows = first + tl.arange(0, BLOCK_OWN)
-    row_ok = rows < tl.load(ptr_own + owner + 1)
-    axes = part * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
-    axis_ok = axes < DIM
+    rows = first + tl.arange(0, BLOCK_ROWS)
+    ok = rows < last
+    axis = piece * BLOCK_DIM
+    channel = part * BLOCK_CHANNELS
+    own += (rows * HEADS + head) * OWN_WIDTH
     inverse += head * DIM
-    scale = tl.load(inverse + axes, mask=axis_ok, other=0.0)
-    # Relative to the first row of the tile, so that the products below do not cancel.
-    centre = tl.load(x_own + (first * HEADS + head) * DIM + axes, mask=axis_ok, other=0.0).to(tl.float32)
-    z_own = tl.load(
-        x_own + (rows * HEADS + head)[:, None] * DIM + axes[None, :],
-        mask=row_ok[:, None] & axis_ok[None, :],
-        other=0.0,
-    ).to(tl.float32)
-    z_own = tl.where(row_ok[:, None], (z_own - centre[None, :]) * scale[None, :], 0.0)
-    forces = tl.zeros((BLOCK_OWN,), dtype=tl.float32)
-    moments = tl.zeros((BLOCK_OWN, BLOCK_DIM), dtype=tl.float32)
-    spread = tl.zeros((BLOCK_OWN, BLOCK_DIM), dtype=tl.float32)
-    begin = tl.load(ptr_other + owner)
-    end = tl.load(ptr_other + owner + 1)
-    for start in range(begin, end, BLOCK_OTHER):
-        others = start + tl.arange(0, BLOCK_OTHER)
-        other_ok = others < end
-        square = squares(
-            x_own + (rows * HEADS + head) * DIM,
-            x_other + (others * HEADS + head) * DIM,
-            inverse,
-            row_ok,
-            other_ok,
-            DIM,
-            BLOCK_OWN,
-            BLOCK_OTHER,
-        )
-        _, factor = radial(square, KERNEL)
-        product = tl.zeros((BLOCK_OWN, BLOCK_OTHER), dtype=tl.float32)
-        for channel in range(0, CHANNELS, BLOCK_CHANNELS):
-            columns = channel + tl.arange(0, BLOCK_CHANNELS)
-            column_ok = columns < CHANNELS
-            a = tl.load(
-                v_own + (rows * HEADS + head)[:, None] * CHANNELS + columns[None, :],
-                mask=row_ok[:, None] & column_ok[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            b = tl.load(
-                v_other + (others * HEADS + head)[None, :] * CHANNELS + columns[:, None],
-                mask=other_ok[None, :] & column_ok[:, None],
-                other=0.0,
-            ).to(tl.float32)
-            product += tl.dot(a, b, input_precision="tf32x3")
-        if OWN_IS_TARGET:
-            product += tl.load(grad_density + rows * HEADS + head, mask=row_ok, other=0.0).to(tl.float32)[:, None]
-        else:
-            product += tl.load(grad_density + others * HEADS + head, mask=other_ok, other=0.0).to(tl.float32)[None, :]
-        force = tl.where(row_ok[:, None] & other_ok[None, :], factor * product, 0.0)
-        z = tl.load(
-            x_other + (others * HEADS + head)[:, None] * DIM + axes[None, :],
-            mask=other_ok[:, None] & axis_ok[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        z = tl.where(other_ok[:, None], (z - centre[None, :]) * scale[None, :], 0.0)
-        forces += tl.sum(force, axis=1)
-        moments += tl.dot(force, z, input_precision="tf32x3")
-        if OWN_IS_TARGET:
-            spread += tl.dot(force, z * z, input_precision="tf32x3")
-    out = grad_own + (rows * HEADS + head)[:, None] * DIM + axes[None, :]
-    gradient = (moments - z_own * forces[:, None]) * scale[None, :]
-    tl.store(out, gradient, mask=row_ok[:, None] & axis_ok[None, :])
+    zero = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    at = ()
+    scale = ()
+    for d in tl.static_range(DIM):
+        at = at + (tl.load(own + d, mask=ok, other=0.0),)
+        scale = scale + (tl.load(inverse + d),)
+    near = at
+    rate = scale
+    if PIECES > 1:
+        near = ()
+        rate = ()
+        for d in tl.static_range(BLOCK_DIM):
+            near = near + (tl.load(own + axis + d, mask=ok, other=0.0),)
+            rate = rate + (tl.load(inverse + tl.minimum(axis + d, DIM - 1)),)
+    moments = ()
+    spread = ()
+    for d in tl.static_range(BLOCK_DIM):
+        moments = moments + (zero,)
+        if OWN_IS_TARGET and (d == 0 or not ISOTROPIC):
+            spread = spread + (zero,)
+    mine = ()
+    sums = ()
+    for c in tl.static_range(BLOCK_CHANNELS):
+        mine = mine + (tl.load(own + START + channel + c, mask=ok, other=0.0),)
+        if VALUES:
+            sums = sums + (zero,)
+    # The gradient of the density counts in one part of the channels only.
+    once = tl.where(part == 0, 1.0, 0.0)
+    constant = zero
     if OWN_IS_TARGET:
-        square_sum = tl.sum(z_own * (z_own * forces[:, None] - 2.0 * moments) + spread, axis=0)
-        tl.store(grad_scale + (tile * HEADS + head) * DIM + axes, square_sum, mask=axis_ok)
+        constant = once * tl.load(own + DENSITY, mask=ok, other=0.0)
+    begin, end = share_of(ptr_other, owner, split, num_splits)
+    for j in tl.range(begin, end, loop_unroll_factor=2):
+        row = other + (j * HEADS + head) * (OTHER_WIDTH // 2)
+        square, deltas = distance(at, read(row, DIM + DIM % 2), scale, DIM, ISOTROPIC)
+        weight, factor = radial(square, KERNEL)
+        product = constant
+        if not OWN_IS_TARGET:
+            product += once * read(row + DENSITY // 2, 2)[0]
+        values = read(row + (START + channel) // 2, BLOCK_CHANNELS)
+        more = ()
+        for c in tl.static_range(BLOCK_CHANNELS):
+            product += mine[c] * values[c]
+            if VALUES:
+                more = more + (sums[c] + weight * values[c],)
+        sums = more
+        force = factor * product
+        if PIECES > 1:
+            ignored, deltas = distance(near, read(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
+        pulled = ()
+        spreads = ()
+        for d in tl.static_range(BLOCK_DIM):
+            tug = force * deltas[d]
+            pulled = pulled + (moments[d] + tug,)
+            if OWN_IS_TARGET and not ISOTROPIC:
+                spreads = spreads + (spread[d] + tug * deltas[d],)
+        if OWN_IS_TARGET and ISOTROPIC:
+            spreads = (spread[0] + force * square,)
+        moments = pulled
+        spread = spreads
+    place = ((part * num_splits + split).to(tl.int64) * num_rows + rows) * HEADS + head
+    slot = (part * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * HEADS + head
+    for d in tl.static_range(BLOCK_DIM):
+        if axis + d < DIM:
+            gradient = -moments[d] * rate[d]
+            if ISOTROPIC:
+                gradient *= rate[d]
+            tl.store(grad_x + place * DIM + axis + d, gradient, mask=ok)
+            if OWN_IS_TARGET and not ISOTROPIC:
+                tl.store(grad_scale + slot * DIM + axis + d, tl.sum(tl.where(ok, spread[d], 0.0), axis=0))
+    if OWN_IS_TARGET and ISOTROPIC and piece == 0:
+        tl.store(grad_scale + slot, tl.sum(tl.where(ok, spread[0], 0.0), axis=0))
+    if VALUES and piece == 0:
+        place = (split.to(tl.int64) * num_rows + rows) * HEADS + head
+        for c in tl.static_range(BLOCK_CHANNELS):
+            if channel + c < CHANNELS:
+                tl.store(grad_v + place * CHANNELS + channel + c, sums[c], mask=ok)
 
 
 @triton.jit
-def place(n, first, offset, step, number, SHAPE0, SHAPE1, SHAPE2, WINDOW1, WINDOW2, batch, ok):
-    r"""Returns cell, scaled differences and validity of the given place in the windows of points :obj:`n`."""
-    k0, k1, k2 = number // (WINDOW1 * WINDOW2), (number // WINDOW2) % WINDOW1, number % WINDOW2
-    g0 = tl.load(first + 3 * n, mask=ok, other=-1) + k0
-    g1 = tl.load(first + 3 * n + 1, mask=ok, other=-1) + k1
-    g2 = tl.load(first + 3 * n + 2, mask=ok, other=-1) + k2
-    inside = ok & (g0 >= 0) & (g0 < SHAPE0) & (g1 >= 0) & (g1 < SHAPE1) & (g2 >= 0) & (g2 < SHAPE2)
-    d0 = tl.load(offset + 3 * n, mask=ok, other=0.0) - k0 * tl.load(step)
-    d1 = tl.load(offset + 3 * n + 1, mask=ok, other=0.0) - k1 * tl.load(step + 1)
-    d2 = tl.load(offset + 3 * n + 2, mask=ok, other=0.0) - k2 * tl.load(step + 2)
-    cell = ((tl.load(batch + n, mask=ok, other=0) * SHAPE0 + g0) * SHAPE1 + g1) * SHAPE2 + g2
-    return tl.where(inside, cell, 0), d0, d1, d2, inside
+def locate(
+    x,  # [N, DIM]
+    origin,  # [B, DIM]
+    spacing,  # [DIM], float64
+    lengthscale,  # [DIM]
+    ptr,
+    first,  # [N, 3]: the first cell of a window, int32
+    offset,  # [N, 3]: scaled difference of point and first cell
+    step,  # [3]: scaled distance of neighbouring cells
+    batch,  # [N]
+    num_points,
+    num_sets,
+    search,  # bisections that find a set
+    SHAPE0,
+    SHAPE1,
+    SHAPE2,
+    WINDOW0,
+    WINDOW1,
+    WINDOW2,
+    DIM: tl.constexpr,
+    BLOCK_POINTS: tl.constexpr,
+):
+    r"""Finds the windows of points on grids of three dimensions, the leading ones of one cell where there are fewer."""
+    n = tl.program_id(0).to(tl.int64) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
+    ok = n < num_points
+    owner = tl.zeros((BLOCK_POINTS,), dtype=tl.int32)
+    beyond = owner + num_sets
+    for halving in range(search):
+        middle = (owner + beyond) // 2
+        before = tl.load(ptr + middle, mask=ok, other=0) <= n
+        owner = tl.where(before, middle, owner)
+        beyond = tl.where(before, beyond, middle)
+    tl.store(batch + n, owner, mask=ok)
+    reached = ok
+    positions = ()
+    lowest = ()
+    for axis in tl.static_range(DIM):
+        size = SHAPE2 if axis == DIM - 1 else SHAPE1 if axis == DIM - 2 else SHAPE0
+        width = WINDOW2 if axis == DIM - 1 else WINDOW1 if axis == DIM - 2 else WINDOW0
+        # In double: on a long grid float32 would lose the place inside the cell.
+        point = tl.load(x + n * DIM + axis, mask=ok, other=0.0).to(tl.float64)
+        start = tl.load(origin + owner.to(tl.int64) * DIM + axis, mask=ok, other=0.0).to(tl.float64)
+        position = (point - start) / tl.load(spacing + axis)
+        low = tl.ceil(position - width * 0.5)
+        # A window off the grid, or a NaN, must not overflow the integer: put it just outside.
+        reached = reached & (low > -width) & (low < size)
+        positions = positions + (position,)
+        lowest = lowest + (low,)
+    for axis in tl.static_range(3 - DIM):
+        tl.store(first + 3 * n + axis, 0 * owner, mask=ok)
+        tl.store(offset + 3 * n + axis, 0.0 * owner, mask=ok)
+    for axis in tl.static_range(DIM):
+        width = WINDOW2 if axis == DIM - 1 else WINDOW1 if axis == DIM - 2 else WINDOW0
+        scale = tl.load(spacing + axis) / tl.load(lengthscale + axis).to(tl.float64)
+        low = tl.where(reached, lowest[axis], -width)
+        place = 3 * n + 3 - DIM + axis
+        tl.store(first + place, low.to(tl.int32), mask=ok)
+        tl.store(offset + place, tl.where(reached, (positions[axis] - low) * scale, 0.0).to(tl.float32), mask=ok)
+        if tl.program_id(0) == 0:
+            tl.store(step + 3 - DIM + axis, scale.to(tl.float32))
 
 
-@triton.autotune(POINT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"], reset_to_zero=["density", "signal"])
+@triton.jit
+def window(n, first, offset, batch, ok):
+    r"""Returns the first cells and the scaled differences of points, and their sets."""
+    g0 = tl.load(first + 3 * n, mask=ok, other=0)
+    g1 = tl.load(first + 3 * n + 1, mask=ok, other=0)
+    g2 = tl.load(first + 3 * n + 2, mask=ok, other=0)
+    d0 = tl.load(offset + 3 * n, mask=ok, other=0.0)
+    d1 = tl.load(offset + 3 * n + 1, mask=ok, other=0.0)
+    d2 = tl.load(offset + 3 * n + 2, mask=ok, other=0.0)
+    return g0, g1, g2, d0, d1, d2, tl.load(batch + n, mask=ok, other=0).to(tl.int64)
+
+
 @triton.jit
 def scatter(
-    first,  # [N, 3]: the first cell of a window, int64
+    first,  # [N, 3]: the first cell of a window, int32
     offset,  # [N, 3]: scaled difference of point and first cell
     step,  # [3]: scaled distance of neighbouring cells
     batch,  # [N]
@@ -301,22 +459,32 @@ def scatter(
     ok, column_ok = n < num_points, columns < CHANNELS
     values = tl.load(y + n[:, None] * CHANNELS + columns[None, :], mask=ok[:, None] & column_ok[None, :], other=0.0)
     values = values.to(tl.float32)
-    for number in range(WINDOW0 * WINDOW1 * WINDOW2):
-        cell, d0, d1, d2, inside = place(
-            n, first, offset, step, number, SHAPE0, SHAPE1, SHAPE2, WINDOW1, WINDOW2, batch, ok
-        )
-        weight, _ = radial(d0 * d0 + d1 * d1 + d2 * d2, KERNEL)
-        if tl.program_id(1) == 0:
-            tl.atomic_add(density + cell, weight, mask=inside, sem="relaxed")
-        tl.atomic_add(
-            signal + cell[:, None] * CHANNELS + columns[None, :],
-            weight[:, None] * values,
-            mask=inside[:, None] & column_ok[None, :],
-            sem="relaxed",
-        )
+    g0, g1, g2, d0, d1, d2, b = window(n, first, offset, batch, ok)
+    s0, s1, s2 = tl.load(step), tl.load(step + 1), tl.load(step + 2)
+    b *= SHAPE0
+    for k0 in range(WINDOW0):
+        e0 = d0 - k0 * s0
+        ok0 = ok & (g0 + k0 >= 0) & (g0 + k0 < SHAPE0)
+        for k1 in range(WINDOW1):
+            e1 = d1 - k1 * s1
+            ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
+            base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
+            part = e0 * e0 + e1 * e1
+            for k2 in range(WINDOW2):
+                e2 = d2 - k2 * s2
+                inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
+                cell = base + (g2 + k2)
+                weight, factor = radial(part + e2 * e2, KERNEL)
+                if tl.program_id(1) == 0:
+                    tl.atomic_add(density + cell, weight, mask=inside, sem="relaxed")
+                tl.atomic_add(
+                    signal + cell[:, None] * CHANNELS + columns[None, :],
+                    weight[:, None] * values,
+                    mask=inside[:, None] & column_ok[None, :],
+                    sem="relaxed",
+                )
 
 
-@triton.autotune(SEGMENT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"])
 @triton.jit
 def scatter_sorted(
     order,  # [N]: points sorted by set and first cell
@@ -382,7 +550,6 @@ def scatter_sorted(
     tl.store(out, sums, mask=cell_ok[:, None] & column_ok[None, :])
 
 
-@triton.autotune(POINT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"])
 @triton.jit
 def gather(
     first,
@@ -410,23 +577,35 @@ def gather(
     ok, column_ok = n < num_points, columns < CHANNELS
     total = tl.zeros((BLOCK_POINTS,), dtype=tl.float32)
     sums = tl.zeros((BLOCK_POINTS, BLOCK_CHANNELS), dtype=tl.float32)
-    for number in range(WINDOW0 * WINDOW1 * WINDOW2):
-        cell, d0, d1, d2, inside = place(
-            n, first, offset, step, number, SHAPE0, SHAPE1, SHAPE2, WINDOW1, WINDOW2, batch, ok
-        )
-        weight, _ = radial(d0 * d0 + d1 * d1 + d2 * d2, KERNEL)
-        weight = tl.where(inside, weight, 0.0)
-        values = tl.load(
-            y + cell[:, None] * CHANNELS + columns[None, :], mask=inside[:, None] & column_ok[None, :], other=0.0
-        )
-        total += weight
-        sums += weight[:, None] * values.to(tl.float32)
+    g0, g1, g2, d0, d1, d2, b = window(n, first, offset, batch, ok)
+    s0, s1, s2 = tl.load(step), tl.load(step + 1), tl.load(step + 2)
+    b *= SHAPE0
+    for k0 in range(WINDOW0):
+        e0 = d0 - k0 * s0
+        ok0 = ok & (g0 + k0 >= 0) & (g0 + k0 < SHAPE0)
+        for k1 in range(WINDOW1):
+            e1 = d1 - k1 * s1
+            ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
+            base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
+            part = e0 * e0 + e1 * e1
+            for k2 in range(WINDOW2):
+                e2 = d2 - k2 * s2
+                inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
+                cell = base + (g2 + k2)
+                weight, factor = radial(part + e2 * e2, KERNEL)
+                weight = tl.where(inside, weight, 0.0)
+                values = tl.load(
+                    y + cell[:, None] * CHANNELS + columns[None, :],
+                    mask=inside[:, None] & column_ok[None, :],
+                    other=0.0,
+                )
+                total += weight
+                sums += weight[:, None] * values.to(tl.float32)
     if tl.program_id(1) == 0:
         tl.store(density + n, total, mask=ok)
     tl.store(signal + n[:, None] * CHANNELS + columns[None, :], sums, mask=ok[:, None] & column_ok[None, :])
 
 
-@triton.autotune(POINT_CONFIGS, key=["BLOCK_CHANNELS", "KERNEL"])
 @triton.jit
 def gradient(
     first,
@@ -457,57 +636,80 @@ def gradient(
     own = tl.load(u_density + n, mask=ok, other=0.0).to(tl.float32)
     f0 = tl.zeros((BLOCK_POINTS,), dtype=tl.float32)
     f1, f2 = f0, f0
-    s0, s1, s2 = f0, f0, f0
-    for number in range(WINDOW0 * WINDOW1 * WINDOW2):
-        cell, d0, d1, d2, inside = place(
-            n, first, offset, step, number, SHAPE0, SHAPE1, SHAPE2, WINDOW1, WINDOW2, batch, ok
-        )
-        _, factor = radial(d0 * d0 + d1 * d1 + d2 * d2, KERNEL)
-        product = own + tl.load(v_density + cell, mask=inside, other=0.0).to(tl.float32)
-        for channel in range(0, CHANNELS, BLOCK_CHANNELS):
-            columns = channel + tl.arange(0, BLOCK_CHANNELS)
-            column_ok = columns < CHANNELS
-            mask = inside[:, None] & column_ok[None, :]
-            a = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-            b = tl.load(v + cell[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-            product += tl.sum(a * b, axis=1)
-        strength = tl.where(inside, factor * product, 0.0)
-        f0 -= strength * d0
-        f1 -= strength * d1
-        f2 -= strength * d2
-        s0 += strength * d0 * d0
-        s1 += strength * d1 * d1
-        s2 += strength * d2 * d2
+    t0, t1, t2 = f0, f0, f0
+    g0, g1, g2, d0, d1, d2, b = window(n, first, offset, batch, ok)
+    s0, s1, s2 = tl.load(step), tl.load(step + 1), tl.load(step + 2)
+    b *= SHAPE0
+    head = tl.arange(0, BLOCK_CHANNELS)
+    held = tl.load(
+        u + n[:, None] * CHANNELS + head[None, :], mask=ok[:, None] & (head < CHANNELS)[None, :], other=0.0
+    ).to(tl.float32)
+    for k0 in range(WINDOW0):
+        e0 = d0 - k0 * s0
+        ok0 = ok & (g0 + k0 >= 0) & (g0 + k0 < SHAPE0)
+        for k1 in range(WINDOW1):
+            e1 = d1 - k1 * s1
+            ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
+            base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
+            part = e0 * e0 + e1 * e1
+            for k2 in range(WINDOW2):
+                e2 = d2 - k2 * s2
+                inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
+                cell = base + (g2 + k2)
+                weight, factor = radial(part + e2 * e2, KERNEL)
+                product = own + tl.load(v_density + cell, mask=inside, other=0.0).to(tl.float32)
+                w = tl.load(
+                    v + cell[:, None] * CHANNELS + head[None, :],
+                    mask=inside[:, None] & (head < CHANNELS)[None, :],
+                    other=0.0,
+                ).to(tl.float32)
+                product += tl.sum(held * w, axis=1)
+                for channel in range(BLOCK_CHANNELS, CHANNELS, BLOCK_CHANNELS):
+                    columns = channel + tl.arange(0, BLOCK_CHANNELS)
+                    mask = inside[:, None] & (columns < CHANNELS)[None, :]
+                    a = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+                    c = tl.load(v + cell[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+                    product += tl.sum(a * c, axis=1)
+                strength = tl.where(inside, factor * product, 0.0)
+                f0 -= strength * e0
+                f1 -= strength * e1
+                f2 -= strength * e2
+                t0 += strength * e0 * e0
+                t1 += strength * e1 * e1
+                t2 += strength * e2 * e2
     tl.store(force + 3 * n, f0, mask=ok)
     tl.store(force + 3 * n + 1, f1, mask=ok)
     tl.store(force + 3 * n + 2, f2, mask=ok)
-    tl.store(square + 3 * n, s0, mask=ok)
-    tl.store(square + 3 * n + 1, s1, mask=ok)
-    tl.store(square + 3 * n + 2, s2, mask=ok)
+    tl.store(square + 3 * n, t0, mask=ok)
+    tl.store(square + 3 * n + 1, t1, mask=ok)
+    tl.store(square + 3 * n + 2, t2, mask=ok)
 
 
-def configurations() -> dict[str, tuple[Any, list[Config], list[dict[str, int | bool]]]]:
-    r"""Returns every kernel, the configurations among which it is tuned, and its narrowest and widest blocks."""
-    convolve_widths = [
-        {"BLOCK_OWN": CONVOLVE_ROWS, "BLOCK_CHANNELS": c, "DENSITY": d}
-        for c in (16, CONVOLVE_CHANNELS)
-        for d in (True, False)
-    ]
-    pull_widths = [
-        {"BLOCK_OWN": PULL_ROWS, "BLOCK_CHANNELS": c, "BLOCK_DIM": d, "OWN_IS_TARGET": t}
-        for c, d in ((16, 16), (PULL_CHANNELS, PULL_DIM))
-        for t in (True, False)
-    ]
-    point_widths: list[dict[str, int | bool]] = [{"BLOCK_CHANNELS": c} for c in (16, POINT_CHANNELS)]
-    return {
-        "convolve": (convolve, CONVOLVE_CONFIGS, convolve_widths),
-        "pull": (pull, PULL_CONFIGS, pull_widths),
-        "scatter": (scatter, POINT_CONFIGS, point_widths),
-        "scatter_sorted": (
-            scatter_sorted,
-            SEGMENT_CONFIGS,
-            [{"BLOCK_CHANNELS": c, "BLOCK_CELLS": SEGMENT_CELLS} for c in (16, SEGMENT_CHANNELS)],
-        ),
-        "gather": (gather, POINT_CONFIGS, point_widths),
-        "gradient": (gradient, POINT_CONFIGS, point_widths),
-    }
+def configurations() -> Iterator[tuple[str, Any, dict[str, int | bool], int]]:
+    r"""Yields the name of every kernel, the kernel, its constants but the radial, and its warps, over many widths."""
+    for dim, channels in ((1, 1), (2, 16), (4, 64), (8, 8), (16, 64), (33, 3), (64, 70)):
+        for isotropic in (True, False):
+            sizes = {"DIM": dim, "CHANNELS": channels, "ISOTROPIC": isotropic}
+            plan = convolve_plan(dim, channels)
+            blocks = {"WIDTH": plan.stop, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
+            for density in (True, False):
+                yield "convolve", convolve, {**sizes, **blocks, "DENSITY": density}, plan.warps
+            plan = pull_plan(dim, channels)
+            blocks = {"BLOCK_DIM": plan.block_dim, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
+            for is_target, values in ((True, False), (False, True)):
+                widths = {"OWN_WIDTH": plan.stop + 2 * is_target, "OTHER_WIDTH": plan.stop + 2 * (not is_target)}
+                yield (
+                    "pull",
+                    pull,
+                    {**sizes, **blocks, **widths, "OWN_IS_TARGET": is_target, "VALUES": values},
+                    plan.warps,
+                )
+    for dim in (1, 2, 3):
+        yield "locate", locate, {"DIM": dim, "BLOCK_POINTS": LOCATE_POINTS}, LOCATE_WARPS
+    for width in (16, POINT_CHANNELS):
+        yield "scatter", scatter, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": SCATTER_POINTS}, SCATTER_WARPS
+        yield "gather", gather, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": GATHER_POINTS}, POINT_WARPS
+    yield "gradient", gradient, {"BLOCK_CHANNELS": GRADIENT_CHANNELS, "BLOCK_POINTS": GRADIENT_POINTS}, POINT_WARPS
+    for width in (16, SEGMENT_CHANNELS):
+        blocks = {"BLOCK_CHANNELS": width, "BLOCK_CELLS": SEGMENT_CELLS, "BLOCK_POINTS": SEGMENT_POINTS}
+        yield "scatter_sorted", scatter_sorted, blocks, SEGMENT_WARPS

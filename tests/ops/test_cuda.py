@@ -22,7 +22,7 @@ class TestSetConv(SetConvTestCase):
     backend = "cuda"
     device = DEVICE
     tolerances: ClassVar = {torch.float32: 1e-5}
-    size = 70
+    size = 40
 
 
 class TestGrid(GridTestCase):

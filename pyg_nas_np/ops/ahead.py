@@ -56,6 +56,7 @@ def compile_ahead(
     """
     import triton
     from triton.backends.compiler import GPUTarget
+
     from pyg_nas_np.ops import triton_kernels
 
     for name, kernel, constants, warps in triton_kernels.configurations():

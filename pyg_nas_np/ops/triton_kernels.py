@@ -14,7 +14,9 @@ side each, and their sums are added up afterwards.
 """
 
 # Kernels are compiled by Triton, not called by Python: their arguments have no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# Their loops over tuples of registers are unrolled, and Triton knows no star in a tuple.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, misc, var-annotated"
+# ruff: noqa: RUF005
 
 from __future__ import annotations
 
@@ -210,13 +212,13 @@ def convolve(
         scale = scale + (tl.load(inverse + head * DIM + d),)
     total = zero
     sums = ()
-    for c in tl.static_range(BLOCK_CHANNELS):
+    for _ in tl.static_range(BLOCK_CHANNELS):
         sums = sums + (zero,)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for j in tl.range(begin, end, loop_unroll_factor=2):
         row = other + (j * HEADS + head) * (WIDTH // 2)
-        square, deltas = distance(at, read(row, START), scale, DIM, ISOTROPIC)
-        weight, factor = radial(square, KERNEL)
+        square, _deltas = distance(at, read(row, START), scale, DIM, ISOTROPIC)
+        weight, _factor = radial(square, KERNEL)
         values = read(row + (START + low) // 2, BLOCK_CHANNELS)
         total += weight
         more = ()
@@ -326,7 +328,7 @@ def pull(
         sums = more
         force = factor * product
         if PIECES > 1:
-            ignored, deltas = distance(near, read(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
+            _ignored, deltas = distance(near, read(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
         pulled = ()
         spreads = ()
         for d in tl.static_range(BLOCK_DIM):
@@ -385,7 +387,7 @@ def locate(
     ok = n < num_points
     owner = tl.zeros((BLOCK_POINTS,), dtype=tl.int32)
     beyond = owner + num_sets
-    for halving in range(search):
+    for _ in range(search):
         middle = (owner + beyond) // 2
         before = tl.load(ptr + middle, mask=ok, other=0) <= n
         owner = tl.where(before, middle, owner)
@@ -474,7 +476,7 @@ def scatter(
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, factor = radial(part + e2 * e2, KERNEL)
+                weight, _factor = radial(part + e2 * e2, KERNEL)
                 if tl.program_id(1) == 0:
                     tl.atomic_add(density + cell, weight, mask=inside, sem="relaxed")
                 tl.atomic_add(
@@ -592,7 +594,7 @@ def gather(
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, factor = radial(part + e2 * e2, KERNEL)
+                weight, _factor = radial(part + e2 * e2, KERNEL)
                 weight = tl.where(inside, weight, 0.0)
                 values = tl.load(
                     y + cell[:, None] * CHANNELS + columns[None, :],
@@ -656,7 +658,7 @@ def gradient(
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, factor = radial(part + e2 * e2, KERNEL)
+                _weight, factor = radial(part + e2 * e2, KERNEL)
                 product = own + tl.load(v_density + cell, mask=inside, other=0.0).to(tl.float32)
                 w = tl.load(
                     v + cell[:, None] * CHANNELS + head[None, :],

@@ -20,7 +20,7 @@ side each, and their sums are added up afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import triton
@@ -687,9 +687,15 @@ def gradient(
     tl.store(square + 3 * n + 2, t2, mask=ok)
 
 
-def configurations() -> Iterator[tuple[str, Any, dict[str, int | bool], int]]:
-    r"""Yields the name of every kernel, the kernel, its constants but the radial, and its warps, over many widths."""
-    for dim, channels in ((1, 1), (2, 16), (4, 64), (8, 8), (16, 64), (33, 3), (64, 70)):
+# Numbers of dimensions and channels: the narrowest and the widest of every plan.
+WIDTHS = ((1, 1), (8, 8), (16, 64), (32, 16), (64, 70))
+
+
+def configurations(
+    widths: Sequence[tuple[int, int]] = WIDTHS,
+) -> Iterator[tuple[str, Any, dict[str, int | bool], int]]:
+    r"""Yields the name of every kernel, the kernel, its constants but the radial kernel, and its warps."""
+    for dim, channels in widths:
         for isotropic in (True, False):
             sizes = {"DIM": dim, "CHANNELS": channels, "ISOTROPIC": isotropic}
             plan = convolve_plan(dim, channels)
@@ -699,11 +705,11 @@ def configurations() -> Iterator[tuple[str, Any, dict[str, int | bool], int]]:
             plan = pull_plan(dim, channels)
             blocks = {"BLOCK_DIM": plan.block_dim, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
             for is_target, values in ((True, False), (False, True)):
-                widths = {"OWN_WIDTH": plan.stop + 2 * is_target, "OTHER_WIDTH": plan.stop + 2 * (not is_target)}
+                rows = {"OWN_WIDTH": plan.stop + 2 * is_target, "OTHER_WIDTH": plan.stop + 2 * (not is_target)}
                 yield (
                     "pull",
                     pull,
-                    {**sizes, **blocks, **widths, "OWN_IS_TARGET": is_target, "VALUES": values},
+                    {**sizes, **blocks, **rows, "OWN_IS_TARGET": is_target, "VALUES": values},
                     plan.warps,
                 )
     for dim in (1, 2, 3):

@@ -50,6 +50,9 @@ from pyg_nas_np.spaces import SearchSpace
 
 CHECKPOINTS = (20, 50, 100, 150)
 IMAGES = ("cifar10", "cifar100", "ImageNet16-120")
+LEAST = 3
+"""Searches that a row of the table needs."""
+
 COLUMNS = ("table", "method", "seed", "queries", "to_optimum", "seconds", "ranks", "regrets")
 
 Make = Callable[..., Search[Any]]
@@ -196,7 +199,7 @@ def outcomes(rows: Iterable[dict[str, str]], queries: int) -> dict[tuple[str, st
         ranks, regrets = ([*curve, *[curve[-1]] * (queries - len(curve))][:queries] for curve in curves)
         optimum = float(row["to_optimum"] or "inf")
         found.setdefault((table, method), []).append(Outcome(optimum, ranks, regrets, float(row["seconds"])))
-    return found
+    return {key: group for key, group in found.items() if len(group) >= LEAST}
 
 
 def report(rows: list[dict[str, str]], queries: int) -> str:
@@ -244,7 +247,8 @@ def plot(rows: list[dict[str, str]], queries: int, path: Path) -> None:
         ax.set_xlabel("architectures measured")
         ax.set_yscale("log")
     axes[0][0].set_ylabel("mean regret of the best")
-    axes[0][-1].legend(fontsize=7)
+    handles = {line.get_label(): line for ax in axes[0] for line in ax.get_lines()}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7, fontsize=8)
     figure.savefig(path, dpi=80)
 
 

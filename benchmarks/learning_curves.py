@@ -535,14 +535,15 @@ def plot_r2(path: Path, table: Sequence[Row]) -> None:
     names = list(dict.fromkeys(row["set"] for row in table))
     figure = figure_module.Figure(figsize=(3.6 * len(names), 3.6), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True):
-        for model in dict.fromkeys(row["model"] for row in table):
+        for number, model in enumerate(dict.fromkeys(row["model"] for row in table)):
             rows = [row for row in table if row["set"] == name and row["model"] == model]
-            axes.plot([row["fraction"] for row in rows], [row["r2"] for row in rows], marker="o", ms=3, label=model)
+            style = {"color": f"C{number % 10}", "linestyle": "--" if number >= 10 else "-", "marker": "o", "ms": 3}
+            axes.plot([row["fraction"] for row in rows], [row["r2"] for row in rows], label=model, **style)
         axes.set_title(name, fontsize=9)
         axes.set_ylim(0, 1)
         axes.set_xlabel("share of the curve seen")
     figure.axes[0].set_ylabel("R² of the final value")
-    figure.axes[-1].legend(fontsize=7, frameon=False, loc="lower right")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=11, fontsize=8)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=130)
 

@@ -15,6 +15,7 @@ from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.utils import map_chunks
 
 CHUNK = 1 << 14
 """Cells that share states."""
@@ -289,7 +290,7 @@ class RandomNetworks:
 
     def _project(self, archs: Archs) -> Tensor:
         weights, mean, axes = self._basis
-        parts = [(self._values(rows, weights) - mean) @ axes for rows in self._chunks(archs)]
+        parts = map_chunks(lambda rows: (self._values(rows, weights) - mean) @ axes, self._chunks(archs))
         return torch.cat(parts) if parts else torch.empty(0, axes.size(1))
 
     def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:

@@ -154,8 +154,8 @@ def shared_states(graphs: DenseGraphs) -> tuple[Tensor, list[Tensor]]:
         graphs: ``B`` cells in topological order, of ``V`` positions.
 
     Returns:
-        The number of each node's state, ``[B, V]``, ascending along the positions, and for each position a cell that
-        has the first, second, ... of its states. Padding and output nodes of one position share one.
+        The number of each node's state, ``[B, V]``, ascending along the positions, and for each position the cells that
+        are the first to have its first, second, ... state. Padding and output nodes of one position share one.
     """
     adjacency, ops, _ = graphs
     inner = ops.masked_fill(ops == OUTPUT, -1)
@@ -167,7 +167,8 @@ def shared_states(graphs: DenseGraphs) -> tuple[Tensor, list[Tensor]]:
         received = (label[:, :v] * adjacency[:, :v, v]).sum(dim=1)
         # The padding id -1 is the last entry.
         key, which = torch.unique(of_op[inner[:, v]] + received * (inner[:, v] >= 0), return_inverse=True)
-        cells.append(torch.empty_like(key).scatter_(0, which, torch.arange(len(ops))))
+        rows = torch.arange(len(ops))
+        cells.append(torch.zeros_like(key).scatter_reduce_(0, which, rows, "amin", include_self=False))
         state[:, v], label[:, v] = total + which, _random_labels(len(key), generator)[which]
         total += len(key)
     return state, cells

@@ -78,7 +78,11 @@ METHODS: dict[str, Method] = {
     "gp-thompson": Method(_by(GPPredictor, acquisition="thompson")),
     "gp-batch10": Method(_by(GPPredictor), batch=10),
     "convnp": Method(_by(partial(ConvNPPredictor, experts=False))),
-    "transfer": Method(_by(partial(ConvNPPredictor, experts=False), initial=2), transfer=True),
+    # With seeds for tuning, medians on CIFAR-10 (test), CIFAR-100 and ImageNet16-120: 5, 4 and 21; by "ucb" 7, 3 and
+    # 43; with the caution that suits random labels 7, 5 and 46.
+    "transfer": Method(
+        _by(partial(ConvNPPredictor, experts=False, caution=0.0), initial=2, acquisition="mean"), transfer=True
+    ),
     "xgboost": Method(_by(XGBoostPredictor)),
     "bananas-gp": Method(lambda space, **kw: BananasSearch(space, GPPredictor, **kw), batch=10),
 }

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
+from pyg_nas_np.predictors.bank import CAUTION, TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.experts import BOOSTING_FROM, NETWORKS_FROM, Experts
 from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
@@ -62,6 +62,9 @@ class ConvNPPredictor(Predictor):
         finetune_steps: Gradient steps on random splits of the context itself; needs 8 labels.
         experts: Whether boosted trees join from 100 labels on, and trained graph networks from 150 on; the latter take
             tens of seconds.
+        caution: With labels of other data sets (``auxiliary`` of :meth:`fit`), how the ranking differs from theirs is
+            multiplied by n / (n + caution): few labels mislead more than they tell. 0 follows the labels at once, as a
+            search had better do.
         random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
@@ -88,12 +91,14 @@ class ConvNPPredictor(Predictor):
         weights: str | os.PathLike[str] | None = None,
         finetune_steps: int = 0,
         experts: bool = True,
+        caution: float = CAUTION,
         random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
         self.weights = weights
         self.finetune_steps = finetune_steps
         self.experts = experts
+        self.caution = caution
         self.random_state = random_state
 
     @classmethod
@@ -180,7 +185,7 @@ class ConvNPPredictor(Predictor):
         self.__dict__.pop("tuned_", None)
         model = self.model  # Missing weights are told now, not at the first prediction.
         self.index_, self.x_, self.z_ = inputs[0], inputs[1].float(), z.float()
-        self.bank_ = Bank(self._groups).fit(self.x_, self.z_)
+        self.bank_ = Bank(self._groups, caution=self.caution).fit(self.x_, self.z_)
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
         self.experts_ = self._experts(num_meta)
         self._fit_experts(self.space_)
@@ -214,7 +219,7 @@ class ConvNPPredictor(Predictor):
             order = torch.randperm(count, generator=generator)
             context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
             scores = robust_scores(self.z_[context].double()).float()
-            bank = Bank(self._groups, max_iter=30).fit(self.x_[context], scores)
+            bank = Bank(self._groups, max_iter=30, caution=self.caution).fit(self.x_[context], scores)
             moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
             tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
@@ -320,7 +325,7 @@ class ConvNPPredictor(Predictor):
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self.index_, self.x_, self.z_, self.tables_ = state["index"], state["x"], state["z"], state["tables"]
-        self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
+        self.bank_ = Bank(state["groups"], caution=self.caution).fit(self.x_, self.z_, state["thetas"])
         self.experts_ = self._experts(state["num_meta"])
         self._fit_experts(None, state["networks"])
         if "tuned" in state:

@@ -42,6 +42,7 @@ def compile_ahead(
     dtypes: Sequence[str] = ("fp32", "bf16", "fp16"),
     kernels: Sequence[str] | None = None,
     radials: Sequence[str] = KERNELS,
+    widths: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Compiled]:
     r"""Compiles kernels to machine code for CUDA architectures.
 
@@ -50,15 +51,17 @@ def compile_ahead(
         dtypes: Types of the inputs.
         kernels: Names of kernels. (default: all)
         radials: Kernels of the convolution.
+        widths: Numbers of dimensions and channels of the kernels off the grid. (default: the extremes of every plan)
 
     Raises:
         RuntimeError: If Triton is in interpreter mode, where there is nothing to compile.
     """
     import triton
     from triton.backends.compiler import GPUTarget
+
     from pyg_nas_np.ops import triton_kernels
 
-    for name, kernel, constants, warps in triton_kernels.configurations():
+    for name, kernel, constants, warps in triton_kernels.configurations(widths or triton_kernels.WIDTHS):
         if kernels is not None and name not in kernels:
             continue
         if not hasattr(kernel, "params"):

@@ -14,11 +14,13 @@ side each, and their sums are added up afterwards.
 """
 
 # Kernels are compiled by Triton, not called by Python: their arguments have no Python types.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# Their loops over tuples of registers are unrolled, and Triton knows no star in a tuple.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, misc"
+# ruff: noqa: RUF005
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import triton
@@ -27,10 +29,10 @@ import triton.language as tl
 RBF, MATERN32, MATERN52 = 0, 1, 2
 
 # Programs per multiprocessor among which the work is split, a multiple of them where sets may differ in size, and the
-# fewest rows of the other side that are worth a program.
+# fewest rows of the other side, in an average set, that are worth a program.
 PROGRAMS = 16
 RAGGED_PROGRAMS = 64
-LEAST_SHARE = 16
+LEAST_SHARE = 128
 
 # Channels that a program of the ragged kernels holds in registers.
 BLOCK_CHANNELS = 16
@@ -142,23 +144,59 @@ def share_of(ptr, owner, split, num_splits):
 
 
 @triton.jit
-def read(row, NUMBER: tl.constexpr):
-    r"""Returns an even number of floats, loaded two at a time as one 64-bit integer."""
-    floats = ()
-    for k in tl.static_range(NUMBER // 2):
-        bits = tl.load(row + k)
-        floats = floats + (bits.to(tl.int32).to(tl.float32, bitcast=True),)
-        floats = floats + ((bits >> 32).to(tl.int32).to(tl.float32, bitcast=True),)
-    return floats
+def zeros(NUMBER: tl.constexpr, BLOCK: tl.constexpr):
+    r"""Returns a tuple of zeros, a register of each thread for each row of its own."""
+    columns = ()
+    for _ in tl.static_range(NUMBER):
+        columns = columns + (tl.zeros((BLOCK,), dtype=tl.float32),)
+    return columns
 
 
 @triton.jit
-def distance(at, floats, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
+def columns_of(row, NUMBER: tl.constexpr, ok):
+    r"""Returns so many columns of the rows that begin at the given places."""
+    columns = ()
+    for k in tl.static_range(NUMBER):
+        columns = columns + (tl.load(row + k, mask=ok, other=0.0),)
+    return columns
+
+
+@triton.jit
+def numbers_of(row, NUMBER: tl.constexpr):
+    r"""Returns an even number of the numbers of one row, loaded two at a time as a 64-bit integer."""
+    numbers = ()
+    for k in tl.static_range(NUMBER // 2):
+        bits = tl.load(row + k)
+        numbers = numbers + (bits.to(tl.int32).to(tl.float32, bitcast=True),)
+        numbers = numbers + ((bits >> 32).to(tl.int32).to(tl.float32, bitcast=True),)
+    return numbers
+
+
+@triton.jit
+def add(sums, factor, numbers, NUMBER: tl.constexpr):
+    r"""Returns sums + factor * numbers."""
+    more = ()
+    for k in tl.static_range(NUMBER):
+        more = more + (sums[k] + factor * numbers[k],)
+    return more
+
+
+@triton.jit
+def squared(numbers, NUMBER: tl.constexpr):
+    r"""Returns the squares of numbers."""
+    squares = ()
+    for k in tl.static_range(NUMBER):
+        squares = squares + (numbers[k] * numbers[k],)
+    return squares
+
+
+@triton.jit
+def distance(at, other, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
     r"""Returns the squared scaled distance, and the differences that it is made of, scaled unless isotropic."""
     # Subtract before scaling: the difference of near points is exact, whatever their offset.
     deltas = ()
     for d in tl.static_range(DIM):
-        delta = at[d] - floats[d]
+        delta = at[d] - other[d]
         if not ISOTROPIC:
             delta *= scale[d]
         deltas = deltas + (delta,)
@@ -202,27 +240,17 @@ def convolve(
     ok = rows < last
     START: tl.constexpr = DIM + DIM % 2
     low = part * BLOCK_CHANNELS
-    zero = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
-    at = ()
-    scale = ()
-    for d in tl.static_range(DIM):
-        at = at + (tl.load(own + (rows * HEADS + head) * DIM + d, mask=ok, other=0.0),)
-        scale = scale + (tl.load(inverse + head * DIM + d),)
-    total = zero
-    sums = ()
-    for c in tl.static_range(BLOCK_CHANNELS):
-        sums = sums + (zero,)
+    at = columns_of(own + (rows * HEADS + head) * DIM, DIM, ok)
+    scale = columns_of(inverse + head * DIM, DIM, True)
+    total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for j in tl.range(begin, end, loop_unroll_factor=2):
         row = other + (j * HEADS + head) * (WIDTH // 2)
-        square, deltas = distance(at, read(row, START), scale, DIM, ISOTROPIC)
-        weight, factor = radial(square, KERNEL)
-        values = read(row + (START + low) // 2, BLOCK_CHANNELS)
+        square, _ = distance(at, numbers_of(row, START), scale, DIM, ISOTROPIC)
+        weight, _ = radial(square, KERNEL)
         total += weight
-        more = ()
-        for c in tl.static_range(BLOCK_CHANNELS):
-            more = more + (sums[c] + weight * values[c],)
-        sums = more
+        sums = add(sums, weight, numbers_of(row + (START + low) // 2, BLOCK_CHANNELS), BLOCK_CHANNELS)
     place = (split.to(tl.int64) * num_rows + rows) * HEADS + head
     if DENSITY and part == 0:
         tl.store(density + place, total, mask=ok)
@@ -240,7 +268,7 @@ def pull(
     ptr_other,
     grad_x,  # [parts, splits, M, H, DIM]
     grad_v,  # [splits, M, H, CHANNELS]
-    grad_scale,  # [parts, tiles * splits, H, 1 or DIM], zeroed: sum of force times squared scaled difference
+    grad_scale,  # [parts, tiles * splits, H, DIM], zeroed; isotropic, all of it is in the first dimension
     num_sets,
     num_rows,
     num_splits,
@@ -278,66 +306,45 @@ def pull(
     channel = part * BLOCK_CHANNELS
     own += (rows * HEADS + head) * OWN_WIDTH
     inverse += head * DIM
-    zero = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
-    at = ()
-    scale = ()
-    for d in tl.static_range(DIM):
-        at = at + (tl.load(own + d, mask=ok, other=0.0),)
-        scale = scale + (tl.load(inverse + d),)
+    at = columns_of(own, DIM, ok)
+    scale = columns_of(inverse, DIM, True)
     near = at
     rate = scale
     if PIECES > 1:
-        near = ()
+        near = columns_of(own + axis, BLOCK_DIM, ok)
         rate = ()
         for d in tl.static_range(BLOCK_DIM):
-            near = near + (tl.load(own + axis + d, mask=ok, other=0.0),)
             rate = rate + (tl.load(inverse + tl.minimum(axis + d, DIM - 1)),)
-    moments = ()
-    spread = ()
-    for d in tl.static_range(BLOCK_DIM):
-        moments = moments + (zero,)
-        if OWN_IS_TARGET and (d == 0 or not ISOTROPIC):
-            spread = spread + (zero,)
-    mine = ()
-    sums = ()
-    for c in tl.static_range(BLOCK_CHANNELS):
-        mine = mine + (tl.load(own + START + channel + c, mask=ok, other=0.0),)
-        if VALUES:
-            sums = sums + (zero,)
+    mine = columns_of(own + START + channel, BLOCK_CHANNELS, ok)
+    moments = zeros(BLOCK_DIM, BLOCK_ROWS)
+    spread = zeros(1 if ISOTROPIC else BLOCK_DIM, BLOCK_ROWS)
+    sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
     # The gradient of the density counts in one part of the channels only.
     once = tl.where(part == 0, 1.0, 0.0)
-    constant = zero
+    constant = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     if OWN_IS_TARGET:
         constant = once * tl.load(own + DENSITY, mask=ok, other=0.0)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for j in tl.range(begin, end, loop_unroll_factor=2):
         row = other + (j * HEADS + head) * (OTHER_WIDTH // 2)
-        square, deltas = distance(at, read(row, DIM + DIM % 2), scale, DIM, ISOTROPIC)
+        square, deltas = distance(at, numbers_of(row, DIM + DIM % 2), scale, DIM, ISOTROPIC)
         weight, factor = radial(square, KERNEL)
         product = constant
         if not OWN_IS_TARGET:
-            product += once * read(row + DENSITY // 2, 2)[0]
-        values = read(row + (START + channel) // 2, BLOCK_CHANNELS)
-        more = ()
+            product += once * numbers_of(row + DENSITY // 2, 2)[0]
+        values = numbers_of(row + (START + channel) // 2, BLOCK_CHANNELS)
         for c in tl.static_range(BLOCK_CHANNELS):
             product += mine[c] * values[c]
-            if VALUES:
-                more = more + (sums[c] + weight * values[c],)
-        sums = more
+        if VALUES:
+            sums = add(sums, weight, values, BLOCK_CHANNELS)
         force = factor * product
         if PIECES > 1:
-            ignored, deltas = distance(near, read(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
-        pulled = ()
-        spreads = ()
-        for d in tl.static_range(BLOCK_DIM):
-            tug = force * deltas[d]
-            pulled = pulled + (moments[d] + tug,)
-            if OWN_IS_TARGET and not ISOTROPIC:
-                spreads = spreads + (spread[d] + tug * deltas[d],)
+            _, deltas = distance(near, numbers_of(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
+        moments = add(moments, force, deltas, BLOCK_DIM)
         if OWN_IS_TARGET and ISOTROPIC:
-            spreads = (spread[0] + force * square,)
-        moments = pulled
-        spread = spreads
+            spread = add(spread, force, (square,), 1)
+        elif OWN_IS_TARGET:
+            spread = add(spread, force, squared(deltas, BLOCK_DIM), BLOCK_DIM)
     place = ((part * num_splits + split).to(tl.int64) * num_rows + rows) * HEADS + head
     slot = (part * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * HEADS + head
     for d in tl.static_range(BLOCK_DIM):
@@ -346,10 +353,11 @@ def pull(
             if ISOTROPIC:
                 gradient *= rate[d]
             tl.store(grad_x + place * DIM + axis + d, gradient, mask=ok)
-            if OWN_IS_TARGET and not ISOTROPIC:
-                tl.store(grad_scale + slot * DIM + axis + d, tl.sum(tl.where(ok, spread[d], 0.0), axis=0))
-    if OWN_IS_TARGET and ISOTROPIC and piece == 0:
-        tl.store(grad_scale + slot, tl.sum(tl.where(ok, spread[0], 0.0), axis=0))
+            if OWN_IS_TARGET and (d == 0 or not ISOTROPIC):
+                total = rate[d] * tl.sum(tl.where(ok, spread[d], 0.0), axis=0)
+                # The square of an isotropic kernel is over all dimensions already.
+                if not ISOTROPIC or piece == 0:
+                    tl.store(grad_scale + slot * DIM + axis + d, total)
     if VALUES and piece == 0:
         place = (split.to(tl.int64) * num_rows + rows) * HEADS + head
         for c in tl.static_range(BLOCK_CHANNELS):
@@ -385,7 +393,7 @@ def locate(
     ok = n < num_points
     owner = tl.zeros((BLOCK_POINTS,), dtype=tl.int32)
     beyond = owner + num_sets
-    for halving in range(search):
+    for _ in range(search):
         middle = (owner + beyond) // 2
         before = tl.load(ptr + middle, mask=ok, other=0) <= n
         owner = tl.where(before, middle, owner)
@@ -474,7 +482,7 @@ def scatter(
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, factor = radial(part + e2 * e2, KERNEL)
+                weight, _ = radial(part + e2 * e2, KERNEL)
                 if tl.program_id(1) == 0:
                     tl.atomic_add(density + cell, weight, mask=inside, sem="relaxed")
                 tl.atomic_add(
@@ -592,7 +600,7 @@ def gather(
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, factor = radial(part + e2 * e2, KERNEL)
+                weight, _ = radial(part + e2 * e2, KERNEL)
                 weight = tl.where(inside, weight, 0.0)
                 values = tl.load(
                     y + cell[:, None] * CHANNELS + columns[None, :],
@@ -656,7 +664,7 @@ def gradient(
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, factor = radial(part + e2 * e2, KERNEL)
+                _, factor = radial(part + e2 * e2, KERNEL)
                 product = own + tl.load(v_density + cell, mask=inside, other=0.0).to(tl.float32)
                 w = tl.load(
                     v + cell[:, None] * CHANNELS + head[None, :],
@@ -685,25 +693,26 @@ def gradient(
     tl.store(square + 3 * n + 2, t2, mask=ok)
 
 
-def configurations() -> Iterator[tuple[str, Any, dict[str, int | bool], int]]:
-    r"""Yields the name of every kernel, the kernel, its constants but the radial, and its warps, over many widths."""
-    for dim, channels in ((1, 1), (2, 16), (4, 64), (8, 8), (16, 64), (33, 3), (64, 70)):
+# Numbers of dimensions and channels: the narrowest and the widest of every plan.
+WIDTHS = ((1, 1), (8, 8), (16, 64), (32, 16), (64, 70))
+
+
+def configurations(
+    widths: Sequence[tuple[int, int]] = WIDTHS,
+) -> Iterator[tuple[str, Any, dict[str, int | bool], int]]:
+    r"""Yields the name of every kernel, the kernel, its constants but the radial kernel, and its warps."""
+    for dim, channels in widths:
         for isotropic in (True, False):
             sizes = {"DIM": dim, "CHANNELS": channels, "ISOTROPIC": isotropic}
             plan = convolve_plan(dim, channels)
             blocks = {"WIDTH": plan.stop, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
-            for density in (True, False):
-                yield "convolve", convolve, {**sizes, **blocks, "DENSITY": density}, plan.warps
+            yield "convolve", convolve, {**sizes, **blocks, "DENSITY": True}, plan.warps
             plan = pull_plan(dim, channels)
             blocks = {"BLOCK_DIM": plan.block_dim, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
             for is_target, values in ((True, False), (False, True)):
-                widths = {"OWN_WIDTH": plan.stop + 2 * is_target, "OTHER_WIDTH": plan.stop + 2 * (not is_target)}
-                yield (
-                    "pull",
-                    pull,
-                    {**sizes, **blocks, **widths, "OWN_IS_TARGET": is_target, "VALUES": values},
-                    plan.warps,
-                )
+                rows = {"OWN_WIDTH": plan.stop + 2 * is_target, "OTHER_WIDTH": plan.stop + 2 * (not is_target)}
+                side = {"OWN_IS_TARGET": is_target, "VALUES": values}
+                yield "pull", pull, {**sizes, **blocks, **rows, **side}, plan.warps
     for dim in (1, 2, 3):
         yield "locate", locate, {"DIM": dim, "BLOCK_POINTS": LOCATE_POINTS}, LOCATE_WARPS
     for width in (16, POINT_CHANNELS):

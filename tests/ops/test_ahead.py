@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 _PROGRAM = """
 import json, sys
 from pyg_nas_np.ops.ahead import compile_ahead
-rows = compile_ahead([int(sys.argv[1])], dtypes=["fp32"], radials=["rbf"])
+rows = compile_ahead([int(sys.argv[1])], dtypes=["fp32"], radials=["rbf"], widths=[(8, 8)])
 print(json.dumps([row._asdict() for row in rows]))
 """
 

@@ -142,7 +142,7 @@ class SetConvTestCase(_BackendTestCase):
             self.compare(p, dtype, kernel=kernel, normalize=normalize, eps=1e-3)
 
     @pytest.mark.parametrize(
-        ("dim", "channels"), [(1, 1), (2, 16), (3, 0), (4, 64), (8, 8), (17, 21), (33, 3), (64, 70)]
+        ("dim", "channels"), [(1, 1), (2, 16), (3, 0), (4, 70), (8, 8), (17, 21), (33, 3), (64, 18)]
     )
     def test_all_widths(self, dim: int, channels: int) -> None:
         # An interpreted back end takes minutes for many wide rows.

@@ -359,7 +359,8 @@ def set_conv_to_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_to_grid`.
 
-    Sums are atomic, or sorted and in a fixed order under :func:`torch.use_deterministic_algorithms`.
+    Sums are atomic, or sorted and in a fixed order where that is faster and under
+    :func:`torch.use_deterministic_algorithms`.
     """
     if y.dtype == torch.float64:
         return reference.set_conv_to_grid(x, y, lengthscale, ptr, origin, spacing, shape, window, kernel)
@@ -479,7 +480,7 @@ def set_conv_from_grid(
             KERNEL=KERNELS.index(kernel),
             BLOCK_CHANNELS=width,
             BLOCK_POINTS=triton_kernels.GATHER_POINTS,
-            warps=triton_kernels.POINT_WARPS,
+            warps=triton_kernels.GATHER_WARPS,
         )
     return density.to(y.dtype), signal.to(y.dtype)
 
@@ -503,13 +504,14 @@ def grid_gradient(
     from pyg_nas_np.ops import triton_kernels
 
     (points, channels), dim = u.shape, x.size(1)
-    force = torch.zeros(points, 3, dtype=torch.float32, device=x.device)
+    parts = max(1, math.ceil(channels / triton_kernels.GRADIENT_CHANNELS))
+    force = torch.zeros(parts, points, 3, dtype=torch.float32, device=x.device)
     square = torch.zeros_like(force)
     if v.shape[:-1].numel():
         windows = _windows(x, lengthscale, ptr, origin, spacing, v.shape[1:-1], window)
         _launch(
             triton_kernels.gradient,
-            (math.ceil(points / triton_kernels.GRADIENT_POINTS),),
+            (math.ceil(points / triton_kernels.GRADIENT_POINTS), parts),
             windows.first,
             windows.offset,
             windows.step,
@@ -527,7 +529,8 @@ def grid_gradient(
             KERNEL=KERNELS.index(kernel),
             BLOCK_CHANNELS=triton_kernels.GRADIENT_CHANNELS,
             BLOCK_POINTS=triton_kernels.GRADIENT_POINTS,
-            warps=triton_kernels.POINT_WARPS,
+            warps=triton_kernels.GRADIENT_WARPS,
         )
     scale = lengthscale.detach().float()
-    return (force[:, 3 - dim :] / scale).to(x.dtype), (square[:, 3 - dim :].sum(0) / scale).to(lengthscale.dtype)
+    grad_x = _sum(force)[:, 3 - dim :] / scale
+    return grad_x.to(x.dtype), (square[..., 3 - dim :].sum((0, 1)) / scale).to(lengthscale.dtype)

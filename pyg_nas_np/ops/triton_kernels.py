@@ -47,7 +47,7 @@ GATHER_POINTS = 8
 GRADIENT_POINTS = 16
 SEGMENT_POINTS = 64
 SEGMENT_CELLS = 32
-LOCATE_WARPS, SCATTER_WARPS, POINT_WARPS, SEGMENT_WARPS = 4, 4, 1, 4
+LOCATE_WARPS, SCATTER_WARPS, GATHER_WARPS, GRADIENT_WARPS, SEGMENT_WARPS = 4, 4, 1, 2, 4
 
 # Atomic additions take as long as places in the window; from so many on, sorting the points first is faster.
 SORT_PLACES = 32
@@ -245,7 +245,7 @@ def convolve(
     total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
     begin, end = share_of(ptr_other, owner, split, num_splits)
-    for j in tl.range(begin, end, loop_unroll_factor=2):
+    for j in range(begin, end):
         row = other + (j * HEADS + head) * (WIDTH // 2)
         square, _ = distance(at, numbers_of(row, START), scale, DIM, ISOTROPIC)
         weight, _ = radial(square, KERNEL)
@@ -477,12 +477,12 @@ def scatter(
             e1 = d1 - k1 * s1
             ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
             base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
-            part = e0 * e0 + e1 * e1
+            near = e0 * e0 + e1 * e1
             for k2 in range(WINDOW2):
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, _ = radial(part + e2 * e2, KERNEL)
+                weight, _ = radial(near + e2 * e2, KERNEL)
                 if tl.program_id(1) == 0:
                     tl.atomic_add(density + cell, weight, mask=inside, sem="relaxed")
                 tl.atomic_add(
@@ -595,12 +595,12 @@ def gather(
             e1 = d1 - k1 * s1
             ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
             base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
-            part = e0 * e0 + e1 * e1
+            near = e0 * e0 + e1 * e1
             for k2 in range(WINDOW2):
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, _ = radial(part + e2 * e2, KERNEL)
+                weight, _ = radial(near + e2 * e2, KERNEL)
                 weight = tl.where(inside, weight, 0.0)
                 values = tl.load(
                     y + cell[:, None] * CHANNELS + columns[None, :],
@@ -624,8 +624,8 @@ def gradient(
     u_density,  # [N]
     v,  # [cells, C]
     v_density,  # [cells]
-    force,  # [N, 3]: minus the sum of q (u . v + densities) times the scaled difference
-    square,  # [N, 3]: the same with the squared scaled difference, without the sign
+    force,  # [parts, N, 3]: minus the sum of q (u . v + densities) times the scaled difference
+    square,  # [parts, N, 3]: the same with the squared scaled difference, without the sign
     num_points,
     SHAPE0,
     SHAPE1,
@@ -638,20 +638,23 @@ def gradient(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_POINTS: tl.constexpr,
 ):
-    r"""Sums the forces of the cells on the points of a block."""
+    r"""Sums the forces of the cells on the points of a block, which are linear in the channels: one part of them."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
     ok = n < num_points
-    own = tl.load(u_density + n, mask=ok, other=0.0).to(tl.float32)
+    part = tl.program_id(1)
+    columns = part * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    column_ok = columns < CHANNELS
+    own = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=ok[:, None] & column_ok[None, :], other=0.0)
+    own = own.to(tl.float32)
+    # The densities count in one part only.
+    dense = 0 * n + part == 0
+    constant = tl.load(u_density + n, mask=ok & dense, other=0.0).to(tl.float32)
     f0 = tl.zeros((BLOCK_POINTS,), dtype=tl.float32)
     f1, f2 = f0, f0
     t0, t1, t2 = f0, f0, f0
     g0, g1, g2, d0, d1, d2, b = window(n, first, offset, batch, ok)
     s0, s1, s2 = tl.load(step), tl.load(step + 1), tl.load(step + 2)
     b *= SHAPE0
-    head = tl.arange(0, BLOCK_CHANNELS)
-    held = tl.load(
-        u + n[:, None] * CHANNELS + head[None, :], mask=ok[:, None] & (head < CHANNELS)[None, :], other=0.0
-    ).to(tl.float32)
     for k0 in range(WINDOW0):
         e0 = d0 - k0 * s0
         ok0 = ok & (g0 + k0 >= 0) & (g0 + k0 < SHAPE0)
@@ -659,25 +662,19 @@ def gradient(
             e1 = d1 - k1 * s1
             ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
             base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
-            part = e0 * e0 + e1 * e1
+            near = e0 * e0 + e1 * e1
             for k2 in range(WINDOW2):
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                _, factor = radial(part + e2 * e2, KERNEL)
-                product = own + tl.load(v_density + cell, mask=inside, other=0.0).to(tl.float32)
-                w = tl.load(
-                    v + cell[:, None] * CHANNELS + head[None, :],
-                    mask=inside[:, None] & (head < CHANNELS)[None, :],
+                _, factor = radial(near + e2 * e2, KERNEL)
+                values = tl.load(
+                    v + cell[:, None] * CHANNELS + columns[None, :],
+                    mask=inside[:, None] & column_ok[None, :],
                     other=0.0,
-                ).to(tl.float32)
-                product += tl.sum(held * w, axis=1)
-                for channel in range(BLOCK_CHANNELS, CHANNELS, BLOCK_CHANNELS):
-                    columns = channel + tl.arange(0, BLOCK_CHANNELS)
-                    mask = inside[:, None] & (columns < CHANNELS)[None, :]
-                    a = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-                    c = tl.load(v + cell[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-                    product += tl.sum(a * c, axis=1)
+                )
+                product = constant + tl.load(v_density + cell, mask=inside & dense, other=0.0).to(tl.float32)
+                product += tl.sum(own * values.to(tl.float32), axis=1)
                 strength = tl.where(inside, factor * product, 0.0)
                 f0 -= strength * e0
                 f1 -= strength * e1
@@ -685,16 +682,17 @@ def gradient(
                 t0 += strength * e0 * e0
                 t1 += strength * e1 * e1
                 t2 += strength * e2 * e2
-    tl.store(force + 3 * n, f0, mask=ok)
-    tl.store(force + 3 * n + 1, f1, mask=ok)
-    tl.store(force + 3 * n + 2, f2, mask=ok)
-    tl.store(square + 3 * n, t0, mask=ok)
-    tl.store(square + 3 * n + 1, t1, mask=ok)
-    tl.store(square + 3 * n + 2, t2, mask=ok)
+    place = 3 * (part.to(tl.int64) * num_points + n)
+    tl.store(force + place, f0, mask=ok)
+    tl.store(force + place + 1, f1, mask=ok)
+    tl.store(force + place + 2, f2, mask=ok)
+    tl.store(square + place, t0, mask=ok)
+    tl.store(square + place + 1, t1, mask=ok)
+    tl.store(square + place + 2, t2, mask=ok)
 
 
-# Numbers of dimensions and channels: the narrowest and the widest of every plan.
-WIDTHS = ((1, 1), (8, 8), (16, 64), (32, 16), (64, 70))
+# Numbers of dimensions and channels: a common one, and the widest of every plan.
+WIDTHS = ((8, 8), (16, 64), (32, 16), (64, 70))
 
 
 def configurations(
@@ -717,8 +715,8 @@ def configurations(
         yield "locate", locate, {"DIM": dim, "BLOCK_POINTS": LOCATE_POINTS}, LOCATE_WARPS
     for width in (16, POINT_CHANNELS):
         yield "scatter", scatter, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": SCATTER_POINTS}, SCATTER_WARPS
-        yield "gather", gather, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": GATHER_POINTS}, POINT_WARPS
-    yield "gradient", gradient, {"BLOCK_CHANNELS": GRADIENT_CHANNELS, "BLOCK_POINTS": GRADIENT_POINTS}, POINT_WARPS
+        yield "gather", gather, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": GATHER_POINTS}, GATHER_WARPS
+    yield "gradient", gradient, {"BLOCK_CHANNELS": GRADIENT_CHANNELS, "BLOCK_POINTS": GRADIENT_POINTS}, GRADIENT_WARPS
     for width in (16, SEGMENT_CHANNELS):
         blocks = {"BLOCK_CHANNELS": width, "BLOCK_CELLS": SEGMENT_CELLS, "BLOCK_POINTS": SEGMENT_POINTS}
         yield "scatter_sorted", scatter_sorted, blocks, SEGMENT_WARPS

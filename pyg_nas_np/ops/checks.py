@@ -61,7 +61,7 @@ def check_ptr_values(ptr: Tensor, name: str, size: int) -> None:
 
 def check_positive(value: Tensor, name: str) -> None:
     r"""Requires positive finite values."""
-    values = value.detach().cpu().numpy()
+    values = value.detach().cpu().double().numpy()  # NumPy has no bfloat16
     good = (values > 0) & (values < math.inf)
     if not good.all():
         raise ValueError(f"'{name}' must be positive and finite but contains {values[~good].item(0)}.")

@@ -26,7 +26,9 @@ from torch import Tensor
 from pyg_nas_np.datasets import NASBench201
 from pyg_nas_np.datasets.image_features import ImageFeatures
 from pyg_nas_np.datasets.meta import FeatureSets
+from pyg_nas_np.metrics.functional import kendall_tau, regret_at_k
 from pyg_nas_np.nn.generator import MetaD2AGenerator
+from pyg_nas_np.predictors import ConvNPPredictor
 from pyg_nas_np.predictors.generator_weights import read_generator, shipped_generator
 from pyg_nas_np.predictors.meta_performance import MetaPerformancePredictor
 from pyg_nas_np.search import MetaD2A
@@ -44,6 +46,7 @@ IMAGES = {
 LABELLED = ("cifar10", "cifar100")
 SAMPLES, CANDIDATES, ORACLE = 1000, 500, 30
 WARM = 1.3
+CONTEXTS, CONTEXT_DRAWS = (0, 5, 10, 20, 50), 5
 SPACE = space_by_name("nasbench201")
 
 
@@ -70,6 +73,8 @@ def run(args: argparse.Namespace) -> list[Row]:
         rows += _accuracies(model, sets[name], name, truth[name], trained_on, args.generator_runs)
     for name in LABELLED:
         rows += _found(method, sets[name], name, truth[name], args.generator_runs)
+    for name in LABELLED:
+        rows += _labels(args, sets[name], name, truth[name])
     rows += _influence(model, sets)
     rows += _times(method, folder / "images", sets)
     if args.generator_archs is not None:
@@ -161,6 +166,29 @@ def _found(method: MetaD2A, sets: FeatureSets, name: str, truth: Tensor, runs: i
         _row("search", name, "best of the first 30 by true accuracy (paper)", accuracy=float(top.amax(dim=1).mean())),
         _row("search", name, "best of the space", accuracy=float(space[0])),
     ]
+
+
+def _labels(args: argparse.Namespace, sets: FeatureSets, name: str, truth: Tensor) -> list[Row]:
+    """What a few accuracies measured on the new data set add: all other cells are ranked; means over draws."""
+    rows = []
+    for count in CONTEXTS:
+        scores: dict[str, list[tuple[float, float]]] = {"images and labels": [], "labels alone": []}
+        for seed in range(CONTEXT_DRAWS if count else 1):
+            order = torch.randperm(len(SPACE), generator=torch.Generator().manual_seed(seed))
+            known, y = SPACE.batch_encode(order[:count]), truth[order[:count]]
+            tested, reached = SPACE.batch_encode(order[count:]), truth[order[count:]]
+            both = MetaPerformancePredictor(SPACE, weights=args.generator_predictor)
+            fitted = {"images and labels": both.fit(sets, known, y) if count else both.fit(sets)}
+            if count:
+                fitted["labels alone"] = ConvNPPredictor(SPACE).fit(known, y)  # type: ignore[assignment]
+            for method, predictor in fitted.items():
+                guess = predictor.predict(tested)
+                scores[method].append((float(kendall_tau(guess, reached)), float(regret_at_k(guess, reached, 1))))
+        for method, pairs in scores.items():
+            if pairs:
+                tau, regret = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+                rows.append(_row(f"{count} labels", name, method, tau=tau, regret=regret))
+    return rows
 
 
 @torch.no_grad()

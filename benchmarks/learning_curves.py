@@ -1,12 +1,14 @@
 r"""Learning-curve prediction and early stopping on published curves, beside the numbers of Baker et al. (2017).
 
-    python benchmarks/learning_curves.py --data FOLDER            # everything, hours
-    python benchmarks/learning_curves.py --data FOLDER --fast     # few repeats, minutes
-    python benchmarks/learning_curves.py --data FOLDER --only stopping
+    python benchmarks/learning_curves.py --data FOLDER --workers 16     # everything, 20 minutes on 16 cores
+    python benchmarks/learning_curves.py --data FOLDER --fast           # few repeats, minutes
+    python benchmarks/learning_curves.py --data FOLDER --only stopping --minutes 8
 
 ``FOLDER`` holds ``baker2017/*.csv`` (https://github.com/MITAutoML/accelerating_nas) and ``naap440/naap440.csv``
-(https://github.com/talcs/NAAP-440). Every cell of a table is a CSV of its own under ``--cells``: a run that was
-interrupted goes on where it stopped. Tables and plots go to ``--output``.
+(https://github.com/talcs/NAAP-440). Work is cut into single repeats, each in a process with one thread. Every cell of a
+table keeps its repeats in a CSV under ``--cells``, written as they come: a run that was interrupted or that ran out of
+``--minutes`` goes on where it stopped, and more ``--repeats`` add to those that are there. Tables and plots are made
+from all repeats found, and go to ``--output`` and ``--plots``.
 """
 
 from __future__ import annotations
@@ -14,14 +16,24 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+import os
+import re
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from _timing import RESULTS, machine
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from pyg_nas_np.datasets.curve_files import read_baker, read_naap440
@@ -34,7 +46,8 @@ from pyg_nas_np.predictors.curves import (
     ParametricExtrapolation,
     SequentialRegression,
 )
-from pyg_nas_np.search import EarlyStopping, FastHyperband, Hyperband, RecordedRun, replay
+from pyg_nas_np.predictors.curves.features import FEATURES
+from pyg_nas_np.search import EarlyStopping, FastHyperband, Hyperband, RacingHyperband, RecordedRun, replay
 from pyg_nas_np.utils import MissingExtraError, atomic_path, require
 
 SETS = ("metaqnn_cifar10", "deep_resnets_cifar10", "deep_resnets_tinyimagenet", "lstm_ptb", "naap440")
@@ -57,7 +70,25 @@ PAPER = {
 r"""Table 1 of the paper: R² at 25 % of the curve with its standard error."""
 
 Row = dict[str, Any]
-Cell = Callable[[], Iterable[Row]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    r"""What one row of a table is computed from.
+
+    Args:
+        name: Of its file.
+        labels: The first columns of its row.
+        work: Computes the rows of one repeat; it is pickled.
+        repeats: How many there are to be.
+        seconds: Roughly what a repeat takes. The longest start first, so that none runs alone at the end.
+    """
+
+    name: str
+    labels: Row
+    work: Callable[[int], Iterator[Row]]
+    repeats: int
+    seconds: float = 1.0
 
 
 def load(folder: Path, name: str) -> LearningCurves:
@@ -67,72 +98,88 @@ def load(folder: Path, name: str) -> LearningCurves:
     return read_baker(folder / "baker2017" / f"{name}.csv", first_epoch=1 if trained else None)
 
 
-def models(fast: bool, draws: int) -> dict[str, Callable[[int], CurvePredictor]]:
-    kinds = ("ols", "svr-rbf", "svr-linear", "gp", "ensemble", *(() if fast else ("forest", "boosting")))
-    made: dict[str, Callable[[int], CurvePredictor]] = {
-        kind: lambda seed, kind=kind: SequentialRegression(  # type: ignore[misc]
-            kind,
-            draws=min(draws, 200) if kind in ("gp", "ensemble", "boosting", "forest") else draws,
-            random_state=seed,
-        )
-        for kind in kinds
-    }
-    return made | {
-        "convnp": lambda seed: CurveConvNP(steps=200 if fast else 600, random_state=seed),
-        "last-value": lambda seed: LastSeenValue(),
-        "parametric": lambda seed: ParametricExtrapolation(),
-        "bayesian-net": lambda seed: BayesianCurveNet(random_state=seed),
-    }
+SEARCHED = ("svr-rbf", "svr-linear", "forest", "boosting", "gp", "ensemble")
+"""Regressors with a random search."""
+
+SECONDS = {
+    "parametric": 60.0,
+    "bayesian-net": 20.0,
+    "convnp": 20.0,
+    "boosting": 20.0,
+    "forest": 20.0,
+    "ensemble": 8.0,
+    "gp": 0.5,
+    "ols": 0.5,
+}
+
+LCE_TESTED = 60
+"""Curves of each test set that the parametric extrapolation is tried on: it fits each of them alone."""
+
+
+def make_model(kind: str, draws: int, seed: int, features: Sequence[str] = FEATURES) -> CurvePredictor:
+    if kind == "convnp":
+        return CurveConvNP(steps=600, random_state=seed)
+    if kind == "last-value":
+        return LastSeenValue()
+    if kind == "parametric":
+        return ParametricExtrapolation()
+    if kind == "bayesian-net":
+        return BayesianCurveNet(random_state=seed)
+    # The paper's regressors are measured as they are there, ours with what we added.
+    stuck = None if kind in ("ols", "svr-rbf", "svr-linear", "forest") else 5
+    return SequentialRegression(kind, features=features, draws=draws, stuck=stuck, random_state=seed)
+
+
+def ordering(curves: LearningCurves, repeat: int) -> NDArray[np.int64]:
+    return np.random.default_rng(FIRST_SEED + repeat).permutation(len(curves))
 
 
 def r2_rows(
-    curves: LearningCurves, make: Callable[[int], CurvePredictor], fraction: float, repeats: int, most: int
-) -> Iterable[Row]:
-    tau = curves.prefix(fraction)
-    for repeat in range(repeats):
-        order = np.random.default_rng(FIRST_SEED + repeat).permutation(len(curves))
-        train, test = curves[order[:TRAINING]], curves[order[TRAINING : TRAINING + most]]
-        start = time.perf_counter()
-        model = make(repeat).fit(train)
-        model.predict(train[:1], tau)  # What is fitted when first asked for belongs to the training.
-        fitted = time.perf_counter()
-        mean, std = model.predict(test, tau, return_std=True)
-        done = time.perf_counter()
-        error = mean - test.final
-        yield {
-            "repeat": repeat,
-            "tau": tau,
-            "r2": 1.0 - np.square(error).sum() / np.square(test.final - test.final.mean()).sum(),
-            "kendall_tau": kendalltau(mean, test.final).statistic,
-            "coverage_90": np.mean(np.abs(error) <= 1.645 * std),
-            "fit_seconds": fitted - start,
-            "predict_seconds": (done - fitted) / len(test),
-            "tested": len(test),
-        }
+    repeat: int, curves: LearningCurves, kind: str, draws: int, fraction: float, features: Sequence[str] = FEATURES
+) -> Iterator[Row]:
+    tau, order = curves.prefix(fraction), ordering(curves, repeat)
+    train, test = curves[order[:TRAINING]], curves[order[TRAINING:]]
+    if kind == "parametric":
+        test = test[:LCE_TESTED]
+    start = time.perf_counter()
+    model = make_model(kind, draws, repeat, features).fit(train)
+    model.predict(train[:1], tau)  # What is fitted when first asked for belongs to the training.
+    fitted = time.perf_counter()
+    mean, std = model.predict(test, tau, return_std=True)
+    done = time.perf_counter()
+    error = mean - test.final
+    yield {
+        "tau": tau,
+        "r2": 1.0 - np.square(error).sum() / np.square(test.final - test.final.mean()).sum(),
+        "kendall_tau": kendalltau(mean, test.final).statistic,
+        "coverage_90": np.mean(np.abs(error) <= 1.645 * std),
+        "fit_seconds": fitted - start,
+        "predict_seconds": (done - fitted) / len(test),
+        "tested": len(test),
+    }
 
 
 DELTAS = (0.8, 0.9, 0.95, 0.99)
 
 
-def stopping_rows(curves: LearningCurves, burn_in: int, regressor: str, orderings: int, draws: int) -> Iterable[Row]:
-    for ordering in range(orderings):
-        order = np.random.default_rng(FIRST_SEED + ordering).permutation(len(curves))
-        first: EarlyStopping | None = None
-        for delta in DELTAS:
-            model = SequentialRegression(regressor, draws=draws)
-            rule = EarlyStopping(curves.epochs, curves.direction, model, delta=delta, burn_in=burn_in)
-            if first is not None:
-                rule.adopt(first)  # The burn-in is the same, and so is what is fitted to it.
-            result = replay(curves, order, rule, checks=20)
-            first = rule
-            yield {"ordering": ordering, "delta": delta, "speedup": result.speedup, "regret": result.regret}
+def stopping_rows(repeat: int, curves: LearningCurves, burn_in: int, regressor: str, draws: int) -> Iterator[Row]:
+    order = ordering(curves, repeat)
+    first: EarlyStopping | None = None
+    for delta in DELTAS:
+        model = SequentialRegression(regressor, draws=draws)
+        rule = EarlyStopping(curves.epochs, curves.direction, model, delta=delta, burn_in=burn_in)
+        if first is not None:
+            rule.adopt(first)  # The burn-in is the same, and so is what is fitted to it.
+        result = replay(curves, order, rule, checks=20)
+        first = rule
+        yield {"delta": delta, "speedup": result.speedup, "regret": result.regret}
 
 
-def pruner_rows(curves: LearningCurves, name: str, orderings: int) -> Iterable[Row]:
+def pruner_rows(repeat: int, curves: LearningCurves, name: str) -> Iterator[Row]:
     r"""Optuna's pruners on the same orderings; successive halving is asynchronous (the ASHA rule)."""
     optuna = require("optuna", "search")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    total = len(curves.epochs)
+    total, order = len(curves.epochs), ordering(curves, repeat)
     made = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=10),
         "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=total),
@@ -140,58 +187,61 @@ def pruner_rows(curves: LearningCurves, name: str, orderings: int) -> Iterable[R
         "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
     }
     direction = "maximize" if curves.direction == "up" else "minimize"
-    for ordering in range(orderings):
-        order = np.random.default_rng(FIRST_SEED + ordering).permutation(len(curves))
-        study = optuna.create_study(direction=direction, pruner=made[name](), study_name=f"{name}-{ordering}")
-        spent, best = 0, -np.inf
-        for i in order.tolist():
-            trial = study.ask()
-            for step, value in enumerate(curves.values[i].tolist(), start=1):
-                spent += 1
-                trial.report(value, step)
-                if step < total and trial.should_prune():
-                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                    break
-            else:
-                study.tell(trial, float(curves.final[i]))
-                best = max(best, float(curves.sign * curves.final[i]))
-        regret = float((curves.sign * curves.final).max() - best)
-        yield {"ordering": ordering, "speedup": total * len(order) / spent, "regret": regret}
+    study = optuna.create_study(direction=direction, pruner=made[name](), study_name=f"{name}-{repeat}")
+    spent, best = 0, -np.inf
+    for i in order.tolist():
+        trial = study.ask()
+        for step, value in enumerate(curves.values[i].tolist(), start=1):
+            spent += 1
+            trial.report(value, step)
+            if step < total and trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, float(curves.final[i]))
+            best = max(best, float(curves.sign * curves.final[i]))
+    regret = float((curves.sign * curves.final).max() - best)
+    yield {"speedup": total * len(order) / spent, "regret": regret}
 
 
-def ray_rows(curves: LearningCurves, orderings: int) -> Iterable[Row]:
+def ray_rows(repeat: int, curves: LearningCurves) -> Iterator[Row]:
     r"""Ray Tune's asynchronous successive halving (ASHA), its scheduler alone, fed one training after the other."""
     schedulers = require("ray.tune.schedulers", "ray")
-    total = len(curves.epochs)
+    total, order = len(curves.epochs), ordering(curves, repeat)
     mode = "max" if curves.direction == "up" else "min"
-    for ordering in range(orderings):
-        order = np.random.default_rng(FIRST_SEED + ordering).permutation(len(curves))
-        scheduler = schedulers.AsyncHyperBandScheduler(
-            metric="value", mode=mode, max_t=total, grace_period=1, reduction_factor=3
-        )
-        spent, best = 0, -np.inf
-        for i in order.tolist():
-            trial = SimpleNamespace(trial_id=str(i))
-            scheduler.on_trial_add(None, trial)
-            for step, value in enumerate(curves.values[i].tolist(), start=1):
-                spent += 1
-                result = {"value": value, "training_iteration": step}
-                if step < total and scheduler.on_trial_result(None, trial, result) == "STOP":
-                    break
-            else:
-                best = max(best, float(curves.sign * curves.final[i]))
-            scheduler.on_trial_remove(None, trial)
-        regret = float((curves.sign * curves.final).max() - best)
-        yield {"ordering": ordering, "speedup": total * len(order) / spent, "regret": regret}
+    scheduler = schedulers.AsyncHyperBandScheduler(
+        metric="value", mode=mode, max_t=total, grace_period=1, reduction_factor=3
+    )
+    spent, best = 0, -np.inf
+    for i in order.tolist():
+        trial = SimpleNamespace(trial_id=str(i))
+        scheduler.on_trial_add(None, trial)
+        for step, value in enumerate(curves.values[i].tolist(), start=1):
+            spent += 1
+            result = {"value": value, "training_iteration": step}
+            if step < total and scheduler.on_trial_result(None, trial, result) == "STOP":
+                break
+        else:
+            best = max(best, float(curves.sign * curves.final[i]))
+        scheduler.on_trial_remove(None, trial)
+    regret = float((curves.sign * curves.final).max() - best)
+    yield {"speedup": total * len(order) / spent, "regret": regret}
 
 
-def hyperband_rows(curves: LearningCurves, kappa: float | None, searches: int) -> Iterable[Row]:
-    rng = np.random.default_rng(FIRST_SEED)
+FORMS = {
+    "fast, kappa 1/eta": lambda epochs, direction: FastHyperband(epochs, direction),
+    "fast, kappa 0.1": lambda epochs, direction: FastHyperband(epochs, direction, kappa=0.1),
+    "racing, delta 0.95": lambda epochs, direction: RacingHyperband(epochs, direction),
+    "racing, delta 0.9": lambda epochs, direction: RacingHyperband(epochs, direction, delta=0.9),
+}
+
+
+def hyperband_rows(repeat: int, curves: LearningCurves, form: str, searches: int) -> Iterator[Row]:
+    r"""Consecutive searches; the fast forms remember those before."""
+    rng = np.random.default_rng(FIRST_SEED + repeat)
     epochs = len(curves.epochs)
     plain = Hyperband(epochs, curves.direction)
-    # The Gaussian process, because every rung and length seen has a fit of its own.
-    predictor = SequentialRegression("gp", features=("TS",), draws=20)
-    fast = FastHyperband(epochs, curves.direction, kappa=kappa, predictor=predictor)
+    fast = FORMS[form](epochs, curves.direction)
     for number in range(searches):
         order = rng.integers(len(curves), size=plain.num_configs)
         results = [s.search(lambda n, o=order: RecordedRun(curves, int(o[n]))) for s in (plain, fast)]
@@ -201,30 +251,27 @@ def hyperband_rows(curves: LearningCurves, kappa: float | None, searches: int) -
             "fast_epochs": results[1].epochs,
             "plain_value": results[0].value,
             "fast_value": results[1].value,
-            "all_epochs": epochs * plain.num_configs,
         }
 
 
-def cell(path: Path, make: Cell) -> list[Row]:
-    r"""Returns the rows of a cell, from its file where it has been computed before."""
+def file_of(cell: Cell, folder: Path) -> Path:
+    return folder / f"{cell.name}.csv"
+
+
+def number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)
+
+
+def read(path: Path) -> list[Row]:
     if not path.exists():
-        start = time.perf_counter()
-        rows = list(make())
-        with atomic_path(path) as tmp, open(tmp, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"  {path.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+        return []
     with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def mean_and_error(rows: Sequence[Row], name: str) -> tuple[float, float]:
-    values = np.array([row[name] for row in rows])
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+        return [{name: number(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as tmp, open(tmp, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -232,152 +279,254 @@ def write(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
-def run_r2(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
+def one_thread() -> None:
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.ERROR)
+
+
+def repeat_rows(work: Callable[[int], Iterator[Row]], repeat: int) -> list[Row]:
+    return [{"repeat": repeat, **row} for row in work(repeat)]
+
+
+def compute(cells: Sequence[Cell], folder: Path, workers: int, minutes: float) -> int:
+    r"""Computes what the files lack, first repeats first, and returns the number of failures."""
+    start, run = time.monotonic(), int(time.time())
+    jobs = [
+        (cell, repeat)
+        for cell in cells
+        for repeat in sorted({*range(cell.repeats)} - {int(row["repeat"]) for row in read(file_of(cell, folder))})
+    ]
+    jobs.sort(key=lambda job: (-job[1], job[0].seconds))  # Taken from the end.
+    print(f"{len(jobs)} repeats to compute with {workers} workers", flush=True)
+    if not jobs:
+        return 0
+    # Read by the numeric libraries when a worker imports them.
+    os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
+    running: dict[Future[list[Row]], tuple[Cell, int, float]] = {}
+    failures = 0
+    with ProcessPoolExecutor(workers, get_context("spawn"), one_thread) as pool:
+        while True:
+            while jobs and len(running) < workers and time.monotonic() - start < 60 * minutes:
+                cell, repeat = jobs.pop()
+                future = pool.submit(repeat_rows, cell.work, repeat)
+                running[future] = cell, repeat, time.monotonic()
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell, repeat, began = running.pop(future)
+                now = time.monotonic()
+                took = f"  [{now - start:6.0f} s] {cell.name}, repeat {repeat}: {now - began:.1f} s"
+                try:
+                    rows = [row | {"run": run} for row in future.result()]
+                except MissingExtraError as error:
+                    print(f"{took}, left out: {error}", flush=True)
+                    continue
+                except Exception as error:  # One failure must not cost the others.
+                    failures += 1
+                    print(
+                        f"{took}, failed:",
+                        *traceback.format_exception(error, chain=False),
+                        error.__cause__ or "",
+                        flush=True,
+                    )
+                    continue
+                path = file_of(cell, folder)
+                write(path, sorted(read(path) + rows, key=lambda row: row["repeat"]))
+                print(took, flush=True)
+    if jobs:
+        print(f"out of time: {len(jobs)} repeats are missing", flush=True)
+    return failures
+
+
+def mean_and_error(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    values = np.array([row[name] for row in rows])
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def r2_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
     r"""R² by set, model and share of the curve that is seen."""
     fractions = args.fractions or ((0.25,) if args.fast else (0.05, 0.1, 0.25, 0.5, 0.75))
-    repeats = args.repeats or (3 if args.fast else 10)
-    draws = args.draws or (100 if args.fast else 1000)
+    kinds = ["last-value", "ols", *SEARCHED, "convnp", "parametric", "bayesian-net"]
+    for name, curves in sets.items():
+        for kind in kinds:
+            if args.models and kind not in args.models:
+                continue
+            slow = kind in ("parametric", "bayesian-net")
+            draws = args.draws if kind in SEARCHED else 1
+            for fraction in fractions:
+                # The table is about a quarter of the curve; the other shares are for the plot.
+                most = (3 if slow else args.repeats) if fraction == 0.25 else (1 if slow else 3)
+                yield Cell(
+                    f"r2-{name}-{kind}-{fraction}" + (f"-{draws}" if kind in SEARCHED else ""),
+                    {"set": name, "model": kind, "draws": draws if kind in SEARCHED else "", "fraction": fraction},
+                    partial(r2_rows, curves=curves, kind=kind, draws=draws, fraction=fraction),
+                    min(args.repeats, most),
+                    SECONDS.get(kind, 3.0 if kind in SEARCHED else 0.5),
+                )
+
+
+def r2_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
     table: list[Row] = []
     print(
-        f"{'set':<27}{'model':<14}{'seen':>5}{'R²':>8}{'± se':>7}{'paper':>8}{'tau':>7}{'cover':>7}"
-        f"{'fit s':>8}{'µs each':>9}"
+        f"{'set':<27}{'model':<14}{'seen':>5}{'R²':>8}{'± se':>7}{'median':>8}{'paper':>8}{'tau':>7}{'cover':>7}"
+        f"{'fit s':>8}{'µs each':>10}{'tested':>8}{'repeats':>9}"
     )
-    for name, curves in sets.items():
-        for model, make in models(args.fast, draws).items():
-            if args.models and model not in args.models:
-                continue
-            # The slow comparators are tested on fewer curves: each is fitted alone.
-            most = (60 if args.fast else 200) if model == "parametric" else len(curves)
-            few = min(repeats, 3) if model in ("parametric", "bayesian-net") else repeats
-            for fraction in fractions:
-                path = args.cells / f"r2-{name}-{model}-{fraction}-{few}-{draws}.csv"
-                rows = cell(path, lambda c=curves, m=make, f=fraction, r=few, n=most: r2_rows(c, m, f, r, n))
-                mean, error = mean_and_error(rows, "r2")
-                paper = PAPER.get((name, model), ("", ""))[0] if fraction == 0.25 else ""
-                row = {
-                    "set": name,
-                    "model": model,
-                    "fraction": fraction,
-                    "r2": round(mean, 4),
-                    "r2_se": round(error, 4),
-                }
-                row |= {"paper": paper, "repeats": len(rows)}
-                for key in ("kendall_tau", "coverage_90", "fit_seconds", "predict_seconds"):
-                    row[key] = float(f"{mean_and_error(rows, key)[0]:.4g}")
-                table.append(row)
-                print(
-                    f"{name:<27}{model:<14}{fraction:>5.0%}{mean:>8.3f}{error:>7.3f}{paper!s:>8}"
-                    f"{row['kendall_tau']:>7.3f}{row['coverage_90']:>7.2f}{row['fit_seconds']:>8.2f}"
-                    f"{1e6 * row['predict_seconds']:>9.1f}",
-                    flush=True,
-                )
+    for cell, rows in filled:
+        mean, error = mean_and_error(rows, "r2")
+        row = cell.labels | {"r2": round(mean, 4), "r2_se": round(error, 4)}
+        row["r2_median"] = round(float(np.median([r["r2"] for r in rows])), 4)
+        row["paper"] = PAPER.get((row["set"], row["model"]), ("",))[0] if row["fraction"] == 0.25 else ""
+        for key in ("kendall_tau", "coverage_90", "fit_seconds", "predict_seconds"):
+            row[key] = float(f"{mean_and_error(rows, key)[0]:.4g}")
+        row |= {"tested": int(max(r["tested"] for r in rows)), "repeats": len(rows)}
+        table.append(row)
+        print(
+            f"{row['set']:<27}{row['model']:<14}{row['fraction']:>5.0%}{mean:>8.3f}{error:>7.3f}{row['r2_median']:>8.3f}"
+            f"{row['paper']!s:>8}{row['kendall_tau']:>7.3f}{row['coverage_90']:>7.2f}{row['fit_seconds']:>8.2f}"
+            f"{1e6 * row['predict_seconds']:>10.1f}{row['tested']:>8}{row['repeats']:>9}"
+        )
     write(args.output / "learning_curves_r2.csv", table)
-    for name, curves in sets.items():
-        cost = {row["model"]: row for row in table if row["set"] == name and row["fraction"] == 0.25}
-        if not {"svr-rbf", "parametric"} <= cost.keys():
-            continue
-        count = len(curves) - TRAINING
-        ours = cost["svr-rbf"]["fit_seconds"] + count * cost["svr-rbf"]["predict_seconds"]
-        theirs = count * cost["parametric"]["predict_seconds"]
-        print(f"{name}: training and {count} predictions of svr-rbf are {theirs / ours:.0f}x faster than LCE")
-    if not args.fast:
+    print_speed(args, filled)
+    if table and not args.fast:
         plot_r2(args.plots / "curves_r2.png", table)
 
 
-def run_features(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
-    r"""Table 2 of the paper: which features carry the prediction."""
-    groups = (("TS",), ("AP",), ("HP",), ("TS", "AP"), ("AP", "HP"), ("TS", "AP", "HP"))
-    repeats = args.repeats or (3 if args.fast else 10)
-    draws = args.draws or (60 if args.fast else 1000)
+def print_speed(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
+    r"""Prints training and predictions of the regressors against LCE, repeats of the same run only."""
+    quarter = {(c.labels["set"], c.labels["model"]): rows for c, rows in filled if c.labels["fraction"] == 0.25}
     table: list[Row] = []
+    for (name, kind), ours in quarter.items():
+        if kind not in ("ols", *SEARCHED):
+            continue
+        theirs = {(row["run"], row["repeat"]): row for row in quarter.get((name, "parametric"), [])}
+        ratios = [
+            row["tested"] * theirs[pair]["predict_seconds"]
+            / (row["fit_seconds"] + row["tested"] * row["predict_seconds"])
+            for row in ours if (pair := (row["run"], row["repeat"])) in theirs
+        ]  # fmt: skip
+        if ratios:
+            row = {"set": name, "model": kind, "predictions": int(ours[0]["tested"]), "repeats": len(ratios)}
+            table.append(row | {"times_faster_than_lce": round(float(np.median(ratios)), 1)})
+            print(
+                f"{name}: training and {row['predictions']} predictions of {kind} are {np.median(ratios):.0f}x faster "
+                f"than LCE (median of {len(ratios)})"
+            )
+    write(args.output / "learning_curves_speed.csv", table)
+
+
+def features_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
+    r"""Table 2 of the paper: which features carry the prediction."""
     for name, curves in sets.items():
-        for features in groups:
+        for features in (("TS",), ("AP",), ("HP",), ("TS", "AP"), ("AP", "HP"), ("TS", "AP", "HP")):
             if ("HP" in features and not curves.hyperparameters) or ("AP" in features and not curves.architecture):
                 continue
-
-            def make(seed: int, features: tuple[str, ...] = features) -> CurvePredictor:
-                return SequentialRegression("svr-rbf", features=features, draws=draws, random_state=seed)
-
             label = "+".join(features)
-            path = args.cells / f"features-{name}-{label}-{repeats}-{draws}.csv"
-            rows = cell(path, lambda c=curves, m=make: r2_rows(c, m, 0.25, repeats, len(c)))
-            mean, error = mean_and_error(rows, "r2")
-            table.append({"set": name, "features": label, "r2": round(mean, 4), "r2_se": round(error, 4)})
-            print(f"{name:<27}{label:<12}{mean:>8.3f} ± {error:.3f}", flush=True)
+            yield Cell(
+                f"features-{name}-{label}-{args.draws}",
+                {"set": name, "features": label, "draws": args.draws},
+                partial(r2_rows, curves=curves, kind="svr-rbf", draws=args.draws, fraction=0.25, features=features),
+                args.repeats,
+                3.0,
+            )
+
+
+def features_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
+    table: list[Row] = []
+    for cell, rows in filled:
+        mean, error = mean_and_error(rows, "r2")
+        table.append(cell.labels | {"r2": round(mean, 4), "r2_se": round(error, 4), "repeats": len(rows)})
+        print(f"{cell.labels['set']:<27}{cell.labels['features']:<12}{mean:>8.3f} ± {error:.3f} ({len(rows)} repeats)")
     write(args.output / "learning_curves_features.csv", table)
 
 
-def run_stopping(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
+SEARCHES = ("metaqnn_cifar10", "deep_resnets_tinyimagenet", "deep_resnets_cifar10")
+"""Sets that stand for a search over networks."""
+
+
+def stopping_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
     r"""Speed-up and regret of simulated searches."""
-    orderings = args.repeats or (3 if args.fast else 10)
-    table: list[Row] = []
-    print(f"{'set':<27}{'rule':<34}{'speed-up':>9}{'(median)':>9}{'regret':>8}{'(median)':>9}{'none lost':>10}")
-
-    def add(name: str, rule: str, delta: float | str, rows: list[Row]) -> None:
-        speed, regret = np.array([r["speedup"] for r in rows]), np.array([r["regret"] for r in rows])
-        row: Row = {"set": name, "rule": rule, "delta": delta, "speedup": round(float(speed.mean()), 3)}
-        row |= {"speedup_median": round(float(np.median(speed)), 3), "regret": round(float(regret.mean()), 5)}
-        row |= {"regret_median": round(float(np.median(regret)), 5), "kept_best": int((regret == 0).sum())}
-        table.append(row | {"orderings": len(rows)})
-        print(
-            f"{name:<27}{f'{rule} {delta}':<34}{row['speedup']:>9.2f}{row['speedup_median']:>9.2f}{row['regret']:>8.4f}"
-            f"{row['regret_median']:>9.4f}{row['kept_best']:>7}/{len(rows)}",
-            flush=True,
-        )
-
-    for name, curves in sets.items():
-        if name not in ("metaqnn_cifar10", "deep_resnets_tinyimagenet", "deep_resnets_cifar10"):
-            continue
-        for regressor in ("svr-rbf",) if args.fast else ("svr-rbf", "svr-linear", "gp", "ensemble"):
+    for name in (name for name in SEARCHES if name in sets):
+        curves = sets[name]
+        for regressor in ("gp",) if args.fast else ("gp", "svr-rbf", "ols"):
             if args.models and regressor not in args.models:
                 continue
-            draws = args.draws or 100
             for burn_in in (100, 40):
-                path = args.cells / f"stopping-{name}-{regressor}-{burn_in}-{orderings}-{draws}.csv"
-                rows = cell(
-                    path, lambda c=curves, b=burn_in, g=regressor, d=draws: stopping_rows(c, b, g, orderings, d)
+                yield Cell(
+                    f"stopping-{name}-{regressor}-{burn_in}-{args.draws}",
+                    {"set": name, "rule": f"{regressor}, burn-in {burn_in}"},
+                    partial(stopping_rows, curves=curves, burn_in=burn_in, regressor=regressor, draws=args.draws),
+                    args.repeats,
+                    20 * SECONDS.get(regressor, 3.0),
                 )
-                for delta in DELTAS:
-                    chosen = [row for row in rows if row["delta"] == delta]
-                    add(name, f"{regressor}, burn-in {burn_in}", delta, chosen)
-        few = min(orderings, 3)  # Optuna looks at all trials at every report.
         for pruner in ("median", "hyperband", "patient-median", "asha"):
-            path = args.cells / f"stopping-{name}-optuna-{pruner}-{few}.csv"
-            add(name, f"Optuna {pruner}", "", cell(path, lambda c=curves, p=pruner, n=few: pruner_rows(c, p, n)))
-        try:
-            add(name, "Ray ASHA", "", cell(args.cells / f"stopping-{name}-ray-{orderings}.csv",
-                                           lambda c=curves: ray_rows(c, orderings)))  # fmt: skip
-        except MissingExtraError as error:
-            print(f"{name:<27}Ray ASHA is left out: {error}")
+            yield Cell(
+                f"stopping-{name}-optuna-{pruner}",
+                {"set": name, "rule": f"Optuna {pruner}"},
+                partial(pruner_rows, curves=curves, name=pruner),
+                args.repeats,
+                100.0,
+            )
+        yield Cell(
+            f"stopping-{name}-ray", {"set": name, "rule": "Ray ASHA"}, partial(ray_rows, curves=curves), args.repeats
+        )
+
+
+def stopping_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
+    table: list[Row] = []
+    print(f"{'set':<27}{'rule':<34}{'speed-up':>9}{'(median)':>9}{'regret':>8}{'(median)':>9}{'none lost':>10}")
+    for cell, rows in filled:
+        for delta in dict.fromkeys(row.get("delta", "") for row in rows):
+            chosen = [row for row in rows if row.get("delta", "") == delta]
+            speed, regret = (np.array([row[key] for row in chosen]) for key in ("speedup", "regret"))
+            row = cell.labels | {"delta": delta, "speedup": round(float(speed.mean()), 3)}
+            row |= {"speedup_median": round(float(np.median(speed)), 3), "regret": round(float(regret.mean()), 5)}
+            row |= {"regret_median": round(float(np.median(regret)), 5), "kept_best": int((regret == 0).sum())}
+            table.append(row | {"orderings": len(chosen)})
+            rule = f"{row['rule']} {delta}"
+            print(
+                f"{row['set']:<27}{rule:<34}{row['speedup']:>9.2f}{row['speedup_median']:>9.2f}"
+                f"{row['regret']:>8.4f}{row['regret_median']:>9.4f}{row['kept_best']:>7}/{len(chosen)}"
+            )
     write(args.output / "learning_curves_stopping.csv", table)
-    if not args.fast:
+    if table and not args.fast:
         plot_stopping(args.plots / "curves_stopping.png", table)
 
 
-def run_hyperband(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> None:
-    r"""Consecutive runs of Hyperband and of its fast form on the same configurations."""
-    searches = args.repeats or (10 if args.fast else 40)
-    table: list[Row] = []
-    print(f"{'set':<27}{'kappa':>6}{'speed-up':>9}{'last 10':>9}{'plain':>8}{'fast':>8}{'± se':>8}")
-    for name, curves in sets.items():
-        if name not in ("metaqnn_cifar10", "deep_resnets_tinyimagenet", "deep_resnets_cifar10"):
-            continue
-        for kappa in (None, 0.1, 0.05):
-            path = args.cells / f"hyperband-{name}-{kappa}-{searches}.csv"
-            rows = cell(path, lambda c=curves, k=kappa: hyperband_rows(c, k, searches))
-            plain, fast = (sum(r[f"{kind}_epochs"] for r in rows) for kind in ("plain", "fast"))
-            late = sum(r["plain_epochs"] for r in rows[-10:]) / sum(r["fast_epochs"] for r in rows[-10:])
-            gaps = [{"gap": r["fast_value"] - r["plain_value"]} for r in rows]
-            row: Row = {"set": name, "kappa": "1/eta" if kappa is None else kappa, "speedup": round(plain / fast, 3)}
-            row |= {"speedup_last_10": round(late, 3), "plain_value": round(mean_and_error(rows, "plain_value")[0], 4)}
-            row |= {"fast_value": round(mean_and_error(rows, "fast_value")[0], 4)}
-            row |= {"gap_se": round(mean_and_error(gaps, "gap")[1], 4), "searches": len(rows)}
-            table.append(row)
-            print(
-                f"{name:<27}{row['kappa']!s:>6}{row['speedup']:>9.2f}{late:>9.2f}{row['plain_value']:>8.4f}"
-                f"{row['fast_value']:>8.4f}{row['gap_se']:>8.4f}",
-                flush=True,
+def hyperband_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
+    r"""Consecutive runs of Hyperband and of its fast forms on the same configurations."""
+    for name in (name for name in SEARCHES if name in sets):
+        for form in FORMS:
+            yield Cell(
+                f"hyperband-{name}-{re.sub('[^a-z0-9.]+', '-', form)}-{args.searches}",
+                {"set": name, "form": form},
+                partial(hyperband_rows, curves=sets[name], form=form, searches=args.searches),
+                min(args.repeats, 3),
+                300.0,
             )
+
+
+def hyperband_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
+    table: list[Row] = []
+    print(
+        f"{'set':<27}{'form':<20}{'speed-up':>9}{'last 10':>9}{'plain':>8}{'fast':>8}{'gap ± se':>17}{'searches':>10}"
+    )
+
+    def speedup(rows: Sequence[Row]) -> float:
+        return round(sum(row["plain_epochs"] for row in rows) / sum(row["fast_epochs"] for row in rows), 3)
+
+    for cell, rows in filled:
+        last = max(row["search"] for row in rows)
+        row = cell.labels | {"speedup": speedup(rows)}
+        row["speedup_last_10"] = speedup([r for r in rows if r["search"] > last - 10])
+        row |= {f"{kind}_value": round(mean_and_error(rows, f"{kind}_value")[0], 4) for kind in ("plain", "fast")}
+        gap, error = mean_and_error([{"gap": r["fast_value"] - r["plain_value"]} for r in rows], "gap")
+        row |= {"gap": round(gap, 4), "gap_se": round(error, 4), "searches": len(rows)}
+        row["repeats"] = len({r["repeat"] for r in rows})
+        table.append(row)
+        print(
+            f"{row['set']:<27}{row['form']:<20}{row['speedup']:>9.2f}{row['speedup_last_10']:>9.2f}"
+            f"{row['plain_value']:>8.4f}{row['fast_value']:>8.4f}{gap:>9.4f} ±{error:.4f}{len(rows):>10}"
+        )
     write(args.output / "learning_curves_hyperband.csv", table)
 
 
@@ -386,14 +535,15 @@ def plot_r2(path: Path, table: Sequence[Row]) -> None:
     names = list(dict.fromkeys(row["set"] for row in table))
     figure = figure_module.Figure(figsize=(3.6 * len(names), 3.6), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names), sharey=True)), names, strict=True):
-        for model in dict.fromkeys(row["model"] for row in table):
+        for number, model in enumerate(dict.fromkeys(row["model"] for row in table)):
             rows = [row for row in table if row["set"] == name and row["model"] == model]
-            axes.plot([row["fraction"] for row in rows], [row["r2"] for row in rows], marker="o", ms=3, label=model)
+            style = {"color": f"C{number % 10}", "linestyle": "--" if number >= 10 else "-", "marker": "o", "ms": 3}
+            axes.plot([row["fraction"] for row in rows], [row["r2"] for row in rows], label=model, **style)
         axes.set_title(name, fontsize=9)
         axes.set_ylim(0, 1)
         axes.set_xlabel("share of the curve seen")
     figure.axes[0].set_ylabel("R² of the final value")
-    figure.axes[-1].legend(fontsize=7, frameon=False, loc="lower right")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=11, fontsize=8)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=130)
 
@@ -421,25 +571,46 @@ def plot_stopping(path: Path, table: Sequence[Row]) -> None:
         figure.savefig(tmp, dpi=110)
 
 
-PARTS = {"r2": run_r2, "features": run_features, "stopping": run_stopping, "hyperband": run_hyperband}
+PARTS = {
+    "r2": (r2_cells, r2_table),
+    "features": (features_cells, features_table),
+    "stopping": (stopping_cells, stopping_table),
+    "hyperband": (hyperband_cells, hyperband_table),
+}
 
-if __name__ == "__main__":
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with baker2017/ and naap440/")
-    parser.add_argument("--fast", action="store_true", help="few repeats, draws and models")
-    parser.add_argument("--only", choices=list(PARTS), action="append", help="part to run; repeat for several")
+    parser.add_argument("--fast", action="store_true", help="a quarter of the curve only, 3 repeats, one stopping rule")
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS), help="parts to run")
     parser.add_argument("--sets", choices=SETS, nargs="+", default=list(SETS), help="curves")
-    parser.add_argument("--models", nargs="+", help="models of the part 'r2'")
+    parser.add_argument("--models", nargs="+", help="models of the parts 'r2' and 'stopping'")
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the curve of the part 'r2'")
-    parser.add_argument("--draws", type=int, help="settings that each random search of R² tries; the paper takes 1,000")
-    parser.add_argument("--repeats", type=int, help="repeats, orderings or searches of every cell")
-    parser.add_argument("--cells", type=Path, default=Path("out/learning_curves"), help="folder of finished cells")
+    parser.add_argument("--draws", type=int, default=100, help="settings that a random search tries; the paper: 1,000")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        help="splits or orderings; other shares than a quarter take 3, slow models 3 and 1 (default: 10)",
+    )
+    parser.add_argument("--searches", type=int, default=40, help="consecutive searches of the part 'hyperband'")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no repeat after; 0: tables alone")
+    parser.add_argument("--cells", type=Path, default=Path("out/learning_curves"), help="folder of finished repeats")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of tables")
     parser.add_argument("--plots", type=Path, default=RESULTS.parents[1] / "docs", help="folder of plots")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.ERROR)
+    args = parser.parse_args()
+    args.repeats = args.repeats or (3 if args.fast else 10)
     print(machine())
-    given = {name: load(arguments.data, name) for name in arguments.sets}
-    for part in arguments.only or list(PARTS):
+    sets = {name: load(args.data, name) for name in args.sets}
+    plan = {part: list(PARTS[part][0](args, sets)) for part in args.only}
+    failures = compute([cell for cells in plan.values() for cell in cells], args.cells, args.workers, args.minutes)
+    for part, cells in plan.items():
         print(f"\n{part}")
-        PARTS[part](arguments, given)
+        filled = [(cell, rows) for cell in cells if (rows := read(file_of(cell, args.cells)))]
+        PARTS[part][1](args, filled)
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,8 @@ r"""From a data set to architectures: the meta-predictor, the generator, and wha
 
 Parts: ``predictor`` (correlation with measured accuracies of held-out tuples and tasks, beside baselines),
 ``generator`` (validity, uniqueness, novelty; true accuracy of what it generates; time), ``networks`` (scores of
-untrained networks; short trainings on data sets that no part of the method has seen). Rows go to
+untrained networks; short trainings on data sets that no part of the method has seen), ``mobilenetv3`` (predictor and
+generator of the sub-networks of Once-for-All). Rows go to
 ``results/metad2a_PART.csv``.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import _metad2a_generator
+import _metad2a_mobilenetv3
 import _metad2a_networks
 import _metad2a_predictor
 from _timing import RESULTS, machine
@@ -27,6 +29,7 @@ PARTS: dict[str, Any] = {
     "predictor": _metad2a_predictor,
     "generator": _metad2a_generator,
     "networks": _metad2a_networks,
+    "mobilenetv3": _metad2a_mobilenetv3,
 }
 
 

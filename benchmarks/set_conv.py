@@ -430,13 +430,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     if args.device == "cuda":
-        name = torch.cuda.get_device_name()
+        chip = torch.cuda.get_device_name()
         fma, exp = gpu_rates()
     else:
-        name = f"{platform.processor() or platform.machine()}, {args.threads} threads, {cpu.instruction_set()}"
+        chip = f"{platform.processor() or platform.machine()}, {args.threads} threads, {cpu.instruction_set()}"
         fma, exp = (args.threads * cpu.measure(what, 100_000_000) * 1e9 for what in ("fma", "exp"))
     print(
-        f"{name}, torch {torch.__version__}; rates: {2 * fma / 1e9:,.0f} GFLOP/s of multiply-adds, "
+        f"{chip}, torch {torch.__version__}; rates: {2 * fma / 1e9:,.0f} GFLOP/s of multiply-adds, "
         f"{exp / 1e9:,.1f}·10⁹ exponentials/s"
     )
     rows: list[Row] = []
@@ -455,7 +455,7 @@ def main() -> None:
             writer.writerow(Row._fields)
             writer.writerows([*row[:2], *(f"{value:.6g}" for value in row[2:])] for row in (*rows, *sweep))
         if sweep:
-            plot(sweep, args.out / f"{stem}.png", name)
+            plot(sweep, args.out / f"{stem}.png", chip)
 
 
 if __name__ == "__main__":

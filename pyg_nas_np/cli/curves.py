@@ -70,7 +70,7 @@ class Given(NamedTuple):
 def _load(
     table: TableArgument,
     direction: DirectionOption = None,
-    regressor: RegressorOption = "svr-rbf",
+    regressor: RegressorOption = "gp",
     draws: DrawsOption = 100,
     seed: SeedOption = 0,
     config: ConfigOption = "config",
@@ -227,7 +227,7 @@ def simulate(
     delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
     offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
     nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
-    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 100,
+    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 40,
     orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
     checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
     output: OutputOption = None,

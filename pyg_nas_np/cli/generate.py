@@ -2,7 +2,9 @@ r"""The command that goes from images to architectures."""
 
 from __future__ import annotations
 
+import colorsys
 import json
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -11,17 +13,25 @@ import typer
 from rich.table import Table
 
 from pyg_nas_np.cli import svg
+from pyg_nas_np.cli.mobilenetv3 import draw_subnet
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.datasets.image_features import ImageFeatures
 from pyg_nas_np.search.metad2a import Candidate, MetaD2A
-from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, SearchSpace, space_by_name
 from pyg_nas_np.spaces.graph_form import GRAPH_FORMS
 from pyg_nas_np.utils import atomic_path
 
 _STYLE = (
     "<style>text{font:11px system-ui,sans-serif;fill:#222}.edge{stroke:#777;stroke-width:1.4;fill:none}"
-    ".head{fill:#777}rect.op{fill:#e6e6e6;stroke:#555}svg{--op:84%}</style>"
+    ".head{fill:#777}rect.op{fill:#e6e6e6;stroke:#555}svg{background:#fff}</style>"
 )
+_HUE = re.compile(r"hsl\((\d+) 60% var\(--op\)\)")
+_SCALES = {
+    NASBench201Space.name: "Accuracies are on the scale of the 20-class tasks of the meta-training; their order is "
+    "what counts.",
+    MobileNetV3Space.name: "Accuracies are those on ImageNet with the weights of the super-network, the only data set "
+    "that was measured: the images do not change the order.",
+}
 _HEADER = ["rank", "predicted", "std", "parameters", "flops", "arch"]
 
 
@@ -57,8 +67,7 @@ def generate(
     console.print(_table(rows, f"Best {len(rows)} of {candidates} {space} architectures for {images.name}"))
     console.print(
         f"{sets.num_classes} classes, {sets.features.size(0)} images described in {described - started:.1f} s; "
-        f"generated and ranked in {done - described:.1f} s. Accuracies are on the scale of the 20-class tasks of the "
-        f"meta-training; their order is what counts."
+        f"generated and ranked in {done - described:.1f} s. {_SCALES.get(space, '')}"
     )
     if output is not None:
         write_csv(output / "architectures.csv", _HEADER, rows)
@@ -99,7 +108,13 @@ def _table(rows: list[list[Any]], title: str) -> Table:
 
 
 def _drawing(space: SearchSpace[Any], arch: Any) -> str:
-    """A drawing that is a file of its own: with a name space and colours."""
-    drawn = svg.cell(space, arch)
-    head, _, rest = drawn.partition(">")
+    """A drawing that is a file of its own: with a name space, a background and plain colours."""
+    drawn = draw_subnet(arch) if isinstance(space, MobileNetV3Space) else svg.cell(space, arch)
+    head, _, rest = _HUE.sub(_plain, drawn).partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{rest}\n'
+
+
+def _plain(hue: re.Match[str]) -> str:
+    """The colour in six digits: outside of browsers few programs know variables or hues."""
+    red, green, blue = colorsys.hls_to_rgb(int(hue.group(1)) / 360, 0.84, 0.6)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

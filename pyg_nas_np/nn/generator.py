@@ -16,7 +16,6 @@ from pyg_nas_np.nn.set_encoder import DatasetEncoder
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.graph_form import GraphForm
-from pyg_nas_np.utils import SpaceTooLargeError
 
 Cost = Callable[[Archs], Tensor]
 """Costs of architectures, ``[B]``."""
@@ -90,7 +89,7 @@ class MetaD2AGenerator(nn.Module):
         self.mean = nn.Linear(hidden_channels, hidden_channels)
         self.log_variance = nn.Linear(hidden_channels, hidden_channels)
         self.decoder = DAGDecoder(form, hidden_channels + len(LIMITED), hidden_channels)
-        self._ranges = _cost_ranges(form.space)
+        self._ranges = _cost_ranges(form)
 
     def reset_parameters(self) -> None:
         r"""Draws new weights."""
@@ -112,6 +111,8 @@ class MetaD2AGenerator(nn.Module):
         positions: Tensor | None = None,
         weight: Tensor | None = None,
         generator: torch.Generator | None = None,
+        *,
+        constrained: bool = False,
     ) -> GeneratorLoss:
         r"""Loss of architectures that did well.
 
@@ -121,12 +122,15 @@ class MetaD2AGenerator(nn.Module):
             positions: Where the limits stand, ``[T, 2]``; see :meth:`positions`. (default: no limit)
             weight: How much each architecture counts, ``[T]``. (default: all alike)
             generator: Source of the noise.
+            constrained: Whether the graph is scored as constrained decoding writes it: faster, but nothing is learned
+                of edges, nor of types that may not follow.
         """
         mean, log_variance = self.code(v)
         epsilon = torch.randn(mean.shape, generator=generator, device=mean.device)
         z = mean + self.noise * (0.5 * log_variance).exp() * epsilon
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-        reconstruction = self.decoder.loss(self._joined(z, positions), types)
+        joined = self._joined(z, positions)
+        reconstruction = -self.decoder.log_prob(joined, types) if constrained else self.decoder.loss(joined, types)
         weight = torch.ones_like(kl) if weight is None else weight
         norm = weight.sum().clamp_min(1e-8)
         parts = (weight * reconstruction).sum() / norm, (weight * kl).sum() / norm
@@ -179,6 +183,10 @@ class MetaD2AGenerator(nn.Module):
         if len(sets) != 1:
             raise ValueError(f"generate() takes one data set at a time, got {len(sets)}; index them as sets[i]")
         limits = check_limits(limits, costs)
+        if any(
+            math.log(limit) < self._ranges[name][0] - 1e-9 for name, limit in limits.items() if name in self._ranges
+        ):
+            return []
         z = self._joined(self.encode(sets)[0], self.positions(limits))[0]
         wanted = n
         while True:
@@ -189,7 +197,8 @@ class MetaD2AGenerator(nn.Module):
                 archs = [arch for arch, cost in zip(archs, spent.tolist(), strict=True) if cost <= limit]
             if len(archs) >= n or types.size(0) < wanted or wanted >= MOST:
                 return archs[:n]
-            wanted = min(4 * wanted, MOST)
+            # A third more than the share within the limits asks for, four times as many at most.
+            wanted = min(math.ceil(wanted * min(4.0, 4 * n / (3 * max(len(archs), 1)))), MOST)
 
     @torch.no_grad()
     def generate_graphs(
@@ -258,14 +267,10 @@ def check_limits(limits: Mapping[str, float], costs: Mapping[str, Cost]) -> dict
     return dict(limits)
 
 
-def _cost_ranges(space: SearchSpace[Any]) -> dict[str, tuple[float, float]]:
-    """Least and largest log cost; of a sample, where the space cannot be listed."""
-    try:
-        archs: Any = None if len(space) <= MOST else space.sample(4096, torch.Generator().manual_seed(0))
-    except SpaceTooLargeError:
-        archs = space.sample(4096, torch.Generator().manual_seed(0))
-    ranges = {}
+def _cost_ranges(form: GraphForm[Any]) -> dict[str, tuple[float, float]]:
+    """Least and largest log cost of what the form writes."""
+    archs, ranges = form.extremes(), {}
     for name in LIMITED:
-        values = cost_of(space, name)(archs).double().log()
+        values = cost_of(form.space, name)(archs).double().log()
         ranges[name] = (float(values.min()), float(values.max()))
     return ranges

@@ -23,6 +23,9 @@ from pyg_nas_np.tasks import Moments
 SLOPE = 0.5
 """Slope of the scores along the prior trend that is expected before any label."""
 
+LEVEL = 0.9
+"""The same along the mean of the labels of other tasks."""
+
 TABLES = "tables"
 """Name of the group of labels of other tasks."""
 
@@ -36,8 +39,10 @@ class Bank:
     - **additive**: a Gaussian process, additive over groups of meta-features;
     - **networks**: the same with the linear kernel of the random networks added;
     - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
-    - **tables**: where labels of other tasks are known, ``networks`` with a prior mean that follows their average;
     - **trees**: extremely randomised trees on bootstraps, whose left-out errors come for free.
+
+    Where labels of other tasks are known, every member sees them, and predicts how the scores differ from a prior mean
+    that follows their average.
 
     Hyperparameters of the processes are fitted to the context (see :class:`AdditiveGP`).
 
@@ -57,15 +62,14 @@ class Bank:
         self.max_iter, self.num_trees = max_iter, num_trees
         special = (NETWORKS, TREND, TABLES)
         additive = [name for name in groups if name not in special]
+        tables = [TABLES] if TABLES in groups else []
         recipes = {
-            "additive": (additive, [], ""),
-            "networks": (additive, [NETWORKS], ""),
-            "trend": (additive, [NETWORKS, TREND], TREND),
-            "tables": ([*additive, TABLES], [NETWORKS, TABLES], TABLES),
+            "additive": tables,
+            "networks": [NETWORKS, *tables],
+            "trend": [NETWORKS, TREND, *tables],
         }
-        self._recipes = {
-            name: recipe for name, recipe in recipes.items() if all(group in groups for group in recipe[0] + recipe[1])
-        }
+        self._additive = additive
+        self._recipes = {name: linear for name, linear in recipes.items() if all(group in groups for group in linear)}
         self.split_columns = [column for name in additive for column in groups[name]]
         self.split_columns += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(TABLES, [])]
 
@@ -83,10 +87,10 @@ class Bank:
             thetas: Hyperparameters of the processes, where they are known already.
         """
         self.processes: dict[str, AdditiveGP] = {}
-        for name, (radial, linear, along) in self._recipes.items():
-            columns = {group: self.groups[group] for group in radial + linear}
+        for name, linear in self._recipes.items():
+            columns = {group: self.groups[group] for group in self._additive + linear}
             process = AdditiveGP(columns, linear=linear, max_iter=self.max_iter)
-            residual = z.double() - self._offset(x, along).double()
+            residual = z.double() - self._prior(name, x)
             if thetas is None:
                 process.fit(x, residual)
             else:
@@ -95,13 +99,14 @@ class Bank:
         self.trees = ExtraTreesRegressor(
             self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_left_out, random_state=0
         )
-        self.trees.fit(self._tree_inputs(x), z.numpy())
-        left_out = torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
+        prior = self.prior(x)
+        self.trees.fit(self._tree_inputs(x), (z - prior).float().numpy())
+        left_out = prior + torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
         self._tree_noise = float((left_out - z).square().mean())
         moments = []
-        for name, (_, _, along) in self._recipes.items():
-            mean, std = self.processes[name].leave_one_out()
-            moments.append(torch.stack([mean + self._offset(x, along), std.log()], dim=1))
+        for name, process in self.processes.items():
+            mean, std = process.leave_one_out()
+            moments.append(torch.stack([mean + self._prior(name, x), std.log()], dim=1))
         spread = torch.full_like(left_out, 0.5 * math.log(self._tree_noise + 1e-6))
         moments.append(torch.stack([left_out, spread], dim=1))
         self.context = torch.stack(moments, dim=1).float()
@@ -110,11 +115,11 @@ class Bank:
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
         moments = []
-        for name, (_, _, along) in self._recipes.items():
-            mean, std = self.processes[name].predict(x)
+        for name, process in self.processes.items():
+            mean, std = process.predict(x)
             assert std is not None
-            moments.append(torch.stack([mean + self._offset(x, along), std.log()], dim=1))
-        mean = torch.from_numpy(self.trees.predict(self._tree_inputs(x)))
+            moments.append(torch.stack([mean + self._prior(name, x), std.log()], dim=1))
+        mean = self.prior(x) + torch.from_numpy(self.trees.predict(self._tree_inputs(x)))
         spread = torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))
         moments.append(torch.stack([mean, spread], dim=1))
         return torch.stack(moments, dim=1).float()
@@ -137,12 +142,16 @@ class Bank:
         r"""Returns the hyperparameters of the processes; with the context, all that :meth:`fit` needs."""
         return {name: process.theta for name, process in self.processes.items()}
 
-    def _offset(self, x: Tensor, along: str) -> Tensor:
-        """Prior mean."""
-        if not along:
+    def prior(self, x: Tensor) -> Tensor:
+        r"""Returns the prior mean at ``x`` ``[m, F]`` by the labels of other tasks, ``[m]``; zero without any."""
+        if TABLES not in self.groups:
             return torch.zeros(x.size(0), dtype=torch.float64)
-        slope = {TREND: SLOPE, TABLES: 0.9}[along]
-        return slope * x[:, self.groups[along]].double().mean(dim=1)
+        return LEVEL * x[:, self.groups[TABLES]].double().mean(dim=1)
+
+    def _prior(self, member: str, x: Tensor) -> Tensor:
+        if member == "trend" and TABLES not in self.groups:
+            return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
+        return self.prior(x)
 
     def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
         return x[:, self.split_columns].numpy()

@@ -17,9 +17,10 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.bank import TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.experts import Experts, expert_weights
+from pyg_nas_np.predictors.experts import BOOSTING_FROM, NETWORKS_FROM, Experts
 from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
-from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
+from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
+from pyg_nas_np.predictors.other_tasks import task_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.tasks import Task, TaskBatch
@@ -27,6 +28,10 @@ from pyg_nas_np.tasks.priors import check_foreign
 from pyg_nas_np.utils import InvalidLabelsError
 
 CHUNK = 1 << 14
+
+DISAGREEMENT = (20, 100)
+"""The variance between base predictors is added to that of the process in full up to 20 labels, not at all from 100."""
+
 _SAMPLES = 16
 _COORDINATES = 24
 
@@ -45,8 +50,8 @@ class ConvNPPredictor(Predictor):
     the context and its predictions of the targets are input channels of a stack of set convolutions, meta-trained on
     synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
     weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it. From 100 labels on, learners
-    that a few dozen labels could not feed join its mean (:class:`~pyg_nas_np.predictors.experts.Experts`); the
-    standard deviation stays that of the process.
+    that a few dozen labels could not feed join its mean, by a weight that the labels themselves tell
+    (:class:`~pyg_nas_np.predictors.experts.Experts`); the standard deviation stays that of the process.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -72,7 +77,7 @@ class ConvNPPredictor(Predictor):
     """
 
     tables_ = torch.empty(0)
-    """Scores of the auxiliary tables of the last fit, ``[A, T]``."""
+    """Scores of the ``T`` auxiliary tables of the last fit, raw and smooth, ``[A, 2T]``."""
 
     def __init__(
         self,
@@ -143,7 +148,9 @@ class ConvNPPredictor(Predictor):
                     f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {len(space)} "
                     f"architectures of {space.name} is needed"
                 )
-        return torch.stack([rank_gauss(values.double()).float() for values in auxiliary.values()], dim=1)
+        descriptors = shared_descriptors(space)
+        columns = Bank(bank_groups(descriptors)).split_columns
+        return task_scores(descriptors.table(torch.arange(len(space)))[:, columns], list(auxiliary.values()))
 
     @property
     def model(self) -> ConvNP:
@@ -174,15 +181,26 @@ class ConvNPPredictor(Predictor):
         self.index_, self.x_, self.z_ = inputs[0], inputs[1].float(), z.float()
         self.bank_ = Bank(self._groups).fit(self.x_, self.z_)
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
-        self.experts_ = self._experts(num_meta).fit(self.space_, self.index_, self.x_, self.z_)
+        self.experts_ = self._experts(num_meta)
+        self._fit_experts(self.space_)
         if self.finetune_steps and z.numel() >= 8:
             self.tuned_ = self._finetune(copy.deepcopy(model))
 
     def _experts(self, num_meta: int) -> Experts:
-        weights = expert_weights(self.z_.numel()) if self.experts else {}
-        if self.tables_.numel():
-            weights.pop("networks", None)  # They do not see the tables, which say more than they can.
-        return Experts(weights, self.bank_.split_columns, num_meta, random_state=self.random_state)
+        count = self.z_.numel()
+        return Experts(
+            self.bank_.split_columns,
+            num_meta,
+            boosting=self.experts and count >= BOOSTING_FROM,
+            # Networks do not see auxiliary tables, which say more than they can.
+            networks=self.experts and count >= NETWORKS_FROM and not self.tables_.numel(),
+            random_state=self.random_state,
+        )
+
+    def _fit_experts(self, space: SearchSpace[Any] | None, state: Mapping[str, Any] | None = None) -> None:
+        prior = self.bank_.prior(self.x_)
+        left_out = self.bank_.context[..., 0] - prior.unsqueeze(1)
+        self.experts_.fit(space, self.index_, self.x_, self.z_ - prior, left_out, state)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are fitted again to every split."""
@@ -196,7 +214,7 @@ class ConvNPPredictor(Predictor):
             context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
             scores = robust_scores(self.z_[context].double()).float()
             bank = Bank(self._groups, max_iter=30).fit(self.x_[context], scores)
-            moments = self._for_model(bank.context), self._for_model(bank.predict(self.x_[target]))
+            moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
             tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
         batch = TaskBatch.from_tasks(tasks)
@@ -212,23 +230,17 @@ class ConvNPPredictor(Predictor):
 
     # -- predicting -------------------------------------------------------------------------------------------------
 
-    def _for_model(self, moments: Tensor) -> Tensor:
-        """The members that the process was trained on; the one that knows other tasks replaces those it extends."""
-        members = self.bank_.members
-        if TABLES not in members:
-            return moments
-        chosen = [members.index(TABLES) if name in ("trend", "networks") else k for k, name in enumerate(members)]
-        return moments[:, [k for name, k in zip(members, chosen, strict=True) if name != TABLES]]
-
     @torch.no_grad()
     def _predict(self, inputs: tuple[Tensor, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
         index, x = inputs
         model, ptr = self.model, torch.tensor([0, self.z_.numel()])
         seen = process_inputs(shared_descriptors(self.space_))
-        context = self._for_model(self.bank_.context)
+        context = self.bank_.context
         means, stds = [], []
+        full, none = DISAGREEMENT
+        share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         for part in torch.split(x, CHUNK):
-            target = self._for_model(self.bank_.predict(part))
+            target = self.bank_.predict(part)
             end = torch.tensor([0, part.size(0)])
             tasks = TaskBatch(self.x_[:, seen], self.z_, part[:, seen], context, target, ptr, end)
             if model.latent_channels:
@@ -240,8 +252,10 @@ class ConvNPPredictor(Predictor):
             else:
                 mean, std = model(tasks)
             means.append(mean)
-            stds.append(std)
-        mean = self.experts_.mean(self.space_, torch.cat(means), index, x)
+            # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
+            stds.append((std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt())
+        prior = self.bank_.prior(x)
+        mean = prior + self.experts_.mean(self.space_, torch.cat(means) - prior, index, x)
         return mean, torch.cat(stds) if return_std else None
 
     def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
@@ -309,7 +323,7 @@ class ConvNPPredictor(Predictor):
         self.index_, self.x_, self.z_, self.tables_ = state["index"], state["x"], state["z"], state["tables"]
         self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
         self.experts_ = self._experts(state["num_meta"])
-        self.experts_.fit(None, self.index_, self.x_, self.z_, state["networks"])
+        self._fit_experts(None, state["networks"])
         if "tuned" in state:
             self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
             self.tuned_.load_state_dict(state["tuned"])

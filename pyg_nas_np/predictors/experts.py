@@ -10,6 +10,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.spaces import SearchSpace
 
@@ -19,45 +20,43 @@ BOOSTING_FROM = 100
 NETWORKS_FROM = 150
 """Labels from which trained graph networks join."""
 
+LIFT = 2.0
+"""Share of boosted trees for one of bagged trees; chosen on other draws than those that the benchmark reports."""
 
-def expert_weights(count: int) -> dict[str, float]:
-    r"""Returns the weights of the learners beside a process of weight 1, given the number of labels.
+FOLDS = 5
+"""Networks, each of which leaves one part of the labels out."""
 
-    They were chosen on NAS-Bench-101 and -201, on other draws than those that the benchmark reports; ``networks`` grow
-    with the labels, as trained graph networks overtake Gaussian processes on NAS-Bench-101 at a few hundred labels.
+MOST = 0.8
+"""Largest share of the networks."""
 
-    Example:
-        >>> expert_weights(50), expert_weights(200)
-        ({}, {'boosting': 0.3, 'networks': 0.4})
-    """
-    weights = {}
-    if count >= BOOSTING_FROM:
-        weights["boosting"] = 0.3
-    if count >= NETWORKS_FROM:
-        weights["networks"] = min(1.0, count / 500)
-    return weights
+_PROBES = 512
 
 
 class Experts:
-    r"""Boosted trees and an ensemble of two trained graph networks, beside a process.
+    r"""Boosted trees and graph networks beside a process; the task decides how much either counts.
+
+    Each of :data:`FOLDS` networks is trained without one part of the labels and predicts that part. Against what the
+    process predicts of every label from the others, these left-out predictions tell the share of the networks that
+    least squares would choose (:func:`best_share`). Boosted trees err less than the bagged trees that the process
+    knows, whose left-out predictions cost nothing: their share is :data:`LIFT` times what is best for those.
 
     Args:
-        weights: Of ``boosting`` and ``networks`` beside a process of weight 1; a learner without one is not trained.
         columns: Columns of the descriptors that the trees split on.
         num_meta: Number of leading columns of the descriptors that are meta-features.
+        boosting: Whether there are trees.
+        networks: Whether there are networks; they need :data:`FOLDS` labels or more.
         random_state: Seed.
     """
 
     def __init__(
-        self,
-        weights: Mapping[str, float],
-        columns: Sequence[int],
-        num_meta: int,
-        *,
-        random_state: int = 0,
+        self, columns: Sequence[int], num_meta: int, *, boosting: bool, networks: bool, random_state: int = 0
     ) -> None:
-        self.weights, self.random_state = dict(weights), random_state
         self.columns, self.num_meta = list(columns), num_meta
+        self.boosting, self.random_state = boosting, random_state
+        self.networks = [
+            GNNPredictor(members=1, folds=0, random_state=random_state + k) for k in range(FOLDS * networks)
+        ]
+        self.tree_share = self.share = 0.0
 
     def fit(
         self,
@@ -65,18 +64,23 @@ class Experts:
         index: Tensor,
         x: Tensor,
         z: Tensor,
-        networks: Mapping[str, Any] | None = None,
+        left_out: Tensor,
+        state: Mapping[str, Any] | None = None,
     ) -> Self:
-        r"""Trains every learner that has a weight.
+        r"""Trains every learner.
 
         Args:
-            space: The search space; not needed where the graph networks are trained already.
+            space: The search space; not needed where the networks are trained already.
             index: Official indices of the context, ``[n]``.
             x: Its descriptors, ``[n, F]``.
             z: Its scores, ``[n]``.
-            networks: State of the graph networks, where they are trained already.
+            left_out: What each member of the bank predicts of each score from the others, bagged trees last,
+                ``[n, K]``.
+            state: That of networks that are trained already, of :meth:`state_dict`.
         """
-        if "boosting" in self.weights:
+        if self.boosting:
+            bagged = best_share(left_out[:, :-1].mean(dim=1) - z, left_out[:, -1] - z)
+            self.tree_share = min(LIFT * bagged, MOST)
             self.trees = GradientBoostingRegressor(
                 n_estimators=300,
                 learning_rate=0.05,
@@ -85,17 +89,35 @@ class Experts:
                 max_features=0.3,
                 random_state=self.random_state,
             ).fit(x[:, self.columns].numpy(), z.numpy())
-        if "networks" in self.weights:
-            # Small batches beyond 256 labels: the same number of passes needs more steps.
-            steps = 300 if z.numel() <= 1024 else 1000
-            self.networks = GNNPredictor(steps=steps, folds=0, random_state=self.random_state)
-            if networks is None:
-                assert space is not None
-                self.networks.space_ = space
-                self.networks._fit((index, x[:, : self.num_meta]), z)
-            else:
-                self.networks._set_state(dict(networks))
+        if state:
+            self.share = state["share"]
+            for network, weights in zip(self.networks, state["networks"], strict=True):
+                network._set_state(weights)
+        elif self.networks:
+            assert space is not None
+            self._train(space, index, x[:, : self.num_meta], z.float(), left_out.mean(dim=1))
         return self
+
+    def _train(self, space: SearchSpace[Any], index: Tensor, x: Tensor, z: Tensor, left_out: Tensor) -> None:
+        generator = torch.Generator().manual_seed(self.random_state)
+        fold = torch.randperm(z.numel(), generator=generator) % FOLDS
+        ours = torch.empty_like(z)
+        for k, network in enumerate(self.networks):
+            kept, out = fold != k, fold == k
+            network.space_ = space
+            # Small batches beyond 256 labels: the same number of passes needs more steps.
+            network.steps = 300 if z.numel() <= 1024 else 1000
+            network._fit((index[kept], x[kept]), z[kept])
+            ours[out] = network._predict((index[out], x[out]), False)[0].float()
+        probes = torch.randperm(len(space), generator=generator)[:_PROBES]
+        spread = self._scores(space, probes, shared_descriptors(space).table(probes)[:, : self.num_meta]).var(dim=0)
+        self.share = best_share(left_out - z, ours - z, float(spread.mean()))
+
+    def _scores(self, space: SearchSpace[Any], index: Tensor, x: Tensor) -> Tensor:
+        """Predictions of each network, ``[FOLDS, m]``."""
+        for network in self.networks:
+            network.space_ = space
+        return torch.stack([network._predict((index, x), False)[0] for network in self.networks])
 
     def mean(self, space: SearchSpace[Any], base: Tensor, index: Tensor, x: Tensor) -> Tensor:
         r"""Returns the weighted mean of a process and the learners.
@@ -106,15 +128,46 @@ class Experts:
             index: Official indices of the targets, ``[m]``.
             x: Their descriptors, ``[m, F]``.
         """
-        total = base.double()
-        if "boosting" in self.weights:
-            total = total + self.weights["boosting"] * torch.from_numpy(self.trees.predict(x[:, self.columns].numpy()))
-        if "networks" in self.weights:
-            self.networks.space_ = space
-            scores = self.networks._predict((index, x[:, : self.num_meta]), False)[0]
-            total = total + self.weights["networks"] * scores
-        return total / (1.0 + sum(self.weights.values()))
+        mean = base.double()
+        if self.tree_share > 0.0:
+            trees = torch.from_numpy(self.trees.predict(x[:, self.columns].numpy()))
+            mean = torch.lerp(mean, trees, self.tree_share)
+        if self.share > 0.0:
+            mean = torch.lerp(mean, self._scores(space, index, x[:, : self.num_meta]).mean(dim=0), self.share)
+        return mean
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns what :meth:`fit` would need long for: the state of the graph networks, if there are any."""
-        return self.networks._state() if "networks" in self.weights else {}
+        r"""Returns what :meth:`fit` would need long for: the state of the networks, if there are any."""
+        if not self.networks:
+            return {}
+        return {"share": self.share, "networks": [network._state() for network in self.networks]}
+
+
+def best_share(errors: Tensor, other_errors: Tensor, spread: float = 0.0) -> float:
+    r"""Returns the share of a learner that minimises the squared error of its mean with a process.
+
+    With errors :math:`e` of the process and :math:`u` of the learner, where that is the mean of :math:`K` networks
+    whose variance :math:`s^2` averaging divides by :math:`K` and :math:`u` are the errors of single ones, it is
+
+    .. math::
+        \frac{\overline{e^2} - \overline{e u}}
+             {\overline{e^2} - 2 \overline{e u} + \overline{u^2} - (1 - 1 / K) s^2},
+
+    cut to 0 … :data:`MOST`.
+
+    Args:
+        errors: Of the process at labels that it was not given, ``[n]``.
+        other_errors: Of the learner at labels that it was not given, ``[n]``.
+        spread: Variance between networks, if the learner is a mean of :data:`FOLDS` of them.
+
+    Example:
+        >>> errors = torch.tensor([1.0, -1.0, 1.0, -1.0])
+        >>> best_share(errors, errors.roll(1, 0) * torch.tensor([1.0, 1.0, -1.0, -1.0]))
+        0.5
+    """
+    e, u = errors.double(), other_errors.double()
+    gain = e.square().mean() - (e * u).mean()
+    gap = (e - u).square().mean() - (1.0 - 1.0 / FOLDS) * spread
+    if gain <= 0.0:
+        return 0.0
+    return MOST if gain >= MOST * gap else float(gain / gap)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from pyg_nas_np.features.descriptors import NETWORKS
 from pyg_nas_np.nn.generator import LIMITED, MetaD2AGenerator, cost_of
 from pyg_nas_np.predictors.generator_weights import write_generator
 from pyg_nas_np.spaces import space_by_name
-from pyg_nas_np.spaces.graph_form import graph_form
+from pyg_nas_np.spaces.graph_form import GraphForm, graph_form
 from pyg_nas_np.utils import InvalidLabelsError
 
 logger = logging.getLogger(__name__)
@@ -145,45 +146,29 @@ def train_generator(
         The generator, and a card of how it was made.
     """
     started = time.perf_counter()
-    # torch.nn draws weights from the global generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        form = graph_form(database.space)
-        model = MetaD2AGenerator(form, database.classes.num_features, hidden_channels=hidden_channels)
+    model = new_generator(graph_form(database.space), database.classes.num_features, hidden_channels, seed)
     merit = explain(database).cell
     weight = torch.exp(sharpness * (merit - merit.mean()) / merit.std().clamp_min(1e-8)).float()
-    types = form.types(database.arch)
-    costs = {name: cost_of(database.space, name)(database.arch) for name in LIMITED}
-    place = model.positions(costs)
+    types = model.form.types(database.arch)
+    place = model.positions({name: cost_of(database.space, name)(database.arch) for name in LIMITED})
     pool = database.classes
     scale = feature_noise * pool.features.std(dim=0)
     members = database.task_classes.split(database.task_ptr.diff().tolist())
-    draw = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    model.train()
-    recent: list[float] = []
-    for step in range(steps):
+
+    def batch(draw: torch.Generator) -> Batch:
         rows = torch.randint(len(database), (batch_size,), generator=draw)
-        # Classes belong to many tasks: each is encoded once.
         noisy = pool.features + scale * torch.randn(pool.features.shape, generator=draw)
-        prototypes = model.set_encoder.prototypes(noisy, pool.class_ptr)
         classes = [members[task] for task in database.task[rows].tolist()]
         sizes = torch.tensor([0, *map(len, classes)])
-        v = model.set_encoder.between(prototypes[torch.cat(classes)], sizes.cumsum(0))
         limits = torch.rand(batch_size, len(LIMITED), generator=draw)
         # Three of four tuples have no limit of a cost: most data sets come without any.
         limits[torch.rand(limits.shape, generator=draw) < 0.75] = 1.0
         within = (place[rows] <= limits).all(dim=1)
-        loss = model.loss(v, types[rows], limits, weight[rows] * within, draw)
-        optimizer.zero_grad()
-        loss.total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        recent = [*recent[-99:], float(loss.reconstruction.detach())]
-        if (step + 1) % 100 == 0:
-            logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
+        owners = torch.arange(batch_size)
+        sets = noisy, pool.class_ptr, torch.cat(classes), sizes.cumsum(0)
+        return Batch(*sets, owners, types[rows], limits, weight[rows] * within)
+
+    reached = optimize(model, batch, steps=steps, lr=lr, seed=seed)
     card = {
         "tuples": len(database),
         "tasks": int(database.task.unique().numel()),
@@ -194,10 +179,86 @@ def train_generator(
         "sharpness": sharpness,
         "feature_noise": feature_noise,
         "seed": seed,
-        "reconstruction_nats": round(sum(recent) / max(len(recent), 1), 4),
+        "reconstruction_nats": round(reached, 4),
         "minutes": round((time.perf_counter() - started) / 60, 1),
     }
     return model.eval(), card
+
+
+class Batch(NamedTuple):
+    r"""What one step of training sees: ``B`` architectures of ``T`` data sets over a pool of ``C`` classes.
+
+    Shapes:
+        - **features:** ``[N, F]``, of the pool.
+        - **class_ptr:** ``[C + 1]``, where the features of each class start.
+        - **classes:** classes of each data set, one data set behind the other.
+        - **task_ptr:** ``[T + 1]``, where the classes of each data set start.
+        - **task:** ``[B]``, data set of each architecture.
+        - **types:** ``[B, V]``.
+        - **limits:** ``[B, 2]``, where the limits of its costs stand.
+        - **weight:** ``[B]``, how much each architecture counts.
+    """
+
+    features: Tensor
+    class_ptr: Tensor
+    classes: Tensor
+    task_ptr: Tensor
+    task: Tensor
+    types: Tensor
+    limits: Tensor
+    weight: Tensor
+
+
+def new_generator(form: GraphForm[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
+    r"""Returns an untrained generator whose weights are drawn with a seed of their own."""
+    # torch.nn draws weights from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MetaD2AGenerator(form, in_channels, hidden_channels=hidden_channels)
+
+
+def optimize(
+    model: MetaD2AGenerator,
+    batch: Callable[[torch.Generator], Batch],
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    constrained: bool = False,
+) -> float:
+    r"""Trains a generator by AdamW with a cosine schedule to zero.
+
+    Args:
+        model: The generator.
+        batch: Draws what a step sees.
+        steps: Gradient steps.
+        lr: Peak learning rate.
+        seed: Seed of batches and noise.
+        constrained: See :meth:`MetaD2AGenerator.loss <pyg_nas_np.nn.generator.MetaD2AGenerator.loss>`.
+
+    Returns:
+        Mean reconstruction loss of the last hundred steps, in nats.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    recent: list[float] = []
+    for step in range(steps):
+        seen = batch(draw)
+        # Classes belong to many tasks: each is encoded once.
+        prototypes = model.set_encoder.prototypes(seen.features, seen.class_ptr)
+        v = model.set_encoder.between(prototypes[seen.classes], seen.task_ptr)[seen.task]
+        loss = model.loss(v, seen.types, seen.limits, seen.weight, draw, constrained=constrained)
+        optimizer.zero_grad()
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent = [*recent[-99:], float(loss.reconstruction.detach())]
+        if (step + 1) % 100 == 0:
+            logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
+    return sum(recent) / max(len(recent), 1)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,15 +11,14 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.datasets import FeatureSets
-from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors.convnp import ConvNPPredictor
-from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, space_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
-from pyg_nas_np.predictors.meta_training import Form, MetaModel, read_meta_model, shipped_meta_model
+from pyg_nas_np.predictors.meta_mobilenetv3 import SubnetProcess
+from pyg_nas_np.predictors.meta_training import Form, TaskModel, read_task_model, shipped_meta_model
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidFeaturesError
 
-TABLE = "meta-prediction"
 _LEVEL = 10.0
 """How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
 
@@ -38,6 +37,9 @@ class MetaPerformancePredictor:
     (:class:`~pyg_nas_np.predictors.ConvNPPredictor`; not with ``"regression"``, which is the paper's), and what was
     predicted for the whole space stands beside them as the table of another task, which the bank of the neural process
     follows as far as the context bears it out. Labels that are all equal, or a single one, only shift the level.
+
+    In the MobileNetV3 space there is the process only, and it knows one data set, ImageNet
+    (:class:`~pyg_nas_np.predictors.meta_mobilenetv3.SubnetModel`): the images do not matter, measured accuracies do.
 
     Accuracies are predicted on the scale of the database that the networks were trained on; the shipped one holds
     20-class tasks. On a data set with more or fewer classes, the order is what counts until something is measured.
@@ -76,10 +78,10 @@ class MetaPerformancePredictor:
         self.space = space
         self.form = form
         self.weights = weights
-        self._read: dict[SearchSpace[Any], MetaModel] = {}
+        self._read: dict[SearchSpace[Any], TaskModel] = {}
 
-    def model(self, space: SearchSpace[Any]) -> MetaModel:
-        r"""Returns the meta-trained networks for a space.
+    def model(self, space: SearchSpace[Any]) -> TaskModel:
+        r"""Returns the meta-trained model for a space.
 
         Raises:
             MissingWeightsError: If neither :obj:`weights` is given nor a model is shipped for the space.
@@ -87,7 +89,7 @@ class MetaPerformancePredictor:
         if self.weights is None:
             return shipped_meta_model(space)
         if space not in self._read:
-            self._read = {space: read_meta_model(self.weights, space)}
+            self._read = {space: read_task_model(self.weights, space)}
         return self._read[space]
 
     def fit(self, task: FeatureSets, graphs: Graphs | None = None, y: Labels | None = None) -> Self:
@@ -111,9 +113,8 @@ class MetaPerformancePredictor:
         if graphs is not None and count_graphs(graphs) > 0:
             if self.form == "regression":
                 raise ValueError("form='regression' does not learn from measurements; take form='both'")
-            space = space_of(graphs, self.space)
             labels = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
-            context = self._condition(task, space, graphs, labels)
+            context = self._condition(task, self.model(space_of(graphs, self.space)), graphs, labels)
         self.task_, self.context_ = task, context
         return self
 
@@ -137,27 +138,24 @@ class MetaPerformancePredictor:
         """
         if not hasattr(self, "task_"):
             raise NotFittedError("this MetaPerformancePredictor is not fitted yet; call fit with a data set")
-        if isinstance(self.context_, ConvNPPredictor):
+        if self.context_ is not None and not isinstance(self.context_, tuple):
             return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
-        space = space_of(graphs, self.space)
-        mean, std = self._regress(self.task_, space, meta_features(graphs, shared_descriptors(space)), return_std)
+        mean, std = self._regress(self.task_, self.model(space_of(graphs, self.space)), graphs, return_std)
         shift, spread = self.context_ or (0.0, 0.0)
         return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 
     def _regress(
-        self, task: FeatureSets, space: SearchSpace[Any], cells: Tensor, return_std: bool
+        self, task: FeatureSets, model: TaskModel, graphs: Graphs, return_std: bool
     ) -> tuple[Tensor, Tensor | None]:
-        first = torch.zeros(cells.size(0), dtype=torch.long)
-        return self.model(space).predict(self.form, task, first, cells, return_std)
+        cells = model.describe(graphs)
+        return model.predict(self.form, task, torch.zeros(cells.size(0), dtype=torch.long), cells, return_std)
 
     def _condition(
-        self, task: FeatureSets, space: SearchSpace[Any], graphs: Graphs, y: Tensor
-    ) -> ConvNPPredictor | tuple[float, float]:
-        descriptors = shared_descriptors(space)
+        self, task: FeatureSets, model: TaskModel, graphs: Graphs, y: Tensor
+    ) -> ConvNPPredictor | SubnetProcess | tuple[float, float]:
         if bool((y != y[0]).any()):
-            table, _ = self._regress(task, space, descriptors.table(), False)
-            return ConvNPPredictor(space).fit(graphs, y, auxiliary={TABLE: table})
-        mean, std = self._regress(task, space, meta_features(graphs, descriptors), True)
+            return model.condition(self.form, task, graphs, y)
+        mean, std = self._regress(task, model, graphs, True)
         assert std is not None
         noise = float(std.mean()) ** 2 / y.numel()
         share = _LEVEL**2 / (_LEVEL**2 + noise)

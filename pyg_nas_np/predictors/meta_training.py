@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors.torch import save_file
@@ -22,9 +22,12 @@ from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn.meta_regressor import MetaRegressor
 from pyg_nas_np.predictors.bank import bank_groups
+from pyg_nas_np.predictors.convnp import ConvNPPredictor
+from pyg_nas_np.predictors.graphs import Graphs, meta_features
+from pyg_nas_np.predictors.meta_mobilenetv3 import SubnetModel, read_subnet_model
 from pyg_nas_np.predictors.task_process import TaskProcess
 from pyg_nas_np.predictors.weights import WEIGHTS
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import MobileNetV3Space, SearchSpace
 from pyg_nas_np.utils import (
     InvalidArchitectureError,
     InvalidFeaturesError,
@@ -39,6 +42,7 @@ Form = Literal["both", "process", "regression"]
 """The mean of the two, the Gaussian process alone, or the network alone."""
 
 FORMAT = "pyg_nas_np.meta_performance/1"
+TABLE = "meta-prediction"
 PROBE = "descriptors of the first architectures"
 _COORDINATES = 32
 _LEAST_SCALE = 1e-3
@@ -61,6 +65,26 @@ class MetaModel:
     mean: float
     scale: float
     noise: float
+
+    def describe(self, graphs: Graphs) -> Tensor:
+        r"""Returns all descriptors of the architectures, ``[n, D]``."""
+        return meta_features(graphs, shared_descriptors(self.process.space))
+
+    def condition(self, form: Form, sets: FeatureSets, graphs: Graphs, y: Tensor) -> ConvNPPredictor:
+        r"""Returns a neural process with measurements on a data set as context.
+
+        What is predicted for the whole space stands beside them as the table of another task.
+
+        Args:
+            form: Which model predicts.
+            sets: The data set.
+            graphs: ``n`` architectures.
+            y: Their accuracies, ``[n]``, at least two different ones.
+        """
+        space = self.process.space
+        cells = shared_descriptors(space).table()
+        table, _ = self.predict(form, sets, torch.zeros(cells.size(0), dtype=torch.long), cells, False)
+        return ConvNPPredictor(space).fit(graphs, y, auxiliary={TABLE: table})
 
     @torch.no_grad()
     def predict(
@@ -100,6 +124,10 @@ class MetaModel:
         columns = cell_inputs(shared_descriptors(self.process.space))
         guess = self.network(sets.features, sets.class_ptr, sets.task_ptr, task, cells[:, columns])
         return self.mean + self.scale * guess, torch.full_like(guess, self.noise) if return_std else None
+
+
+TaskModel: TypeAlias = MetaModel | SubnetModel
+"""What predicts on a new data set: describes architectures, predicts, and is conditioned on measurements."""
 
 
 def cell_inputs(descriptors: Descriptors) -> list[int]:
@@ -252,8 +280,13 @@ def read_meta_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> Me
     return MetaModel(process, network.eval(), *json.loads(metadata["scalars"]))
 
 
+def read_task_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> TaskModel:
+    r"""Reads a model of whichever kind the space has; see :func:`read_meta_model`."""
+    return read_subnet_model(path, space) if isinstance(space, MobileNetV3Space) else read_meta_model(path, space)
+
+
 @lru_cache(maxsize=4)
-def shipped_meta_model(space: SearchSpace[Any]) -> MetaModel:
+def shipped_meta_model(space: SearchSpace[Any]) -> TaskModel:
     r"""Returns the model that the package ships for a space.
 
     Raises:
@@ -265,7 +298,7 @@ def shipped_meta_model(space: SearchSpace[Any]) -> MetaModel:
             f"no meta-trained predictor is shipped for the space '{space.name}'; train one with meta_train(), write it "
             f"with write_meta_model() and pass MetaPerformancePredictor(weights=path)"
         )
-    return read_meta_model(path, space)
+    return read_task_model(path, space)
 
 
 def _probe(space: SearchSpace[Any]) -> Tensor:

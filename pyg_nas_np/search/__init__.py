@@ -8,7 +8,7 @@ from pyg_nas_np.search.bananas import BananasSearch
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
 from pyg_nas_np.search.early_stopping import Decision, EarlyStopping, StoppingRule
-from pyg_nas_np.search.hyperband import FastHyperband, Hyperband, HyperbandResult, RecordedRun, Run
+from pyg_nas_np.search.hyperband import FastHyperband, Hyperband, HyperbandResult, RacingHyperband, RecordedRun, Run
 from pyg_nas_np.search.metad2a import Candidate, MetaD2A
 from pyg_nas_np.search.predictor_search import PredictorSearch
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
@@ -29,6 +29,7 @@ __all__ = [
     "PredictorSearch",
     "QLearningResult",
     "QLearningSearch",
+    "RacingHyperband",
     "RandomSearch",
     "RecordedRun",
     "RegularizedEvolution",

@@ -1,13 +1,14 @@
-r"""Hyperband, and fast Hyperband with early stopping inside its rungs."""
+r"""Hyperband, and two fast forms with early stopping inside its rungs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from scipy.special import ndtr
 from sklearn.base import clone
 
 from pyg_nas_np.datasets.curves import Direction, Floats, LearningCurves
@@ -16,7 +17,11 @@ from pyg_nas_np.search.early_stopping import StoppingRule
 
 
 class Run(Protocol):
-    r"""A training that can be continued."""
+    r"""A training that can be continued.
+
+    It may have a ``description``, numbers that describe its configuration by name: all runs or none. The fast forms of
+    Hyperband hand them to their predictors.
+    """
 
     def train_to(self, epoch: int) -> Sequence[float] | Floats:
         r"""Trains until :obj:`epoch` epochs have been done in all and returns the values of all of them."""
@@ -36,6 +41,8 @@ class RecordedRun:
 
     def __init__(self, curves: LearningCurves, index: int) -> None:
         self.values = curves.values[index]
+        columns = {**curves.architecture, **curves.hyperparameters}
+        self.description = {name: float(column[index]) for name, column in columns.items()}
 
     def train_to(self, epoch: int) -> Floats:
         r"""Returns the first :obj:`epoch` values."""
@@ -127,8 +134,8 @@ class Hyperband:
             number += len(runs)
             alive = list(runs)
             for position, rung in enumerate(bracket):
-                reached = self._train(runs, alive, rung, curves)
                 following = bracket[position + 1].configs if position + 1 < len(bracket) else 1
+                reached = self._train(runs, alive, rung, following, curves)
                 # Ties go to the configuration that was started first. Of those that were stopped none goes on.
                 alive = sorted(reached, key=lambda config: (-self._score(curves[config]), config))[:following]
         full = {c: self.sign * float(v[-1]) for c, v in curves.items() if len(v) >= self.max_epochs}
@@ -136,8 +143,10 @@ class Hyperband:
         best = max(full, key=lambda config: (full[config], -config))
         return HyperbandResult(best, self.sign * full[best], sum(map(len, curves.values())), curves)
 
-    def _train(self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]) -> list[int]:
-        """Trains the configurations of a rung, and returns those that came to its end."""
+    def _train(
+        self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, following: int, curves: dict[int, Floats]
+    ) -> list[int]:
+        """Trains a rung, of which :obj:`following` go on, and returns the configurations that came to its end."""
         for config in alive:
             self._advance(runs, config, rung.epochs, curves)
         return list(alive)
@@ -151,6 +160,65 @@ class Hyperband:
         return -math.inf if math.isnan(score) else score
 
 
+class RungModels:
+    r"""What fast forms of Hyperband remember of all trainings, and a predictor for the end of every rung.
+
+    Trainings are remembered between searches: later ones start with the predictors of earlier ones. A predictor is
+    fitted to the first :obj:`models` trainings that have reached the end of its rung, and again at two, four and eight
+    times as many.
+
+    Args:
+        ends: Epochs at which rungs end.
+        direction: Whether more or less is better.
+        predictor: Is cloned for every rung.
+        models: Trainings that must have reached an end before it is predicted.
+
+    Raises:
+        ValueError: If :obj:`models` are fewer than the predictor needs.
+    """
+
+    def __init__(self, ends: Iterable[int], direction: Direction, predictor: CurvePredictor, models: int) -> None:
+        if models < predictor.minimum:
+            raise ValueError(f"models must be at least {predictor.minimum} but is {models}")
+        self.direction, self.predictor, self.models = direction, predictor, models
+        self.memory: dict[int, list[tuple[Floats, Mapping[str, float]]]] = {end: [] for end in ends}
+        self._fitted: dict[int, tuple[int, CurvePredictor]] = {}
+
+    def add(self, run: Run, before: int, values: Floats) -> None:
+        r"""Remembers a training that has gone on from :obj:`before` epochs to those of :obj:`values`."""
+        for end, known in self.memory.items():
+            if before < end <= len(values) and np.isfinite(values[:end]).all():
+                known.append((values[:end], _description(run)))
+
+    def ends(self, epochs: int) -> LearningCurves:
+        r"""Returns the values that were reached at the end of a rung, as curves of one epoch."""
+        return LearningCurves(np.array([[values[-1]] for values, _ in self.memory[epochs]]), self.direction)
+
+    def ready(self, epochs: int) -> bool:
+        r"""Returns whether enough trainings have reached the end of a rung to predict it."""
+        return len(self.memory[epochs]) >= self.models
+
+    def predict(self, epochs: int, runs: Sequence[Run], values: Sequence[Floats]) -> tuple[Floats, Floats]:
+        r"""Predicts values at the end of a rung, with standard deviations, for trainings of one length."""
+        count = self.models * min(2 ** int(math.log2(len(self.memory[epochs]) / self.models)), 8)
+        if epochs not in self._fitted or self._fitted[epochs][0] != count:
+            known = self.memory[epochs][:count]
+            curves = self._curves([v for v, _ in known], [d for _, d in known])
+            self._fitted[epochs] = count, clone(self.predictor).fit(curves)
+        table = np.full((len(runs), epochs), np.nan)
+        table[:, : len(values[0])] = values
+        running = self._curves(table, [_description(run) for run in runs])
+        return self._fitted[epochs][1].predict(running, return_std=True)
+
+    def _curves(self, values: Sequence[Floats] | Floats, described: Sequence[Mapping[str, float]]) -> LearningCurves:
+        columns = {name: np.array([row[name] for row in described]) for name in described[0]}
+        return LearningCurves(np.stack(list(values)), self.direction, architecture=columns)
+
+
+def _description(run: Run) -> Mapping[str, float]:
+    return getattr(run, "description", {})
+
+
 class FastHyperband(Hyperband):
     r"""Hyperband with early stopping inside the rungs (f-Hyperband; Baker et al., 2017, section 4.3).
 
@@ -162,14 +230,15 @@ class FastHyperband(Hyperband):
     are continued until that many have.
 
     The paper's pseudo-code of this part is not published; this is its text's reading. Trainings are remembered between
-    calls of :meth:`search`: later ones start with the predictors of earlier ones.
+    calls of :meth:`search`, see :class:`RungModels`.
 
     Args:
         max_epochs: :math:`R`, epochs of a full training.
         direction: Whether more or less is better.
         eta: :math:`\eta`.
         predictor: Predicts the value at the end of a rung.
-            (default: :class:`~pyg_nas_np.predictors.curves.SequentialRegression`)
+            (default: the Gaussian process of :class:`~pyg_nas_np.predictors.curves.SequentialRegression`, because every
+            rung and length seen has a fit of its own)
         delta: :math:`\Delta`.
         kappa: :math:`\kappa`. (default: :math:`1/\eta`, those that the rung passes on)
         models: Trainings that must have reached :math:`r_i`.
@@ -190,30 +259,20 @@ class FastHyperband(Hyperband):
         models: int = 100,
     ) -> None:
         super().__init__(max_epochs, direction, eta)
-        self.predictor = SequentialRegression(features=("TS",), draws=100) if predictor is None else predictor
         self.kappa = 1.0 / eta if kappa is None else kappa
         if not 0.0 < self.kappa <= 1.0:
             raise ValueError(f"kappa must lie in (0, 1] but is {self.kappa}")
-        if models < self.predictor.minimum:
-            raise ValueError(f"models must be at least {self.predictor.minimum} but is {models}")
-        self.rule, self.models = StoppingRule(delta), models
-        self.memory: dict[int, list[Floats]] = {rung.epochs: [] for plan in self.brackets() for rung in plan}
-        self._predictors: dict[int, CurvePredictor] = {}
+        self.rule = StoppingRule(delta)
+        self.models = _models(self, predictor, models)
 
     def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
         before = len(curves.get(config, ()))
         super()._advance(runs, config, epochs, curves)
-        for reached, known in self.memory.items():
-            if before < reached <= epochs and np.isfinite(curves[config][:reached]).all():
-                known.append(curves[config][:reached])
+        self.models.add(runs[config], before, curves[config])
 
-    def _fitted(self, epochs: int) -> CurvePredictor | None:
-        if epochs not in self._predictors and len(self.memory[epochs]) >= self.models:
-            curves = LearningCurves(np.stack(self.memory[epochs]), self.direction)
-            self._predictors[epochs] = clone(self.predictor).fit(curves)
-        return self._predictors.get(epochs)
-
-    def _train(self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, curves: dict[int, Floats]) -> list[int]:
+    def _train(
+        self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, following: int, curves: dict[int, Floats]
+    ) -> list[int]:
         reached: list[int] = []
         stopped: dict[int, float] = {}
         for config in alive:
@@ -230,18 +289,131 @@ class FastHyperband(Hyperband):
 
     def _stopped_at(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> float | None:
         """Trains towards the end of a rung; the predicted score there if the training was stopped on its way."""
-        predictor = self._fitted(epochs)
-        if predictor is not None:
-            ends = LearningCurves(np.array([[values[-1]] for values in self.memory[epochs]]), self.direction)
+        if self.models.ready(epochs):
+            ends = self.models.ends(epochs)
             rule = StoppingRule(self.rule.delta, nth_best=math.ceil(self.kappa * len(ends) - 1e-9))
             for epoch in range(len(curves.get(config, ())) or 1, epochs):
                 self._advance(runs, config, epoch, curves)
                 if not np.isfinite(curves[config]).all():
                     break
-                row = np.full((1, epochs), np.nan)
-                row[0, :epoch] = curves[config]
-                mean, std = predictor.predict(LearningCurves(row, self.direction), return_std=True)
+                mean, std = self.models.predict(epochs, [runs[config]], [curves[config]])
                 if rule.probability(ends, mean, std)[0] >= rule.delta:
                     return self.sign * float(mean[0])
         self._advance(runs, config, epochs, curves)
         return None
+
+
+class RacingHyperband(Hyperband):
+    r"""Hyperband whose trainings race: who will not go on is stopped on the way.
+
+    :class:`FastHyperband` compares a training with all that have ever reached the end of its rung, and waits for a
+    hundred of them. Here its rivals are those beside it, and the models start with few: at up to :obj:`checks` points
+    of a rung a training is stopped once it is with probability :math:`\Delta`
+
+    * not among those that the rung passes on: its value at the end of the rung lies below the n-th best prediction of
+      its rivals;
+    * not the best of its bracket: its value at :math:`R` lies below their best prediction; or
+    * not the best of the search: its value at :math:`R` lies below the best that has been trained to the end.
+
+    Until a training has come to the end, the one with the best prediction is never stopped; then the third may end a
+    bracket early. Trainings are remembered
+    between calls of :meth:`search`, see :class:`RungModels`; the first searches run as :class:`Hyperband`.
+
+    Args:
+        max_epochs: :math:`R`, epochs of a full training.
+        direction: Whether more or less is better.
+        eta: :math:`\eta`.
+        predictor: See :class:`FastHyperband`.
+        delta: :math:`\Delta`.
+        models: Trainings that must have reached the end of a rung before it is predicted.
+        checks: Points of a rung, evenly spread, at which the trainings are compared.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> heights = np.random.default_rng(0).uniform(0.5, 0.9, (200, 1))
+        >>> curves = LearningCurves(heights * (1 - np.exp(-0.3 * np.arange(1, 28))))
+        >>> searches = Hyperband(27, "up"), RacingHyperband(27, "up", predictor=SequentialRegression("ols"), models=5)
+        >>> for _ in range(2):
+        ...     plain, racing = (search.search(lambda number: RecordedRun(curves, number)) for search in searches)
+        >>> plain.value == racing.value, plain.epochs > 2 * racing.epochs
+        (True, True)
+    """
+
+    def __init__(
+        self,
+        max_epochs: int,
+        direction: Direction,
+        eta: float = 3.0,
+        *,
+        predictor: CurvePredictor | None = None,
+        delta: float = 0.95,
+        models: int = 20,
+        checks: int = 10,
+    ) -> None:
+        super().__init__(max_epochs, direction, eta)
+        if checks < 1:
+            raise ValueError(f"checks must be at least 1 but is {checks}")
+        self.rule, self.checks = StoppingRule(delta), checks
+        self.models = _models(self, predictor, models)
+
+    def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
+        before = len(curves.get(config, ()))
+        super()._advance(runs, config, epochs, curves)
+        self.models.add(runs[config], before, curves[config])
+
+    def _train(
+        self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, following: int, curves: dict[int, Floats]
+    ) -> list[int]:
+        racing = list(alive)
+        first = len(curves.get(racing[0], ())) or 1 if racing else 1
+        predicted = any(self.models.ready(epochs) for epochs in (rung.epochs, self.max_epochs))
+        points = min(self.checks, rung.epochs - first) if predicted else 0
+        for epoch in np.unique(np.linspace(first, rung.epochs - 1, points).round().astype(int)).tolist():
+            for config in racing:
+                self._advance(runs, config, epoch, curves)
+            racing = self._survivors(runs, racing, rung, following, curves)
+            if not racing:
+                break
+        for config in racing:
+            self._advance(runs, config, rung.epochs, curves)
+        return racing
+
+    def _survivors(
+        self, runs: Mapping[int, Run], racing: list[int], rung: Rung, following: int, curves: dict[int, Floats]
+    ) -> list[int]:
+        # One that has diverged stays in its rung, as it does in Hyperband, and goes no further.
+        judged = [config for config in racing if np.isfinite(curves[config]).all()]
+        if not judged:
+            return racing
+        done = [self._score(values) for values in curves.values() if len(values) == self.max_epochs]
+        chances, favourite = np.zeros(len(judged)), 0
+        for epochs, places in {rung.epochs: following, self.max_epochs: 1}.items():
+            if not self.models.ready(epochs):
+                continue
+            mean, std = self.models.predict(epochs, [runs[c] for c in judged], [curves[c] for c in judged])
+            score = self.sign * mean
+            if len(judged) > places:
+                # Both are uncertain: the training and its rival.
+                chances = np.maximum(chances, _below(score, np.sqrt(2.0) * std, np.sort(score)[-places]))
+            if epochs == self.max_epochs and done:
+                chances = np.maximum(chances, _below(score, std, max(done)))
+            favourite = int(score.argmax())
+        if not done:
+            chances[favourite] = 0.0  # The two races may have different winners, and one must get to the end.
+        stopped = {config for config, p in zip(judged, chances.tolist(), strict=True) if p >= self.rule.delta}
+        return [config for config in racing if config not in stopped]
+
+
+def _below(score: Floats, std: Floats, level: float) -> Floats:
+    """Probability that Gaussian scores come out below a level; one half for an exact tie without spread."""
+    gap = level - score
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.asarray(ndtr(np.where(gap == 0.0, 0.0, gap / std)))
+
+
+def _models(search: Hyperband, predictor: CurvePredictor | None, models: int) -> RungModels:
+    ends = {rung.epochs: None for bracket in search.brackets() for rung in bracket}
+    default = SequentialRegression("gp", draws=20) if predictor is None else predictor
+    return RungModels(ends, search.direction, default, models)

@@ -16,8 +16,9 @@ from pyg_nas_np.nn.generator import Cost, MetaD2AGenerator, check_limits, cost_o
 from pyg_nas_np.predictors.generator_weights import shipped_generator
 from pyg_nas_np.predictors.labels import Labels
 from pyg_nas_np.predictors.meta_performance import MetaPerformancePredictor
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.spaces.graph_form import GraphForm
 from pyg_nas_np.utils import InvalidArchitectureError
 
 
@@ -39,6 +40,9 @@ class MetaD2A:
 
     Nothing is trained. Images become features, features a latent code, the code a few hundred different architectures,
     and a predictor that was meta-trained on other data sets ranks them.
+
+    In the MobileNetV3 space one data set is all that was measured, ImageNet. What is found there is what ImageNet
+    prefers within the budget, whatever the images are; architectures measured on these (``measured``) change the order.
 
     Args:
         features: Makes features of images. (default: :class:`~pyg_nas_np.datasets.ImageFeatures`)
@@ -75,7 +79,7 @@ class MetaD2A:
     def search(
         self,
         images: Images | FeatureSets,
-        space: SearchSpace[ArchT],
+        space: SearchSpace[ArchT] | str,
         n_candidates: int = 500,
         top_k: int = 10,
         budget: Mapping[str, float] | None = None,
@@ -90,7 +94,7 @@ class MetaD2A:
         Args:
             images: A folder with a folder of images for each class, an ``.npz`` file, a PyTorch data set, a pair of
                 images and labels, or features that were computed before.
-            space: The search space.
+            space: The search space, or its name: ``"nasbench201"`` or ``"mobilenetv3"``.
             n_candidates: Different architectures to generate.
             top_k: How many to return; fewer where the space has fewer within the budget.
             budget: Largest costs allowed: ``{"parameters": 1e6, "flops": 1e8}``, or of a key of :obj:`costs`.
@@ -100,7 +104,7 @@ class MetaD2A:
             seed: Seed of generation.
 
         Raises:
-            ValueError: If a number is not positive, or the budget names an unknown cost.
+            ValueError: If a number is not positive, or the budget names an unknown cost, or there is no such space.
             InvalidArchitectureError: If no architecture fits the budget, or the generator is of another space.
             MissingWeightsError: If no weights are shipped for the space.
         """
@@ -110,6 +114,8 @@ class MetaD2A:
                 f"n_candidates={n_candidates}"
             )
         limits = check_limits(budget or {}, costs)
+        if isinstance(space, str):
+            space = space_by_name(space)
         generator = shipped_generator(space) if self.generator is None else self.generator
         if generator.form.space.name != space.name:
             raise InvalidArchitectureError(f"the generator is of {generator.form.space.name}, not of {space.name}")
@@ -125,7 +131,7 @@ class MetaD2A:
             generator=torch.Generator().manual_seed(seed),
         )
         if not archs:
-            least = {name: _least(space, name, costs) for name in limits}
+            least = {name: _least(generator.form, name, costs) for name in limits}
             raise InvalidArchitectureError(
                 f"no {space.name} architecture was found within {limits}; among 1,000 random ones the least is {least}"
             )
@@ -141,6 +147,6 @@ class MetaD2A:
         return (ImageFeatures() if self.features is None else self.features)(images)
 
 
-def _least(space: SearchSpace[Any], name: str, costs: Mapping[str, Cost]) -> float:
-    archs = space.sample(1000, torch.Generator().manual_seed(0))
-    return float(cost_of(space, name, costs)(archs).min())
+def _least(form: GraphForm[Any], name: str, costs: Mapping[str, Cost]) -> float:
+    drawn = form.types(form.space.sample(1000, torch.Generator().manual_seed(0)))
+    return float(cost_of(form.space, name, costs)(form.archs(drawn)).min())

@@ -2,7 +2,7 @@ r"""Search by a predictor: fit on what was measured, ask for what the acquisitio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -64,6 +64,9 @@ class PredictorSearch(Search[ArchT]):
         initial: Architectures drawn at random first.
         cost: ``"num_parameters"``, ``"flops"``, or a function of official indices. (default: one objective)
         proposals: Number of random candidates beside the neighbors of the best, where the space is large.
+        fit_params: Further arguments of the predictor's ``fit``, for example ``{"auxiliary": {name: table}}`` of
+            :class:`~pyg_nas_np.predictors.ConvNPPredictor`: with labels of other data sets, few :obj:`initial`
+            architectures are enough.
         candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
@@ -94,6 +97,7 @@ class PredictorSearch(Search[ArchT]):
         initial: int = 10,
         cost: Literal["num_parameters", "flops"] | Cost | None = None,
         proposals: int = 2048,
+        fit_params: Mapping[str, Any] | None = None,
         candidates: Tensor | None = None,
         maximize: bool = True,
         seed: int = 0,
@@ -111,6 +115,7 @@ class PredictorSearch(Search[ArchT]):
         self.initial = initial
         self.cost = None if cost is None else _cost_function(space, cost)
         self.proposals = proposals
+        self.fit_params = dict(fit_params or {})
         self._whole: Batch | None = None
         super().__init__(space, candidates=candidates, maximize=maximize, seed=seed)
 
@@ -163,7 +168,7 @@ class PredictorSearch(Search[ArchT]):
             self._fit(known, y)
 
     def _fit(self, index: Tensor, y: Tensor) -> None:
-        self.predictor.fit(self.space.batch_encode(index), y)
+        self.predictor.fit(self.space.batch_encode(index), y, **self.fit_params)
 
     def _believe(self, known: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Adds architectures with their predicted labels to what is known."""

@@ -1,17 +1,117 @@
-r"""A stopper for Ray Tune that predicts where the learning curve of a trial ends."""
+r"""Ray Tune: a searcher over architectures, and a stopper that predicts where the learning curve of a trial ends."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from pyg_nas_np.search.base import Search
 from pyg_nas_np.search.early_stopping import Decision, EarlyStopping
-from pyg_nas_np.utils import InvalidCurvesError, require
+from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError, atomic_path, require
 
 logger = logging.getLogger(__name__)
 
-Stopper: Any = require("ray.tune", "ray").Stopper
+tune: Any = require("ray.tune", "ray")
+Stopper: Any = tune.Stopper
+Searcher: Any = require("ray.tune.search", "ray").Searcher
+
+ARCH = "arch"
+"""Key of a trial's ``config`` that holds an architecture."""
+
+
+class ArchSearcher(Searcher):  # type: ignore[misc]
+    r"""Lets any search of this package propose the architectures of Ray Tune's trials.
+
+    A trial finds the official index of its architecture in ``config["arch"]`` (``space[config["arch"]]`` is the
+    architecture), beside the constants of the tuner's ``param_space``. Architectures of running trials are pending for
+    the search, those of trials that failed or were stopped without a result are given up. When every architecture was
+    tried, the experiment ends.
+
+    Pass it as ``TuneConfig(search_alg=ArchSearcher(search, metric="acc", mode="max"))``; put it into
+    :class:`ray.tune.search.ConcurrencyLimiter` to bound what runs at a time.
+
+    Args:
+        search: The search, for example :class:`~pyg_nas_np.search.PredictorSearch`.
+        metric: Key of the result to optimise. (default: that of the tuner)
+        mode: ``"max"`` or ``"min"``. (default: that of the tuner)
+        name: Key of ``config`` for the index.
+
+    Raises:
+        MissingExtraError: At import, if Ray Tune is not installed.
+        ValueError: If :obj:`mode` is not the direction of the search, or the tuner's ``param_space`` has distributions
+            of its own.
+        InvalidLabelsError: When a trial ends, if its result lacks the metric.
+    """
+
+    def __init__(
+        self, search: Search[ArchT], metric: str | None = None, mode: str | None = None, *, name: str = ARCH
+    ) -> None:
+        super().__init__(metric=metric, mode=mode)
+        self._metric, self._mode = metric, mode  # Ray reads these.
+        self.search, self.name = search, name
+        self._trials: dict[str, int] = {}
+        self._constants: dict[str, Any] = {}
+        self._check_mode(mode)
+
+    def _check_mode(self, mode: str | None) -> None:
+        wanted = "max" if self.search.maximize else "min"
+        if mode not in (None, wanted):
+            raise ValueError(f"mode is {mode!r}, the search wants {wanted!r}; make it with maximize={mode == 'max'}")
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        r"""Takes metric, mode and the constants of the tuner."""
+        self._check_mode(mode)
+        self._metric, self._mode = metric or self._metric, mode or self._mode
+        domain = require("ray.tune.search.sample", "ray").Domain
+        for key, value in config.items():
+            if isinstance(value, domain) or (isinstance(value, dict) and "grid_search" in value):
+                raise ValueError(f"param_space[{key!r}] is a distribution; ArchSearcher draws architectures only")
+        self._constants = dict(config)
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        r"""Returns the ``config`` of a new trial."""
+        proposed = self.search.ask()
+        if not proposed:
+            finished: str = Searcher.FINISHED
+            return finished
+        self._trials[trial_id] = self.search.space.index(proposed[0])
+        return {**self._constants, self.name: self._trials[trial_id]}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        r"""Takes the last result of a trial."""
+        if trial_id not in self._trials:
+            return
+        index = torch.tensor([self._trials.pop(trial_id)])
+        if error or not result:
+            self.search.discard(index)
+            return
+        if self._metric not in result:
+            self.search.discard(index)
+            raise InvalidLabelsError(
+                f"trial {trial_id} did not report {self._metric!r}; it reported {', '.join(sorted(result))}"
+            )
+        value = float(result[self._metric])
+        if math.isfinite(value):
+            self.search.tell(index, [value])
+        else:
+            self.search.discard(index)
+
+    def save(self, checkpoint_path: str) -> None:
+        r"""Writes what the search knows."""
+        with atomic_path(checkpoint_path) as path:
+            torch.save({"search": self.search.state_dict(), "trials": self._trials}, path)
+
+    def restore(self, checkpoint_path: str) -> None:
+        r"""Reads what :meth:`save` wrote."""
+        state = torch.load(checkpoint_path, weights_only=True)
+        self.search.load_state_dict(state["search"])
+        self._trials = state["trials"]
 
 
 class CurveStopper(Stopper):  # type: ignore[misc]

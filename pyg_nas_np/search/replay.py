@@ -59,7 +59,8 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
     if not curves.finished[order].all():
         raise InvalidCurvesError("only finished trainings can be replayed")
     total = len(curves.epochs)
-    prefixes = np.unique(np.linspace(1, total - 1, min(checks, total - 1)).round().astype(int)).tolist()
+    prefixes = np.unique(np.linspace(1, total - 1, min(checks, total - 1)).round().astype(int))
+    prefixes = prefixes[prefixes >= stopping.min_epochs]
     spent = np.full(len(order), total)
     # Predictions do not change between two fits: those of all trainings at once, prefix by prefix, are far cheaper than
     # one by one. The threshold moves, and is looked up at every step.
@@ -76,13 +77,13 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
             continue
         predictor = stopping.fitted()
         rest = order[position:]
-        tables = [predictor.predict(curves[rest], tau, return_std=True) for tau in prefixes]
+        tables = [predictor.predict(curves[rest], tau, return_std=True) for tau in prefixes.tolist()]
+        moments = np.reshape(tables, (len(prefixes), 2, len(rest)))
         for step, i in enumerate(rest.tolist()):
-            for tau, (mean, std) in zip(prefixes, tables, strict=True):
-                chance = stopping.rule.probability(stopping.finished, mean[step : step + 1], std[step : step + 1])
-                if tau >= stopping.min_epochs and chance[0] >= stopping.rule.delta:
-                    spent[position] = tau
-                    break
+            chances = stopping.rule.probability(stopping.finished, *moments[:, :, step].T)
+            hopeless = prefixes[chances >= stopping.rule.delta]
+            if len(hopeless):
+                spent[position] = hopeless[0]
             else:
                 stopping.finish_all(curves[[i]])
             position += 1

@@ -64,6 +64,10 @@ class GraphForm(ABC, Generic[ArchT]):
     def _allowed_inside(self, types: Tensor) -> Tensor:
         """What :meth:`allowed` says of the vertices between the first and the last one."""
 
+    def extremes(self) -> Archs:
+        r"""Returns architectures, the cheapest and the most expensive ones among them. (default: the whole space)"""
+        return None
+
     def allowed(self, types: Tensor) -> Tensor:
         r"""Returns which types the next vertex may have, bool ``[B, T]``, after :obj:`types` ``[B, v]`` so far.
 
@@ -192,6 +196,11 @@ class MobileNetV3GraphForm(GraphForm[MobileNetV3Arch]):
         if self.resolution not in self.space.resolutions:
             raise ValueError(f"resolution {resolution} is not one of {self.space.resolutions}")
         self.adjacency = torch.diag_embed(torch.ones(NUM_STAGES * MAX_DEPTH + 1, dtype=torch.bool), 1)
+
+    def extremes(self) -> list[MobileNetV3Arch]:
+        r"""Returns the smallest and the largest sub-network at the form's resolution."""
+        ends = ((DEPTHS[0], LAYERS[0]), (DEPTHS[-1], LAYERS[-1]))
+        return [MobileNetV3Arch(((layer,) * depth,) * NUM_STAGES, self.resolution) for depth, layer in ends]
 
     def types(self, archs: Archs = None) -> Tensor:
         r"""Returns the types of the vertices of sub-networks, int64 ``[B, 22]``."""

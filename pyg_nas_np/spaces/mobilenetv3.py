@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.spaces.base import Archs, SearchSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
@@ -33,9 +33,9 @@ _STAGE_CODES = 7371
 
 # Of the super-network of width 1.0: channels of the first block and of the stages, strides of the stages' first layers,
 # and which stages have squeeze-and-excitation.
-_WIDTHS = (16, 24, 40, 80, 112, 160)
-_STRIDES = (2, 2, 2, 1, 2)
-_SQUEEZE = (False, True, False, True, True)
+WIDTHS = (16, 24, 40, 80, 112, 160)
+STRIDES = (2, 2, 2, 1, 2)
+SQUEEZE = (False, True, False, True, True)
 _LAST, _MIX, _CLASSES = 960, 1280, 1000
 
 _STRING = re.compile(r"r(\d+)((?:\|k\de\d(?:-k\de\d)*)*)")
@@ -319,7 +319,7 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
 
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the chains, padded to 23 nodes: input, resolution, layers, output."""
-        sides, layers = self._codes(archs)
+        sides, layers = self.codes(archs)
         count, width = layers.size(0), 3 + NUM_STAGES * MAX_DEPTH
         stage = torch.arange(NUM_STAGES).repeat_interleave(MAX_DEPTH)
         ids = 2 + len(RESOLUTIONS) + len(LAYERS) * stage + layers.flatten(1)
@@ -336,13 +336,29 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
 
     def decode(self, data: Data) -> MobileNetV3Arch:
         r"""Reads an architecture back from its chain, whatever the order of the nodes."""
-        graph = from_batch(data.x, data.edge_index)
-        if data.x.size(1) != len(self.op_names):
-            raise InvalidArchitectureError(
-                f"x has {data.x.size(1)} columns, {self.name} has {len(self.op_names)} operations"
-            )
-        successors = [row.nonzero().flatten().tolist() for row in graph.adjacency[0]]
-        names = [self.op_names[op] for op in graph.ops[0].tolist()]
+        return self._decode(from_batch(data.x, data.edge_index), data.x.size(1))[0]
+
+    def batch_decode(self, batch: Batch) -> list[MobileNetV3Arch]:
+        r"""Reads many architectures back from their chains, whatever the order of the nodes.
+
+        Raises:
+            InvalidArchitectureError: If a graph is not one of this space.
+        """
+        return self._decode(from_batch(batch.x, batch.edge_index, batch.batch, batch.num_graphs), batch.x.size(1))
+
+    def _decode(self, graphs: DenseGraphs, width: int) -> list[MobileNetV3Arch]:
+        if width != len(self.op_names):
+            raise InvalidArchitectureError(f"x has {width} columns, {self.name} has {len(self.op_names)} operations")
+        successors: list[list[list[int]]] = [[[] for _ in range(count)] for count in graphs.num_nodes.tolist()]
+        for graph, source, target in graphs.adjacency.nonzero().tolist():
+            successors[graph][source].append(target)
+        names = [
+            [self.op_names[op] for op in ops[: len(of)]]
+            for ops, of in zip(graphs.ops.tolist(), successors, strict=True)
+        ]
+        return [self._read_chain(*graph) for graph in zip(names, successors, strict=True)]
+
+    def _read_chain(self, names: list[str], successors: list[list[int]]) -> MobileNetV3Arch:
         chain = [names.index("input")] if "input" in names else []
         while chain and len(successors[chain[-1]]) == 1 and len(chain) < len(names):
             chain.append(successors[chain[-1]][0])
@@ -371,33 +387,33 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
         return self._costs(archs)[1]
 
     def _costs(self, archs: Archs) -> tuple[Tensor, Tensor]:
-        sides, layers = self._codes(archs)
+        sides, layers = self.codes(archs)
         active = layers >= 0
         kernels, expansions = torch.tensor(KERNELS)[layers // 3], torch.tensor(EXPANSIONS)[layers % 3]
         side = (sides + 1) // 2
-        stem, first = 27 * _WIDTHS[0], 9 * _WIDTHS[0] + _WIDTHS[0] ** 2
-        params = torch.full_like(sides, stem + first + 2 * 3 * _WIDTHS[0])
+        stem, first = 27 * WIDTHS[0], 9 * WIDTHS[0] + WIDTHS[0] ** 2
+        params = torch.full_like(sides, stem + first + 2 * 3 * WIDTHS[0])
         macs = (stem + first) * side**2
-        for stage, (source, width) in enumerate(pairwise(_WIDTHS)):
+        for stage, (source, width) in enumerate(pairwise(WIDTHS)):
             for position in range(MAX_DEPTH):
                 entering = source if position == 0 else width
                 inner = entering * expansions[:, stage, position]  # always divisible by eight
-                after = (side + _STRIDES[stage] - 1) // _STRIDES[stage] if position == 0 else side
+                after = (side + STRIDES[stage] - 1) // STRIDES[stage] if position == 0 else side
                 spatial = kernels[:, stage, position] ** 2 * inner
-                squeezed = 2 * inner * _divisible(inner // 4) if _SQUEEZE[stage] else 0
-                biases = inner + _divisible(inner // 4) if _SQUEEZE[stage] else 0
+                squeezed = 2 * inner * _divisible(inner // 4) if SQUEEZE[stage] else 0
+                biases = inner + _divisible(inner // 4) if SQUEEZE[stage] else 0
                 weights = entering * inner + spatial + squeezed + inner * width
                 here = active[:, stage, position]
                 params += here * (weights + biases + 4 * inner + 2 * width)
                 macs += here * (entering * inner * side**2 + (spatial + inner * width) * after**2 + squeezed)
                 side = after
-        end = _WIDTHS[-1] * _LAST
+        end = WIDTHS[-1] * _LAST
         params += end + 2 * _LAST + _LAST * _MIX + _MIX * _CLASSES + _CLASSES
         macs += end * side**2 + _LAST * _MIX + _MIX * _CLASSES
         return params, macs
 
-    def _codes(self, archs: Archs) -> tuple[Tensor, Tensor]:
-        """Resolutions ``[B]``, and digits of the layers ``[B, 5, 4]`` with -1 beyond the depth of a stage."""
+    def codes(self, archs: Archs = None) -> tuple[Tensor, Tensor]:
+        r"""Returns resolutions ``[B]`` and positions of layers in :data:`LAYERS` ``[B, 5, 4]``, -1 beyond the depth."""
         known = [self.check(arch) for arch in self.resolve(archs)]
         sides = torch.tensor([arch.resolution for arch in known], dtype=torch.long)
         digits = [[[*map(LAYERS.index, stage), -1, -1][:MAX_DEPTH] for stage in arch.stages] for arch in known]

@@ -97,7 +97,7 @@ def test_bad_input(run, table, tmp_path):
         (("fit", table, "--direction", "up", "--value", "loss"), "lacks the column 'loss'"),
         (("fit", table, *COMMON, "--training", 52), "one to test at least"),
         (("fit", table, *COMMON, "--training", 30, "--fraction", 2), "fraction"),
-        (("simulate", table, *COMMON), "not more than the burn-in of 100"),
+        (("simulate", table, *COMMON, "--burn-in", 52), "not more than the burn-in of 52"),
         (("simulate", table, *COMMON, "--burn-in", 15, "--delta", 0.1), "delta"),
         (("fit", tmp_path / "nowhere.csv", *COMMON), "does not exist"),
     ]

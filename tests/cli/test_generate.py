@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -73,6 +74,35 @@ def test_writes_table_and_drawings(images, tmp_path):
     root = ElementTree.fromstring(drawings[0].read_text())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert len(root.findall("{http://www.w3.org/2000/svg}rect")) == 8
+
+
+def test_drawings_need_no_variables(images, tmp_path):
+    """Outside of browsers, few programs know CSS variables or hues."""
+    options = ["--top-k", "1", "--candidates", "5", "--output", str(tmp_path)]
+    assert runner.invoke(app, ["generate", str(images), *options], catch_exceptions=False).exit_code == 0
+    text = (tmp_path / "architecture-01.svg").read_text()
+    assert "var(" not in text
+    assert "hsl(" not in text
+    assert len(re.findall(r"fill:#[0-9a-f]{6}\"", text)) == 6
+
+
+def test_mobilenetv3(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "MetaD2A", MetaD2A)
+    out = tmp_path / "out"
+    options = ["--space", "mobilenetv3", "--top-k", "3", "--candidates", "40", "--limit", "flops=2.5e8"]
+    result = runner.invoke(app, ["generate", str(images), *options, "--output", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "Best 3 of 40 mobilenetv3 architectures for images.npz" in result.output
+    assert "the images do not change the order" in " ".join(result.output.split())
+    space = space_by_name("mobilenetv3")
+    listed = json.loads((out / "architectures.json").read_text())["architectures"]
+    predicted = [row["predicted"] for row in listed]
+    assert predicted == sorted(predicted, reverse=True)
+    for rank, row in enumerate(listed, start=1):
+        arch = space.from_str(row["arch"])
+        assert row["flops"] == space.flops(arch) <= 2.5e8
+        root = ElementTree.fromstring((out / f"architecture-{rank:02d}.svg").read_text())
+        assert len(root.findall("{http://www.w3.org/2000/svg}rect")) == 2 + sum(arch.depths)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,25 @@ def test_mobilenetv3():
     assert int(model.form.space.batch_flops(archs).max()) <= 4e8
 
 
+def test_positions_of_a_space_that_cannot_be_listed():
+    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    low, high = model.form.extremes()
+    place = model.positions({"flops": model.form.space.batch_flops([low, high])})
+    torch.testing.assert_close(place, torch.tensor([[1.0, 0.0], [1.0, 1.0]]), atol=1e-5, rtol=0)
+
+
+def test_constrained_loss_is_the_likelihood_of_generation():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8, noise=0.0)
+    types = model.form.types(model.form.space.sample(3, torch.Generator().manual_seed(0)))
+    v = model.set_encoder(*[getattr(data_set(0), name) for name in ("features", "class_ptr", "task_ptr")])
+    bound = model.loss(v.expand(3, -1), types, constrained=True)
+    expected = -model.log_prob(data_set(0)[[0, 0, 0]], types)
+    torch.testing.assert_close(bound.reconstruction, expected.mean())
+    assert float(model.loss(v.expand(3, -1), types).reconstruction) > float(bound.reconstruction)
+
+
 def test_reset_parameters_draws_others(generator):
     model = MetaD2AGenerator(FORM, 16, hidden_channels=8)
     before = model.encode(data_set(0))[0]

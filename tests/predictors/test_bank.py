@@ -5,7 +5,7 @@ import torch
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.predictors.bank import SLOPE, Bank, BankPredictor, bank_groups, bank_moments
+from pyg_nas_np.predictors.bank import LEVEL, SLOPE, Bank, BankPredictor, bank_groups, bank_moments
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import NASBench201Space
 
@@ -27,8 +27,8 @@ def fitted(groups=GROUPS, n: int = 40, columns: int = 6, **kwargs) -> Bank:
     [
         ({}, ["additive", "networks", "trees"]),
         ({"trend": [6]}, ["additive", "networks", "trend", "trees"]),
-        ({"tables": [6, 7]}, ["additive", "networks", "tables", "trees"]),
-        ({"trend": [6], "tables": [7]}, ["additive", "networks", "trend", "tables", "trees"]),
+        ({"tables": [6, 7]}, ["additive", "networks", "trees"]),
+        ({"trend": [6], "tables": [7]}, ["additive", "networks", "trend", "trees"]),
     ],
 )
 def test_members_are_those_that_the_groups_allow(extra, members):
@@ -63,33 +63,36 @@ def test_left_out_moments_are_close_to_those_of_a_bank_without_the_point():
     assert float(bank.context[5, 2, 0]) == pytest.approx(float(alone[0, 2, 0]), abs=0.3)
 
 
-def test_trend_and_tables_are_prior_means():
-    """Without labels that say otherwise, scores follow the trend and the tables."""
+@pytest.mark.parametrize("tables", [{}, {"tables": [7]}])
+def test_trend_and_tables_are_prior_means(tables):
+    """Without labels that say otherwise, scores follow the tables, if there are any, or one member the trend."""
     x = torch.zeros(30, 8)
     x[:, 6] = torch.linspace(-2, 2, 30)
     x[:, 7] = -x[:, 6]
-    bank = Bank(GROUPS | {"trend": [6], "tables": [7]}, num_trees=10)
+    bank = Bank(GROUPS | {"trend": [6]} | tables, num_trees=10)
     context = torch.randn(2, 8, generator=torch.Generator().manual_seed(0)) * 0.01
     bank.fit(context, torch.tensor([0.01, -0.01]))
     moments = bank.predict(x)[..., 0]
     slopes = {name: float(moments[-1, k] - moments[0, k]) / 4 for k, name in enumerate(bank.members)}
-    assert slopes["additive"] == pytest.approx(0, abs=0.01)
-    assert slopes["networks"] == pytest.approx(0, abs=0.01)
-    assert slopes["trend"] == pytest.approx(SLOPE, abs=0.05)
-    assert slopes["tables"] == pytest.approx(-0.9, abs=0.05)
+    assert slopes["trend"] == pytest.approx(-LEVEL if tables else SLOPE, abs=0.05)
+    for name in ("additive", "networks", "trees"):
+        assert slopes[name] == pytest.approx(-LEVEL if tables else 0.0, abs=0.05), name
+    assert float(bank.prior(x)[0]) == pytest.approx(2 * LEVEL if tables else 0.0)
 
 
-def test_a_related_table_helps():
+def test_a_related_table_helps_every_member():
     x, z = data(120, 6)
     table = z + 0.2 * torch.randn(120, generator=torch.Generator().manual_seed(2))
     x = torch.cat([x, table.unsqueeze(1)], dim=1)
-    bank = Bank(GROUPS | {"tables": [6]}, max_iter=20).fit(x[:15], z[:15])
-    error = (bank.predict(x[15:])[..., 0] - z[15:].unsqueeze(1)).square().mean(dim=0)
-    which = bank.members.index("tables")
-    assert error[which] < 0.5 * error[bank.members.index("networks")]
+
+    def errors(groups):
+        bank = Bank(groups, max_iter=20).fit(x[:15], z[:15])
+        left_out = (bank.context[..., 0] - z[:15].unsqueeze(1)).square().mean(dim=0)
+        return (bank.predict(x[15:])[..., 0] - z[15:].unsqueeze(1)).square().mean(dim=0), left_out
+
     # The context's errors say so too.
-    left_out = (bank.context[..., 0] - z[:15].unsqueeze(1)).square().mean(dim=0)
-    assert int(left_out.argmin()) in (which, bank.members.index("trees"))
+    for alone, helped in zip(errors(GROUPS), errors(GROUPS | {"tables": [6]}), strict=True):
+        assert bool((helped < 0.5 * alone).all())
 
 
 def test_hyperparameters_and_context_restore_the_bank():

@@ -92,7 +92,12 @@ def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, t
 def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, every, truth):
     own = make(toy_space, weights, "untrained").fit(graphs, truth[ROWS])
     bank = BankPredictor(toy_space).fit(graphs, truth[ROWS])
-    torch.testing.assert_close(own.predict_scores(every), bank.predict_scores(every), rtol=1e-3, atol=1e-3)
+    (mean, std), expected = own.predict_scores(every), bank.predict_scores(every)
+    torch.testing.assert_close(mean, expected[0], rtol=1e-3, atol=1e-3)
+    between = bank.bank_.predict(bank._inputs(every))[..., 0].double().var(dim=1, unbiased=False)
+    share = (100 - len(ROWS)) / 80
+    assert 0.0 < share < 1.0
+    torch.testing.assert_close(std, (expected[1].square() + share * between).sqrt(), rtol=1e-3, atol=1e-3)
     assert own.score(every, truth) > 0.5
 
 
@@ -249,7 +254,8 @@ def test_auxiliary_tables_help(toy_space, weights, every, truth, tmp_path):
     plain = make(toy_space, weights, "untrained").fit(context, truth[rows])
     helped = make(toy_space, weights, "untrained").fit(context, truth[rows], auxiliary=auxiliary)
     assert helped.score(every, truth) > plain.score(every, truth) + 0.05
-    assert helped.bank_.members == ["additive", "networks", "tables", "trees"]
+    assert helped.bank_.members == plain.bank_.members == ["additive", "networks", "trees"]
+    assert helped.tables_.shape == (128, 4)
     helped.save(tmp_path / "p.pt")
     loaded = ConvNPPredictor.load(tmp_path / "p.pt", toy_space)
     torch.testing.assert_close(loaded.predict(every), helped.predict(every), rtol=1e-4, atol=1e-3)

@@ -1,7 +1,12 @@
+from __future__ import annotations
+
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.predictors.experts import BOOSTING_FROM, NETWORKS_FROM, Experts, expert_weights
+from pyg_nas_np.predictors.experts import FOLDS, LIFT, MOST, Experts, best_share
 from pyg_nas_np.spaces import NASBench201Space
 
 
@@ -14,17 +19,40 @@ def task(count):
     return space, descriptors, rows, descriptors.table(rows), z
 
 
-def test_weights_grow_with_the_labels():
-    assert expert_weights(BOOSTING_FROM - 1) == {}
-    assert list(expert_weights(BOOSTING_FROM)) == ["boosting"]
-    weights = [expert_weights(n)["networks"] for n in (NETWORKS_FROM, 300, 600, 5000)]
-    assert weights == sorted(weights)
-    assert weights[-1] == 1.0
+@given(st.floats(-2.0, 2.0), st.integers(0, 1000))
+def test_the_share_minimises_the_squared_error(other, seed):
+    generator = torch.Generator().manual_seed(seed)
+    e, u = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    u = u + other * e
+    share = best_share(e, u)
+    assert 0.0 <= share <= MOST
+
+    def error(value):
+        return float(((1 - value) * e + value * u).square().mean())
+
+    assert error(share) <= min(error(k / 100 * MOST) for k in range(101)) + 1e-9
 
 
-def test_without_weights_the_process_is_left_alone():
+def test_averaging_raises_the_share():
+    e, u = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    assert best_share(e, u) < best_share(e, u, 0.3) < MOST
+    assert best_share(e, u, 100.0) == MOST
+    assert best_share(e, e * 2.0, 100.0) == 0.0
+
+
+def test_the_average_of_networks_is_as_good_as_the_share_supposes():
+    generator = torch.Generator().manual_seed(0)
+    e, bias = torch.randn(2, 4000, generator=generator)
+    networks = 0.5 * bias + 0.8 * torch.randn(FOLDS, 4000, generator=generator)
+    share = best_share(e, networks[0], float(networks.var(dim=0).mean()))
+    average = networks.mean(dim=0)
+    best = min(range(81), key=lambda k: float(((1 - k / 100) * e + k / 100 * average).square().mean()))
+    assert abs(share - best / 100) < 0.03
+
+
+def test_without_learners_the_process_is_left_alone():
     space, _, rows, x, z = task(10)
-    experts = Experts({}, [0], 3).fit(space, rows, x, z)
+    experts = Experts([0], 3, boosting=False, networks=False).fit(space, rows, x, z, z[:, None])
     assert torch.equal(experts.mean(space, z, rows, x), z)
     assert experts.state_dict() == {}
 
@@ -34,13 +62,37 @@ def test_learners_join_the_mean_and_come_back_from_their_state():
     space, descriptors, rows, x, z = task(count)
     num_meta = len(descriptors.features.feature_names)
     context, target = slice(0, count), slice(count, None)
-    weights = {"boosting": 1.0, "networks": 2.0}
-    experts = Experts(weights, range(num_meta), num_meta).fit(space, rows[context], x[context], z[context])
+    experts = Experts(range(num_meta), num_meta, boosting=True, networks=True)
+    # A process that knows nothing, with trees that know a little.
+    left_out = torch.stack([torch.zeros(count), 0.1 * z[context]], dim=1)
+    known = rows[context], x[context], z[context], left_out
+    experts.fit(space, *known)
+    assert 0.4 < experts.share <= MOST
+    assert experts.tree_share == MOST
     mean = experts.mean(space, torch.zeros(200), rows[target], x[target])
     assert float(torch.corrcoef(torch.stack([mean, z[target]]))[0, 1]) > 0.7
-    again = Experts(weights, range(num_meta), num_meta)
-    again.fit(None, rows[context], x[context], z[context], experts.state_dict())
+    again = Experts(range(num_meta), num_meta, boosting=True, networks=True)
+    again.fit(None, *known, experts.state_dict())
     torch.testing.assert_close(again.mean(space, torch.zeros(200), rows[target], x[target]), mean)
     # A weighted mean: a constant process pulls it towards itself.
     shifted = experts.mean(space, torch.full((200,), 8.0), rows[target], x[target])
-    torch.testing.assert_close(shifted - mean, torch.full_like(mean, 2.0))
+    torch.testing.assert_close(
+        shifted - mean, torch.full_like(mean, 8.0 * (1 - experts.share) * (1 - experts.tree_share))
+    )
+
+
+def test_networks_do_not_count_where_the_process_knows_all():
+    space, descriptors, rows, x, z = task(30)
+    num_meta = len(descriptors.features.feature_names)
+    experts = Experts(range(num_meta), num_meta, boosting=True, networks=True)
+    experts.fit(space, rows[:30], x[:30], z[:30], torch.stack([z[:30]] * 2, dim=1))
+    assert (experts.tree_share, experts.share) == (0.0, pytest.approx(0.0, abs=1e-3))
+
+
+def test_the_share_of_trees_follows_bagged_trees():
+    space, _, rows, x, z = task(30)
+    noise = torch.randn(2, 30, generator=torch.Generator().manual_seed(1)).double()
+    left_out = (z[:30] + 0.5 * noise).t() + torch.tensor([0.0, 1.0])
+    experts = Experts(range(5), 5, boosting=True, networks=False)
+    experts.fit(space, rows[:30], x[:30], z[:30], left_out)
+    assert experts.tree_share == LIFT * best_share(left_out[:, 0] - z[:30], left_out[:, 1] - z[:30]) > 0.0

@@ -10,7 +10,9 @@ import pytest
 from pyg_nas_np.datasets.curve_files import read_baker
 from pyg_nas_np.datasets.curves import LearningCurves
 from pyg_nas_np.predictors.curves import SequentialRegression
-from pyg_nas_np.search import FastHyperband, Hyperband, RecordedRun
+from pyg_nas_np.search import FastHyperband, Hyperband, RacingHyperband, RecordedRun
+
+OLS = SequentialRegression("ols")
 
 
 def recorded(count=200, epochs=27, seed=0, direction="up"):
@@ -67,29 +69,34 @@ class Live:
         return list(self.values)
 
 
-@pytest.mark.parametrize("search", [Hyperband(9, "up"), FastHyperband(9, "up", models=5)])
+@pytest.mark.parametrize(
+    "search", [Hyperband(9, "up"), FastHyperband(9, "up", models=5), RacingHyperband(9, "up", models=5)]
+)
 def test_live(search):
     heights = np.random.default_rng(0).uniform(0.3, 0.9, search.num_configs)
-    runs = {}
+    for _ in range(2):
+        runs = {}
 
-    def start(number):
-        runs[number] = Live(heights[number])
-        return runs[number]
+        def start(number, runs=runs):
+            runs[number] = Live(heights[number])
+            return runs[number]
 
-    result = search.search(start)
-    assert sum(len(run.values) for run in runs.values()) == result.epochs
-    assert result.value == pytest.approx(heights[result.best] * (1 - 0.8**9))
+        result = search.search(start)
+        assert sum(len(run.values) for run in runs.values()) == result.epochs
+        assert result.value == pytest.approx(heights[result.best] * (1 - 0.8**9))
 
 
-def test_diverged_trainings_do_not_go_on():
+@pytest.mark.parametrize("make", [Hyperband, lambda *a: RacingHyperband(*a, predictor=OLS, models=5)])
+def test_diverged_trainings_do_not_go_on(make):
     curves = recorded()
     values = curves.values.copy()
     values[::2, 0] = np.nan
     broken = LearningCurves(np.where(np.isnan(values), -np.inf, values))
-    result = Hyperband(27, "up").search(lambda number: RecordedRun(broken, number))
-    assert result.best % 2 == 1
-    nans = Hyperband(27, "up").search(lambda number: Nans())
-    assert np.isnan(nans.value)
+    search = make(27, "up")
+    for _ in range(3):
+        result = search.search(lambda number: RecordedRun(broken, number))
+        assert result.best % 2 == 1
+    assert np.isnan(search.search(lambda number: Nans()).value)
 
 
 class Nans:
@@ -140,6 +147,58 @@ def test_kappa_one_stops_nothing():
     assert fast.search(lambda number: RecordedRun(curves, number)).epochs == plain.epochs
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_race_saves_and_finds_as_much(direction):
+    curves = recorded(600, direction=direction)
+    rng = np.random.default_rng(1)
+    plain, racing = Hyperband(27, direction), RacingHyperband(27, direction, predictor=OLS, models=10)
+    spent, values = [], []
+    for _ in range(6):
+        order = rng.permutation(600)
+        results = [s.search(lambda number, o=order: RecordedRun(curves, int(o[number]))) for s in (plain, racing)]
+        spent.append([r.epochs for r in results])
+        values.append([curves.sign * r.value for r in results])
+    assert np.diff(values, axis=1).min() > -0.02
+    assert spent[-1][0] > 2 * spent[-1][1]
+
+
+def test_nothing_races_before_there_are_models():
+    curves = recorded()
+    searches = Hyperband(27, "up"), RacingHyperband(27, "up", predictor=OLS, models=10_000)
+    results = [search.search(lambda number: RecordedRun(curves, number)) for search in searches]
+    assert [len(v) for v in results[0].curves.values()] == [len(v) for v in results[1].curves.values()]
+    assert (results[0].best, results[0].value) == (results[1].best, results[1].value)
+
+
+def test_one_training_gets_to_the_end_of_every_search():
+    """Ends that have nothing to do with the values before: the races at the end of a rung and of all disagree."""
+    rng = np.random.default_rng(0)
+    curves = LearningCurves(rng.uniform(size=(300, 27)))
+    racing = RacingHyperband(27, "up", predictor=OLS, models=5, delta=0.5)
+    for _ in range(10):
+        order = rng.permutation(300)
+        result = racing.search(lambda number, o=order: RecordedRun(curves, int(o[number])))
+        assert result.value == max(v[-1] for v in result.curves.values() if len(v) == 27)
+
+
+@pytest.mark.parametrize("make", [FastHyperband, RacingHyperband])
+def test_descriptions_help(make):
+    """Curves whose first half is noise, while a description tells where they end."""
+    rng = np.random.default_rng(0)
+    width = rng.uniform(size=300)
+    values = rng.uniform(size=(300, 27))
+    values[:, -1] = width
+    epochs = []
+    for described in ({"width": width}, {}):
+        curves = LearningCurves(values, architecture=described)
+        fast = make(27, "up", predictor=OLS, models=20)
+        order = np.random.default_rng(1).permutation(300)
+        for _ in range(6):
+            result = fast.search(lambda number, o=order, c=curves: RecordedRun(c, int(o[number])))
+        epochs.append(result.epochs)
+    assert epochs[0] < epochs[1]
+
+
 def test_published_curves(shared_data):
     curves = read_baker(shared_data / "curves" / "baker2017" / "metaqnn_cifar10.csv")
     order = np.random.default_rng(0).permutation(1000)
@@ -156,6 +215,9 @@ def test_published_curves(shared_data):
         (lambda: FastHyperband(9, "up", kappa=0.0), "kappa"),
         (lambda: FastHyperband(9, "up", models=1), "models"),
         (lambda: FastHyperband(9, "up", delta=0.2), "delta"),
+        (lambda: RacingHyperband(9, "up", delta=0.2), "delta"),
+        (lambda: RacingHyperband(9, "up", models=1), "models"),
+        (lambda: RacingHyperband(9, "up", checks=0), "checks"),
     ],
 )
 def test_bad_arguments(make, message):

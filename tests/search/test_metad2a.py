@@ -106,3 +106,31 @@ def test_other_spaces():
     found = MetaD2A(generator=model, predictor=Cheap()).search(SETS, space, 50, 5)
     layers = [sum(c.arch.depths) for c in found]
     assert layers == sorted(layers)
+
+
+def test_spaces_by_name(generator):
+    method = MetaD2A(generator=generator, predictor=Convolutions())
+    assert method.search(SETS, "nasbench201", 30, 5) == method.search(SETS, SPACE, 30, 5)
+    with pytest.raises(ValueError, match="no search space is called 'darts'"):
+        method.search(SETS, "darts")
+
+
+def test_the_least_cost_is_of_what_can_be_written():
+    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    with pytest.raises(InvalidArchitectureError) as told:
+        MetaD2A(generator=model).search(SETS, "mobilenetv3", budget={"flops": 1e8})
+    # Smaller resolutions would cost less, but the generator writes one.
+    assert float(str(told.value).split("'flops': ")[-1].rstrip("}")) > 1.2e8
+
+
+def test_shipped_mobilenetv3():
+    images = FeatureSets.from_tasks([[torch.randn(4, 1280), torch.randn(2, 1280)]])
+    found = MetaD2A().search(images, "mobilenetv3", 100, 5, {"flops": 3e8})
+    space = MobileNetV3Space()
+    assert all(space.flops(c.arch) <= 3e8 for c in found)
+    # The best of 500 random ones within this budget are predicted at about 76.4.
+    assert found[0].accuracy > 76.5
+    assert found[0].accuracy >= found[-1].accuracy
+    worst = [c.arch for c in found[::-1]]
+    turned = MetaD2A().search(images, "mobilenetv3", 100, 100, {"flops": 3e8}, measured=(worst, [90, 88, 86, 84, 82.0]))
+    assert turned[0].accuracy > 80

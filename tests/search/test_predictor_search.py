@@ -43,6 +43,23 @@ def test_asks_for_the_maximum_of_the_acquisition_function(kwargs, merit):
     assert values[SPACE.index(asked)] == values.max()
 
 
+class Helped(RidgePredictor):
+    """Remembers what else it was fitted with."""
+
+    seen: ClassVar[list[str]] = []
+
+    def fit(self, graphs, y=None, *, note="none"):
+        self.seen.append(note)
+        return super().fit(graphs, y)
+
+
+def test_further_arguments_reach_the_predictor():
+    search = PredictorSearch(SPACE, Helped(), initial=1, fit_params={"note": "other tables"})
+    search.tell(TOLD, Y[TOLD])
+    search.ask(2)
+    assert set(Helped.seen) == {"other tables"}
+
+
 def test_batches_and_pending_ones_are_believed():
     alone = told(seed=3)
     first, second = alone.ask(2)

@@ -1,4 +1,4 @@
-"""The stopper, fed as Ray Tune feeds it."""
+"""The stopper and the searcher, used as Ray Tune uses them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 import pickle
 
 import pytest
+import torch
 
+from pyg_nas_np.predictors import RidgePredictor
 from pyg_nas_np.predictors.curves import SequentialRegression
-from pyg_nas_np.search import EarlyStopping
-from pyg_nas_np.utils import InvalidCurvesError
+from pyg_nas_np.search import EarlyStopping, PredictorSearch, RandomSearch
+from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError
 
 pytest.importorskip("ray.tune")
 
-from pyg_nas_np.search.ray import CurveStopper
+from pyg_nas_np.search.ray import ArchSearcher, CurveStopper
 
 EPOCHS = 8
 
@@ -80,3 +82,75 @@ def test_what_is_missing_is_named():
         make_stopper()("a", {"loss": 1.0})
     with pytest.raises(InvalidCurvesError, match="has not all of depth as numbers"):
         report(make_stopper(architecture=("depth",)), "a", 0.5)
+
+
+# -- the searcher -----------------------------------------------------------------------------------------------------
+
+
+def run(searcher, space, count, first=0):
+    """Trials one after the other; the measurement is the number of FLOPs."""
+    for i in range(first, first + count):
+        config = searcher.suggest(f"trial {i}")
+        searcher.on_trial_complete(f"trial {i}", {"flops": float(space.flops(space[config["arch"]]))})
+
+
+def test_trials_teach_the_search(toy_space):
+    searcher = ArchSearcher(PredictorSearch(toy_space, RidgePredictor(), initial=4), "flops", "max")
+    run(searcher, toy_space, 9)
+    assert searcher.search.y.numel() == len(set(searcher.search.index.tolist())) == 9
+    expected = PredictorSearch(toy_space, RidgePredictor(), initial=4)
+    for _ in range(9):
+        archs = expected.ask()
+        expected.tell(archs, toy_space.batch_flops(archs))
+    assert searcher.search.index.tolist() == expected.index.tolist()
+
+
+def test_running_trials_are_pending_and_failed_ones_given_up(toy_space):
+    searcher = ArchSearcher(RandomSearch(toy_space), "flops", "max")
+    first, second, third = (searcher.suggest(name)["arch"] for name in "abc")
+    assert len({first, second, third}) == 3
+    assert len(searcher.search.pending) == 3
+    searcher.on_trial_complete("a", {"flops": 1.0})
+    searcher.on_trial_complete("b", error=True)
+    searcher.on_trial_complete("c", {"flops": float("nan")})
+    searcher.on_trial_complete("unknown", {"flops": 3.0})
+    assert searcher.search.index.tolist() == [first]
+    assert not searcher.search.pending
+    searcher.suggest("d")
+    with pytest.raises(InvalidLabelsError, match="trial d did not report 'flops'; it reported acc"):
+        searcher.on_trial_complete("d", {"acc": 1.0})
+    assert not searcher.search.pending
+
+
+def test_the_experiment_ends_when_all_is_tried(toy_space):
+    searcher = ArchSearcher(RandomSearch(toy_space, candidates=torch.arange(3)), "flops", "max")
+    run(searcher, toy_space, 3)
+    assert searcher.suggest("one more") == searcher.FINISHED
+
+
+def test_constants_travel_and_distributions_are_refused(toy_space):
+    searcher = ArchSearcher(RandomSearch(toy_space), name="cell")
+    assert searcher.set_search_properties("flops", "max", {"epochs": 3})
+    config = searcher.suggest("a")
+    assert config.keys() == {"epochs", "cell"}
+    searcher.on_trial_complete("a", {"flops": 2.0})
+    assert searcher.search.y.tolist() == [2.0]
+    from ray import tune
+
+    with pytest.raises(ValueError, match=r"param_space\['lr'\] is a distribution"):
+        searcher.set_search_properties("flops", "max", {"lr": tune.uniform(0, 1)})
+    with pytest.raises(ValueError, match="mode is 'min', the search wants 'max'"):
+        searcher.set_search_properties("flops", "min", {})
+
+
+def test_a_saved_searcher_goes_on(toy_space, tmp_path):
+    searcher = ArchSearcher(RandomSearch(toy_space), "flops", "max")
+    run(searcher, toy_space, 4)
+    searcher.suggest("running")
+    searcher.save(str(tmp_path / "searcher.pt"))
+    again = ArchSearcher(RandomSearch(toy_space, seed=9), "flops", "max")
+    again.restore(str(tmp_path / "searcher.pt"))
+    again.on_trial_complete("running", {"flops": 5.0})
+    searcher.on_trial_complete("running", {"flops": 5.0})
+    assert again.search.index.tolist() == searcher.search.index.tolist()
+    assert again.suggest("next") == searcher.suggest("next")

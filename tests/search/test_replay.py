@@ -34,3 +34,11 @@ def test_the_best_last_is_found_or_counted_as_regret():
     assert results[0].regret == results[1].regret == 0.0
     np.testing.assert_array_equal(results[0].epochs, results[1].epochs)
     assert results[0].speedup > 1.5
+
+
+def test_nothing_is_stopped_before_the_least_epochs():
+    heights = np.linspace(0.9, 0.1, 40)
+    curves = LearningCurves(heights[:, None] * (1 - 0.5 ** np.arange(1, 9)))
+    for least in (3, 8):
+        rule = EarlyStopping(8, "up", LastSeenValue(), burn_in=10, min_epochs=least)
+        assert replay(curves, np.arange(40), rule).epochs.min() == least

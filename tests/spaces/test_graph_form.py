@@ -86,6 +86,16 @@ def test_mobilenetv3_refuses_an_unknown_resolution():
         MobileNetV3GraphForm(resolution=100)
 
 
+def test_extremes_bound_all_costs():
+    form = MobileNetV3GraphForm()
+    low, high = form.extremes()
+    drawn = form.archs(follow(form, 500, 0))
+    for cost in (form.space.batch_num_parameters, form.space.batch_flops):
+        values, (least, most) = cost(drawn), cost([low, high])
+        assert int(least) < int(values.min()) < int(values.max()) < int(most)
+    assert NASBench201GraphForm().extremes() is None
+
+
 @pytest.mark.parametrize("change", [(0, END), (7, START), (3, START), (3, 7), (3, -1)])
 def test_obeys_finds_a_wrong_type(change):
     form = NASBench201GraphForm()

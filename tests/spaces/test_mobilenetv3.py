@@ -273,3 +273,18 @@ def test_names_and_layers():
     assert len(LAYERS) == 9
     assert len(SPACE.op_names) == len(set(SPACE.op_names)) == 2 + 25 + 45
     assert SPACE.canonical(SPACE[3]) == str(SPACE[3])
+
+
+def test_batches_are_decoded_together():
+    archs = SPACE.sample(30, torch.Generator().manual_seed(0))
+    batch = SPACE.batch_encode(archs)
+    assert SPACE.batch_decode(batch) == archs == [SPACE.decode(graph) for graph in batch.to_data_list()]
+    batch.edge_index = batch.edge_index[:, 1:]
+    with pytest.raises(InvalidArchitectureError, match="is not a chain"):
+        SPACE.batch_decode(batch)
+
+
+def test_codes_are_positions_of_layers():
+    sides, codes = SPACE.codes([SPACE.from_str("r160|k3e4-k5e3|k3e3-k3e3-k7e6|k3e3-k3e3|k3e3-k3e3|k3e3-k3e3")])
+    assert sides.tolist() == [160]
+    assert codes[0, :2].tolist() == [[1, 3, -1, -1], [0, 0, 8, -1]]

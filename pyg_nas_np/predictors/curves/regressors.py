@@ -145,7 +145,8 @@ class GaussianProcess(Regressor):
 
     A random search draws weights, lengths and noise by their leave-one-out predictive density, which is a closed form:
     one factorisation a draw and no folds. The prediction is the mean over the :attr:`KEPT` best draws, because with a
-    hundred curves the best one alone owes much to chance. Of a curve the process sees the means of up to
+    hundred curves the best one alone owes much to chance. The linear part may weigh up to :attr:`LINEAR` times as much
+    as the others, for it alone reaches beyond the training rows. Of a curve the process sees the means of up to
     :attr:`BLOCKS` consecutive parts: single epochs are noisy, and differences noisier still.
 
     Args:
@@ -157,6 +158,7 @@ class GaussianProcess(Regressor):
 
     KEPT = 10
     BLOCKS = 8
+    LINEAR = 10.0
 
     def __init__(self, draws: int, seed: int, groups: Sequence[int] | None = None) -> None:
         super().__init__(draws, seed)
@@ -204,7 +206,7 @@ class GaussianProcess(Regressor):
                 np.exp(rng.normal(-1.5, 1.5, count)),
                 rng.dirichlet(np.ones(count)),
                 np.exp(rng.normal(-1.5, 1.5, count)),
-                rng.dirichlet(np.ones(3)),
+                rng.dirichlet(np.ones(3)) * np.array([self.LINEAR ** rng.uniform(), 1.0, 1.0]),
                 float(np.exp(rng.uniform(np.log(1e-3), 0.0))),
             )
             residual, variance = self._leave_one_out(parts, y, draw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyg_nas_np.datasets.curves import Floats, LearningCurves
 from pyg_nas_np.predictors.curves.base import CurvePredictor
@@ -21,7 +22,10 @@ class SequentialRegression(CurvePredictor):
 
     Beyond the paper: curves and final values that are positive and to be minimised (losses, perplexities) enter as
     logarithms (:obj:`log`), because a single perplexity of 800 among values of 100 decides every squared error; and
-    besides its regressors there are a Gaussian process, gradient boosting and a combination.
+    besides its regressors there are a Gaussian process, gradient boosting and a combination. A training whose values
+    have all been equal so far (:obj:`stuck`) is taken to stay there, and is no example for the others: it has died, and
+    to a regression it is an outlier that it has met once or never. As soon as one such training has recovered, all are
+    left to the regression.
 
     Args:
         regressor: ``"svr-rbf"``, ``"svr-linear"``, ``"ols"`` and ``"forest"`` are the paper's; ``"gp"``,
@@ -29,6 +33,7 @@ class SequentialRegression(CurvePredictor):
         features: Any of ``"TS"``, ``"AP"`` and ``"HP"``; groups that the curves lack are skipped.
         draws: Settings of each random search; the paper takes 1,000.
         log: Whether values enter as logarithms. (default: where all are positive and less is better)
+        stuck: Measured values that must be equal, or :obj:`None` to leave such trainings to the regression too.
         random_state: Seed.
 
     Raises:
@@ -54,12 +59,14 @@ class SequentialRegression(CurvePredictor):
         features: Collection[str] = FEATURES,
         draws: int = 200,
         log: bool | None = None,
+        stuck: int | None = 5,
         random_state: int = 0,
     ) -> None:
         self.regressor = regressor
         self.features = features
         self.draws = draws
         self.log = log
+        self.stuck = stuck
         self.random_state = random_state
 
     def _fit(self, curves: LearningCurves) -> None:
@@ -77,13 +84,26 @@ class SequentialRegression(CurvePredictor):
 
     def _model(self, tau: int) -> tuple[Regressor | RankAwareEnsemble, float]:
         if tau not in self.models_:
-            x, names = self._inputs(self.curves_, tau)
-            y = self._forward(self.curves_.final)
+            curves = self.curves_[~self._is_stuck(self.curves_, tau)]
+            x, names = self._inputs(curves, tau)
+            y = self._forward(curves.final)
             described = {*self.curves_.architecture, *self.curves_.hyperparameters}
             groups = [2 if name in described else int(not name.startswith("y")) for name in names]
             model = make_regressor(self.regressor, self.draws, self.random_state, groups).fit(x, y)
             self.models_[tau] = model, float(np.sqrt(np.mean((model.left_out() - y) ** 2)))
         return self.models_[tau]
+
+    def _is_stuck(self, curves: LearningCurves, tau: int) -> NDArray[np.bool_]:
+        """Which trainings have not moved in :obj:`tau` epochs; none, where they cannot be told from those that will."""
+        if self.stuck is None or "TS" not in self.groups_:
+            return np.zeros(len(curves), dtype=bool)
+        still, known = (
+            np.asarray((c.mask[:, :tau].sum(1) >= self.stuck) & (np.ptp(c.observed(tau), axis=1) == 0.0))
+            for c in (curves, self.curves_)
+        )
+        recovered = known & (self.curves_.final != self.curves_.observed(tau)[:, -1])
+        apart = not recovered.any() and (~known).sum() >= self.minimum
+        return still if apart else np.zeros_like(still)
 
     def _inputs(self, curves: LearningCurves, tau: int) -> tuple[Floats, list[str]]:
         seen = curves.truncate(tau)
@@ -99,6 +119,7 @@ class SequentialRegression(CurvePredictor):
     def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
         model, sigma = self._model(tau)
         mean, std = model.predict(self._inputs(curves, tau)[0]), np.full(len(curves), sigma)
+        mean = np.where(self._is_stuck(curves, tau), self._forward(curves.observed(tau)[:, -1]), mean)
         if not self.log_:
             return mean, std
         # The median of the log-normal; the spread to first order.

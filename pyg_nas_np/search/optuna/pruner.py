@@ -41,7 +41,7 @@ class CurvePruner(BasePruner):
     Args:
         wrapped_pruner: A trial is also pruned when this pruner says so. It is asked first. (default: none)
         predictor: Predicts final values.
-            (default: :class:`~pyg_nas_np.predictors.curves.SequentialRegression` with a ν-SVR)
+            (default: the Gaussian process of :class:`~pyg_nas_np.predictors.curves.SequentialRegression`)
         delta: Probability of not beating the threshold from which on a trial is pruned.
         offset: Taken off the best value.
         nth_best: Compare with the n-th best trial in place of the best.
@@ -87,7 +87,7 @@ class CurvePruner(BasePruner):
         use_params: bool = True,
     ) -> None:
         self._wrapped_pruner = wrapped_pruner
-        self._predictor = SequentialRegression(draws=100) if predictor is None else predictor
+        self._predictor = SequentialRegression("gp", draws=100) if predictor is None else predictor
         self._rule = StoppingRule(delta, offset, nth_best)
         if burn_in < self._predictor.minimum or min_steps < 1 or refit_every < 1:
             raise ValueError(

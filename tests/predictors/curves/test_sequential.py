@@ -56,6 +56,46 @@ def test_sigma_shrinks_with_what_is_seen(curves):
     assert sigmas == sorted(sigmas, reverse=True)
 
 
+def dead(curves, rows, until):
+    """The given curves, some of which stay at their first value (and recover after a number of epochs)."""
+    values = curves.values.copy()
+    values[rows, :until] = values[rows, :1]
+    return LearningCurves(values, curves.direction, curves.epochs, curves.architecture, curves.hyperparameters)
+
+
+@pytest.mark.parametrize("kind", ["ols", "gp"])
+def test_what_has_not_moved_stays(kind, curves):
+    """The training curves hold none that is dead, or one."""
+    total = len(curves.epochs)
+    running = dead(curves, [70, 75], total)
+    for known in (curves[:60], dead(curves, [3], total)[:60]):
+        model = SequentialRegression(kind, draws=20).fit(known)
+        np.testing.assert_allclose(model.predict(running[[70, 75]], 6), running.values[[70, 75], 0])
+        # Four equal values may be chance; the others are predicted as ever, and the dead are no examples for them.
+        assert (np.abs(model.predict(running[[70, 75]], 4) - running.values[[70, 75], 0]) > 1e-6).all()
+    one_less = SequentialRegression(kind, draws=20).fit(curves[np.delete(np.arange(60), 3)])
+    np.testing.assert_allclose(model.predict(curves[60:70], 6), one_less.predict(curves[60:70], 6))
+    left = SequentialRegression(kind, draws=20, stuck=None).fit(curves[:60])
+    assert (np.abs(left.predict(running[[70, 75]], 6) - running.values[[70, 75], 0]) > 1e-6).all()
+
+
+def test_where_one_has_recovered_none_is_taken_for_dead(curves):
+    running, known = dead(curves, [70], 6), dead(curves, [3, 4], 6)[:60]
+    models = [SequentialRegression("ols", stuck=stuck).fit(known) for stuck in (5, None)]
+    np.testing.assert_array_equal(*(model.predict(running[60:], 6) for model in models))
+
+
+def test_one_value_before_gaps_is_not_dead(curves):
+    values = curves.values[70:71].copy()
+    values[:, 1:6] = np.nan
+    gaps = LearningCurves(
+        values, curves.direction, curves.epochs,
+        *({n: c[70:71] for n, c in group.items()} for group in (curves.architecture, curves.hyperparameters)),
+    )  # fmt: skip
+    models = [SequentialRegression("ols", stuck=stuck).fit(curves[:60]) for stuck in (5, None)]
+    np.testing.assert_array_equal(*(model.predict(gaps, 6) for model in models))
+
+
 def test_an_unknown_regressor(curves):
     with pytest.raises(ValueError, match="unknown regressor 'magic'"):
         SequentialRegression("magic").fit(curves)
@@ -69,6 +109,7 @@ def test_an_unknown_regressor(curves):
         ("metaqnn_cifar10", "svr-linear", 0.92),
         ("metaqnn_cifar10", "ols", 0.92),
         ("deep_resnets_tinyimagenet", "svr-rbf", 0.75),
+        ("deep_resnets_tinyimagenet", "gp", 0.97),
         ("lstm_ptb", "ols", 0.98),
         ("naap440", "ols", 0.96),
     ],

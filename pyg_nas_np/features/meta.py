@@ -16,7 +16,7 @@ from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import InvalidArchitectureError, map_chunks
 
 CHUNK = 1 << 12
 """Cells per step; their intermediate tensors fit into the processor's cache."""
@@ -150,6 +150,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         generator = torch.Generator().manual_seed(0)
         reference = None if whole else self.space.sample_indices(REFERENCE, generator).sort().values
         width = int(self.space.dense(reference).num_nodes.max())
+        # Not on many threads: spaces that compute a table once do it here.
         parts = [self._raw(part, width) for part in self._chunks(reference)]
         raw = torch.cat([values for _, values in parts])
         columns = parts[0][0]
@@ -175,7 +176,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         return stats._replace(table=self._scale(raw, stats)) if whole else stats
 
     def _finish(self, archs: Archs, stats: _Statistics) -> Tensor:
-        parts = [self._scale(self._raw(part, stats.width)[1], stats) for part in self._chunks(archs)]
+        parts = map_chunks(lambda part: self._scale(self._raw(part, stats.width)[1], stats), self._chunks(archs))
         return torch.cat(parts) if parts else torch.empty(0, len(stats.names))
 
     def _scale(self, raw: Tensor, stats: _Statistics) -> Tensor:

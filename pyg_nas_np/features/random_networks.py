@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.utils import map_chunks
 
-CHUNK = 1 << 9
-"""Cells per step; their states fit into the processor's cache."""
+CHUNK = 1 << 14
+"""Cells that share states."""
+
+ROWS = 1 << 7
+"""Cells whose states are read at a time; their hidden units fit into the processor's cache."""
 
 REFERENCE = 1 << 13
 """Cells, drawn with a fixed seed, that give the mean, the scale and the principal axes."""
@@ -103,6 +108,9 @@ def draw_weights(
 def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequence[int]) -> Tensor:
     r"""Returns the value of every network on every cell.
 
+    What a node computes depends on nothing behind it, so that most nodes of many cells compute what others do: each
+    such state is computed once.
+
     Args:
         graphs: The live parts of ``B`` cells, in topological order.
         weights: ``K`` networks.
@@ -113,36 +121,67 @@ def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequenc
         value of an output node that receives zero.
     """
     adjacency, ops, _ = graphs
-    count, size = ops.shape
     blocks, _, width = weights.start.shape
-    edges = adjacency.float()
-    states = torch.zeros(size, count, blocks * width)
-    result = torch.zeros(count, blocks * width)
-    for v in range(size):
-        received = torch.zeros(count, blocks * width)
-        for u in range(v):
-            received.addcmul_(states[u], edges[:, u, v : v + 1])
-        # Cells with the same operation lie side by side, so that each operation is one batched product of views.
-        order = ops[:, v].argsort()
-        received = received[order].view(count, blocks, width)
-        produced = torch.zeros_like(received)
-        found, counts = torch.unique_consecutive(ops[order, v], return_counts=True)
-        stop = 0
-        for op, size_of_op in zip(found.tolist(), counts.tolist(), strict=True):
-            start, stop = stop, stop + size_of_op
-            if op < 0:
-                continue
-            if op == INPUT:
-                produced[start:stop] = weights.start.transpose(0, 1)
-            elif op == OUTPUT:
-                result[order[start:stop]] = received[start:stop].flatten(1)
-            else:
-                product = torch.bmm(received[start:stop].transpose(0, 1), weights.ops[op])
-                produced[start:stop] = (product if op in linear_ops else product.relu_()).transpose(0, 1)
-        states[v, order] = produced.flatten(1)
-    hidden = torch.baddbmm(weights.bias, result.view(count, blocks, width).transpose(0, 1), weights.hidden).tanh_()
-    # Block-diagonal once more: 12 hidden units of each network to one value.
-    return torch.bmm(hidden, weights.out).permute(1, 0, 2).reshape(count, -1)
+    state, cells = shared_states(graphs)
+    states = torch.zeros(sum(map(len, cells)), blocks * width)
+    start = 0
+    for v, new in enumerate(cells):
+        new_ops = ops[new, v]
+        for op in new_ops.unique().tolist():
+            for rows in (new_ops == op).nonzero().flatten().split(ROWS):
+                if op == INPUT:
+                    states[start + rows] = weights.start.flatten()
+                elif op > OUTPUT:
+                    received = _received(states, state[new[rows]], adjacency[new[rows], :, v])
+                    product = torch.bmm(received.view(-1, blocks, width).transpose(0, 1), weights.ops[op])
+                    produced = product if op in linear_ops else product.relu_()
+                    states[start + rows] = produced.transpose(0, 1).flatten(1)
+        start += len(new)
+    last = (adjacency & (ops == OUTPUT).unsqueeze(1)).any(dim=2)
+    values = []
+    for rows in torch.arange(len(ops)).split(ROWS):
+        result = _received(states, state[rows], last[rows]).view(-1, blocks, width).transpose(0, 1)
+        hidden = torch.baddbmm(weights.bias, result, weights.hidden).tanh_()
+        # Block-diagonal once more: 12 hidden units of each network to one value.
+        values.append(torch.bmm(hidden, weights.out).transpose(0, 1).flatten(1))
+    return torch.cat(values)
+
+
+def shared_states(graphs: DenseGraphs) -> tuple[Tensor, list[Tensor]]:
+    r"""Finds the nodes at the same position that compute the same: one operation on the same states.
+
+    Args:
+        graphs: ``B`` cells in topological order, of ``V`` positions.
+
+    Returns:
+        The number of each node's state, ``[B, V]``, ascending along the positions, and for each position the cells that
+        are the first to have its first, second, ... state. Padding and output nodes of one position share one.
+    """
+    adjacency, ops, _ = graphs
+    inner = ops.masked_fill(ops == OUTPUT, -1)
+    generator = torch.Generator().manual_seed(0)
+    # A sum of random 62-bit numbers stands for a multiset: that two coincide by chance need not be feared.
+    label, of_op = torch.zeros_like(ops), _random_labels(int(ops.max()) + 2, generator)
+    state, cells, total = torch.empty_like(ops), [], 0
+    for v in range(ops.size(1)):
+        received = (label[:, :v] * adjacency[:, :v, v]).sum(dim=1)
+        # The padding id -1 is the last entry.
+        key, which = torch.unique(of_op[inner[:, v]] + received * (inner[:, v] >= 0), return_inverse=True)
+        rows = torch.arange(len(ops))
+        cells.append(torch.zeros_like(key).scatter_reduce_(0, which, rows, "amin", include_self=False))
+        state[:, v], label[:, v] = total + which, _random_labels(len(key), generator)[which]
+        total += len(key)
+    return state, cells
+
+
+def _random_labels(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(1 << 62, (count,), generator=generator)
+
+
+def _received(states: Tensor, state: Tensor, edges: Tensor) -> Tensor:
+    """Sum of the states ``[B, V]`` of the nodes that feed one node of each cell, by ``edges`` ``[B, V]``."""
+    counts = edges.sum(dim=1)
+    return embedding_bag(state[edges], states, counts.cumsum(0) - counts, mode="sum")
 
 
 def _block_diagonal(parts: Tensor) -> Tensor:
@@ -252,7 +291,7 @@ class RandomNetworks:
 
     def _project(self, archs: Archs) -> Tensor:
         weights, mean, axes = self._basis
-        parts = [(self._values(rows, weights) - mean) @ axes for rows in self._chunks(archs)]
+        parts = map_chunks(lambda rows: (self._values(rows, weights) - mean) @ axes, self._chunks(archs))
         return torch.cat(parts) if parts else torch.empty(0, axes.size(1))
 
     def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:

@@ -25,9 +25,10 @@ from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.tasks import Task, TaskBatch
 from pyg_nas_np.tasks.priors import check_foreign
-from pyg_nas_np.utils import InvalidLabelsError
+from pyg_nas_np.utils import InvalidLabelsError, map_chunks
 
-CHUNK = 1 << 14
+CHUNK = 1 << 12
+"""Cells predicted at a time; their states fit into the processor's cache."""
 
 DISAGREEMENT = (20, 100)
 """The variance between base predictors is added to that of the process in full up to 20 labels, not at all from 100."""
@@ -230,33 +231,31 @@ class ConvNPPredictor(Predictor):
 
     # -- predicting -------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _predict(self, inputs: tuple[Tensor, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
-        index, x = inputs
-        model, ptr = self.model, torch.tensor([0, self.z_.numel()])
-        seen = process_inputs(shared_descriptors(self.space_))
-        context = self.bank_.context
-        means, stds = [], []
+        # Read once, before there are several threads.
+        model, seen = self.model, process_inputs(shared_descriptors(self.space_))
+        chunks = zip(*(part.split(CHUNK) for part in inputs), strict=True)
+        parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, *chunk), chunks)
+        mean, std = (torch.cat(values) for values in zip(*parts, strict=True))
+        return mean, std if return_std else None
+
+    def _predict_chunk(self, model: ConvNP, seen: list[int], index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        target, prior = self.bank_.predict(x), self.bank_.prior(x)
+        ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, index.numel()])
+        tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
+        if model.latent_channels:
+            generator = torch.Generator().manual_seed(self.random_state)
+            draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
+            centres, spreads = (torch.stack(values) for values in zip(*draws, strict=True))
+            mean = centres.mean(dim=0)
+            std = (spreads.square().mean(dim=0) + centres.var(dim=0, unbiased=False)).sqrt()
+        else:
+            mean, std = model(tasks)
         full, none = DISAGREEMENT
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
-        for part in torch.split(x, CHUNK):
-            target = self.bank_.predict(part)
-            end = torch.tensor([0, part.size(0)])
-            tasks = TaskBatch(self.x_[:, seen], self.z_, part[:, seen], context, target, ptr, end)
-            if model.latent_channels:
-                generator = torch.Generator().manual_seed(self.random_state)
-                draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
-                centres, spreads = (torch.stack(values) for values in zip(*draws, strict=True))
-                mean = centres.mean(dim=0)
-                std = (spreads.square().mean(dim=0) + centres.var(dim=0, unbiased=False)).sqrt()
-            else:
-                mean, std = model(tasks)
-            means.append(mean)
-            # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
-            stds.append((std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt())
-        prior = self.bank_.prior(x)
-        mean = prior + self.experts_.mean(self.space_, torch.cat(means) - prior, index, x)
-        return mean, torch.cat(stds) if return_std else None
+        # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
+        std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
+        return prior + self.experts_.mean(self.space_, mean - prior, index, x), std
 
     def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         r"""Predicts quantiles of new measurements.

@@ -1,4 +1,4 @@
-r"""Helpers without domain knowledge: errors, files, optional imports."""
+r"""Helpers without domain knowledge: errors, files, optional imports, threads."""
 
 from pyg_nas_np.utils.errors import (
     ChecksumError,
@@ -26,6 +26,7 @@ from pyg_nas_np.utils.files import (
     read_tensors,
 )
 from pyg_nas_np.utils.imports import require
+from pyg_nas_np.utils.parallel import map_chunks
 
 __all__ = [
     "ChecksumError",
@@ -47,6 +48,7 @@ __all__ = [
     "check_sha256",
     "file_digest",
     "load_pickle",
+    "map_chunks",
     "numpy_scalar_globals",
     "read_tensors",
     "require",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pyg_nas_np.features import RandomNetworks, random_networks, shared_networks
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
-from pyg_nas_np.features.random_networks import draw_weights, evaluate_networks
+from pyg_nas_np.features.random_networks import draw_weights, evaluate_networks, shared_states
 from pyg_nas_np.spaces.dense import DenseGraphs
 
 CONV, POOL, SAME, ZERO = 2, 3, 4, 5
@@ -73,6 +73,28 @@ def test_networks_equal_plain_recursion_on_any_numbering(averaging_space, graphs
     values = evaluate_networks(live_part(topological(graphs), [ZERO]), weights, linear)
     expected = [evaluate_plainly(graphs, weights, k, linear) for k in range(values.size(1))]
     torch.testing.assert_close(values[0], torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_nodes_share_a_state_if_they_apply_one_operation_to_the_same_states(toy_space):
+    live = live_part(topological(toy_space.dense()), [ZERO])
+    adjacency, ops = live.adjacency, live.ops
+
+    def expression(cell: int, v: int) -> tuple:
+        sources = adjacency[cell, :, v].nonzero().flatten().tolist()
+        return int(ops[cell, v]), *sorted(expression(cell, u) for u in sources)
+
+    state, cells = shared_states(live)
+    start = 0
+    for v, new in enumerate(cells):
+        # Padding and output nodes, whose states nobody reads, are one.
+        written = [expression(i, v) if ops[i, v] not in (-1, OUTPUT) else None for i in range(len(ops))]
+        numbers = {}
+        for number, text in zip(state[:, v].tolist(), written, strict=True):
+            assert numbers.setdefault(text, number) == number
+        assert sorted(numbers.values()) == list(range(start, start + len(new)))
+        assert state[new, v].tolist() == list(range(start, start + len(new)))
+        start += len(new)
+    assert start < ops.numel() / 4
 
 
 def test_related_operations_share_weights_and_averaging_ones_are_close_to_the_identity(averaging_space):
@@ -154,6 +176,7 @@ def test_networks_are_seeded(toy_space):
 def test_chunks_do_not_change_coordinates(toy_space, monkeypatch):
     whole = small(toy_space, widths=(3, 5)).table()
     monkeypatch.setattr(random_networks, "CHUNK", 7)
+    monkeypatch.setattr(random_networks, "ROWS", 3)
     torch.testing.assert_close(small(toy_space, widths=(3, 5)).table(), whole, rtol=1e-4, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
 from pyg_nas_np.predictors import additive_gp
-from pyg_nas_np.predictors.additive_gp import KERNELS, AdditiveGP, negative_log_posterior
+from pyg_nas_np.predictors.additive_gp import KERNELS, AdditiveGP, kernel_, negative_log_posterior
 
 COLUMNS = {"first": [0], "rest": [1, 2]}
 ORACLES = {"rbf": RBF(), "matern32": Matern(nu=1.5), "matern52": Matern(nu=2.5)}
@@ -57,6 +57,14 @@ def test_kernels_equal_scikit_learn(kernel):
 
 
 @kernels
+def test_the_kernel_alone_is_that_with_its_slope(kernel):
+    distances = torch.linspace(0.0, 9.0, 50, dtype=torch.float64)
+    expected = KERNELS[kernel](distances)[0]
+    torch.testing.assert_close(kernel_(kernel, distances), expected)
+    torch.testing.assert_close(distances, expected)  # in place
+
+
+@kernels
 @pytest.mark.parametrize(("radial", "linear"), [(2, 0), (2, 1), (1, 2), (0, 2)])
 def test_gradient_of_the_posterior_equals_finite_differences(kernel, radial, linear):
     generator = torch.Generator().manual_seed(1)
@@ -98,6 +106,25 @@ def test_posterior_equals_scikit_learn(kernel, linear):
     # Without noise: of the function, not of a measurement.
     torch.testing.assert_close(process.variance(test), own_std.square() - values["noise"])
     assert process.predict(test, return_std=False)[1] is None
+
+
+@linear_groups
+def test_single_precision_tells_the_same(linear):
+    x, z = data(40)
+    process = AdditiveGP(COLUMNS, linear=linear).fit(x, z)
+    test = torch.randn(50, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    mean, std = process.predict(test.float())
+    assert mean.dtype == std.dtype == torch.float64
+    torch.testing.assert_close((mean, std), process.predict(test.float().double()), rtol=1e-4, atol=1e-4)
+
+
+def test_columns_need_not_lie_side_by_side():
+    x, z = data()
+    expected = AdditiveGP({"first": [0, 1], "rest": [2]}, linear=("rest",)).fit(x, z).predict(x)
+    apart = (
+        AdditiveGP({"first": [0, 2], "rest": [1]}, linear=("rest",)).fit(x[:, [0, 2, 1]], z).predict(x[:, [0, 2, 1]])
+    )
+    torch.testing.assert_close(apart, expected)
 
 
 @linear_groups

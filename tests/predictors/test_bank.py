@@ -53,6 +53,12 @@ def test_errors_on_the_context_are_left_out():
     assert float(spread[0]) == pytest.approx(float((bank.context[:, 2, 0] - z).square().mean().sqrt()), rel=1e-3)
 
 
+def test_trees_vote_as_the_forest_does():
+    bank, x = fitted(), data()[0]
+    expected = torch.from_numpy(bank.trees.predict(x[:, bank.split_columns].numpy())).float()
+    torch.testing.assert_close(bank.predict(x)[:, bank.members.index("trees"), 0], expected)
+
+
 def test_left_out_moments_are_close_to_those_of_a_bank_without_the_point():
     x, z = data(12)
     bank = Bank(GROUPS, max_iter=20).fit(x, z)

@@ -104,7 +104,13 @@ def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, e
 def test_chunks_and_order_do_not_change_predictions(fitted, toy_space, every, monkeypatch):
     whole = fitted.predict(every, return_std=True)
     monkeypatch.setattr(convnp_module, "CHUNK", 50)
-    torch.testing.assert_close(fitted.predict(every, return_std=True), whole, rtol=1e-4, atol=1e-3)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            torch.testing.assert_close(fitted.predict(every, return_std=True), whole, rtol=1e-4, atol=1e-3)
+    finally:
+        torch.set_num_threads(threads)
     order = torch.randperm(128, generator=torch.Generator().manual_seed(0))
     shuffled = fitted.predict(toy_space.batch_encode(order))
     torch.testing.assert_close(shuffled, whole[0][order], rtol=1e-4, atol=1e-3)

@@ -57,8 +57,8 @@ def active_backend() -> str:
 def validation(enabled: bool) -> Iterator[None]:
     r"""Switches the checks of argument *values* (sorted ``ptr``, positive length scales) on or off.
 
-    Shapes, types and devices are always checked. On a CUDA device the value checks wait for the device once per call:
-    switch them off inside a training loop whose inputs are known to be good.
+    Shapes, types and devices are always checked. On a CUDA device the value checks wait for the device, once an
+    argument: switch them off inside a training loop whose inputs are known to be good.
 
     Example:
         >>> with validation(False):

@@ -2,6 +2,7 @@ r"""Argument checks shared by the operators: every message names the argument an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,27 +45,26 @@ def check_ptr(ptr: Tensor, name: str, device: torch.device) -> None:
 
 def check_ptr_values(ptr: Tensor, name: str, size: int) -> None:
     r"""Requires offsets that start at 0, never decrease and end at :obj:`size`."""
-    values = ptr.detach()
-    if int(values[0]) != 0 or int(values[-1]) != size:
+    values = ptr.detach().cpu().numpy()  # waits for a device once, not for every number
+    if values[0] != 0 or values[-1] != size:
         raise ValueError(
-            f"'{name}' must run from 0 to the number of rows, {size}, but runs from {int(values[0])} to "
-            f"{int(values[-1])}."
+            f"'{name}' must run from 0 to the number of rows, {size}, but runs from {values[0]} to {values[-1]}."
         )
-    steps = values.diff()
-    if bool((steps < 0).any()):
-        at = int((steps < 0).nonzero()[0])
+    down = values[1:] < values[:-1]
+    if down.any():
+        at = int(down.argmax())
         raise ValueError(
-            f"'{name}' must not decrease but {name}[{at}] = {int(values[at])} is followed by {int(values[at + 1])}: "
+            f"'{name}' must not decrease but {name}[{at}] = {values[at]} is followed by {values[at + 1]}: "
             f"sort the rows by set and build the offsets with torch_geometric.utils.sparse.index2ptr."
         )
 
 
 def check_positive(value: Tensor, name: str) -> None:
     r"""Requires positive finite values."""
-    good = torch.isfinite(value) & (value > 0)
-    if not bool(good.all()):
-        bad = value.detach()[~good].flatten()[0].item()
-        raise ValueError(f"'{name}' must be positive and finite but contains {bad}.")
+    values = value.detach().cpu().double().numpy()  # NumPy has no bfloat16
+    good = (values > 0) & (values < math.inf)
+    if not good.all():
+        raise ValueError(f"'{name}' must be positive and finite but contains {values[~good].item(0)}.")
 
 
 def check_kernel_width(dim: int, name: str, low: int, high: int) -> None:

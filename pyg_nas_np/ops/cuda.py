@@ -68,12 +68,19 @@ def _width(size: int, most: int) -> int:
 
 def _packed(x: Tensor, values: Tensor, plan: triton_kernels.Plan, grad_density: Tensor | None = None) -> Tensor:
     r"""Returns rows of coordinates, of values and of a number, twice, each from an even place on."""
-    x, values = x.detach().float(), values.detach().float()
-    columns = [x, x[..., : plan.start - x.size(-1)]]
-    columns.append(torch.nn.functional.pad(values, (0, plan.stop - plan.start - values.size(-1))))
+    columns = [x.float(), values.float()]
+    if plan.start > x.size(-1):
+        columns.insert(1, columns[0][..., : plan.start - x.size(-1)])
+    if plan.stop - plan.start > values.size(-1):
+        columns[-1] = torch.nn.functional.pad(columns[-1], (0, plan.stop - plan.start - values.size(-1)))
     if grad_density is not None:
         columns.append(grad_density.unsqueeze(-1).expand(-1, -1, 2))
     return torch.cat(columns, dim=-1)
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int) -> tuple[int, int]:
@@ -85,8 +92,7 @@ def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int) -> t
     from pyg_nas_np.ops import triton_kernels
 
     tiles = own.size(0) // rows + sets
-    multiprocessors = 1 if _interpreted() else torch.cuda.get_device_properties(own.device).multi_processor_count
-    wanted = multiprocessors * (triton_kernels.PROGRAMS if sets == 1 else triton_kernels.RAGGED_PROGRAMS)
+    wanted = _multiprocessors(own.device) * (triton_kernels.PROGRAMS if sets == 1 else triton_kernels.RAGGED_PROGRAMS)
     splits = math.ceil(wanted / max(1, tiles * programs))
     return tiles, max(1, min(splits, other.size(0) // max(1, sets * triton_kernels.LEAST_SHARE)))
 
@@ -131,16 +137,16 @@ def _convolve(
 
     (rows, heads, dim), channels, sets = x_own.shape, y_other.size(2), ptr_own.numel() - 1
     plan = triton_kernels.convolve_plan(dim, channels)
-    own, other = x_own.detach().float().contiguous(), _packed(x_other, y_other, plan)
+    own, other = x_own.float().contiguous(), _packed(x_other, y_other, plan)
     tiles, splits = _tiles(own, other, sets, plan.rows, heads * plan.parts)
-    density = own.new_empty(splits if with_density else 0, rows, heads)
+    density = own.new_empty(splits if with_density else 1, rows if with_density else 0, heads)
     signal = own.new_empty(splits, rows, heads, channels)
     _launch(
         triton_kernels.convolve,
         (tiles * splits, heads, plan.parts),
         own,
         other.view(torch.int64),
-        (1 / lengthscale.detach().float()).contiguous(),
+        lengthscale.float().reciprocal().contiguous(),
         ptr_own.contiguous(),
         ptr_other.contiguous(),
         density,
@@ -199,7 +205,7 @@ def set_conv_backward(
         )
         a, b, c, d = (grad if need else grad.new_empty(0) for grad, need in zip(grads, needed, strict=True))
         return a, b, c, d
-    g, g_density = grad_signal.detach().float(), grad_density.detach().float()
+    g, g_density = grad_signal.float(), grad_density.float()
     if normalize:
         g = g / (density.float() + eps).unsqueeze(-1)
         g_density = g_density - (g * signal.float()).sum(-1)
@@ -209,10 +215,10 @@ def set_conv_backward(
 
         plan = triton_kernels.pull_plan(x_src.size(2), y_src.size(2))
         sources, targets = _packed(x_src, y_src, plan), _packed(x_dst, g, plan, g_density)
-        options = (lengthscale, kernel, plan, y_src.size(2))
+        inverse = lengthscale.float().reciprocal().contiguous()
+        options = (inverse, _is_isotropic(lengthscale), kernel, plan, y_src.size(2))
         grad_x_dst, _, grad_scale = _pull(targets, sources, ptr_dst, ptr_src, *options, True, False)
-        grad_x_src, values, _ = _pull(sources, targets, ptr_src, ptr_dst, *options, False, need_y)
-        grad_y = values if need_y else grad_y
+        grad_x_src, grad_y, _ = _pull(sources, targets, ptr_src, ptr_dst, *options, False, need_y)
     elif need_y:
         _, grad_y = _convolve(x_src, x_dst, g, lengthscale, ptr_src, ptr_dst, kernel, False)
     return (
@@ -228,33 +234,37 @@ def _pull(
     other: Tensor,
     ptr_own: Tensor,
     ptr_other: Tensor,
-    lengthscale: Tensor,
+    inverse: Tensor,
+    isotropic: bool,
     kernel: str,
     plan: triton_kernels.Plan,
     channels: int,
     own_is_target: bool,
     with_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the gradients of the locations and, where wanted, of the values of one side, and of the length scale."""
+    r"""Returns the gradients of one side's locations, of its values where wanted, and for targets of the length scale.
+
+    The gradient of a length scale that all dimensions share is one number, which stands in the first of them.
+    """
     from pyg_nas_np.ops import triton_kernels
 
     (rows, heads), sets = own.shape[:2], ptr_own.numel() - 1
-    isotropic = _is_isotropic(lengthscale)
     tiles, splits = _tiles(own, other, sets, plan.rows, heads * plan.parts * plan.pieces)
     grad_x = own.new_empty(plan.parts * splits, rows, heads, plan.dim)
-    grad_v = own.new_empty(splits if with_values else 0, rows, heads, channels)
-    squares = own.new_zeros(plan.parts * tiles * splits, heads, 1 if isotropic else plan.dim)
+    grad_v = own.new_empty(splits, rows, heads, channels) if with_values else own.new_empty(1, 0)
+    slots = plan.parts * tiles * splits
+    grad_scale = own.new_zeros(slots, heads, plan.dim) if own_is_target else own.new_empty(1, 0)
     _launch(
         triton_kernels.pull,
         (tiles * splits, heads, plan.parts * plan.pieces),
         own,
         other.view(torch.int64),
-        (1 / lengthscale.detach().float()).contiguous(),
+        inverse,
         ptr_own.contiguous(),
         ptr_other.contiguous(),
         grad_x,
         grad_v,
-        squares,
+        grad_scale,
         sets,
         rows,
         splits,
@@ -272,9 +282,7 @@ def _pull(
         BLOCK_ROWS=plan.rows,
         warps=plan.warps,
     )
-    grad_scale = squares.sum(0) / lengthscale.detach().float()
-    # What all dimensions share came out as one sum.
-    return _sum(grad_x), _sum(grad_v), grad_scale / plan.dim if isotropic else grad_scale
+    return _sum(grad_x), _sum(grad_v), _sum(grad_scale)
 
 
 def _sum(parts: Tensor) -> Tensor:
@@ -351,7 +359,8 @@ def set_conv_to_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_to_grid`.
 
-    Sums are atomic, or sorted and in a fixed order under :func:`torch.use_deterministic_algorithms`.
+    Sums are atomic, or sorted and in a fixed order where that is faster and under
+    :func:`torch.use_deterministic_algorithms`.
     """
     if y.dtype == torch.float64:
         return reference.set_conv_to_grid(x, y, lengthscale, ptr, origin, spacing, shape, window, kernel)
@@ -471,7 +480,7 @@ def set_conv_from_grid(
             KERNEL=KERNELS.index(kernel),
             BLOCK_CHANNELS=width,
             BLOCK_POINTS=triton_kernels.GATHER_POINTS,
-            warps=triton_kernels.POINT_WARPS,
+            warps=triton_kernels.GATHER_WARPS,
         )
     return density.to(y.dtype), signal.to(y.dtype)
 
@@ -495,13 +504,14 @@ def grid_gradient(
     from pyg_nas_np.ops import triton_kernels
 
     (points, channels), dim = u.shape, x.size(1)
-    force = torch.zeros(points, 3, dtype=torch.float32, device=x.device)
+    parts = max(1, math.ceil(channels / triton_kernels.GRADIENT_CHANNELS))
+    force = torch.zeros(parts, points, 3, dtype=torch.float32, device=x.device)
     square = torch.zeros_like(force)
     if v.shape[:-1].numel():
         windows = _windows(x, lengthscale, ptr, origin, spacing, v.shape[1:-1], window)
         _launch(
             triton_kernels.gradient,
-            (math.ceil(points / triton_kernels.GRADIENT_POINTS),),
+            (math.ceil(points / triton_kernels.GRADIENT_POINTS), parts),
             windows.first,
             windows.offset,
             windows.step,
@@ -519,7 +529,8 @@ def grid_gradient(
             KERNEL=KERNELS.index(kernel),
             BLOCK_CHANNELS=triton_kernels.GRADIENT_CHANNELS,
             BLOCK_POINTS=triton_kernels.GRADIENT_POINTS,
-            warps=triton_kernels.POINT_WARPS,
+            warps=triton_kernels.GRADIENT_WARPS,
         )
     scale = lengthscale.detach().float()
-    return (force[:, 3 - dim :] / scale).to(x.dtype), (square[:, 3 - dim :].sum(0) / scale).to(lengthscale.dtype)
+    grad_x = _sum(force)[:, 3 - dim :] / scale
+    return grad_x.to(x.dtype), (square[..., 3 - dim :].sum((0, 1)) / scale).to(lengthscale.dtype)

@@ -53,8 +53,8 @@ def set_conv_to_grid(
     :func:`pyg_nas_np.ops.window_for`; its edge is treated as constant by the gradients, which flow to ``x``, ``y`` and
     ``lengthscale``. The adjoint (transpose) of :obj:`y` to signal is :func:`set_conv_from_grid`.
 
-    On the CPU the sums have a fixed order. On a CUDA device they are atomic, and sorted with a fixed order under
-    :func:`torch.use_deterministic_algorithms`.
+    On the CPU the sums have a fixed order. On a CUDA device they are atomic where the window is small or points are
+    few, else sorted with a fixed order, as they always are under :func:`torch.use_deterministic_algorithms`.
 
     Args:
         x: Locations of the points, ``[N, D]`` with ``1 <= D <= 3``.

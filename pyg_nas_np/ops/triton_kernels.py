@@ -15,7 +15,7 @@ side each, and their sums are added up afterwards.
 
 # Kernels are compiled by Triton, not called by Python: their arguments have no Python types.
 # Their loops over tuples of registers are unrolled, and Triton knows no star in a tuple.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, misc, var-annotated"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, misc"
 # ruff: noqa: RUF005
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import triton.language as tl
 RBF, MATERN32, MATERN52 = 0, 1, 2
 
 # Programs per multiprocessor among which the work is split, a multiple of them where sets may differ in size, and the
-# fewest rows of the other side that are worth a program.
+# fewest rows of the other side, in an average set, that are worth a program.
 PROGRAMS = 16
 RAGGED_PROGRAMS = 64
-LEAST_SHARE = 16
+LEAST_SHARE = 128
 
 # Channels that a program of the ragged kernels holds in registers.
 BLOCK_CHANNELS = 16
@@ -47,7 +47,7 @@ GATHER_POINTS = 8
 GRADIENT_POINTS = 16
 SEGMENT_POINTS = 64
 SEGMENT_CELLS = 32
-LOCATE_WARPS, SCATTER_WARPS, POINT_WARPS, SEGMENT_WARPS = 4, 4, 1, 4
+LOCATE_WARPS, SCATTER_WARPS, GATHER_WARPS, GRADIENT_WARPS, SEGMENT_WARPS = 4, 4, 1, 2, 4
 
 # Atomic additions take as long as places in the window; from so many on, sorting the points first is faster.
 SORT_PLACES = 32
@@ -144,23 +144,59 @@ def share_of(ptr, owner, split, num_splits):
 
 
 @triton.jit
-def read(row, NUMBER: tl.constexpr):
-    r"""Returns an even number of floats, loaded two at a time as one 64-bit integer."""
-    floats = ()
-    for k in tl.static_range(NUMBER // 2):
-        bits = tl.load(row + k)
-        floats = floats + (bits.to(tl.int32).to(tl.float32, bitcast=True),)
-        floats = floats + ((bits >> 32).to(tl.int32).to(tl.float32, bitcast=True),)
-    return floats
+def zeros(NUMBER: tl.constexpr, BLOCK: tl.constexpr):
+    r"""Returns a tuple of zeros, a register of each thread for each row of its own."""
+    columns = ()
+    for _ in tl.static_range(NUMBER):
+        columns = columns + (tl.zeros((BLOCK,), dtype=tl.float32),)
+    return columns
 
 
 @triton.jit
-def distance(at, floats, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
+def columns_of(row, NUMBER: tl.constexpr, ok):
+    r"""Returns so many columns of the rows that begin at the given places."""
+    columns = ()
+    for k in tl.static_range(NUMBER):
+        columns = columns + (tl.load(row + k, mask=ok, other=0.0),)
+    return columns
+
+
+@triton.jit
+def numbers_of(row, NUMBER: tl.constexpr):
+    r"""Returns an even number of the numbers of one row, loaded two at a time as a 64-bit integer."""
+    numbers = ()
+    for k in tl.static_range(NUMBER // 2):
+        bits = tl.load(row + k)
+        numbers = numbers + (bits.to(tl.int32).to(tl.float32, bitcast=True),)
+        numbers = numbers + ((bits >> 32).to(tl.int32).to(tl.float32, bitcast=True),)
+    return numbers
+
+
+@triton.jit
+def add(sums, factor, numbers, NUMBER: tl.constexpr):
+    r"""Returns sums + factor * numbers."""
+    more = ()
+    for k in tl.static_range(NUMBER):
+        more = more + (sums[k] + factor * numbers[k],)
+    return more
+
+
+@triton.jit
+def squared(numbers, NUMBER: tl.constexpr):
+    r"""Returns the squares of numbers."""
+    squares = ()
+    for k in tl.static_range(NUMBER):
+        squares = squares + (numbers[k] * numbers[k],)
+    return squares
+
+
+@triton.jit
+def distance(at, other, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
     r"""Returns the squared scaled distance, and the differences that it is made of, scaled unless isotropic."""
     # Subtract before scaling: the difference of near points is exact, whatever their offset.
     deltas = ()
     for d in tl.static_range(DIM):
-        delta = at[d] - floats[d]
+        delta = at[d] - other[d]
         if not ISOTROPIC:
             delta *= scale[d]
         deltas = deltas + (delta,)
@@ -204,27 +240,17 @@ def convolve(
     ok = rows < last
     START: tl.constexpr = DIM + DIM % 2
     low = part * BLOCK_CHANNELS
-    zero = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
-    at = ()
-    scale = ()
-    for d in tl.static_range(DIM):
-        at = at + (tl.load(own + (rows * HEADS + head) * DIM + d, mask=ok, other=0.0),)
-        scale = scale + (tl.load(inverse + head * DIM + d),)
-    total = zero
-    sums = ()
-    for _ in tl.static_range(BLOCK_CHANNELS):
-        sums = sums + (zero,)
+    at = columns_of(own + (rows * HEADS + head) * DIM, DIM, ok)
+    scale = columns_of(inverse + head * DIM, DIM, True)
+    total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
     begin, end = share_of(ptr_other, owner, split, num_splits)
-    for j in tl.range(begin, end, loop_unroll_factor=2):
+    for j in range(begin, end):
         row = other + (j * HEADS + head) * (WIDTH // 2)
-        square, _deltas = distance(at, read(row, START), scale, DIM, ISOTROPIC)
-        weight, _factor = radial(square, KERNEL)
-        values = read(row + (START + low) // 2, BLOCK_CHANNELS)
+        square, _ = distance(at, numbers_of(row, START), scale, DIM, ISOTROPIC)
+        weight, _ = radial(square, KERNEL)
         total += weight
-        more = ()
-        for c in tl.static_range(BLOCK_CHANNELS):
-            more = more + (sums[c] + weight * values[c],)
-        sums = more
+        sums = add(sums, weight, numbers_of(row + (START + low) // 2, BLOCK_CHANNELS), BLOCK_CHANNELS)
     place = (split.to(tl.int64) * num_rows + rows) * HEADS + head
     if DENSITY and part == 0:
         tl.store(density + place, total, mask=ok)
@@ -242,7 +268,7 @@ def pull(
     ptr_other,
     grad_x,  # [parts, splits, M, H, DIM]
     grad_v,  # [splits, M, H, CHANNELS]
-    grad_scale,  # [parts, tiles * splits, H, 1 or DIM], zeroed: sum of force times squared scaled difference
+    grad_scale,  # [parts, tiles * splits, H, DIM], zeroed; isotropic, all of it is in the first dimension
     num_sets,
     num_rows,
     num_splits,
@@ -280,66 +306,45 @@ def pull(
     channel = part * BLOCK_CHANNELS
     own += (rows * HEADS + head) * OWN_WIDTH
     inverse += head * DIM
-    zero = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
-    at = ()
-    scale = ()
-    for d in tl.static_range(DIM):
-        at = at + (tl.load(own + d, mask=ok, other=0.0),)
-        scale = scale + (tl.load(inverse + d),)
+    at = columns_of(own, DIM, ok)
+    scale = columns_of(inverse, DIM, True)
     near = at
     rate = scale
     if PIECES > 1:
-        near = ()
+        near = columns_of(own + axis, BLOCK_DIM, ok)
         rate = ()
         for d in tl.static_range(BLOCK_DIM):
-            near = near + (tl.load(own + axis + d, mask=ok, other=0.0),)
             rate = rate + (tl.load(inverse + tl.minimum(axis + d, DIM - 1)),)
-    moments = ()
-    spread = ()
-    for d in tl.static_range(BLOCK_DIM):
-        moments = moments + (zero,)
-        if OWN_IS_TARGET and (d == 0 or not ISOTROPIC):
-            spread = spread + (zero,)
-    mine = ()
-    sums = ()
-    for c in tl.static_range(BLOCK_CHANNELS):
-        mine = mine + (tl.load(own + START + channel + c, mask=ok, other=0.0),)
-        if VALUES:
-            sums = sums + (zero,)
+    mine = columns_of(own + START + channel, BLOCK_CHANNELS, ok)
+    moments = zeros(BLOCK_DIM, BLOCK_ROWS)
+    spread = zeros(1 if ISOTROPIC else BLOCK_DIM, BLOCK_ROWS)
+    sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
     # The gradient of the density counts in one part of the channels only.
     once = tl.where(part == 0, 1.0, 0.0)
-    constant = zero
+    constant = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     if OWN_IS_TARGET:
         constant = once * tl.load(own + DENSITY, mask=ok, other=0.0)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for j in tl.range(begin, end, loop_unroll_factor=2):
         row = other + (j * HEADS + head) * (OTHER_WIDTH // 2)
-        square, deltas = distance(at, read(row, DIM + DIM % 2), scale, DIM, ISOTROPIC)
+        square, deltas = distance(at, numbers_of(row, DIM + DIM % 2), scale, DIM, ISOTROPIC)
         weight, factor = radial(square, KERNEL)
         product = constant
         if not OWN_IS_TARGET:
-            product += once * read(row + DENSITY // 2, 2)[0]
-        values = read(row + (START + channel) // 2, BLOCK_CHANNELS)
-        more = ()
+            product += once * numbers_of(row + DENSITY // 2, 2)[0]
+        values = numbers_of(row + (START + channel) // 2, BLOCK_CHANNELS)
         for c in tl.static_range(BLOCK_CHANNELS):
             product += mine[c] * values[c]
-            if VALUES:
-                more = more + (sums[c] + weight * values[c],)
-        sums = more
+        if VALUES:
+            sums = add(sums, weight, values, BLOCK_CHANNELS)
         force = factor * product
         if PIECES > 1:
-            _ignored, deltas = distance(near, read(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
-        pulled = ()
-        spreads = ()
-        for d in tl.static_range(BLOCK_DIM):
-            tug = force * deltas[d]
-            pulled = pulled + (moments[d] + tug,)
-            if OWN_IS_TARGET and not ISOTROPIC:
-                spreads = spreads + (spread[d] + tug * deltas[d],)
+            _, deltas = distance(near, numbers_of(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
+        moments = add(moments, force, deltas, BLOCK_DIM)
         if OWN_IS_TARGET and ISOTROPIC:
-            spreads = (spread[0] + force * square,)
-        moments = pulled
-        spread = spreads
+            spread = add(spread, force, (square,), 1)
+        elif OWN_IS_TARGET:
+            spread = add(spread, force, squared(deltas, BLOCK_DIM), BLOCK_DIM)
     place = ((part * num_splits + split).to(tl.int64) * num_rows + rows) * HEADS + head
     slot = (part * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * HEADS + head
     for d in tl.static_range(BLOCK_DIM):
@@ -348,10 +353,11 @@ def pull(
             if ISOTROPIC:
                 gradient *= rate[d]
             tl.store(grad_x + place * DIM + axis + d, gradient, mask=ok)
-            if OWN_IS_TARGET and not ISOTROPIC:
-                tl.store(grad_scale + slot * DIM + axis + d, tl.sum(tl.where(ok, spread[d], 0.0), axis=0))
-    if OWN_IS_TARGET and ISOTROPIC and piece == 0:
-        tl.store(grad_scale + slot, tl.sum(tl.where(ok, spread[0], 0.0), axis=0))
+            if OWN_IS_TARGET and (d == 0 or not ISOTROPIC):
+                total = rate[d] * tl.sum(tl.where(ok, spread[d], 0.0), axis=0)
+                # The square of an isotropic kernel is over all dimensions already.
+                if not ISOTROPIC or piece == 0:
+                    tl.store(grad_scale + slot * DIM + axis + d, total)
     if VALUES and piece == 0:
         place = (split.to(tl.int64) * num_rows + rows) * HEADS + head
         for c in tl.static_range(BLOCK_CHANNELS):
@@ -471,12 +477,12 @@ def scatter(
             e1 = d1 - k1 * s1
             ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
             base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
-            part = e0 * e0 + e1 * e1
+            near = e0 * e0 + e1 * e1
             for k2 in range(WINDOW2):
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, _factor = radial(part + e2 * e2, KERNEL)
+                weight, _ = radial(near + e2 * e2, KERNEL)
                 if tl.program_id(1) == 0:
                     tl.atomic_add(density + cell, weight, mask=inside, sem="relaxed")
                 tl.atomic_add(
@@ -589,12 +595,12 @@ def gather(
             e1 = d1 - k1 * s1
             ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
             base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
-            part = e0 * e0 + e1 * e1
+            near = e0 * e0 + e1 * e1
             for k2 in range(WINDOW2):
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                weight, _factor = radial(part + e2 * e2, KERNEL)
+                weight, _ = radial(near + e2 * e2, KERNEL)
                 weight = tl.where(inside, weight, 0.0)
                 values = tl.load(
                     y + cell[:, None] * CHANNELS + columns[None, :],
@@ -618,8 +624,8 @@ def gradient(
     u_density,  # [N]
     v,  # [cells, C]
     v_density,  # [cells]
-    force,  # [N, 3]: minus the sum of q (u . v + densities) times the scaled difference
-    square,  # [N, 3]: the same with the squared scaled difference, without the sign
+    force,  # [parts, N, 3]: minus the sum of q (u . v + densities) times the scaled difference
+    square,  # [parts, N, 3]: the same with the squared scaled difference, without the sign
     num_points,
     SHAPE0,
     SHAPE1,
@@ -632,20 +638,23 @@ def gradient(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_POINTS: tl.constexpr,
 ):
-    r"""Sums the forces of the cells on the points of a block."""
+    r"""Sums the forces of the cells on the points of a block, which are linear in the channels: one part of them."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
     ok = n < num_points
-    own = tl.load(u_density + n, mask=ok, other=0.0).to(tl.float32)
+    part = tl.program_id(1)
+    columns = part * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    column_ok = columns < CHANNELS
+    own = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=ok[:, None] & column_ok[None, :], other=0.0)
+    own = own.to(tl.float32)
+    # The densities count in one part only.
+    dense = 0 * n + part == 0
+    constant = tl.load(u_density + n, mask=ok & dense, other=0.0).to(tl.float32)
     f0 = tl.zeros((BLOCK_POINTS,), dtype=tl.float32)
     f1, f2 = f0, f0
     t0, t1, t2 = f0, f0, f0
     g0, g1, g2, d0, d1, d2, b = window(n, first, offset, batch, ok)
     s0, s1, s2 = tl.load(step), tl.load(step + 1), tl.load(step + 2)
     b *= SHAPE0
-    head = tl.arange(0, BLOCK_CHANNELS)
-    held = tl.load(
-        u + n[:, None] * CHANNELS + head[None, :], mask=ok[:, None] & (head < CHANNELS)[None, :], other=0.0
-    ).to(tl.float32)
     for k0 in range(WINDOW0):
         e0 = d0 - k0 * s0
         ok0 = ok & (g0 + k0 >= 0) & (g0 + k0 < SHAPE0)
@@ -653,25 +662,19 @@ def gradient(
             e1 = d1 - k1 * s1
             ok1 = ok0 & (g1 + k1 >= 0) & (g1 + k1 < SHAPE1)
             base = ((b + (g0 + k0)) * SHAPE1 + (g1 + k1)) * SHAPE2
-            part = e0 * e0 + e1 * e1
+            near = e0 * e0 + e1 * e1
             for k2 in range(WINDOW2):
                 e2 = d2 - k2 * s2
                 inside = ok1 & (g2 + k2 >= 0) & (g2 + k2 < SHAPE2)
                 cell = base + (g2 + k2)
-                _weight, factor = radial(part + e2 * e2, KERNEL)
-                product = own + tl.load(v_density + cell, mask=inside, other=0.0).to(tl.float32)
-                w = tl.load(
-                    v + cell[:, None] * CHANNELS + head[None, :],
-                    mask=inside[:, None] & (head < CHANNELS)[None, :],
+                _, factor = radial(near + e2 * e2, KERNEL)
+                values = tl.load(
+                    v + cell[:, None] * CHANNELS + columns[None, :],
+                    mask=inside[:, None] & column_ok[None, :],
                     other=0.0,
-                ).to(tl.float32)
-                product += tl.sum(held * w, axis=1)
-                for channel in range(BLOCK_CHANNELS, CHANNELS, BLOCK_CHANNELS):
-                    columns = channel + tl.arange(0, BLOCK_CHANNELS)
-                    mask = inside[:, None] & (columns < CHANNELS)[None, :]
-                    a = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-                    c = tl.load(v + cell[:, None] * CHANNELS + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-                    product += tl.sum(a * c, axis=1)
+                )
+                product = constant + tl.load(v_density + cell, mask=inside & dense, other=0.0).to(tl.float32)
+                product += tl.sum(own * values.to(tl.float32), axis=1)
                 strength = tl.where(inside, factor * product, 0.0)
                 f0 -= strength * e0
                 f1 -= strength * e1
@@ -679,16 +682,17 @@ def gradient(
                 t0 += strength * e0 * e0
                 t1 += strength * e1 * e1
                 t2 += strength * e2 * e2
-    tl.store(force + 3 * n, f0, mask=ok)
-    tl.store(force + 3 * n + 1, f1, mask=ok)
-    tl.store(force + 3 * n + 2, f2, mask=ok)
-    tl.store(square + 3 * n, t0, mask=ok)
-    tl.store(square + 3 * n + 1, t1, mask=ok)
-    tl.store(square + 3 * n + 2, t2, mask=ok)
+    place = 3 * (part.to(tl.int64) * num_points + n)
+    tl.store(force + place, f0, mask=ok)
+    tl.store(force + place + 1, f1, mask=ok)
+    tl.store(force + place + 2, f2, mask=ok)
+    tl.store(square + place, t0, mask=ok)
+    tl.store(square + place + 1, t1, mask=ok)
+    tl.store(square + place + 2, t2, mask=ok)
 
 
-# Numbers of dimensions and channels: the narrowest and the widest of every plan.
-WIDTHS = ((1, 1), (8, 8), (16, 64), (32, 16), (64, 70))
+# Numbers of dimensions and channels: a common one, and the widest of every plan.
+WIDTHS = ((8, 8), (16, 64), (32, 16), (64, 70))
 
 
 def configurations(
@@ -700,24 +704,19 @@ def configurations(
             sizes = {"DIM": dim, "CHANNELS": channels, "ISOTROPIC": isotropic}
             plan = convolve_plan(dim, channels)
             blocks = {"WIDTH": plan.stop, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
-            for density in (True, False):
-                yield "convolve", convolve, {**sizes, **blocks, "DENSITY": density}, plan.warps
+            yield "convolve", convolve, {**sizes, **blocks, "DENSITY": True}, plan.warps
             plan = pull_plan(dim, channels)
             blocks = {"BLOCK_DIM": plan.block_dim, "BLOCK_CHANNELS": plan.block_channels, "BLOCK_ROWS": plan.rows}
             for is_target, values in ((True, False), (False, True)):
                 rows = {"OWN_WIDTH": plan.stop + 2 * is_target, "OTHER_WIDTH": plan.stop + 2 * (not is_target)}
-                yield (
-                    "pull",
-                    pull,
-                    {**sizes, **blocks, **rows, "OWN_IS_TARGET": is_target, "VALUES": values},
-                    plan.warps,
-                )
+                side = {"OWN_IS_TARGET": is_target, "VALUES": values}
+                yield "pull", pull, {**sizes, **blocks, **rows, **side}, plan.warps
     for dim in (1, 2, 3):
         yield "locate", locate, {"DIM": dim, "BLOCK_POINTS": LOCATE_POINTS}, LOCATE_WARPS
     for width in (16, POINT_CHANNELS):
         yield "scatter", scatter, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": SCATTER_POINTS}, SCATTER_WARPS
-        yield "gather", gather, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": GATHER_POINTS}, POINT_WARPS
-    yield "gradient", gradient, {"BLOCK_CHANNELS": GRADIENT_CHANNELS, "BLOCK_POINTS": GRADIENT_POINTS}, POINT_WARPS
+        yield "gather", gather, {"BLOCK_CHANNELS": width, "BLOCK_POINTS": GATHER_POINTS}, GATHER_WARPS
+    yield "gradient", gradient, {"BLOCK_CHANNELS": GRADIENT_CHANNELS, "BLOCK_POINTS": GRADIENT_POINTS}, GRADIENT_WARPS
     for width in (16, SEGMENT_CHANNELS):
         blocks = {"BLOCK_CHANNELS": width, "BLOCK_CELLS": SEGMENT_CELLS, "BLOCK_POINTS": SEGMENT_POINTS}
         yield "scatter_sorted", scatter_sorted, blocks, SEGMENT_WARPS

@@ -24,6 +24,15 @@ class TestSetConv(SetConvTestCase):
     tolerances: ClassVar = {torch.float32: 1e-5}
     size = 40
 
+    @pytest.mark.parametrize("heads", [None, 2])
+    def test_programs_share_the_other_side(self, heads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pyg_nas_np.ops import triton_kernels
+
+        # So small a problem is one program's otherwise.
+        monkeypatch.setattr(triton_kernels, "LEAST_SHARE", 4)
+        monkeypatch.setattr(triton_kernels, "RAGGED_PROGRAMS", 30)
+        self.compare(self.problem([21, 0, 9], [14, 3, 8], heads=heads), torch.float32, normalize=True)
+
 
 class TestGrid(GridTestCase):
     backend = "cuda"

@@ -22,7 +22,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +33,10 @@ from torch import Tensor
 
 from pyg_nas_np.datasets import ArchitectureDataset, NASBench101, NASBench201, NASBenchGraph
 from pyg_nas_np.datasets.splits import class_split, index_split
+from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import PREDICTORS, ConvNPPredictor, EnsemblePredictor, Predictor
 from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
+from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS
 from pyg_nas_np.utils import atomic_path, cache_dir
 
@@ -240,6 +242,15 @@ def differences(out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def without_labels(names: Sequence[str], data: Path) -> str:
+    """What the labels of the other data sets alone are worth."""
+    lines = ["Kendall's tau of the mean ranks on the other data sets, no label given:"]
+    for table, name in ((TABLES[name](data), name) for name in names if name.startswith("nb201")):
+        mean = torch.stack([rank_gauss(values.double()) for values in table.auxiliary.values()]).mean(dim=0)
+        lines.append(f"{name}: {float(kendall_tau(mean, table.y)):.4f}")
+    return "\n".join([*lines, ""])
+
+
 def plot(summary: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
@@ -295,6 +306,7 @@ def main() -> None:
     for metric in ("kendall_tau", "n_at_10", "nll", "coverage_90"):
         print(tables(summary, metric))
     print(differences(args.out))
+    print(without_labels(args.tables, args.data))
     print(PUBLISHED)
     print(machine())
     if args.summary:

@@ -93,7 +93,7 @@ def resolve(name: str, device: torch.device) -> str:
     if name == "cpu":
         if device.type != "cpu":
             raise BackendUnavailableError(f"The back end 'cpu' was asked for, but the tensors are on '{device}'.")
-        cpu.library()
+        cpu.kernels()
     elif name == "cuda":
         cuda.require_device(device)
     return name

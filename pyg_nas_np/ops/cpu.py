@@ -72,7 +72,7 @@ def _candidates() -> Iterator[Path]:
 
 
 @cache
-def library() -> ctypes.CDLL:
+def kernels() -> ctypes.CDLL:
     r"""Loads the compiled kernels.
 
     Raises:
@@ -106,7 +106,7 @@ def library() -> ctypes.CDLL:
 def is_available() -> bool:
     r"""Tells whether the compiled kernels can be used."""
     try:
-        library()
+        kernels()
     except BackendUnavailableError:
         return False
     return True
@@ -115,18 +115,18 @@ def is_available() -> bool:
 def announce() -> None:
     r"""Says once, at import, if the slow path will be taken."""
     try:
-        library()
+        kernels()
     except BackendUnavailableError as error:
         logger.warning("%s Until then set convolutions on the CPU run in plain PyTorch, many times slower.", error)
 
 
 def instruction_set() -> str:
     r"""Returns the instruction set in use: ``"avx512"``, ``"avx2"`` or ``"baseline"``."""
-    return str(library().pnn_instruction_set().decode())
+    return str(kernels().pnn_instruction_set().decode())
 
 
 def _call(function: str, problem: ctypes.Structure) -> None:
-    if getattr(library(), function)(ctypes.byref(problem)) != 0:
+    if getattr(kernels(), function)(ctypes.byref(problem)) != 0:
         raise MemoryError("The CPU kernels of the set convolution could not allocate their buffers.")
 
 
@@ -366,5 +366,5 @@ def measure(what: str, count: int) -> float:
         count: Vector operations to time.
     """
     lanes = ctypes.c_int32()
-    seconds = float(library().pnn_measure({"fma": 0, "exp": 1}[what], count, ctypes.byref(lanes)))
+    seconds = float(kernels().pnn_measure({"fma": 0, "exp": 1}[what], count, ctypes.byref(lanes)))
     return count * lanes.value / seconds / 1e9

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from pyg_nas_np.ops import cpu, cuda, reference
 from pyg_nas_np.ops.backends import active_backend, resolve, validation_enabled
@@ -237,7 +237,7 @@ def _check_values(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("pyg_nas_np::set_conv_to_grid", mutates_args=())
+@library.custom_op("pyg_nas_np::set_conv_to_grid", mutates_args=())
 def _to_grid(
     x: Tensor,
     y: Tensor,
@@ -278,7 +278,7 @@ def _(
     return y.new_empty(sets, *shape), y.new_empty(sets, *shape, y.size(1))
 
 
-@torch.library.custom_op("pyg_nas_np::set_conv_from_grid", mutates_args=())
+@library.custom_op("pyg_nas_np::set_conv_from_grid", mutates_args=())
 def _from_grid(
     y: Tensor,
     x: Tensor,
@@ -313,7 +313,7 @@ def _(
     return y.new_empty(x.size(0)), y.new_empty(x.size(0), y.size(-1))
 
 
-@torch.library.custom_op("pyg_nas_np::set_conv_grid_gradient", mutates_args=())
+@library.custom_op("pyg_nas_np::set_conv_grid_gradient", mutates_args=())
 def _gradient(
     u: Tensor,
     u_density: Tensor | None,
@@ -424,9 +424,9 @@ def _backward_gradient(ctx: Any, grad_x: Tensor, grad_scale: Tensor) -> tuple[Te
     return (*(None if t is None else next(result) for t in inputs[:6]), *[None] * 6)
 
 
-torch.library.register_autograd("pyg_nas_np::set_conv_to_grid", _backward_to_grid, setup_context=_setup_to_grid)
-torch.library.register_autograd("pyg_nas_np::set_conv_from_grid", _backward_from_grid, setup_context=_setup_from_grid)
-torch.library.register_autograd("pyg_nas_np::set_conv_grid_gradient", _backward_gradient, setup_context=_setup_gradient)
+library.register_autograd("pyg_nas_np::set_conv_to_grid", _backward_to_grid, setup_context=_setup_to_grid)
+library.register_autograd("pyg_nas_np::set_conv_from_grid", _backward_from_grid, setup_context=_setup_from_grid)
+library.register_autograd("pyg_nas_np::set_conv_grid_gradient", _backward_gradient, setup_context=_setup_gradient)
 for _name in ("set_conv_to_grid", "set_conv_from_grid"):
     for _device in ("cpu", "cuda"):
-        torch.library.register_autocast(f"pyg_nas_np::{_name}", _device, torch.float32)
+        library.register_autocast(f"pyg_nas_np::{_name}", _device, torch.float32)

@@ -1,4 +1,4 @@
-r"""Set convolution of ragged sets: the public function and its registration with :mod:`torch.library`."""
+r"""Set convolution of ragged sets: the public function and its registration as a PyTorch operator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from pyg_nas_np.ops import cpu, cuda, reference
 from pyg_nas_np.ops.backends import active_backend, resolve, validation_enabled
@@ -163,7 +163,7 @@ def _with_heads(value: Tensor, heads: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("pyg_nas_np::set_conv", mutates_args=())
+@library.custom_op("pyg_nas_np::set_conv", mutates_args=())
 def _set_conv(
     x_src: Tensor,
     y_src: Tensor,
@@ -206,7 +206,7 @@ def _(
     return y_src.new_empty(targets, heads), y_src.new_empty(targets, heads, y_src.size(2))
 
 
-@torch.library.custom_op("pyg_nas_np::set_conv_backward", mutates_args=())
+@library.custom_op("pyg_nas_np::set_conv_backward", mutates_args=())
 def _set_conv_backward(
     grad_density: Tensor,
     grad_signal: Tensor,
@@ -312,8 +312,8 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return (*result, *[None] * 8)
 
 
-torch.library.register_autograd("pyg_nas_np::set_conv", _backward, setup_context=_setup)
-torch.library.register_autograd("pyg_nas_np::set_conv_backward", _double_backward, setup_context=_setup_double)
+library.register_autograd("pyg_nas_np::set_conv", _backward, setup_context=_setup)
+library.register_autograd("pyg_nas_np::set_conv_backward", _double_backward, setup_context=_setup_double)
 for _device in ("cpu", "cuda"):
     # As torch.cdist does: distances lose too much in half precision.
-    torch.library.register_autocast("pyg_nas_np::set_conv", _device, torch.float32)
+    library.register_autocast("pyg_nas_np::set_conv", _device, torch.float32)

@@ -22,10 +22,10 @@ class _OneInstructionSet:
 
     @pytest.fixture(autouse=True)
     def _force(self) -> Iterator[None]:
-        if not cpu.library().pnn_force_instruction_set(self.instruction_set.encode()):
+        if not cpu.kernels().pnn_force_instruction_set(self.instruction_set.encode()):
             pytest.skip(f"this machine has no {self.instruction_set}")
         yield
-        cpu.library().pnn_force_instruction_set(b"best")
+        cpu.kernels().pnn_force_instruction_set(b"best")
 
 
 @needs_library
@@ -146,7 +146,7 @@ def test_works_in_a_forked_child():
 
 def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog):
     monkeypatch.setenv("PYG_NAS_NP_CPU_LIBRARY", str(tmp_path / "absent.so"))
-    cpu.library.cache_clear()
+    cpu.kernels.cache_clear()
     try:
         assert not cpu.is_available()
         with pytest.raises(ops.BackendUnavailableError, match="no C\\+\\+ compiler was found"), ops.backend("cpu"):
@@ -156,19 +156,19 @@ def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
         density, _ = ops.set_conv(*_problem(2, 2))  # automatic: the reference
         assert density.shape == (2,)
     finally:
-        cpu.library.cache_clear()
+        cpu.kernels.cache_clear()
 
 
 def test_a_damaged_library_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     path = tmp_path / "damaged.so"
     path.write_bytes(b"no library")
     monkeypatch.setenv("PYG_NAS_NP_CPU_LIBRARY", str(path))
-    cpu.library.cache_clear()
+    cpu.kernels.cache_clear()
     try:
         with pytest.raises(ops.BackendUnavailableError, match=r"damaged\.so cannot be loaded"):
-            cpu.library()
+            cpu.kernels()
     finally:
-        cpu.library.cache_clear()
+        cpu.kernels.cache_clear()
 
 
 @needs_library

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import library
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
@@ -51,12 +52,10 @@ def test_opcheck(backend: str):
     geometry = ([0.5, 0.5], SHAPES[2], [3, 3])
     origin = origin.expand(3, 2).contiguous()
     scatter, gather = torch.ops.pyg_nas_np.set_conv_to_grid, torch.ops.pyg_nas_np.set_conv_from_grid
-    torch.library.opcheck(scatter.default, (x, y, lengthscale, ptr, origin, *geometry, "rbf", math.inf, backend))
-    torch.library.opcheck(
-        gather.default, (grid, x, lengthscale, ptr, origin, [0.5, 0.5], [3, 3], "rbf", math.inf, backend)
-    )
+    library.opcheck(scatter.default, (x, y, lengthscale, ptr, origin, *geometry, "rbf", math.inf, backend))
+    library.opcheck(gather.default, (grid, x, lengthscale, ptr, origin, [0.5, 0.5], [3, 3], "rbf", math.inf, backend))
     for u_density, v_density in ((None, grid[..., 0].detach()), (y[:, 0].detach(), None)):
-        torch.library.opcheck(
+        library.opcheck(
             torch.ops.pyg_nas_np.set_conv_grid_gradient.default,
             (
                 *(y.detach(), u_density, grid.detach(), v_density),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
@@ -57,13 +58,13 @@ def test_opcheck(backend: str):
     heads = [value.unsqueeze(1) for value in (x_src, y_src, x_dst)]
     args = [value.detach().clone().requires_grad_() for value in (*heads, lengthscale.unsqueeze(0))]
     options = (ptr_src, ptr_dst, "rbf", True, 1e-8)
-    torch.library.opcheck(torch.ops.pyg_nas_np.set_conv.default, (*args, *options, backend))
+    library.opcheck(torch.ops.pyg_nas_np.set_conv.default, (*args, *options, backend))
     density, signal = torch.ops.pyg_nas_np.set_conv(*args, *options, backend)
     grads = torch.ones_like(density), torch.ones_like(signal)
     outputs = density.detach(), signal.detach()
     inputs = [value.detach() for value in args]
     for need_x, need_y in ((True, True), (False, True), (True, False)):
-        torch.library.opcheck(
+        library.opcheck(
             torch.ops.pyg_nas_np.set_conv_backward.default,
             (*grads, *outputs, *inputs, *options, need_x, need_y, backend),
         )

@@ -69,6 +69,7 @@ class ConvNPPredictor(Predictor):
 
     Raises:
         MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.
+        ValueError: From :meth:`fit`, if :obj:`caution` is negative.
 
     Example:
         >>> import torch

@@ -73,7 +73,7 @@ class Experts:
             space: The search space; not needed where the networks are trained already.
             index: Official indices of the context, ``[n]``.
             x: Its descriptors, ``[n, F]``.
-            z: Its scores, ``[n]``.
+            z: Its scores, or how they differ from a prior mean, ``[n]``.
             left_out: What each member of the bank predicts of each score from the others, bagged trees last,
                 ``[n, K]``.
             state: That of networks that are trained already, of :meth:`state_dict`.

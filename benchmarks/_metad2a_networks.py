@@ -34,8 +34,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from pyg_nas_np.datasets import NASBench201
-from pyg_nas_np.nn.trainer import as_images, train_network
-from pyg_nas_np.nn.zero_cost import SCORES, score_archs
+from pyg_nas_np.networks.trainer import as_images, train_network
+from pyg_nas_np.networks.zero_cost import SCORES, score_archs
 from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, SearchSpace
 from pyg_nas_np.utils import atomic_path, cache_dir
 

@@ -14,8 +14,8 @@ from torch.nn.functional import interpolate
 
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.datasets.images import read_images
-from pyg_nas_np.nn.cells import NETWORKS
-from pyg_nas_np.nn.zero_cost import SCORES, score_archs
+from pyg_nas_np.networks.cells import NETWORKS
+from pyg_nas_np.networks.zero_cost import SCORES, score_archs
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidImagesError, NASError
 

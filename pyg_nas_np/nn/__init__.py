@@ -2,7 +2,6 @@ r"""Reusable PyG-style modules."""
 
 from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import BidirectionalConv, CellEncoder
-from pyg_nas_np.nn.cells import NASBench101Network, NASBench201Network, make_network
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.nn.dag import DAGDecoder, DAGEncoder
 from pyg_nas_np.nn.generator import MetaD2AGenerator
@@ -12,7 +11,6 @@ from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
 from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
 from pyg_nas_np.nn.set_transformer import ISAB, MAB, PMA, SAB
-from pyg_nas_np.nn.zero_cost import score_archs
 
 __all__ = [
     "ISAB",
@@ -28,8 +26,6 @@ __all__ = [
     "DatasetEncoder",
     "MetaD2AGenerator",
     "MetaRegressor",
-    "NASBench101Network",
-    "NASBench201Network",
     "OffGridProcess",
     "OffGridSetConv",
     "OnGridProcess",
@@ -38,6 +34,4 @@ __all__ = [
     "SetConvToGrid",
     "SetEncoder",
     "grid_over",
-    "make_network",
-    "score_archs",
 ]

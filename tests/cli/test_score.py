@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyg_nas_np.cli import main
-from pyg_nas_np.nn.zero_cost import SCORES
+from pyg_nas_np.networks.zero_cost import SCORES
 from pyg_nas_np.spaces import NASBench101Space, NASBench201Space
 
 SPACE = NASBench201Space()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pyg_nas_np.nn.cells import NASBench101Network, NASBench201Network, make_network
+from pyg_nas_np.networks.cells import NASBench101Network, NASBench201Network, make_network
 from pyg_nas_np.spaces import NASBench101Arch, NASBench101Space, NASBench201Space, NASBenchGraphSpace
 from pyg_nas_np.utils import InvalidArchitectureError
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyg_nas_np.nn import trainer
-from pyg_nas_np.nn.cells import NASBench201Network
-from pyg_nas_np.nn.trainer import ImageClassifier, as_images, train_network, train_top_k
+from pyg_nas_np.networks import trainer
+from pyg_nas_np.networks.cells import NASBench201Network
+from pyg_nas_np.networks.trainer import ImageClassifier, as_images, train_network, train_top_k
 from pyg_nas_np.spaces import NASBench101Space, NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidImagesError, InvalidLabelsError
 

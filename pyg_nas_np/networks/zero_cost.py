@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyg_nas_np.nn.cells import make_network
+from pyg_nas_np.networks.cells import make_network
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidImagesError
 
@@ -81,7 +81,7 @@ def score_archs(
         swap_width: Its tolerance, in thousands. (default: :obj:`swap_mean`, as the authors choose it)
         seed: Seed of the weights.
         progress: Whether to show a progress bar.
-        **skeleton: Sizes of the networks (:func:`~pyg_nas_np.nn.cells.make_network`). (default: :data:`SMALL`)
+        **skeleton: Sizes of the networks (:func:`~pyg_nas_np.networks.cells.make_network`). (default: :data:`SMALL`)
 
     Raises:
         ValueError: If a score is unknown, there is no network for the space, or :obj:`repeats` is not positive.

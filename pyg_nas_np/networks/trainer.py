@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyg_nas_np.datasets.images import LabelledImages, read_images
-from pyg_nas_np.nn.cells import make_network
+from pyg_nas_np.networks.cells import make_network
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError
 
@@ -62,7 +62,7 @@ class ImageClassifier(lightning.LightningModule):
         seed: Seed of shifts and mirrors.
 
     Example:
-        >>> from pyg_nas_np.nn.cells import NASBench201Network
+        >>> from pyg_nas_np.networks.cells import NASBench201Network
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> module = ImageClassifier(NASBench201Network(NASBench201Space()[0], channels=4, num_cells=1))
         >>> module(torch.rand(2, 3, 16, 16)).shape
@@ -195,8 +195,8 @@ def train_network(
         accelerator: Of Lightning's trainer.
         callbacks: Of Lightning's trainer.
         progress: Whether to show Lightning's progress bar.
-        **skeleton: Sizes of the network (:func:`~pyg_nas_np.nn.cells.make_network`). (default: the benchmark's, with
-            running statistics of batch norms that suit short trainings)
+        **skeleton: Sizes of the network (:func:`~pyg_nas_np.networks.cells.make_network`). (default: the benchmark's,
+            with running statistics of batch norms that suit short trainings)
 
     Raises:
         InvalidImagesError: If images have another shape or type than :func:`as_images` takes, training and validation

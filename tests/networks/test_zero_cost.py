@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pyg_nas_np.nn.cells import NASBench201Network
-from pyg_nas_np.nn.zero_cost import (
+from pyg_nas_np.networks.cells import NASBench201Network
+from pyg_nas_np.networks.zero_cost import (
     SCORES,
     count_macs,
     count_parameters,

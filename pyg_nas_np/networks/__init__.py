@@ -1,0 +1,6 @@
+r"""Trainable networks behind architectures, their training, and scores that need none."""
+
+from pyg_nas_np.networks.cells import NASBench101Network, NASBench201Network, make_network
+from pyg_nas_np.networks.zero_cost import score_archs
+
+__all__ = ["NASBench101Network", "NASBench201Network", "make_network", "score_archs"]

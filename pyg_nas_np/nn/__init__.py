@@ -11,6 +11,7 @@ from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
 from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
 from pyg_nas_np.nn.set_transformer import ISAB, MAB, PMA, SAB
+from pyg_nas_np.nn.task_batch import Task, TaskBatch
 
 __all__ = [
     "ISAB",
@@ -33,5 +34,7 @@ __all__ = [
     "SetConvFromGrid",
     "SetConvToGrid",
     "SetEncoder",
+    "Task",
+    "TaskBatch",
     "grid_over",
 ]

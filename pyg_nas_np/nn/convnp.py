@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyg_nas_np.nn.off_grid import OffGridProcess
 from pyg_nas_np.nn.on_grid import OnGridProcess
-from pyg_nas_np.tasks import TaskBatch
+from pyg_nas_np.nn.task_batch import TaskBatch
 
 Form = Literal["hybrid", "off-grid", "on-grid"]
 """``"on-grid"``: learned coordinates, a grid and a convolutional network; ``"off-grid"``: stacked set convolutions in
@@ -48,7 +48,7 @@ class ConvNP(nn.Module):
         latent_channels: Latent channels a cell, 0 for a deterministic process (form on a grid).
 
     Shapes:
-        - **input:** a :class:`~pyg_nas_np.tasks.TaskBatch`.
+        - **input:** a :class:`~pyg_nas_np.nn.TaskBatch`.
         - **output:** mean ``[M]`` and standard deviation ``[M]`` of the target scores.
 
     Raises:

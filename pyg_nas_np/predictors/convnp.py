@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.bank import CAUTION, TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
@@ -23,7 +24,6 @@ from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.predictors.other_tasks import task_scores
 from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace, space_by_name
-from pyg_nas_np.tasks import Task, TaskBatch
 from pyg_nas_np.tasks.priors import check_foreign
 from pyg_nas_np.utils import InvalidLabelsError, map_chunks
 

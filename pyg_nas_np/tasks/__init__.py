@@ -1,6 +1,5 @@
 r"""Context-target tasks for meta-training."""
 
-from pyg_nas_np.tasks.batch import Task, TaskBatch
 from pyg_nas_np.tasks.priors import (
     Prior,
     additive_gp_prior,
@@ -17,8 +16,6 @@ __all__ = [
     "Moments",
     "Prior",
     "SyntheticTasks",
-    "Task",
-    "TaskBatch",
     "additive_gp_prior",
     "mixture_prior",
     "network_prior",

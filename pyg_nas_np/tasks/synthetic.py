@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pyg_nas_np.tasks.batch import Task, TaskBatch
+from pyg_nas_np.nn.task_batch import Task, TaskBatch
 from pyg_nas_np.tasks.priors import Prior
 
 Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

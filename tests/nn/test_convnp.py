@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_nas_np.nn import ConvNP
+from pyg_nas_np.nn import ConvNP, Task, TaskBatch
 from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, evidence, freedom
-from pyg_nas_np.tasks import Task, TaskBatch
 
 FORMS = {
     "hybrid": {},

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyg_nas_np.tasks import Task, TaskBatch
+from pyg_nas_np.nn import Task, TaskBatch
 
 
 def constant_task(n: int, m: int, scored: bool = True) -> Task:

@@ -36,18 +36,23 @@ from _timing import RESULTS, machine
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from pyg_nas_np.datasets.curve_files import read_baker, read_naap440
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import (
+from pyg_nas_np.curves import (
     BayesianCurveNet,
     CurveConvNP,
     CurvePredictor,
+    EarlyStopping,
+    FastHyperband,
+    Hyperband,
     LastSeenValue,
     ParametricExtrapolation,
+    RacingHyperband,
+    RecordedRun,
     SequentialRegression,
+    replay,
 )
-from pyg_nas_np.predictors.curves.features import FEATURES
-from pyg_nas_np.search import EarlyStopping, FastHyperband, Hyperband, RacingHyperband, RecordedRun, replay
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.features import FEATURES
+from pyg_nas_np.curves.readers import read_baker, read_naap440
 from pyg_nas_np.utils import MissingExtraError, atomic_path, require
 
 SETS = ("metaqnn_cifar10", "deep_resnets_cifar10", "deep_resnets_tinyimagenet", "lstm_ptb", "naap440")

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from pyg_nas_np.cli.curve_plots import plot_stops
-from pyg_nas_np.datasets.curves import LearningCurves
+from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.search.optuna import CurvePruner
 
 

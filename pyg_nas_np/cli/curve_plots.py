@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.curves.data import Floats, LearningCurves
 from pyg_nas_np.utils import atomic_path, require
 
 MOST = 200

@@ -17,11 +17,10 @@ from scipy.stats import kendalltau
 
 from pyg_nas_np.cli.curve_plots import plot_predictions, plot_running, plot_stops
 from pyg_nas_np.cli.tables import console, write_csv
-from pyg_nas_np.datasets.curve_files import read_baker, read_long, read_naap440
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import LastSeenValue, SequentialRegression
-from pyg_nas_np.predictors.curves.regressors import KINDS
-from pyg_nas_np.search import EarlyStopping, replay
+from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression, replay
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.readers import read_baker, read_long, read_naap440
+from pyg_nas_np.curves.regressors import KINDS
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError
 
 app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)

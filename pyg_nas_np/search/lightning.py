@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from pyg_nas_np.search.early_stopping import Decision, EarlyStopping
+from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping
 from pyg_nas_np.utils import InvalidCurvesError
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping
 from pyg_nas_np.search.base import Search
-from pyg_nas_np.search.early_stopping import Decision, EarlyStopping
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError, atomic_path, require
 

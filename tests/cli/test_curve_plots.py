@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyg_nas_np.cli.curve_plots import plot_predictions, plot_running, plot_stops
-from pyg_nas_np.datasets.curves import LearningCurves
+from pyg_nas_np.curves.data import LearningCurves
 
 pytest.importorskip("matplotlib")
 CURVES = LearningCurves([[0.1, 0.2, 0.3], [0.2, 0.4, float("nan")], [0.1, -float("inf"), float("nan")]])

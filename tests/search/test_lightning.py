@@ -11,8 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from pyg_nas_np.predictors.curves import SequentialRegression
-from pyg_nas_np.search import EarlyStopping
+from pyg_nas_np.curves import EarlyStopping, SequentialRegression
 from pyg_nas_np.search.lightning import CurveStopping
 from pyg_nas_np.utils import InvalidCurvesError
 

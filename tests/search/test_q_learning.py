@@ -7,9 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from pyg_nas_np.datasets.curve_files import read_baker
-from pyg_nas_np.predictors.curves import LastSeenValue, SequentialRegression
-from pyg_nas_np.search import EarlyStopping, RecordedRun
+from pyg_nas_np.curves import EarlyStopping, LastSeenValue, RecordedRun, SequentialRegression
+from pyg_nas_np.curves.readers import read_baker
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningSearch, TabularGrammar, epsilon_schedule
 from pyg_nas_np.spaces.layer_strings import parse_net
 from pyg_nas_np.utils import InvalidArchitectureError

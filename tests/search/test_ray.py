@@ -8,9 +8,9 @@ import pickle
 import pytest
 import torch
 
+from pyg_nas_np.curves import EarlyStopping, SequentialRegression
 from pyg_nas_np.predictors import RidgePredictor
-from pyg_nas_np.predictors.curves import SequentialRegression
-from pyg_nas_np.search import EarlyStopping, PredictorSearch, RandomSearch
+from pyg_nas_np.search import PredictorSearch, RandomSearch
 from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError
 
 pytest.importorskip("ray.tune")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.datasets.curve_files import read_baker
+from pyg_nas_np.curves.readers import read_baker
 from pyg_nas_np.spaces.layer_strings import ARITY, Layer, format_net, image_size, net_depth, parse_net
 from pyg_nas_np.utils import InvalidArchitectureError
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import Direction, Floats, LearningCurves
-from pyg_nas_np.predictors.curves import CurvePredictor, SequentialRegression
-from pyg_nas_np.search.early_stopping import Decision, EarlyStopping, StoppingRule
+from pyg_nas_np.curves import CurvePredictor, SequentialRegression
+from pyg_nas_np.curves.data import Direction, Floats, LearningCurves
+from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping, StoppingRule
 from pyg_nas_np.utils import require
 
 require("optuna", "search")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class CurvePruner(BasePruner):
     r"""Prunes a trial when its predicted final value will hardly beat the best finished trial.
 
-    The rule is that of :class:`~pyg_nas_np.search.EarlyStopping`. The curves are the values given to
+    The rule is that of :class:`~pyg_nas_np.curves.EarlyStopping`. The curves are the values given to
     ``trial.report(value, step)``; the final step is the one at which most completed trials end, and trials that ended
     elsewhere teach nothing. Parameters of the trials become features where all completed trials have them: numbers as
     they are, choices one by one.
@@ -41,7 +41,7 @@ class CurvePruner(BasePruner):
     Args:
         wrapped_pruner: A trial is also pruned when this pruner says so. It is asked first. (default: none)
         predictor: Predicts final values.
-            (default: the Gaussian process of :class:`~pyg_nas_np.predictors.curves.SequentialRegression`)
+            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
         delta: Probability of not beating the threshold from which on a trial is pruned.
         offset: Taken off the best value.
         nth_best: Compare with the n-th best trial in place of the best.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.datasets.curves import LearningCurves
+from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.utils import InvalidCurvesError
 
 NAN, INF = float("nan"), float("inf")

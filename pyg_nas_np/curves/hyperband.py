@@ -11,9 +11,10 @@ import numpy as np
 from scipy.special import ndtr
 from sklearn.base import clone
 
-from pyg_nas_np.datasets.curves import Direction, Floats, LearningCurves
-from pyg_nas_np.predictors.curves import CurvePredictor, SequentialRegression
-from pyg_nas_np.search.early_stopping import StoppingRule
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.data import Direction, Floats, LearningCurves
+from pyg_nas_np.curves.early_stopping import StoppingRule
+from pyg_nas_np.curves.sequential import SequentialRegression
 
 
 class Run(Protocol):
@@ -237,7 +238,7 @@ class FastHyperband(Hyperband):
         direction: Whether more or less is better.
         eta: :math:`\eta`.
         predictor: Predicts the value at the end of a rung.
-            (default: the Gaussian process of :class:`~pyg_nas_np.predictors.curves.SequentialRegression`, because every
+            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`, because every
             rung and length seen has a fit of its own)
         delta: :math:`\Delta`.
         kappa: :math:`\kappa`. (default: :math:`1/\eta`, those that the rung passes on)

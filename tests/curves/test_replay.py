@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import LastSeenValue
-from pyg_nas_np.search import EarlyStopping, replay
+from pyg_nas_np.curves import EarlyStopping, LastSeenValue, replay
+from pyg_nas_np.curves.data import LearningCurves
 
 
 def test_fewer_curves_than_the_burn_in():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves.features import curve_features, wide_columns
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.features import curve_features, wide_columns
 from pyg_nas_np.utils import InvalidCurvesError
 
 CURVES = LearningCurves(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pyg_nas_np.predictors.curves import BayesianCurveNet
-from pyg_nas_np.predictors.curves.bayesian import CurveBasisNet
+from pyg_nas_np.curves import BayesianCurveNet
+from pyg_nas_np.curves.bayesian import CurveBasisNet
 
 
 def test_the_curve_of_a_configuration():

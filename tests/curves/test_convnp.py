@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pyg_nas_np.predictors.curves import CurveConvNP, LastSeenValue
-from pyg_nas_np.predictors.curves.convnp import CurveProcess, _synthetic
+from pyg_nas_np.curves import CurveConvNP, LastSeenValue
+from pyg_nas_np.curves.convnp import CurveProcess, _synthetic
 
 
 def test_it_beats_the_last_value(curves):

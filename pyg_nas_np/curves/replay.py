@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.search.early_stopping import EarlyStopping
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.early_stopping import EarlyStopping
 from pyg_nas_np.utils import InvalidCurvesError
 
 Stopper = Callable[[LearningCurves, LearningCurves], NDArray[np.bool_]]
@@ -48,7 +48,7 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
         InvalidCurvesError: If a curve is not finished.
 
     Example:
-        >>> from pyg_nas_np.predictors.curves import SequentialRegression
+        >>> from pyg_nas_np.curves import SequentialRegression
         >>> heights = np.random.default_rng(0).uniform(0.5, 0.9, (200, 1))
         >>> curves = LearningCurves(heights * (1 - np.exp(-0.3 * np.arange(1, 21))))
         >>> rule = EarlyStopping(20, "up", SequentialRegression("ols"), burn_in=20)

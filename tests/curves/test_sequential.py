@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyg_nas_np.datasets.curve_files import read_baker, read_naap440
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import LastSeenValue, SequentialRegression
-from pyg_nas_np.predictors.curves.regressors import KINDS
+from pyg_nas_np.curves import LastSeenValue, SequentialRegression
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.readers import read_baker, read_naap440
+from pyg_nas_np.curves.regressors import KINDS
 
 DRAWS = {"forest": 1, "boosting": 1}
 

@@ -7,10 +7,10 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
-from pyg_nas_np.predictors.curves.base import CurvePredictor
-from pyg_nas_np.predictors.curves.features import FEATURES, curve_features, wide_columns
-from pyg_nas_np.predictors.curves.regressors import RankAwareEnsemble, Regressor, make_regressor
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.data import Floats, LearningCurves
+from pyg_nas_np.curves.features import FEATURES, curve_features, wide_columns
+from pyg_nas_np.curves.regressors import RankAwareEnsemble, Regressor, make_regressor
 
 
 class SequentialRegression(CurvePredictor):
@@ -44,7 +44,7 @@ class SequentialRegression(CurvePredictor):
         >>> height, rate = rng.uniform(0.5, 0.9, (60, 1)), rng.uniform(0.2, 0.9, (60, 1))
         >>> curves = LearningCurves(height * (1 - np.exp(-rate * np.arange(1, 21))))
         >>> model = SequentialRegression("svr-linear", draws=20).fit(curves[:40])
-        >>> from pyg_nas_np.predictors.curves import LastSeenValue
+        >>> from pyg_nas_np.curves import LastSeenValue
         >>> model.score(curves[40:], tau=5) > LastSeenValue().fit(curves[:40]).score(curves[40:], tau=5)
         True
         >>> mean, std = model.predict(curves[40:].truncate(5), return_std=True)

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.special import ndtr
 from sklearn.base import clone
 
-from pyg_nas_np.datasets.curves import Direction, Floats, LearningCurves
-from pyg_nas_np.predictors.curves import CurvePredictor, SequentialRegression
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.data import Direction, Floats, LearningCurves
+from pyg_nas_np.curves.sequential import SequentialRegression
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class EarlyStopping:
         epochs: Epoch numbers of a full training, or their count.
         direction: Whether more (``"up"``) or less (``"down"``) is better.
         predictor: Predicts final values.
-            (default: the Gaussian process of :class:`~pyg_nas_np.predictors.curves.SequentialRegression`)
+            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
         delta: :math:`\Delta`, see :class:`StoppingRule`; 0.99 where ends are hard to predict.
         offset: See :class:`StoppingRule`.
         nth_best: See :class:`StoppingRule`.

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.curves.data import Floats, LearningCurves
 from pyg_nas_np.utils import InvalidCurvesError
 
 

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import NuSVR
 
-from pyg_nas_np.datasets.curves import Floats
+from pyg_nas_np.curves.data import Floats
 
 FOLDS = 3
 

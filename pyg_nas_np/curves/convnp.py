@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.data import Floats, LearningCurves
+from pyg_nas_np.curves.features import curve_features, wide_columns
+from pyg_nas_np.curves.scaling import CurveScale
 from pyg_nas_np.nn import SetConv, SetConvToGrid
 from pyg_nas_np.ops import window_for
-from pyg_nas_np.predictors.curves.base import CurvePredictor
-from pyg_nas_np.predictors.curves.features import curve_features, wide_columns
-from pyg_nas_np.predictors.curves.scaling import CurveScale
 
 GRID = 32
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.curves.data import Floats, LearningCurves
 from pyg_nas_np.utils import InvalidCurvesError
 
 FEATURES = ("TS", "AP", "HP")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
+from pyg_nas_np.curves.data import Floats, LearningCurves
 
 
 class CurveScale:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from pyg_nas_np.predictors.curves.regressors import (
+from pyg_nas_np.curves.regressors import (
     KINDS,
     GaussianProcess,
     LeastSquares,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves.scaling import CurveScale
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.scaling import CurveScale
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

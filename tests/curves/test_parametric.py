@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import ParametricExtrapolation
-from pyg_nas_np.predictors.curves.parametric import FAMILIES
+from pyg_nas_np.curves import ParametricExtrapolation
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.parametric import FAMILIES
 
 T = np.arange(1, 61)
 PARAMETERS = {

@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from pyg_nas_np.datasets.curve_files import read_baker
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import SequentialRegression
-from pyg_nas_np.search import FastHyperband, Hyperband, RacingHyperband, RecordedRun
+from pyg_nas_np.curves import FastHyperband, Hyperband, RacingHyperband, RecordedRun, SequentialRegression
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.readers import read_baker
 
 OLS = SequentialRegression("ols")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import LastSeenValue
+from pyg_nas_np.curves import LastSeenValue
+from pyg_nas_np.curves.data import LearningCurves
 
 
 def test_by_hand():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyg_nas_np.datasets import NASBench201
-from pyg_nas_np.datasets.curve_files import (
+from pyg_nas_np.curves.readers import (
     curves_of,
     from_runs,
     read_baker,
@@ -15,6 +14,7 @@ from pyg_nas_np.datasets.curve_files import (
     read_naap440,
     read_nasbench201_curves,
 )
+from pyg_nas_np.datasets import NASBench201
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError, MissingLabelsError
 
 INF = float("inf")

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import yaml
 
+from pyg_nas_np.curves.data import Direction, LearningCurves
 from pyg_nas_np.datasets.base import ArchitectureDataset
-from pyg_nas_np.datasets.curves import Direction, LearningCurves
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError, MissingLabelsError, require
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
-from pyg_nas_np.predictors.curves.base import CurvePredictor
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.data import Floats, LearningCurves
 
 
 class Family(NamedTuple):

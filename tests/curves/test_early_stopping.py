@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.datasets.curve_files import read_baker
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import LastSeenValue, SequentialRegression
-from pyg_nas_np.search import EarlyStopping, StoppingRule, replay
+from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression, StoppingRule, replay
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.readers import read_baker
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError
 
 T = np.arange(1, 21)

@@ -7,14 +7,14 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from pyg_nas_np.datasets.curves import LearningCurves
-from pyg_nas_np.predictors.curves import (
+from pyg_nas_np.curves import (
     BayesianCurveNet,
     CurveConvNP,
     LastSeenValue,
     ParametricExtrapolation,
     SequentialRegression,
 )
+from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.utils import InvalidCurvesError
 
 PREDICTORS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyg_nas_np.datasets.curves import Floats, LearningCurves
-from pyg_nas_np.predictors.curves.base import CurvePredictor
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.data import Floats, LearningCurves
 
 
 class LastSeenValue(CurvePredictor):

@@ -1,0 +1,35 @@
+r"""Learning curves, whole: their data and readers, models of where they end, early stopping, Hyperband, replay."""
+
+from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.baselines import LastSeenValue
+from pyg_nas_np.curves.bayesian import BayesianCurveNet
+from pyg_nas_np.curves.convnp import CurveConvNP
+from pyg_nas_np.curves.data import LearningCurves
+from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping, StoppingRule
+from pyg_nas_np.curves.features import curve_features
+from pyg_nas_np.curves.hyperband import FastHyperband, Hyperband, HyperbandResult, RacingHyperband, RecordedRun, Run
+from pyg_nas_np.curves.parametric import ParametricExtrapolation
+from pyg_nas_np.curves.replay import Replay, replay
+from pyg_nas_np.curves.sequential import SequentialRegression
+
+__all__ = [
+    "BayesianCurveNet",
+    "CurveConvNP",
+    "CurvePredictor",
+    "Decision",
+    "EarlyStopping",
+    "FastHyperband",
+    "Hyperband",
+    "HyperbandResult",
+    "LastSeenValue",
+    "LearningCurves",
+    "ParametricExtrapolation",
+    "RacingHyperband",
+    "RecordedRun",
+    "Replay",
+    "Run",
+    "SequentialRegression",
+    "StoppingRule",
+    "curve_features",
+    "replay",
+]

@@ -24,14 +24,14 @@ from _timing import RESULTS, machine, seconds
 from torch import Tensor
 
 from pyg_nas_np.datasets import NASBench201
-from pyg_nas_np.datasets.image_features import ImageFeatures
-from pyg_nas_np.datasets.meta import FeatureSets
+from pyg_nas_np.metad2a import MetaD2A
+from pyg_nas_np.metad2a.database import FeatureSets
+from pyg_nas_np.metad2a.generator import MetaD2AGenerator
+from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator
+from pyg_nas_np.metad2a.image_features import ImageFeatures
+from pyg_nas_np.metad2a.predictor import MetaPerformancePredictor
 from pyg_nas_np.metrics.functional import kendall_tau, regret_at_k
-from pyg_nas_np.nn.generator import MetaD2AGenerator
 from pyg_nas_np.predictors import ConvNPPredictor
-from pyg_nas_np.predictors.generator_weights import read_generator, shipped_generator
-from pyg_nas_np.predictors.meta_performance import MetaPerformancePredictor
-from pyg_nas_np.search import MetaD2A
 from pyg_nas_np.spaces import space_by_name
 from pyg_nas_np.spaces.graph_form import is_flow_graph
 

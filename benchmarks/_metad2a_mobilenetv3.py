@@ -30,17 +30,17 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
-from pyg_nas_np.datasets.backbone import class_vectors
-from pyg_nas_np.datasets.image_features import ImageFeatures
-from pyg_nas_np.datasets.meta import FeatureSets
 from pyg_nas_np.datasets.mobilenetv3 import Subnets, read_accuracies
-from pyg_nas_np.features.mobilenetv3 import mobilenetv3_features
-from pyg_nas_np.nn.generator import MetaD2AGenerator
+from pyg_nas_np.metad2a import MetaD2A
+from pyg_nas_np.metad2a.backbone import class_vectors
+from pyg_nas_np.metad2a.database import FeatureSets
+from pyg_nas_np.metad2a.generator import MetaD2AGenerator
+from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator, write_generator
+from pyg_nas_np.metad2a.image_features import ImageFeatures
+from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
+from pyg_nas_np.metad2a.mobilenetv3.generator_training import train_subnet_generator
+from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets, select_subnets
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
-from pyg_nas_np.predictors.generator_mobilenetv3 import train_subnet_generator
-from pyg_nas_np.predictors.generator_weights import read_generator, shipped_generator, write_generator
-from pyg_nas_np.predictors.meta_mobilenetv3_training import fit_subnets, select_subnets
-from pyg_nas_np.search import MetaD2A
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space, space_by_name
 
 Row = dict[str, Any]

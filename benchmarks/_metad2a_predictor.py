@@ -27,9 +27,9 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
-from pyg_nas_np.datasets import MetaDataset, read_metad2a
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.predictors.meta_training import Form, MetaModel, meta_train, write_meta_model
+from pyg_nas_np.metad2a import MetaDataset, read_metad2a
+from pyg_nas_np.metad2a.predictor_training import Form, MetaModel, meta_train, write_meta_model
 from pyg_nas_np.spaces.registry import space_by_name
 
 Row = dict[str, Any]

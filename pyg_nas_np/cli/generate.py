@@ -15,8 +15,8 @@ from rich.table import Table
 from pyg_nas_np.cli import svg
 from pyg_nas_np.cli.mobilenetv3 import draw_subnet
 from pyg_nas_np.cli.tables import console, write_csv
-from pyg_nas_np.datasets.image_features import ImageFeatures
-from pyg_nas_np.search.metad2a import Candidate, MetaD2A
+from pyg_nas_np.metad2a.image_features import ImageFeatures
+from pyg_nas_np.metad2a.search import Candidate, MetaD2A
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, SearchSpace, space_by_name
 from pyg_nas_np.spaces.graph_form import GRAPH_FORMS
 from pyg_nas_np.utils import atomic_path

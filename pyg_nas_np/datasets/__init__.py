@@ -1,11 +1,7 @@
 r"""Benchmarks as PyG in-memory data sets."""
 
-from pyg_nas_np.datasets.backbone import EfficientNetLite0
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
-from pyg_nas_np.datasets.image_features import ImageFeatures
 from pyg_nas_np.datasets.images import LabelledImages, read_images
-from pyg_nas_np.datasets.meta import FeatureSets, MetaDataset, build_meta_dataset
-from pyg_nas_np.datasets.metad2a import read_metad2a
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.mobilenetv3 import OFAMobileNetV3
 from pyg_nas_np.datasets.nasbench101 import NASBench101
@@ -17,11 +13,7 @@ __all__ = [
     "ArchData",
     "ArchitectureDataset",
     "Check",
-    "EfficientNetLite0",
-    "FeatureSets",
-    "ImageFeatures",
     "LabelledImages",
-    "MetaDataset",
     "Metric",
     "NASBench101",
     "NASBench201",
@@ -30,7 +22,5 @@ __all__ = [
     "Source",
     "SourceInfo",
     "Split",
-    "build_meta_dataset",
     "read_images",
-    "read_metad2a",
 ]

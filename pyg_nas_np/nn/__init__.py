@@ -4,8 +4,6 @@ from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import BidirectionalConv, CellEncoder
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.nn.dag import DAGDecoder, DAGEncoder
-from pyg_nas_np.nn.generator import MetaD2AGenerator
-from pyg_nas_np.nn.meta_regressor import MetaRegressor
 from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
 from pyg_nas_np.nn.on_grid import OnGridProcess
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
@@ -25,8 +23,6 @@ __all__ = [
     "DAGDecoder",
     "DAGEncoder",
     "DatasetEncoder",
-    "MetaD2AGenerator",
-    "MetaRegressor",
     "OffGridProcess",
     "OffGridSetConv",
     "OnGridProcess",

@@ -52,12 +52,12 @@ class DatasetEncoder(nn.Module):
 
     Shapes:
         - **input:** ``features`` ``[N, F]``, ``class_ptr`` ``[K + 1]``, ``task_ptr`` ``[T + 1]``: the parts of
-          :class:`~pyg_nas_np.datasets.FeatureSets`.
+          :class:`~pyg_nas_np.metad2a.FeatureSets`.
         - **output:** ``[T, hidden_channels]``.
 
     Example:
         >>> import torch
-        >>> from pyg_nas_np.datasets import FeatureSets
+        >>> from pyg_nas_np.metad2a import FeatureSets
         >>> sets = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
         >>> encoder = DatasetEncoder(16, hidden_channels=8)
         >>> encoder(sets.features, sets.class_ptr, sets.task_ptr).shape

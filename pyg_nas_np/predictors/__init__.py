@@ -12,7 +12,6 @@ from pyg_nas_np.predictors.gnn import GCNPredictor, GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
 from pyg_nas_np.predictors.graphs import Graphs
 from pyg_nas_np.predictors.labels import LabelTransform, check_labels
-from pyg_nas_np.predictors.meta_performance import MetaPerformancePredictor
 from pyg_nas_np.predictors.mlp import MLPEnsemblePredictor
 from pyg_nas_np.predictors.wl import WLPredictor
 
@@ -45,7 +44,6 @@ __all__ = [
     "Graphs",
     "LabelTransform",
     "MLPEnsemblePredictor",
-    "MetaPerformancePredictor",
     "Predictor",
     "RandomForestPredictor",
     "RidgePredictor",

@@ -7,16 +7,13 @@ Searches share one protocol, :class:`~pyg_nas_np.search.base.Search`: ``ask(batc
 from pyg_nas_np.search.bananas import BananasSearch
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
-from pyg_nas_np.search.metad2a import Candidate, MetaD2A
 from pyg_nas_np.search.predictor_search import PredictorSearch
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
 from pyg_nas_np.search.simulation import Trace, simulate
 
 __all__ = [
     "BananasSearch",
-    "Candidate",
     "LocalSearch",
-    "MetaD2A",
     "MetaQNNGrammar",
     "PredictorSearch",
     "QLearningResult",

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import pyg_nas_np.cli.generate as command
 from pyg_nas_np.cli import app
-from pyg_nas_np.datasets.meta import FeatureSets
-from pyg_nas_np.predictors.generator_weights import shipped_generator
-from pyg_nas_np.search import MetaD2A
+from pyg_nas_np.metad2a import MetaD2A
+from pyg_nas_np.metad2a.database import FeatureSets
+from pyg_nas_np.metad2a.generator_weights import shipped_generator
 from pyg_nas_np.spaces import space_by_name
 
 runner = CliRunner()

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_nas_np.datasets import FeatureSets
+from pyg_nas_np.metad2a import FeatureSets
 from pyg_nas_np.nn import DatasetEncoder, SetEncoder
 
 

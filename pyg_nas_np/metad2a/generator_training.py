@@ -1,0 +1,284 @@
+r"""Trains the generator of MetaD2A on a database of accuracies, towards what did well for its data set.
+
+    python -m pyg_nas_np.metad2a.generator_training DATABASE --output weights.safetensors
+
+``DATABASE`` is a folder with MetaD2A's public predictor database in the form of
+:func:`~pyg_nas_np.metad2a.database_reader.read_metad2a`, or one of
+:meth:`MetaDataset.save <pyg_nas_np.metad2a.MetaDataset.save>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features.descriptors import NETWORKS
+from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaDataset
+from pyg_nas_np.metad2a.database_reader import read_metad2a
+from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
+from pyg_nas_np.metad2a.generator_weights import write_generator
+from pyg_nas_np.spaces import space_by_name
+from pyg_nas_np.spaces.graph_form import GraphForm, graph_form
+from pyg_nas_np.utils import InvalidLabelsError
+
+logger = logging.getLogger(__name__)
+
+CELL_GROUPS = ("live", "paths", "bigrams", NETWORKS)
+"""Groups of descriptors, each with a kernel of its own."""
+
+
+class Explained(NamedTuple):
+    r"""Accuracies of a database as a sum of what the data set gives and what the architecture gives.
+
+    Shapes:
+        - **task:** ``[n]`` float64, part of the data set, in percent.
+        - **cell:** ``[n]`` float64, part of the architecture, in percent.
+    """
+
+    task: Tensor
+    cell: Tensor
+
+
+def explain(database: MetaDataset, *, noise: float = 20.0) -> Explained:
+    r"""Splits accuracies into the difficulty of the data set and the merit of the architecture.
+
+    Most of an accuracy in such a database is the difficulty of its data set, which says nothing about architectures. A
+    Gaussian process with a sum of kernels takes both apart: linear in the mean class prototype and in the spread of the
+    prototypes (variances 30 and 5, in squared percent), and over architectures linear in the types of vertices and
+    their pairs (4) plus squared-exponential in each of :data:`CELL_GROUPS` (3). The variances maximise the correlation
+    on tasks left out of MetaD2A's database; no other label was used.
+
+    Args:
+        database: The database.
+        noise: Variance of the noise.
+
+    Raises:
+        InvalidLabelsError: If there are fewer than two tuples.
+    """
+    if len(database) < 2:
+        raise InvalidLabelsError(f"at least two tuples are needed, got {len(database)}")
+    used, task = database.task.unique(return_inverse=True)
+    # Tuples of one task, and of one cell, have equal rows: kernels are made for the distinct ones.
+    over_tasks = _task_kernel(database.sets(used))
+    cells, cell = database.arch.unique(return_inverse=True)
+    over_cells = _cell_kernel(database, cells)
+    total = over_tasks[task][:, task] + over_cells[cell][:, cell]
+    total.diagonal().add_(noise)
+    center = database.accuracy.mean()
+    weights = torch.linalg.solve(total, (database.accuracy - center).unsqueeze(1)).squeeze(1)
+    given_tasks = weights.new_zeros(used.numel()).index_add(0, task, weights)
+    given_cells = weights.new_zeros(cells.numel()).index_add(0, cell, weights)
+    return Explained(center + (over_tasks @ given_tasks)[task], (over_cells @ given_cells)[cell])
+
+
+def _task_kernel(sets: FeatureSets) -> Tensor:
+    prototypes = sets.prototypes()
+    owner = torch.arange(len(sets)).repeat_interleave(sets.task_ptr.diff())
+    count = sets.task_ptr.diff().unsqueeze(1)
+    rows = prototypes.features.double()
+    mean = rows.new_zeros(len(sets), rows.size(1)).index_add(0, owner, rows) / count
+    spread = torch.log(
+        (rows.square().new_zeros(len(sets), rows.size(1)).index_add(0, owner, rows.square()) / count - mean.square())
+        .clamp_min(0)
+        .sum(dim=1, keepdim=True)
+        + 1e-8
+    )
+    return 30.0 * _linear(mean) + 5.0 * _linear(spread)
+
+
+def _cell_kernel(database: MetaDataset, cells: Tensor) -> Tensor:
+    form = graph_form(database.space)
+    one = torch.nn.functional.one_hot(form.types(cells), form.num_types).double().flatten(1)
+    first, second = torch.triu_indices(one.size(1), one.size(1), 1)
+    kernel = 4.0 * _linear(torch.cat([one, 0.5 * one[:, first] * one[:, second]], dim=1))
+    descriptors = shared_descriptors(database.space)
+    table = descriptors.table(cells).double()
+    for group in CELL_GROUPS:
+        x = table[:, descriptors.groups[group]]
+        x = (x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6)
+        kernel += 3.0 * torch.exp(-torch.cdist(x, x).square() / (2 * 0.7**2 * x.size(1)))
+    return kernel
+
+
+def _linear(x: Tensor) -> Tensor:
+    """Linear kernel of centred features, scaled to a mean variance of one."""
+    x = x - x.mean(dim=0)
+    return x @ x.mT / x.square().sum(dim=1).mean().clamp_min(1e-12)
+
+
+def train_generator(
+    database: MetaDataset,
+    *,
+    steps: int = 1000,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    sharpness: float = 1.0,
+    feature_noise: float = 0.5,
+    hidden_channels: int = 56,
+    seed: int = 0,
+) -> tuple[MetaD2AGenerator, dict[str, Any]]:
+    r"""Trains a generator on what did well for its data set.
+
+    A tuple counts by :math:`\exp(\text{sharpness} \cdot s)`, where ``s`` is the merit of its architecture
+    (:func:`explain`) in standard deviations over the database. In each step the classes' features get noise and limits
+    of cost are drawn; tuples beyond them do not count.
+
+    Args:
+        database: The database.
+        steps: Gradient steps of AdamW, with a cosine schedule to zero.
+        batch_size: Tuples in a step.
+        lr: Peak learning rate.
+        sharpness: How much good architectures count more than bad ones; 0 learns the database as it is.
+        feature_noise: Standard deviation of the noise of features, relative to theirs: prototypes made of other images,
+            or of a classifier instead of images, are only similar.
+        hidden_channels: Width of the generator.
+        seed: Seed of weights, batches and noise.
+
+    Returns:
+        The generator, and a card of how it was made.
+    """
+    started = time.perf_counter()
+    model = new_generator(graph_form(database.space), database.classes.num_features, hidden_channels, seed)
+    merit = explain(database).cell
+    weight = torch.exp(sharpness * (merit - merit.mean()) / merit.std().clamp_min(1e-8)).float()
+    types = model.form.types(database.arch)
+    place = model.positions({name: cost_of(database.space, name)(database.arch) for name in LIMITED})
+    pool = database.classes
+    scale = feature_noise * pool.features.std(dim=0)
+    members = database.task_classes.split(database.task_ptr.diff().tolist())
+
+    def batch(draw: torch.Generator) -> Batch:
+        rows = torch.randint(len(database), (batch_size,), generator=draw)
+        noisy = pool.features + scale * torch.randn(pool.features.shape, generator=draw)
+        classes = [members[task] for task in database.task[rows].tolist()]
+        sizes = torch.tensor([0, *map(len, classes)])
+        limits = torch.rand(batch_size, len(LIMITED), generator=draw)
+        # Three of four tuples have no limit of a cost: most data sets come without any.
+        limits[torch.rand(limits.shape, generator=draw) < 0.75] = 1.0
+        within = (place[rows] <= limits).all(dim=1)
+        owners = torch.arange(batch_size)
+        sets = noisy, pool.class_ptr, torch.cat(classes), sizes.cumsum(0)
+        return Batch(*sets, owners, types[rows], limits, weight[rows] * within)
+
+    reached = optimize(model, batch, steps=steps, lr=lr, seed=seed)
+    card = {
+        "tuples": len(database),
+        "tasks": int(database.task.unique().numel()),
+        "cells": int(database.arch.unique().numel()),
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "sharpness": sharpness,
+        "feature_noise": feature_noise,
+        "seed": seed,
+        "reconstruction_nats": round(reached, 4),
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }
+    return model.eval(), card
+
+
+class Batch(NamedTuple):
+    r"""What one step of training sees: ``B`` architectures of ``T`` data sets over a pool of ``C`` classes.
+
+    Shapes:
+        - **features:** ``[N, F]``, of the pool.
+        - **class_ptr:** ``[C + 1]``, where the features of each class start.
+        - **classes:** classes of each data set, one data set behind the other.
+        - **task_ptr:** ``[T + 1]``, where the classes of each data set start.
+        - **task:** ``[B]``, data set of each architecture.
+        - **types:** ``[B, V]``.
+        - **limits:** ``[B, 2]``, where the limits of its costs stand.
+        - **weight:** ``[B]``, how much each architecture counts.
+    """
+
+    features: Tensor
+    class_ptr: Tensor
+    classes: Tensor
+    task_ptr: Tensor
+    task: Tensor
+    types: Tensor
+    limits: Tensor
+    weight: Tensor
+
+
+def new_generator(form: GraphForm[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
+    r"""Returns an untrained generator whose weights are drawn with a seed of their own."""
+    # torch.nn draws weights from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MetaD2AGenerator(form, in_channels, hidden_channels=hidden_channels)
+
+
+def optimize(
+    model: MetaD2AGenerator,
+    batch: Callable[[torch.Generator], Batch],
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    constrained: bool = False,
+) -> float:
+    r"""Trains a generator by AdamW with a cosine schedule to zero.
+
+    Args:
+        model: The generator.
+        batch: Draws what a step sees.
+        steps: Gradient steps.
+        lr: Peak learning rate.
+        seed: Seed of batches and noise.
+        constrained: See :meth:`MetaD2AGenerator.loss <pyg_nas_np.metad2a.generator.MetaD2AGenerator.loss>`.
+
+    Returns:
+        Mean reconstruction loss of the last hundred steps, in nats.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    model.train()
+    recent: list[float] = []
+    for step in range(steps):
+        seen = batch(draw)
+        # Classes belong to many tasks: each is encoded once.
+        prototypes = model.set_encoder.prototypes(seen.features, seen.class_ptr)
+        v = model.set_encoder.between(prototypes[seen.classes], seen.task_ptr)[seen.task]
+        loss = model.loss(v, seen.types, seen.limits, seen.weight, draw, constrained=constrained)
+        optimizer.zero_grad()
+        loss.total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent = [*recent[-99:], float(loss.reconstruction.detach())]
+        if (step + 1) % 100 == 0:
+            logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
+    return sum(recent) / max(len(recent), 1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    r"""The command of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database", type=Path, help="folder of the database")
+    parser.add_argument("--space", default="nasbench201")
+    parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--sharpness", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    space: Any = space_by_name(given.space)
+    own = (given.database / CLASSES_FILE).exists()
+    database = MetaDataset.load(given.database, space) if own else read_metad2a(given.database, space)
+    model, card = train_generator(database, steps=given.steps, sharpness=given.sharpness, seed=given.seed)
+    write_generator(given.output, model, card)
+    logger.info("Wrote %s: %s", given.output, card)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+r"""Trains the generator of MobileNetV3 sub-networks, towards what is accurate within its budget.
+
+    python -m pyg_nas_np.metad2a.mobilenetv3.generator_training TABLE --output weights.safetensors
+
+``TABLE`` is a DyNAS-T table in the form of :func:`~pyg_nas_np.datasets.mobilenetv3.read_accuracies`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.datasets.mobilenetv3 import Subnets, read_accuracies
+from pyg_nas_np.metad2a.backbone import class_vectors
+from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
+from pyg_nas_np.metad2a.generator_training import Batch, new_generator, optimize
+from pyg_nas_np.metad2a.generator_weights import write_generator
+from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel
+from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets
+from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
+from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm
+
+logger = logging.getLogger(__name__)
+
+SET_SIZES = (2, 100)
+"""Bounds of the number of classes in a data set of the training."""
+
+_SETS = 16
+_MUTATED = 0.5
+
+
+class Pool(NamedTuple):
+    r"""Architectures to learn from.
+
+    Args:
+        archs: ``N`` different sub-networks.
+        score: Their accuracies in standard deviations of the measured ones, ``[N]`` float64.
+        place: Where their costs stand, ``[N, 2]``.
+    """
+
+    archs: list[MobileNetV3Arch]
+    score: Tensor
+    place: Tensor
+
+
+def grow_pool(
+    table: Subnets,
+    model: SubnetModel,
+    generator: MetaD2AGenerator,
+    *,
+    rounds: int = 6,
+    size: int = 4000,
+    sharpness: float = 10.0,
+    seed: int = 0,
+) -> Pool:
+    r"""Adds sub-networks of predicted accuracy to the measured ones.
+
+    A table of two thousand rows is learned by heart; the generator is to learn what good rows have in common. To the
+    measured sub-networks come :obj:`size` random ones and then, in each round, :obj:`size` children: limits of cost are
+    drawn, parents within them by :func:`draw_rows`, and every stage is taken from either parent; half of the children
+    are then changed in one decision. What was not measured counts by its prediction.
+
+    Args:
+        table: Measured sub-networks.
+        model: What predicts the others.
+        generator: Gives the places of costs.
+        rounds: How often children are added.
+        size: Number of children a round.
+        sharpness: How much accurate parents are preferred.
+        seed: Seed of all draws.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    form: Any = generator.form
+    space = form.space
+    pool = _measure(generator, model, list(table.archs))
+    pool.score[:] = (table.values[:, 0] - model.mean) / model.scale
+    pool = _joined(pool, [*form.extremes(), *space.sample(size, draw)], model, generator)
+    for number in range(rounds):
+        limits = draw_limits(size, draw)
+        pairs = draw_rows(pool, limits, 2, sharpness, draw).tolist()
+        changed = (torch.rand(size, generator=draw) < _MUTATED).tolist()
+        children = []
+        for (one, two), change in zip(pairs, changed, strict=True):
+            child = space.crossover(pool.archs[one], pool.archs[two], draw)
+            children.append(space.mutate(child, draw) if change else child)
+        pool = _joined(pool, children, model, generator)
+        logger.info("Round %d: %d sub-networks, best %.2f", number + 1, len(pool.archs), float(pool.score.max()))
+    return pool
+
+
+def draw_limits(count: int, draw: torch.Generator) -> Tensor:
+    r"""Draws where limits stand, ``[count, 2]``; each cost is not limited with probability one half."""
+    limits = torch.rand(count, len(LIMITED), generator=draw)
+    limits[torch.rand(limits.shape, generator=draw) < 0.5] = 1.0
+    return limits
+
+
+def draw_rows(pool: Pool, limits: Tensor, count: int, sharpness: float, draw: torch.Generator) -> Tensor:
+    r"""Draws rows of a pool within limits, in proportion to :math:`\exp(\text{sharpness} \cdot \text{score})`.
+
+    Args:
+        pool: The pool; one architecture at least keeps any limit, the cheapest.
+        limits: ``[T, 2]``.
+        count: Rows for each limit.
+        sharpness: How much accurate architectures are preferred.
+        draw: Source of randomness.
+
+    Returns:
+        ``[T, count]``.
+    """
+    rows = []
+    for part in limits.split(256):
+        within = (pool.place[None] <= part[:, None]).all(dim=2)
+        logits = (sharpness * pool.score).float().expand_as(within).masked_fill(~within, -torch.inf)
+        rows.append(torch.multinomial(logits.softmax(dim=1), count, replacement=True, generator=draw))
+    return torch.cat(rows)
+
+
+def train_subnet_generator(
+    table: Subnets,
+    classes: Tensor,
+    *,
+    steps: int = 2000,
+    batch_size: int = 256,
+    lr: float = 2e-3,
+    sharpness: float = 10.0,
+    feature_noise: float = 0.5,
+    hidden_channels: int = 80,
+    rounds: int = 6,
+    pool_size: int = 4000,
+    seed: int = 0,
+) -> tuple[MetaD2AGenerator, dict[str, Any]]:
+    r"""Trains a generator on measured sub-networks of Once-for-All and on children of them.
+
+    Each step draws data sets and limits of cost, and architectures within the limits by :func:`draw_rows`.
+
+    All accuracies are of one data set. So that the generator works on any, and reads nothing into a data set that was
+    not measured, those of the training are random classes; what is accurate within a budget does not depend on them.
+
+    Args:
+        table: Measured sub-networks; the first column of its values is the accuracy in percent.
+        classes: One feature vector for each of the classes that data sets are drawn from, ``[C, F]``.
+        steps: Gradient steps of AdamW, with a cosine schedule to zero.
+        batch_size: Architectures in a step, a multiple of 16.
+        lr: Peak learning rate.
+        sharpness: How much accurate architectures are preferred.
+        feature_noise: Standard deviation of the noise of features, relative to theirs.
+        hidden_channels: Width of the generator.
+        rounds: Rounds of :func:`grow_pool`.
+        pool_size: Sub-networks that each round adds.
+        seed: Seed of weights, pool, batches and noise.
+
+    Returns:
+        The generator, and a card of how it was made.
+    """
+    if batch_size % _SETS:
+        raise ValueError(f"batch_size must be a multiple of {_SETS}, got {batch_size}")
+    started = time.perf_counter()
+    space = MobileNetV3Space()
+    # Measurements of one resolution say nothing about others.
+    form = MobileNetV3GraphForm(space, max(arch.resolution for arch in table.archs))
+    model = new_generator(form, classes.size(1), hidden_channels, seed)
+    known = fit_subnets(table, space)
+    pool = grow_pool(table, known, model, rounds=rounds, size=pool_size, sharpness=sharpness, seed=seed)
+    types = form.types(pool.archs)
+    scale = feature_noise * classes.std(dim=0)
+    owners = torch.arange(_SETS).repeat_interleave(batch_size // _SETS)
+
+    def batch(draw: torch.Generator) -> Batch:
+        low, high = torch.tensor(SET_SIZES).clamp(max=classes.size(0)).log()
+        sizes = (low + (high - low) * torch.rand(_SETS, generator=draw)).exp().round().long()
+        members = torch.cat([torch.randperm(classes.size(0), generator=draw)[:n] for n in sizes.tolist()])
+        noisy = classes[members] + scale * torch.randn(members.numel(), classes.size(1), generator=draw)
+        each = torch.arange(members.numel() + 1)
+        limits = draw_limits(batch_size // 8, draw)
+        rows = draw_rows(pool, limits, 8, sharpness, draw).flatten()
+        # Architectures of one limit belong to different data sets.
+        shuffled = owners[torch.randperm(batch_size, generator=draw)]
+        task_ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        limits = limits.repeat_interleave(8, dim=0)
+        return Batch(noisy, each, each[:-1], task_ptr, shuffled, types[rows], limits, torch.ones(batch_size))
+
+    reached = optimize(model, batch, steps=steps, lr=lr, seed=seed, constrained=True)
+    card = {
+        "measured": len(table.archs),
+        "pool": len(pool.archs),
+        "classes": classes.size(0),
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "sharpness": sharpness,
+        "feature_noise": feature_noise,
+        "seed": seed,
+        "reconstruction_nats": round(reached, 4),
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }
+    return model.eval(), card
+
+
+def _measure(generator: MetaD2AGenerator, model: SubnetModel, archs: list[MobileNetV3Arch]) -> Pool:
+    score = model.table(archs) @ model.weights
+    costs = {name: cost_of(generator.form.space, name)(archs) for name in LIMITED}
+    return Pool(archs, score, generator.positions(costs))
+
+
+def _joined(pool: Pool, archs: list[MobileNetV3Arch], model: SubnetModel, generator: MetaD2AGenerator) -> Pool:
+    known, form = set(pool.archs), generator.form
+    # Whatever the resolution was drawn to be, the form writes its own.
+    fresh = [arch for arch in dict.fromkeys(form.archs(form.types(archs))) if arch not in known]
+    new = _measure(generator, model, fresh)
+    return Pool(pool.archs + new.archs, torch.cat([pool.score, new.score]), torch.cat([pool.place, new.place]))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    r"""The command of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="measured sub-networks, .csv or .csv.gz")
+    parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--sharpness", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    table = read_accuracies(given.table)
+    model, card = train_subnet_generator(
+        table, class_vectors(), steps=given.steps, sharpness=given.sharpness, seed=given.seed
+    )
+    card = {"data": given.table.name, **card}
+    write_generator(given.output, model, card)
+    logger.info("Wrote %s: %s", given.output, card)
+
+
+if __name__ == "__main__":
+    main()

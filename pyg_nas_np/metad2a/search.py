@@ -1,0 +1,152 @@
+r"""From the images of a data set to ranked architectures, without training any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic
+
+import torch
+
+from pyg_nas_np.datasets.images import Images
+from pyg_nas_np.metad2a.database import FeatureSets
+from pyg_nas_np.metad2a.generator import Cost, MetaD2AGenerator, check_limits, cost_of
+from pyg_nas_np.metad2a.generator_weights import shipped_generator
+from pyg_nas_np.metad2a.image_features import ImageFeatures
+from pyg_nas_np.metad2a.predictor import MetaPerformancePredictor
+from pyg_nas_np.predictors.labels import Labels
+from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.spaces.graph_form import GraphForm
+from pyg_nas_np.utils import InvalidArchitectureError
+
+
+@dataclass(frozen=True)
+class Candidate(Generic[ArchT]):
+    r"""An architecture that was generated for a data set, and what is expected of it.
+
+    Accuracies are in percent, on the scale of the database that the predictor was meta-trained on; their order is what
+    counts on a data set of another kind.
+    """
+
+    arch: ArchT
+    accuracy: float
+    std: float
+
+
+class MetaD2A:
+    r"""Searches as `MetaD2A <https://arxiv.org/abs/2107.00860>`_: generates for a data set, ranks by a meta-predictor.
+
+    Nothing is trained. Images become features, features a latent code, the code a few hundred different architectures,
+    and a predictor that was meta-trained on other data sets ranks them.
+
+    In the MobileNetV3 space one data set is all that was measured, ImageNet. What is found there is what ImageNet
+    prefers within the budget, whatever the images are; architectures measured on these (``measured``) change the order.
+
+    Args:
+        features: Makes features of images. (default: :class:`~pyg_nas_np.metad2a.ImageFeatures`)
+        generator: Writes architectures. (default: the one that the package ships for the space)
+        predictor: Ranks them. (default: :class:`~pyg_nas_np.metad2a.MetaPerformancePredictor` with what the package
+            ships for the space)
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
+        >>> class FewConvolutions:  # any object with fit and predict
+        ...     def fit(self, task, graphs=None, y=None):
+        ...         return self
+        ...     def predict(self, graphs, return_std):
+        ...         count = -graphs.x[:, 4:6].sum(dim=1).view(-1, 8).sum(dim=1)
+        ...         return count, torch.ones_like(count)
+        >>> untrained = MetaD2AGenerator(NASBench201GraphForm(), in_channels=16)
+        >>> digits = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)]])
+        >>> method = MetaD2A(generator=untrained, predictor=FewConvolutions())
+        >>> found = method.search(digits, NASBench201Space(), n_candidates=200, top_k=3)
+        >>> len(found), found[0].accuracy >= found[1].accuracy
+        (3, True)
+    """
+
+    def __init__(
+        self,
+        *,
+        features: Callable[[Images], FeatureSets] | None = None,
+        generator: MetaD2AGenerator | None = None,
+        predictor: MetaPerformancePredictor | Any = None,
+    ) -> None:
+        self.features, self.generator, self.predictor = features, generator, predictor
+
+    def search(
+        self,
+        images: Images | FeatureSets,
+        space: SearchSpace[ArchT] | str,
+        n_candidates: int = 500,
+        top_k: int = 10,
+        budget: Mapping[str, float] | None = None,
+        *,
+        costs: Mapping[str, Cost] = MappingProxyType({}),
+        measured: tuple[Sequence[ArchT], Labels] | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[Candidate[ArchT]]:
+        r"""Returns the best of the architectures generated for a data set, best first.
+
+        Args:
+            images: A folder with a folder of images for each class, an ``.npz`` file, a PyTorch data set, a pair of
+                images and labels, or features that were computed before.
+            space: The search space, or its name: ``"nasbench201"`` or ``"mobilenetv3"``.
+            n_candidates: Different architectures to generate.
+            top_k: How many to return; fewer where the space has fewer within the budget.
+            budget: Largest costs allowed: ``{"parameters": 1e6, "flops": 1e8}``, or of a key of :obj:`costs`.
+            costs: Further costs, such as latencies on a device: functions of a list of architectures.
+            measured: Architectures that were trained on this data set, and their accuracies, if there are any.
+            temperature: Of generation: below 1 prefers what is likely, above 1 spreads.
+            seed: Seed of generation.
+
+        Raises:
+            ValueError: If a number is not positive, or the budget names an unknown cost, or there is no such space.
+            InvalidArchitectureError: If no architecture fits the budget, or the generator is of another space.
+            MissingWeightsError: If no weights are shipped for the space.
+        """
+        if top_k < 1 or n_candidates < top_k:
+            raise ValueError(
+                f"top_k must be at least 1 and n_candidates at least top_k, got top_k={top_k}, "
+                f"n_candidates={n_candidates}"
+            )
+        limits = check_limits(budget or {}, costs)
+        if isinstance(space, str):
+            space = space_by_name(space)
+        generator = shipped_generator(space) if self.generator is None else self.generator
+        if generator.form.space.name != space.name:
+            raise InvalidArchitectureError(f"the generator is of {generator.form.space.name}, not of {space.name}")
+        predictor = MetaPerformancePredictor(space) if self.predictor is None else self.predictor
+        sets = self.describe(images)
+        # Meta-training saw one vector a class.
+        archs = generator.generate(
+            sets.prototypes(),
+            n_candidates,
+            limits=limits,
+            costs=costs,
+            temperature=temperature,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        if not archs:
+            least = {name: _least(generator.form, name, costs) for name in limits}
+            raise InvalidArchitectureError(
+                f"no {space.name} architecture was found within {limits}; among 1,000 random ones the least is {least}"
+            )
+        known = () if measured is None else (space.batch_encode(measured[0]), measured[1])
+        mean, std = predictor.fit(sets, *known).predict(space.batch_encode(archs), return_std=True)
+        best = mean.argsort(descending=True, stable=True)[:top_k].tolist()
+        return [Candidate(archs[i], float(mean[i]), float(std[i])) for i in best]
+
+    def describe(self, images: Images | FeatureSets) -> FeatureSets:
+        r"""Returns the features of images; features are returned as they are."""
+        if isinstance(images, FeatureSets):
+            return images
+        return (ImageFeatures() if self.features is None else self.features)(images)
+
+
+def _least(form: GraphForm[Any], name: str, costs: Mapping[str, Cost]) -> float:
+    drawn = form.types(form.space.sample(1000, torch.Generator().manual_seed(0)))
+    return float(cost_of(form.space, name, costs)(form.archs(drawn)).min())

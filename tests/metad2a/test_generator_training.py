@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
+from pyg_nas_np.metad2a.generator_training import explain, main, train_generator
+from pyg_nas_np.metad2a.generator_weights import read_generator
+from pyg_nas_np.predictors.weights import read_card
+from pyg_nas_np.spaces import NASBench201Space
+from pyg_nas_np.utils import InvalidLabelsError
+
+SPACE = NASBench201Space()
+
+
+def database(count=300, noise=0.5):
+    """Accuracies are a difficulty of the classes plus a merit: 3x3 convolutions."""
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(30, 16, generator=draw)
+    classes = torch.stack([torch.randperm(30, generator=draw)[:5] for _ in range(60)])
+    task = torch.randint(60, (count,), generator=draw)
+    arch = torch.randint(len(SPACE), (count,), generator=draw)
+    merit = (SPACE.dense(arch).ops == 5).sum(dim=1).double()
+    difficulty = 20 * features[classes].mean(dim=1)[:, 0].double()
+    accuracy = 50 + difficulty[task] + 3 * merit + noise * torch.randn(count, generator=draw)
+    pool = FeatureSets(features, torch.arange(31), torch.tensor([0, 30]))
+    held_out = torch.zeros(count, dtype=torch.bool)
+    data = MetaDataset(
+        SPACE, pool, classes.flatten(), torch.arange(61) * 5, task, arch, accuracy.clamp(0, 100).double(), held_out
+    )
+    return data, difficulty[task], merit
+
+
+def test_explains_accuracies_by_data_set_and_architecture():
+    data, difficulty, merit = database()
+    task, cell = explain(data)
+    assert float(torch.corrcoef(torch.stack([cell, merit]))[0, 1]) > 0.9
+    assert float(torch.corrcoef(torch.stack([task, difficulty]))[0, 1]) > 0.9
+    raw = float(torch.corrcoef(torch.stack([data.accuracy, merit]))[0, 1])
+    assert raw < 0.8
+
+
+def test_explain_needs_tuples():
+    with pytest.raises(InvalidLabelsError, match="at least two tuples"):
+        explain(database()[0][:1])
+
+
+def test_training_prefers_what_did_well():
+    data, _, _ = database()
+    model, card = train_generator(data, steps=120, batch_size=64, lr=5e-3, hidden_channels=16, sharpness=2.0)
+    draw = torch.Generator().manual_seed(0)
+    cells = model.generate(data.sets([0]), 100, generator=draw)
+    share = sum(op == "nor_conv_3x3" for cell in cells for op in cell.ops) / 600
+    assert share > 0.3  # a fifth by chance
+    assert card["tuples"] == 300
+    assert card["steps"] == 120
+
+
+def test_command(tmp_path):
+    database(40)[0].save(tmp_path / "db")
+    main([str(tmp_path / "db"), "--output", str(tmp_path / "w.safetensors"), "--steps", "2"])
+    assert read_generator(tmp_path / "w.safetensors", SPACE).in_channels == 16
+    assert read_card(tmp_path / "w.safetensors")["tuples"] == 40
+    # The same seed gives the same weights.
+    main([str(tmp_path / "db"), "--output", str(tmp_path / "again.safetensors"), "--steps", "2"])
+    one, two = (read_generator(tmp_path / name, SPACE).state_dict() for name in ("w.safetensors", "again.safetensors"))
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_nas_np.metad2a import MetaD2A
+from pyg_nas_np.metad2a.database import FeatureSets
+from pyg_nas_np.metad2a.generator import MetaD2AGenerator
+from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space
+from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm, NASBench201GraphForm
+from pyg_nas_np.utils import InvalidArchitectureError
+
+SPACE = NASBench201Space()
+SETS = FeatureSets.from_tasks([[torch.ones(2, 16), torch.zeros(3, 16)]])
+
+
+class Convolutions:
+    """Predicts the number of 3x3 convolutions, and remembers what it was fitted to."""
+
+    def fit(self, task, graphs=None, y=None):
+        self.task, self.graphs, self.y = task, graphs, y
+        return self
+
+    def predict(self, graphs, return_std=False):
+        mean = graphs.x[:, 5].view(-1, 8).sum(dim=1)
+        return (mean, torch.full_like(mean, 0.5)) if return_std else mean
+
+
+@pytest.fixture(scope="module")
+def generator():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return MetaD2AGenerator(NASBench201GraphForm(), 16, hidden_channels=8)
+
+
+def test_ranks_distinct_candidates(generator):
+    found = MetaD2A(generator=generator, predictor=Convolutions()).search(SETS, SPACE, n_candidates=300, top_k=20)
+    assert len({c.arch for c in found}) == 20
+    scores = [c.accuracy for c in found]
+    assert scores == sorted(scores, reverse=True)
+    assert scores == [sum(op == "nor_conv_3x3" for op in c.arch.ops) for c in found]
+    assert {c.std for c in found} == {0.5}
+
+
+def test_seed_decides(generator):
+    method = MetaD2A(generator=generator, predictor=Convolutions())
+    runs = [method.search(SETS, SPACE, 30, 30, seed=seed) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_budget(generator):
+    method = MetaD2A(generator=generator, predictor=Convolutions())
+    found = method.search(SETS, SPACE, 100, 100, {"parameters": 3e5})
+    assert len(found) == 100
+    assert max(SPACE.num_parameters(c.arch) for c in found) <= 3e5
+    with pytest.raises(InvalidArchitectureError, match="the least is"):
+        method.search(SETS, SPACE, budget={"flops": 10})
+    with pytest.raises(ValueError, match="no cost 'energy'"):
+        method.search(SETS, SPACE, budget={"energy": 10})
+
+
+def test_images_are_described_once(generator):
+    calls = []
+
+    def features(images):
+        calls.append(images)
+        return SETS
+
+    predictor = Convolutions()
+    MetaD2A(features=features, generator=generator, predictor=predictor).search("images", SPACE, 10, 3)
+    assert calls == ["images"]
+    assert predictor.task is SETS
+    assert predictor.graphs is None
+
+
+def test_measured_architectures_reach_the_predictor(generator):
+    predictor = Convolutions()
+    measured = [SPACE[3], SPACE[4]], [70.0, 71.0]
+    MetaD2A(generator=generator, predictor=predictor).search(SETS, SPACE, 10, 3, measured=measured)
+    assert predictor.graphs.num_graphs == 2
+    assert predictor.y == [70.0, 71.0]
+
+
+@pytest.mark.parametrize(("candidates", "top_k"), [(10, 0), (5, 6)])
+def test_refuses_numbers(generator, candidates, top_k):
+    with pytest.raises(ValueError, match="top_k"):
+        MetaD2A(generator=generator).search(SETS, SPACE, candidates, top_k)
+
+
+def test_refuses_a_generator_of_another_space():
+    other = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    with pytest.raises(InvalidArchitectureError, match="of mobilenetv3, not of nasbench201"):
+        MetaD2A(generator=other).search(SETS, SPACE)
+
+
+def test_other_spaces():
+    class Cheap:
+        def fit(self, *_):
+            return self
+
+        def predict(self, graphs, return_std):
+            return -graphs.ptr.diff().float(), torch.ones(graphs.num_graphs)
+
+    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    space = MobileNetV3Space()
+    found = MetaD2A(generator=model, predictor=Cheap()).search(SETS, space, 50, 5)
+    layers = [sum(c.arch.depths) for c in found]
+    assert layers == sorted(layers)
+
+
+def test_spaces_by_name(generator):
+    method = MetaD2A(generator=generator, predictor=Convolutions())
+    assert method.search(SETS, "nasbench201", 30, 5) == method.search(SETS, SPACE, 30, 5)
+    with pytest.raises(ValueError, match="no search space is called 'darts'"):
+        method.search(SETS, "darts")
+
+
+def test_the_least_cost_is_of_what_can_be_written():
+    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    with pytest.raises(InvalidArchitectureError) as told:
+        MetaD2A(generator=model).search(SETS, "mobilenetv3", budget={"flops": 1e8})
+    # Smaller resolutions would cost less, but the generator writes one.
+    assert float(str(told.value).split("'flops': ")[-1].rstrip("}")) > 1.2e8
+
+
+def test_shipped_mobilenetv3():
+    images = FeatureSets.from_tasks([[torch.randn(4, 1280), torch.randn(2, 1280)]])
+    found = MetaD2A().search(images, "mobilenetv3", 100, 5, {"flops": 3e8})
+    space = MobileNetV3Space()
+    assert all(space.flops(c.arch) <= 3e8 for c in found)
+    # The best of 500 random ones within this budget are predicted at about 76.4.
+    assert found[0].accuracy > 76.5
+    assert found[0].accuracy >= found[-1].accuracy
+    worst = [c.arch for c in found[::-1]]
+    turned = MetaD2A().search(images, "mobilenetv3", 100, 100, {"flops": 3e8}, measured=(worst, [90, 88, 86, 84, 82.0]))
+    assert turned[0].accuracy > 80

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.metad2a import FeatureSets, MetaDataset
+from pyg_nas_np.metad2a.meta_regressor import class_directions
+from pyg_nas_np.metad2a.task_process import CELL_LENGTH, CLASS_LENGTHS, TaskProcess
+from pyg_nas_np.spaces.registry import space_by_name
+
+SPACE = space_by_name("nasbench201")
+
+
+def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed: int = 0) -> MetaDataset:
+    """Accuracies that add what a cell is worth and how easy the classes are."""
+    generator = torch.Generator().manual_seed(seed)
+    pool = torch.randn(classes, 12, generator=generator)
+    ease = 6.0 * torch.nn.functional.normalize(pool, dim=1)[:, :2].sum(dim=1)
+    tasks = torch.stack([torch.randperm(classes, generator=generator)[:size] for _ in range(count // 2)])
+    task = torch.randint(count // 2, (count,), generator=generator)
+    arch = torch.randint(60, (count,), generator=generator) * 251
+    worth = shared_descriptors(SPACE).table(arch)[:, shared_descriptors(SPACE).groups["trend"]].squeeze(1)
+    accuracy = 60 + 5 * worth + ease[tasks[task]].mean(dim=1) + noise * torch.randn(count, generator=generator)
+    return MetaDataset(
+        SPACE,
+        FeatureSets.from_tasks([pool.split(1)]),
+        tasks.flatten(),
+        torch.arange(count // 2 + 1) * size,
+        task,
+        arch,
+        accuracy.double(),
+        torch.zeros(count, dtype=torch.bool),
+    )
+
+
+def predict(process: TaskProcess, database: MetaDataset) -> tuple[Tensor, Tensor]:
+    tasks, of = database.task.unique(return_inverse=True)
+    mean, std = process.predict(database.sets(tasks), of, shared_descriptors(SPACE).table(database.arch))
+    assert std is not None
+    return mean, std
+
+
+def kernel(process: TaskProcess, a: MetaDataset, b: MetaDataset) -> Tensor:
+    """The covariance of the model between tuples, term by term from its definition."""
+    groups, variances = shared_descriptors(SPACE).groups, process.hyperparameters
+    x, y = (shared_descriptors(SPACE).table(part.arch).double() for part in (a, b))
+    total = torch.zeros(len(a), len(b), dtype=torch.float64)
+    for name in ("live", "paths", "strings"):
+        columns = groups[name]
+        r = math.sqrt(3) * torch.cdist(x[:, columns], y[:, columns]) / math.sqrt(len(columns)) / CELL_LENGTH
+        radial = (1 + r) * torch.exp(-r)
+        total += variances[name] * radial
+        if name == "live":
+            first = radial
+    total += variances["networks"] * x[:, groups["networks"]] @ y[:, groups["networks"]].t()
+    classes = [
+        [(class_directions(rows, torch.arange(6)) @ process.projection).double() for rows in features]
+        for features in ([part.sets([int(t)]).features for t in part.task] for part in (a, b))
+    ]
+    for i, own in enumerate(classes[0]):
+        for j, other in enumerate(classes[1]):
+            total[i, j] += variances["taste"] * first[i, j] * 5 * own.mean(dim=0) @ other.mean(dim=0)
+            for length in CLASS_LENGTHS:
+                near = torch.exp(-0.5 * (torch.cdist(own, other) / length).square())
+                total[i, j] += variances[f"classes_{length}"] * 5 * near.mean()
+    return total
+
+
+def test_the_mean_is_the_exact_posterior_of_the_model() -> None:
+    database = make(40)
+    past, new = database[:30], database[30:]
+    process = TaskProcess(width=6, max_iter=5).fit(past)
+    covariance = kernel(process, past, past) + process.hyperparameters["noise"] * torch.eye(30).double()
+    z = (past.accuracy - past.accuracy.mean()) / past.accuracy.std()
+    expected = past.accuracy.mean() + past.accuracy.std() * kernel(process, new, past) @ covariance.inverse() @ z
+    torch.testing.assert_close(predict(process, new)[0].double(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_it_learns_what_cells_and_classes_are_worth() -> None:
+    new = make(500)
+    split = new.split_by_task(5, 0)
+    process = TaskProcess(width=12).fit(new[split.train])
+    mean, std = predict(process, new[split.test])
+    truth = new[split.test].accuracy
+    assert torch.corrcoef(torch.stack([mean.double(), truth]))[0, 1] > 0.95
+    z = (truth - mean) / std
+    assert 0.6 < float(z.std()) < 1.6
+
+
+def test_doubt_grows_away_from_what_was_seen() -> None:
+    database = make(200)
+    process = TaskProcess(width=12).fit(database)
+    cells = shared_descriptors(SPACE).table(database.arch[:1])
+    known = database.sets(database.task[:1])
+    one_class = FeatureSets.from_tasks([[-known.features[:1]]])
+    first = torch.zeros(1, dtype=torch.long)
+    assert process.predict(one_class, first, cells)[1] > process.predict(known, first, cells)[1]
+
+
+def test_files_keep_all_that_predictions_need() -> None:
+    database = make(60)
+    process = TaskProcess(width=6, max_iter=5).fit(database)
+    again = TaskProcess().load_state_dict(process.state_dict(), SPACE)
+    for found, expected in zip(predict(again, database), predict(process, database), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+    # Nothing in the file is as long as the data.
+    assert all(len(database) not in value.shape for value in process.state_dict().values())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_data_sets_do_not_see_each_other(count: int) -> None:
+    database = make(60)
+    process = TaskProcess(width=6, max_iter=5).fit(database)
+    mean, std = predict(process, database)
+    part = database[torch.arange(count)]
+    torch.testing.assert_close(predict(process, part)[0], mean[:count])
+    torch.testing.assert_close(predict(process, part)[1], std[:count])

@@ -23,6 +23,7 @@ import torch
 from _timing import RESULTS, machine, seconds
 from torch import Tensor
 
+from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.datasets import NASBench201
 from pyg_nas_np.metad2a import MetaD2A
 from pyg_nas_np.metad2a.database import FeatureSets
@@ -31,7 +32,6 @@ from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generat
 from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.predictor import MetaPerformancePredictor
 from pyg_nas_np.metrics.functional import kendall_tau, regret_at_k
-from pyg_nas_np.predictors import ConvNPPredictor
 from pyg_nas_np.spaces import space_by_name
 from pyg_nas_np.spaces.graph_form import is_flow_graph
 

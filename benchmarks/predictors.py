@@ -31,10 +31,11 @@ import torch
 from _timing import RESULTS, machine
 from torch import Tensor
 
+from pyg_nas_np.convnp import PREDICTORS, ConvNPPredictor
 from pyg_nas_np.datasets import ArchitectureDataset, NASBench101, NASBench201, NASBenchGraph
 from pyg_nas_np.datasets.splits import class_split, index_split
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.predictors import PREDICTORS, ConvNPPredictor, EnsemblePredictor, Predictor
+from pyg_nas_np.predictors import EnsemblePredictor, Predictor
 from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
 from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS

@@ -35,8 +35,9 @@ import torch
 from _timing import RESULTS, machine
 from torch import Tensor
 
+from pyg_nas_np.convnp import PREDICTORS, ConvNPPredictor
 from pyg_nas_np.datasets import NASBench101, NASBench201
-from pyg_nas_np.predictors import PREDICTORS, ConvNPPredictor, GPPredictor, XGBoostPredictor
+from pyg_nas_np.predictors import GPPredictor, XGBoostPredictor
 from pyg_nas_np.search import (
     BananasSearch,
     LocalSearch,

@@ -13,7 +13,7 @@ import time
 import torch
 from _timing import RESULTS, Report, Result, in_child, run_child
 
-from pyg_nas_np.predictors import PREDICTORS
+from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.spaces import space_by_name
 
 AIMS = {"nasbench201": 3.0, "nasbench101": 40.0}

@@ -31,12 +31,12 @@ from pyg_nas_np.cli.score import score
 from pyg_nas_np.cli.search import search
 from pyg_nas_np.cli.tables import console, score_table, write_csv
 from pyg_nas_np.cli.train import train
+from pyg_nas_np.convnp import PREDICTORS
+from pyg_nas_np.convnp.weights import shipped_weights
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.datasets.compact import write_compact
 from pyg_nas_np.features import shared_features
-from pyg_nas_np.predictors import PREDICTORS
 from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
-from pyg_nas_np.predictors.weights import shipped_weights
 from pyg_nas_np.utils import MissingLabelsError, NASError
 
 app = typer.Typer(

@@ -15,8 +15,8 @@ from rich.table import Table
 import pyg_nas_np
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.tables import COLUMNS, console, write_csv
+from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.features import shared_features
-from pyg_nas_np.predictors import PREDICTORS
 from pyg_nas_np.predictors.evaluation import evaluate
 from pyg_nas_np.utils import DataFileError, MissingLabelsError
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.tables import console, write_csv
+from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets import ArchitectureDataset
-from pyg_nas_np.predictors import PREDICTORS
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.search import (
     BananasSearch,

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from pyg_nas_np.cli.tables import console
+from pyg_nas_np.convnp.weights import read_card
 from pyg_nas_np.nn.convnp import Form
-from pyg_nas_np.predictors.weights import read_card
 from pyg_nas_np.spaces.registry import SPACES, space_by_name
 
 
@@ -43,7 +43,7 @@ def train(
     if form not in get_args(Form):
         raise typer.BadParameter(f"'{form}' is none of {', '.join(get_args(Form))}", param_hint="--form")
     # Importing Lightning takes seconds, which no other command should wait for.
-    from pyg_nas_np.predictors.pretraining import pretrain
+    from pyg_nas_np.convnp.training import pretrain
 
     pretrain(
         space_by_name(space),

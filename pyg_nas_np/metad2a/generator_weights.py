@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
-from pyg_nas_np.predictors.weights import WEIGHTS
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.graph_form import graph_form
 from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors

@@ -10,10 +10,10 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetProcess
 from pyg_nas_np.metad2a.predictor_training import Form, TaskModel, read_task_model, shipped_meta_model
-from pyg_nas_np.predictors.convnp import ConvNPPredictor
 from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, space_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
@@ -34,7 +34,7 @@ class MetaPerformancePredictor:
     - ``"both"`` is their mean.
 
     Accuracies measured on the new data set become the context of the neural process
-    (:class:`~pyg_nas_np.predictors.ConvNPPredictor`; not with ``"regression"``, which is the paper's), and what was
+    (:class:`~pyg_nas_np.convnp.ConvNPPredictor`; not with ``"regression"``, which is the paper's), and what was
     predicted for the whole space stands beside them as the table of another task, which the bank of the neural process
     follows as far as the context bears it out. Labels that are all equal, or a single one, only shift the level.
 

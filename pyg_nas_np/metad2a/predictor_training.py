@@ -17,16 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from pyg_nas_np.convnp.bank import bank_groups
+from pyg_nas_np.convnp.predictor import ConvNPPredictor
+from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
 from pyg_nas_np.metad2a.meta_regressor import MetaRegressor
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel, read_subnet_model
 from pyg_nas_np.metad2a.task_process import TaskProcess
-from pyg_nas_np.predictors.bank import bank_groups
-from pyg_nas_np.predictors.convnp import ConvNPPredictor
 from pyg_nas_np.predictors.graphs import Graphs, meta_features
-from pyg_nas_np.predictors.weights import WEIGHTS
 from pyg_nas_np.spaces import MobileNetV3Space, SearchSpace
 from pyg_nas_np.utils import (
     InvalidArchitectureError,

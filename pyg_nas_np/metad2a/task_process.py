@@ -13,12 +13,12 @@ from scipy.optimize import minimize
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.convnp.bank import bank_groups
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
 from pyg_nas_np.metad2a.meta_regressor import class_directions
 from pyg_nas_np.predictors.additive_gp import KERNELS, negative_log_posterior
-from pyg_nas_np.predictors.bank import bank_groups
 from pyg_nas_np.spaces import SearchSpace
 
 CELL_LENGTH = 1.35

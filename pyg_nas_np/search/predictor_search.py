@@ -65,7 +65,7 @@ class PredictorSearch(Search[ArchT]):
         cost: ``"num_parameters"``, ``"flops"``, or a function of official indices. (default: one objective)
         proposals: Number of random candidates beside the neighbors of the best, where the space is large.
         fit_params: Further arguments of the predictor's ``fit``, for example ``{"auxiliary": {name: table}}`` of
-            :class:`~pyg_nas_np.predictors.ConvNPPredictor`: with labels of other data sets, few :obj:`initial`
+            :class:`~pyg_nas_np.convnp.ConvNPPredictor`: with labels of other data sets, few :obj:`initial`
             architectures are enough.
         candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
         maximize: Whether larger measurements are better.

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from pyg_nas_np.cli import main
 from pyg_nas_np.cli import train as module
-from pyg_nas_np.predictors.weights import read_card, read_weights
+from pyg_nas_np.convnp.weights import read_card, read_weights
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyg_nas_np.convnp.weights import read_card
 from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
 from pyg_nas_np.metad2a.generator_training import explain, main, train_generator
 from pyg_nas_np.metad2a.generator_weights import read_generator
-from pyg_nas_np.predictors.weights import read_card
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidLabelsError
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyg_nas_np.convnp.weights import WEIGHTS, read_card
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator, write_generator
-from pyg_nas_np.predictors.weights import WEIGHTS, read_card
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space
 from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError

@@ -7,11 +7,11 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 from sklearn.exceptions import NotFittedError
 
+from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.metad2a import FeatureSets, MetaPerformancePredictor, read_metad2a
 from pyg_nas_np.metad2a.predictor_training import shipped_meta_model
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.predictors import ConvNPPredictor
 from pyg_nas_np.spaces.registry import space_by_name
 from pyg_nas_np.utils import InvalidFeaturesError, InvalidLabelsError
 

@@ -10,8 +10,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
+from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.features import shared_features
-from pyg_nas_np.predictors import PREDICTORS, GPPredictor, Predictor, RandomForestPredictor, RidgePredictor
+from pyg_nas_np.predictors import GPPredictor, Predictor, RandomForestPredictor, RidgePredictor
 from pyg_nas_np.predictors import base as base_module
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError

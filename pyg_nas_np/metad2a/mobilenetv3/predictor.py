@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from pyg_nas_np.convnp.bank import SLOPE
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
-from pyg_nas_np.predictors.bank import SLOPE
 from pyg_nas_np.predictors.graphs import Graphs
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.utils import InvalidArchitectureError, atomic_path, read_tensors
@@ -117,7 +117,7 @@ class SubnetProcess:
     r"""A Gaussian process over sub-networks on a data set of the user, which follows a model of another one.
 
     Standardised accuracies rise along the standardised predictions with a slope around
-    :data:`~pyg_nas_np.predictors.bank.SLOPE`, which the measurements correct; what remains is a sum of radial terms
+    :data:`~pyg_nas_np.convnp.bank.SLOPE`, which the measurements correct; what remains is a sum of radial terms
     in what the stages are and in what the layers are.
 
     Args:

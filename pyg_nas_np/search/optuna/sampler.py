@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pyg_nas_np.predictors import ConvNPPredictor, Predictor
+from pyg_nas_np.convnp import ConvNPPredictor
+from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.search.predictor_search import Acquisition, PredictorSearch
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import ArchT
@@ -62,7 +63,7 @@ class ConvNPSampler(BaseSampler):
     Args:
         space: The search space.
         predictor: The predictor. (default:
-            :class:`~pyg_nas_np.predictors.ConvNPPredictor` with shipped weights, without experts)
+            :class:`~pyg_nas_np.convnp.ConvNPPredictor` with shipped weights, without experts)
         acquisition: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         beta: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         n_startup_trials: Trials with architectures drawn at random.

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from pyg_nas_np.convnp.weights import WEIGHTS, read_card
 from pyg_nas_np.datasets.mobilenetv3 import Subnets
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator_training import new_generator
@@ -18,7 +19,6 @@ from pyg_nas_np.metad2a.mobilenetv3.generator_training import (
     train_subnet_generator,
 )
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets
-from pyg_nas_np.predictors.weights import WEIGHTS, read_card
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm
 

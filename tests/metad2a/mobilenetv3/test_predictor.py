@@ -4,12 +4,12 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from pyg_nas_np.convnp.weights import WEIGHTS, read_card
 from pyg_nas_np.datasets.mobilenetv3 import read_accuracies
 from pyg_nas_np.metad2a import FeatureSets, MetaPerformancePredictor
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel, read_subnet_model, write_subnet_model
 from pyg_nas_np.metad2a.predictor_training import shipped_meta_model
-from pyg_nas_np.predictors.weights import WEIGHTS, read_card
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space
 from pyg_nas_np.spaces.registry import space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError

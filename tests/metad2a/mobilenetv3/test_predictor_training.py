@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 
+from pyg_nas_np.convnp.weights import read_card
 from pyg_nas_np.datasets.mobilenetv3 import Subnets
 from pyg_nas_np.metad2a.mobilenetv3.predictor import read_subnet_model
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets, held_out_spearman, main, select_subnets
-from pyg_nas_np.predictors.weights import read_card
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.utils import InvalidLabelsError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyg_nas_np.predictors import ConvNPPredictor, GPPredictor, RidgePredictor
+from pyg_nas_np.convnp import ConvNPPredictor
+from pyg_nas_np.predictors import GPPredictor, RidgePredictor
 from pyg_nas_np.search import PredictorSearch
 from pyg_nas_np.spaces import NASBench201Space
 

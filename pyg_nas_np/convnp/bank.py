@@ -12,13 +12,13 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.convnp.synthetic import Moments
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gp import PATH_GROUPS
 from pyg_nas_np.predictors.graphs import Graphs, meta_features
-from pyg_nas_np.tasks import Moments
 from pyg_nas_np.utils import map_chunks
 
 SLOPE = 0.5
@@ -218,7 +218,7 @@ def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:
 
 
 def bank_moments(groups: Mapping[str, list[int]], *, max_iter: int = 30, num_trees: int = 60) -> Moments:
-    r"""Returns the base predictions of a task by a :class:`Bank`, for :class:`~pyg_nas_np.tasks.SyntheticTasks`."""
+    r"""Returns the base predictions of a task by a :class:`Bank`, for :class:`~pyg_nas_np.convnp.SyntheticTasks`."""
 
     def moments(x_context: Tensor, z_context: Tensor, x_target: Tensor) -> tuple[Tensor, Tensor]:
         bank = Bank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context)

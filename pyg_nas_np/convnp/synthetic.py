@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from pyg_nas_np.convnp.priors import Prior
 from pyg_nas_np.nn.task_batch import Task, TaskBatch
-from pyg_nas_np.tasks.priors import Prior
 
 Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Base predictions of a task: ``x_context``, ``z_context`` and ``x_target`` to ``[n, K, 2]`` and ``[m, K, 2]``."""

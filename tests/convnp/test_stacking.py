@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyg_nas_np.convnp.stacking import FOLDS, LIFT, MOST, Experts, best_share
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.predictors.experts import FOLDS, LIFT, MOST, Experts, best_share
 from pyg_nas_np.spaces import NASBench201Space
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyg_nas_np.convnp.bank import LEVEL, SLOPE, Bank, BankPredictor, bank_groups, bank_moments
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.predictors.bank import LEVEL, SLOPE, Bank, BankPredictor, bank_groups, bank_moments
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import NASBench201Space
 

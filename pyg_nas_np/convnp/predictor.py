@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.convnp.auxiliary import task_scores
+from pyg_nas_np.convnp.bank import CAUTION, TABLES, Bank, bank_groups
+from pyg_nas_np.convnp.priors import check_foreign
+from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Experts
+from pyg_nas_np.convnp.weights import read_weights, shipped_model
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.predictors.bank import CAUTION, TABLES, Bank, bank_groups
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.experts import BOOSTING_FROM, NETWORKS_FROM, Experts
 from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
-from pyg_nas_np.predictors.other_tasks import task_scores
-from pyg_nas_np.predictors.weights import read_weights, shipped_model
 from pyg_nas_np.spaces import SearchSpace, space_by_name
-from pyg_nas_np.tasks.priors import check_foreign
 from pyg_nas_np.utils import InvalidLabelsError, map_chunks
 
 CHUNK = 1 << 12
@@ -47,17 +47,17 @@ def process_inputs(descriptors: Descriptors) -> list[int]:
 class ConvNPPredictor(Predictor):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
-    A :class:`~pyg_nas_np.predictors.bank.Bank` of base predictors is fitted to the context. Its leave-one-out errors on
+    A :class:`~pyg_nas_np.convnp.bank.Bank` of base predictors is fitted to the context. Its leave-one-out errors on
     the context and its predictions of the targets are input channels of a stack of set convolutions, meta-trained on
     synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
     weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it. From 100 labels on, learners
     that a few dozen labels could not feed join its mean, by a weight that the labels themselves tell
-    (:class:`~pyg_nas_np.predictors.experts.Experts`); the standard deviation stays that of the process.
+    (:class:`~pyg_nas_np.convnp.stacking.Experts`); the standard deviation stays that of the process.
 
     Args:
         space: The search space. (default: that of the data set)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
-        weights: File written by :func:`~pyg_nas_np.predictors.pretraining.pretrain`. (default: those that the package
+        weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space)
         finetune_steps: Gradient steps on random splits of the context itself; needs 8 labels.
         experts: Whether boosted trees join from 100 labels on, and trained graph networks from 150 on; the latter take

@@ -8,13 +8,13 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from pyg_nas_np import ConvNPPredictor, NASBench201
+from pyg_nas_np.convnp import predictor as convnp_module
+from pyg_nas_np.convnp.bank import Bank, BankPredictor, bank_groups
+from pyg_nas_np.convnp.predictor import process_inputs
+from pyg_nas_np.convnp.weights import shipped_weights, write_weights
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.nn import ConvNP
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.predictors import convnp as convnp_module
-from pyg_nas_np.predictors.bank import Bank, BankPredictor, bank_groups
-from pyg_nas_np.predictors.convnp import process_inputs
-from pyg_nas_np.predictors.weights import shipped_weights, write_weights
 from pyg_nas_np.spaces import space_by_name
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
 
@@ -309,7 +309,7 @@ def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
     with pytest.raises(MissingWeightsError, match=r"'toy'.*pretrain"):
         ConvNPPredictor(toy_space).fit(graphs, truth[ROWS])
     space = space_by_name("nasbench201")
-    monkeypatch.setattr("pyg_nas_np.predictors.weights.WEIGHTS", tmp_path)
+    monkeypatch.setattr("pyg_nas_np.convnp.weights.WEIGHTS", tmp_path)
     convnp_module.shipped_model.cache_clear()
     try:
         with pytest.raises(MissingWeightsError, match="shipped: none"):

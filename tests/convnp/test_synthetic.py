@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
+from pyg_nas_np.convnp import SyntheticTasks, additive_gp_prior
 from pyg_nas_np.predictors.labels import robust_scores
-from pyg_nas_np.tasks import SyntheticTasks, additive_gp_prior
 
 TABLE = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
 PRIOR = additive_gp_prior(TABLE, {"first": [0, 1], "second": [2, 3, 4]})

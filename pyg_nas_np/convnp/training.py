@@ -18,16 +18,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
+from pyg_nas_np.convnp.bank import Bank, bank_groups, bank_moments
+from pyg_nas_np.convnp.datamodule import SyntheticTaskModule
+from pyg_nas_np.convnp.predictor import process_inputs
+from pyg_nas_np.convnp.priors import mixture_prior, space_prior, table_prior
+from pyg_nas_np.convnp.synthetic import SyntheticTasks
+from pyg_nas_np.convnp.weights import write_weights
 from pyg_nas_np.features import RandomNetworks, shared_descriptors
 from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.predictors.bank import Bank, bank_groups, bank_moments
-from pyg_nas_np.predictors.convnp import process_inputs
 from pyg_nas_np.predictors.labels import robust_scores
-from pyg_nas_np.predictors.weights import write_weights
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.tasks import SyntheticTasks, mixture_prior, space_prior, table_prior
-from pyg_nas_np.tasks.datamodule import SyntheticTaskModule
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pyg_nas_np.convnp import SyntheticTasks, additive_gp_prior
+from pyg_nas_np.convnp.datamodule import PoolOrder, SyntheticTaskModule
 from pyg_nas_np.predictors.labels import rank_gauss
-from pyg_nas_np.tasks import SyntheticTasks, additive_gp_prior
-from pyg_nas_np.tasks.datamodule import PoolOrder, SyntheticTaskModule
 from pyg_nas_np.utils import DataFileError
 
 TABLE = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))

@@ -4,11 +4,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pyg_nas_np.convnp import weights
+from pyg_nas_np.convnp.predictor import process_inputs
+from pyg_nas_np.convnp.weights import read_card, read_weights, shipped_model, shipped_weights, write_weights
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.nn import ConvNP
-from pyg_nas_np.predictors import weights
-from pyg_nas_np.predictors.convnp import process_inputs
-from pyg_nas_np.predictors.weights import read_card, read_weights, shipped_model, shipped_weights, write_weights
 from pyg_nas_np.spaces import NASBench201Space, space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError
 

@@ -13,13 +13,13 @@ import torch
 from safetensors import safe_open
 
 from pyg_nas_np import pretrain
+from pyg_nas_np.convnp import SyntheticTasks
+from pyg_nas_np.convnp.bank import Bank, bank_groups
+from pyg_nas_np.convnp.predictor import process_inputs
+from pyg_nas_np.convnp.training import MetaTraining, negative_log_density, space_tasks
+from pyg_nas_np.convnp.weights import read_card, read_weights
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.nn import ConvNP
-from pyg_nas_np.predictors.bank import Bank, bank_groups
-from pyg_nas_np.predictors.convnp import process_inputs
-from pyg_nas_np.predictors.pretraining import MetaTraining, negative_log_density, space_tasks
-from pyg_nas_np.predictors.weights import read_card, read_weights
-from pyg_nas_np.tasks import SyntheticTasks
 from pyg_nas_np.utils import DataFileError, InvalidLabelsError
 
 SMALL = {"num_tasks": 6, "batch_size": 2, "max_steps": 8, "progress": False}
@@ -136,8 +136,8 @@ import lightning
 import torch
 
 from pyg_nas_np import pretrain
-from pyg_nas_np.predictors.weights import read_weights
-from pyg_nas_np.tasks import SyntheticTasks
+from pyg_nas_np.convnp.weights import read_weights
+from pyg_nas_np.convnp import SyntheticTasks
 
 folder, conftest = sys.argv[1:]
 
@@ -303,7 +303,7 @@ def test_tables_change_the_tasks_and_stand_in_the_card(tmp_path, toy_space):
 
 
 def test_large_spaces_give_a_part_of_their_cells(toy_space, monkeypatch):
-    monkeypatch.setattr("pyg_nas_np.predictors.pretraining.POOL_CELLS", 64)
+    monkeypatch.setattr("pyg_nas_np.convnp.training.POOL_CELLS", 64)
     labels = {"cifar100/valid": torch.randn(128, generator=torch.Generator().manual_seed(0))}
     tasks = space_tasks(toy_space, labels=labels, target="cifar10")
     assert tasks.table.size(0) == 64

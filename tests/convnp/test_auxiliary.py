@@ -1,9 +1,9 @@
 import torch
 from scipy.stats import kendalltau
 
-from pyg_nas_np.predictors import other_tasks
+from pyg_nas_np.convnp import auxiliary as other_tasks
+from pyg_nas_np.convnp.auxiliary import task_scores
 from pyg_nas_np.predictors.labels import rank_gauss
-from pyg_nas_np.predictors.other_tasks import task_scores
 
 
 def tables(n: int = 300):

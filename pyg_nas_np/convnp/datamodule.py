@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from pyg_nas_np.convnp.synthetic import SyntheticTasks
 from pyg_nas_np.nn.task_batch import TaskBatch
-from pyg_nas_np.tasks.synthetic import SyntheticTasks
 from pyg_nas_np.utils import DataFileError, atomic_path
 
 

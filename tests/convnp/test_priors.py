@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_nas_np.tasks import (
+from pyg_nas_np.convnp import (
     additive_gp_prior,
     mixture_prior,
     network_prior,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pyg_nas_np.cli.curve_plots import plot_stops
 from pyg_nas_np.curves.data import LearningCurves
-from pyg_nas_np.search.optuna import CurvePruner
+from pyg_nas_np.integrations.optuna import CurvePruner
 
 
 class Digits(NamedTuple):

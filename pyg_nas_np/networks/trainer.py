@@ -49,7 +49,7 @@ class ImageClassifier(lightning.LightningModule):
     r"""Trains a network as NAS-Bench-201 does: SGD with Nesterov momentum .9, learning rate on a cosine to zero.
 
     It logs ``train_loss`` and ``val_acc`` after every epoch, for callbacks such as
-    :class:`~pyg_nas_np.search.lightning.CurveStopping`.
+    :class:`~pyg_nas_np.integrations.lightning.CurveStopping`.
 
     Args:
         network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.

@@ -1,7 +1,7 @@
 r"""Searches, and early stopping of trainings.
 
 Searches share one protocol, :class:`~pyg_nas_np.search.base.Search`: ``ask(batch)`` for architectures, then
-``tell(archs, y)`` what was measured. What plugs into Optuna is in :mod:`pyg_nas_np.search.optuna`.
+``tell(archs, y)`` what was measured. What plugs into Optuna is in :mod:`pyg_nas_np.integrations.optuna`.
 """
 
 from pyg_nas_np.search.bananas import BananasSearch

@@ -1,6 +1,6 @@
 r"""Parts for Optuna studies (extra ``search``): a sampler of architectures, a pruner by learning curves."""
 
-from pyg_nas_np.search.optuna.pruner import CurvePruner
-from pyg_nas_np.search.optuna.sampler import ARCH, ConvNPSampler, arch_of, suggest_arch
+from pyg_nas_np.integrations.optuna.pruner import CurvePruner
+from pyg_nas_np.integrations.optuna.sampler import ARCH, ConvNPSampler, arch_of, suggest_arch
 
 __all__ = ["ARCH", "ConvNPSampler", "CurvePruner", "arch_of", "suggest_arch"]

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
 from pyg_nas_np.curves import LastSeenValue, SequentialRegression  # noqa: E402
-from pyg_nas_np.search.optuna import CurvePruner  # noqa: E402
+from pyg_nas_np.integrations.optuna import CurvePruner  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 STEPS = 15

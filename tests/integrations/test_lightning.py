@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from pyg_nas_np.curves import EarlyStopping, SequentialRegression
-from pyg_nas_np.search.lightning import CurveStopping
+from pyg_nas_np.integrations.lightning import CurveStopping
 from pyg_nas_np.utils import InvalidCurvesError
 
 EPOCHS = 8

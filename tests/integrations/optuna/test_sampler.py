@@ -16,7 +16,7 @@ from pyg_nas_np.spaces import NASBench201Space
 optuna = pytest.importorskip("optuna")
 from optuna.trial import TrialState, create_trial  # noqa: E402
 
-from pyg_nas_np.search.optuna import ConvNPSampler, arch_of, suggest_arch  # noqa: E402
+from pyg_nas_np.integrations.optuna import ConvNPSampler, arch_of, suggest_arch  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 SPACE = NASBench201Space()
@@ -144,7 +144,7 @@ WORKER = """
     import sys
     import optuna
     from pyg_nas_np.predictors import RidgePredictor
-    from pyg_nas_np.search.optuna import ConvNPSampler, suggest_arch
+    from pyg_nas_np.integrations.optuna import ConvNPSampler, suggest_arch
     from pyg_nas_np.spaces import NASBench201Space
 
     kind, path = sys.argv[1:]

@@ -79,7 +79,7 @@ class ConvNPSampler(BaseSampler):
     Example:
         >>> import optuna
         >>> from pyg_nas_np.predictors import GPPredictor
-        >>> from pyg_nas_np.search.optuna import ConvNPSampler, suggest_arch
+        >>> from pyg_nas_np.integrations.optuna import ConvNPSampler, suggest_arch
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> space = NASBench201Space()

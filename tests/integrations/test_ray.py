@@ -15,7 +15,7 @@ from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError
 
 pytest.importorskip("ray.tune")
 
-from pyg_nas_np.search.ray import ArchSearcher, CurveStopper
+from pyg_nas_np.integrations.ray import ArchSearcher, CurveStopper
 
 EPOCHS = 8
 

@@ -3,13 +3,16 @@ r"""Labels of a whole space on other tasks, as inputs of a predictor."""
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
 from pyg_nas_np.predictors.labels import rank_gauss
+from pyg_nas_np.utils import InvalidLabelsError
 
 _REMEMBERED = 16
 _smoothed: OrderedDict[str, Tensor] = OrderedDict()
@@ -51,3 +54,26 @@ def _smooth(x: Tensor, scores: Tensor) -> Tensor:
     while len(_smoothed) > _REMEMBERED:
         _smoothed.popitem(last=False)
     return _smoothed[key]
+
+
+def check_foreign(labels: Mapping[str, Tensor], target: str) -> None:
+    r"""Makes sure that no table is of the data set that is to be predicted, in whichever spelling.
+
+    Raises:
+        InvalidLabelsError: If one is, or a label is missing.
+    """
+    for name, y in labels.items():
+        if target and _data_set(name) == _data_set(target):
+            raise InvalidLabelsError(
+                f"the table {name!r} is of {target!r}, the data set to predict; leave all of its tables out"
+            )
+        if not bool(y.isfinite().all()):
+            raise InvalidLabelsError(f"the table {name!r} lacks {int((~y.isfinite()).sum())} of {y.numel()} labels")
+
+
+def _data_set(name: str) -> str:
+    """Data set of a table, of all the ways to write it one."""
+    own = re.sub("[^a-z0-9]", "", re.split("[/@]", name)[0].lower())
+    own = own.removeprefix("ogbn").removesuffix("valid")
+    # NAS-Bench-201 has no other ImageNet.
+    return "imagenet16120" if own == "imagenet" else own

@@ -18,7 +18,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gp import PATH_GROUPS
-from pyg_nas_np.predictors.graphs import Graphs, meta_features
+from pyg_nas_np.predictors.inputs import Graphs, meta_features
 from pyg_nas_np.utils import map_chunks
 
 SLOPE = 0.5

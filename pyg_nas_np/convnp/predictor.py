@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.auxiliary import task_scores
+from pyg_nas_np.convnp.auxiliary import check_foreign, task_scores
 from pyg_nas_np.convnp.bank import CAUTION, TABLES, Bank, bank_groups
-from pyg_nas_np.convnp.priors import check_foreign
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Experts
 from pyg_nas_np.convnp.weights import read_weights, shipped_model
 from pyg_nas_np.features import Descriptors, shared_descriptors
@@ -22,7 +21,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import Graphs, arch_indices, meta_features, space_of
+from pyg_nas_np.predictors.inputs import Graphs, arch_indices, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.utils import InvalidLabelsError, map_chunks

@@ -3,14 +3,13 @@ r"""Priors of functions over a search space, from which tasks are synthesised.""
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from pyg_nas_np.convnp.auxiliary import check_foreign
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.utils import InvalidLabelsError
 
 Prior = Callable[[Tensor, torch.Generator], Tensor]
 """Draws one function at some rows ``[n]`` of a table of architectures: values ``[n]`` float64."""
@@ -124,29 +123,6 @@ def table_prior(labels: Mapping[str, Tensor], target: str) -> Prior:
         return ranks[rows] @ (gamma / gamma.sum().clamp_min(1e-12))
 
     return draw
-
-
-def check_foreign(labels: Mapping[str, Tensor], target: str) -> None:
-    r"""Makes sure that no table is of the data set that is to be predicted, in whichever spelling.
-
-    Raises:
-        InvalidLabelsError: If one is, or a label is missing.
-    """
-    for name, y in labels.items():
-        if target and _data_set(name) == _data_set(target):
-            raise InvalidLabelsError(
-                f"the table {name!r} is of {target!r}, the data set to predict; leave all of its tables out"
-            )
-        if not bool(y.isfinite().all()):
-            raise InvalidLabelsError(f"the table {name!r} lacks {int((~y.isfinite()).sum())} of {y.numel()} labels")
-
-
-def _data_set(name: str) -> str:
-    """Data set of a table, of all the ways to write it one."""
-    own = re.sub("[^a-z0-9]", "", re.split("[/@]", name)[0].lower())
-    own = own.removeprefix("ogbn").removesuffix("valid")
-    # NAS-Bench-201 has no other ImageNet.
-    return "imagenet16120" if own == "imagenet" else own
 
 
 def mixture_prior(parts: Sequence[Prior], concentration: float = 3.0) -> Prior:

@@ -14,7 +14,7 @@ from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetProcess
 from pyg_nas_np.metad2a.predictor_training import Form, TaskModel, read_task_model, shipped_meta_model
-from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, space_of
+from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, space_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidFeaturesError

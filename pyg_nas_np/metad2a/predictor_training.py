@@ -26,7 +26,7 @@ from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
 from pyg_nas_np.metad2a.meta_regressor import MetaRegressor
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel, read_subnet_model
 from pyg_nas_np.metad2a.task_process import TaskProcess
-from pyg_nas_np.predictors.graphs import Graphs, meta_features
+from pyg_nas_np.predictors.inputs import Graphs, meta_features
 from pyg_nas_np.spaces import MobileNetV3Space, SearchSpace
 from pyg_nas_np.utils import (
     InvalidArchitectureError,

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import space_of
+from pyg_nas_np.predictors.inputs import space_of
 
 CHUNK = 1 << 14
 """Rows given to a function at a time."""

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.predictors.graphs import Graphs, count_graphs, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, atomic_path

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pyg_nas_np.predictors.base import Predictor, known_class
 from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
-from pyg_nas_np.predictors.graphs import Graphs, arch_indices
+from pyg_nas_np.predictors.inputs import Graphs, arch_indices
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import CellEncoder
-from pyg_nas_np.predictors.graphs import Graphs, arch_indices, live_cells, meta_features
+from pyg_nas_np.predictors.inputs import Graphs, arch_indices, live_cells, meta_features
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.neural import NeuralPredictor, ranking_loss
 from pyg_nas_np.spaces import SearchSpace

@@ -12,7 +12,7 @@ from pyg_nas_np.features import shared_descriptors, shared_features
 from pyg_nas_np.features.descriptors import NETWORKS
 from pyg_nas_np.predictors.additive_gp import AdditiveGP, KernelName
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import Graphs, meta_features
+from pyg_nas_np.predictors.inputs import Graphs, meta_features
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 

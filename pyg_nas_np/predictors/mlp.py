@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyg_nas_np.features.dag import OUTPUT, path_statistics
 from pyg_nas_np.features.path_encoding import PathEncoding
-from pyg_nas_np.predictors.graphs import live_cells
+from pyg_nas_np.predictors.inputs import live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.neural import NeuralPredictor
 from pyg_nas_np.spaces import SearchSpace

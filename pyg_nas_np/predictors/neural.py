@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import Graphs, arch_indices
+from pyg_nas_np.predictors.inputs import Graphs, arch_indices
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.graphs import Graphs, arch_indices, live_cells
+from pyg_nas_np.predictors.inputs import Graphs, arch_indices, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.dense import DenseGraphs

@@ -12,7 +12,7 @@ import numpy as np
 from pyg_nas_np.curves.data import Floats
 from pyg_nas_np.curves.early_stopping import EarlyStopping
 from pyg_nas_np.curves.hyperband import Run
-from pyg_nas_np.spaces.layer_strings import Layer, Net, format_net, image_size, net_depth
+from pyg_nas_np.search.layer_strings import Layer, Net, format_net, image_size, net_depth
 from pyg_nas_np.utils import InvalidArchitectureError
 
 State = Hashable

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 
 from pyg_nas_np.curves import EarlyStopping, LastSeenValue, RecordedRun, SequentialRegression
 from pyg_nas_np.curves.readers import read_baker
+from pyg_nas_np.search.layer_strings import parse_net
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningSearch, TabularGrammar, epsilon_schedule
-from pyg_nas_np.spaces.layer_strings import parse_net
 from pyg_nas_np.utils import InvalidArchitectureError
 
 GRAMMAR = MetaQNNGrammar(max_depth=3, filters=(64, 128), sizes=(3,), pools=((2, 2),))

@@ -17,7 +17,7 @@ from pyg_nas_np.convnp.bank import SLOPE
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
-from pyg_nas_np.predictors.graphs import Graphs
+from pyg_nas_np.predictors.inputs import Graphs
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.utils import InvalidArchitectureError, atomic_path, read_tensors
 

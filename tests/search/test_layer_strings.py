@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyg_nas_np.curves.readers import read_baker
-from pyg_nas_np.spaces.layer_strings import ARITY, Layer, format_net, image_size, net_depth, parse_net
+from pyg_nas_np.search.layer_strings import ARITY, Layer, format_net, image_size, net_depth, parse_net
 from pyg_nas_np.utils import InvalidArchitectureError
 
 LAYERS = st.sampled_from([kind for kind in ARITY if kind != "SM"]).flatmap(

@@ -6,7 +6,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchData, ArchitectureDataset
 from pyg_nas_np.features import MetaFeatures, shared_features
-from pyg_nas_np.predictors.graphs import arch_indices, count_graphs, labels_of, live_cells, meta_features, space_of
+from pyg_nas_np.predictors.inputs import arch_indices, count_graphs, labels_of, live_cells, meta_features, space_of
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 

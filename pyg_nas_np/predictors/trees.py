@@ -1,41 +1,18 @@
-r"""Classical regressors on meta-features: random forest, gradient boosting, ridge."""
+r"""Tree ensembles on meta-features: random forest, gradient boosting."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import BayesianRidge
 from torch import Tensor
 
-from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.labels import LabelScale
+from pyg_nas_np.predictors.refit import RefitPredictor
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import require
-
-
-class RefitPredictor(Predictor):
-    r"""Base of predictors that are saved as their training data, and fitted again when loaded.
-
-    Fitting is deterministic, so that nothing but numbers needs to be in the file.
-    """
-
-    def _fit(self, inputs: Tensor, z: Tensor) -> None:
-        self.x_, self.z_ = inputs, z
-        self._learn(inputs.numpy(), z.numpy())
-
-    @abstractmethod
-    def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
-        """Fits ``[n, F]`` features to ``[n]`` scores, the same way every time."""
-
-    def _state(self) -> dict[str, Any]:
-        return {"x": self.x_, "z": self.z_}
-
-    def _set_state(self, state: dict[str, Any]) -> None:
-        self._fit(state["x"], state["z"])
 
 
 class RandomForestPredictor(RefitPredictor):
@@ -159,21 +136,3 @@ class XGBoostPredictor(RefitPredictor):
         scores = torch.stack([torch.from_numpy(model.predict(inputs.numpy())).double() for model in self.models_])
         std = (scores.var(dim=0, unbiased=False) + self.noise_).sqrt() if return_std else None
         return scores.mean(dim=0), std
-
-
-class RidgePredictor(RefitPredictor):
-    r"""Bayesian ridge regression, its two precisions by maximum evidence; the standard deviation includes the noise.
-
-    Args:
-        space: The search space. (default: that of the data set)
-        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
-    """
-
-    def _learn(self, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> None:
-        self.model_ = BayesianRidge().fit(x, z)
-
-    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        if not return_std:
-            return torch.from_numpy(self.model_.predict(inputs.numpy())), None
-        mean, std = self.model_.predict(inputs.numpy(), return_std=True)
-        return torch.from_numpy(mean), torch.from_numpy(std)

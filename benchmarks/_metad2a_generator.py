@@ -30,10 +30,10 @@ from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator
 from pyg_nas_np.metad2a.image_features import ImageFeatures
-from pyg_nas_np.metad2a.predictor import MetaPerformancePredictor
+from pyg_nas_np.metad2a.predictor import MetaD2APredictor
 from pyg_nas_np.metrics.functional import kendall_tau, regret_at_k
 from pyg_nas_np.spaces import space_by_name
-from pyg_nas_np.spaces.graph_form import is_flow_graph
+from pyg_nas_np.spaces.graph_codec import is_flow_graph
 
 Row = dict[str, Any]
 IMAGES = {
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     sets = {name: ImageFeatures()(folder / "images" / file) for name, file in IMAGES.items()}
     trained_on = _cells_of(folder / "metad2a" / "predictor_db.csv")
     truth = _truth(folder)
-    method = MetaD2A(generator=model, predictor=MetaPerformancePredictor(SPACE, weights=args.generator_predictor))
+    method = MetaD2A(generator=model, predictor=MetaD2APredictor(SPACE, weights=args.generator_predictor))
     rows: list[Row] = []
     for name in LABELLED:
         rows += _written(model, sets[name], name, trained_on)
@@ -100,17 +100,17 @@ def _row(question: str, data: str, method: str, **values: float) -> Row:
 
 def _written(model: MetaD2AGenerator, sets: FeatureSets, name: str, trained_on: Tensor) -> list[Row]:
     """Validity in the paper's sense and as a cell; uniqueness of the valid, novelty of the unique, in percent."""
-    form, one = model.form, sets.prototypes()
+    codec, one = model.codec, sets.prototypes()
     draw = torch.Generator().manual_seed(0)
     graphs = {
-        "constrained, without replacement (default)": form.graphs(model.generate(one, SAMPLES, generator=draw)),
-        f"the same at temperature {WARM}": form.graphs(model.generate(one, SAMPLES, temperature=WARM, generator=draw)),
+        "constrained, without replacement (default)": codec.graphs(model.generate(one, SAMPLES, generator=draw)),
+        f"the same at temperature {WARM}": codec.graphs(model.generate(one, SAMPLES, temperature=WARM, generator=draw)),
         "constrained, independent": model.generate_graphs(one, SAMPLES, generator=draw),
         "unconstrained, independent (paper)": model.generate_graphs(one, SAMPLES, constrained=False, generator=draw),
     }
     rows = []
     for method, drawn in graphs.items():
-        cell = form.contains(drawn)
+        cell = codec.contains(drawn)
         cells = _indices(model, drawn.ops[cell])
         distinct = cells.unique()
         rows.append(
@@ -134,7 +134,7 @@ def _accuracies(
 
     def generated(draw: torch.Generator) -> Tensor:
         cells = model.generate(sets.prototypes(), CANDIDATES, generator=draw)
-        return _indices(model, model.form.types(cells))
+        return _indices(model, model.codec.types(cells))
 
     def frequent(draw: torch.Generator) -> Tensor:
         order = torch.randperm(trained_on.numel(), generator=draw)
@@ -177,7 +177,7 @@ def _labels(args: argparse.Namespace, sets: FeatureSets, name: str, truth: Tenso
             order = torch.randperm(len(SPACE), generator=torch.Generator().manual_seed(seed))
             known, y = SPACE.batch_encode(order[:count]), truth[order[:count]]
             tested, reached = SPACE.batch_encode(order[count:]), truth[order[count:]]
-            both = MetaPerformancePredictor(SPACE, weights=args.generator_predictor)
+            both = MetaD2APredictor(SPACE, weights=args.generator_predictor)
             fitted = {"images and labels": both.fit(sets, known, y) if count else both.fit(sets)}
             if count:
                 fitted["labels alone"] = ConvNPPredictor(SPACE).fit(known, y)  # type: ignore[assignment]
@@ -194,7 +194,7 @@ def _labels(args: argparse.Namespace, sets: FeatureSets, name: str, truth: Tenso
 @torch.no_grad()
 def _influence(model: MetaD2AGenerator, sets: dict[str, FeatureSets]) -> list[Row]:
     """How much the data set changes what is written: total variation between distributions over all cells."""
-    types = model.form.types()
+    types = model.codec.types()
     chances = {}
     for name, one in sets.items():
         code = model.encode(one.prototypes())[0]
@@ -255,7 +255,7 @@ def _write_archs(path: Path, method: MetaD2A, sets: dict[str, FeatureSets]) -> N
 
 
 def _indices(model: MetaD2AGenerator, types: Tensor) -> Tensor:
-    return torch.tensor([SPACE.index(arch) for arch in model.form.archs(types)], dtype=torch.long)
+    return torch.tensor([SPACE.index(arch) for arch in model.codec.archs(types)], dtype=torch.long)
 
 
 def _cells_of(path: Path) -> Tensor:

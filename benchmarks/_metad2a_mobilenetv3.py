@@ -222,9 +222,9 @@ def _random(model: MetaD2AGenerator, limit: float) -> list[MobileNetV3Arch]:
     draw, found = torch.Generator().manual_seed(0), []
     while len(found) < CANDIDATES:
         types = torch.empty(4 * CANDIDATES, 0, dtype=torch.long)
-        for _ in range(model.form.num_vertices):
-            types = torch.cat([types, torch.multinomial(model.form.allowed(types).double(), 1, generator=draw)], dim=1)
-        found += _within(model.form.archs(types), limit)
+        for _ in range(model.codec.num_vertices):
+            types = torch.cat([types, torch.multinomial(model.codec.allowed(types).double(), 1, generator=draw)], dim=1)
+        found += _within(model.codec.archs(types), limit)
     return found[:CANDIDATES]
 
 
@@ -266,7 +266,7 @@ def _independent(
 ) -> list[MobileNetV3Arch]:
     """With replacement, and nothing filtered: what the decoder makes of the limit by itself."""
     z = torch.cat([model.encode(sets)[0], model.positions(limits)], dim=1).expand(SAMPLES, -1)
-    archs: list[MobileNetV3Arch] = model.form.archs(model.decoder.sample(z, generator=draw))
+    archs: list[MobileNetV3Arch] = model.codec.archs(model.decoder.sample(z, generator=draw))
     return archs
 
 
@@ -275,7 +275,7 @@ def _influence(model: MetaD2AGenerator, sets: dict[str, FeatureSets]) -> list[Ro
     """How much the images change what is written: mean change of the log probability of samples, in nats."""
     first, *others = sets
     archs = model.generate(sets[first].prototypes(), SAMPLES, generator=torch.Generator().manual_seed(0))
-    types = model.form.types(archs)
+    types = model.codec.types(archs)
     chances = {}
     for name, one in sets.items():
         code = torch.cat([model.encode(one.prototypes())[0], model.positions({})], dim=1)

@@ -28,12 +28,17 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.metad2a import MetaDataset, read_metad2a
-from pyg_nas_np.metad2a.predictor_training import Form, MetaModel, meta_train, write_meta_model
+from pyg_nas_np.metad2a import MetaD2ADatabase, read_database
+from pyg_nas_np.metad2a.predictor_training import (
+    Form,
+    PerformanceModel,
+    train_performance_model,
+    write_performance_model,
+)
 from pyg_nas_np.spaces.registry import space_by_name
 
 Row = dict[str, Any]
-Predict = Callable[[MetaDataset, MetaDataset], dict[str, Tensor]]
+Predict = Callable[[MetaD2ADatabase, MetaD2ADatabase], dict[str, Tensor]]
 
 _AXES = 16
 
@@ -45,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> list[Row]:
-    database = read_metad2a(args.metad2a, space_by_name("nasbench201"))
+    database = read_database(args.metad2a, space_by_name("nasbench201"))
     train, valid, _ = database.official_split()
     rows = []
-    learned: list[MetaModel] = []
+    learned: list[PerformanceModel] = []
 
-    def meta(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:
-        learned[:] = [meta_train(past)]
+    def meta(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
+        learned[:] = [train_performance_model(past)]
         return by_model(learned[0], new)
 
     methods = (architecture_only, task_only, boosting, meta)
@@ -71,34 +76,34 @@ def run(args: argparse.Namespace) -> list[Row]:
             "machine": machine(),
             "official validation, Spearman": {name: kept[name] for name in get_args(Form)},
         }
-        write_meta_model(args.train_predictor, learned[0], database.space, card)
+        write_performance_model(args.train_predictor, learned[0], database.space, card)
     _print(rows)
     return rows
 
 
-def by_model(model: MetaModel, new: MetaDataset) -> dict[str, Tensor]:
+def by_model(model: PerformanceModel, new: MetaD2ADatabase) -> dict[str, Tensor]:
     tasks, of = new.task.unique(return_inverse=True)
     sets, cells = new.sets(tasks), shared_descriptors(new.space).table(new.arch)
     return {form: model.predict(form, sets, of, cells, False)[0] for form in get_args(Form)}
 
 
-def architecture_only(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:
+def architecture_only(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
     cells = shared_descriptors(past.space).features
     model = HistGradientBoostingRegressor(random_state=0).fit(cells.table(past.arch), past.accuracy)
     return {"architecture only": torch.from_numpy(model.predict(cells.table(new.arch)))}
 
 
-def task_only(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:
+def task_only(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
     model = RidgeCV(np.logspace(-2, 4, 13)).fit(_mean_classes(past), past.accuracy)
     return {"task only": torch.from_numpy(model.predict(_mean_classes(new)))}
 
 
-def boosting(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:
+def boosting(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
     """Gradient boosting on meta-features, and mean and deviation of the leading coordinates of the classes."""
     cells = shared_descriptors(past.space).features
     axes = torch.linalg.svd(past.classes.features, full_matrices=False).Vh[:_AXES].t()
 
-    def table(database: MetaDataset) -> np.ndarray[Any, Any]:
+    def table(database: MetaD2ADatabase) -> np.ndarray[Any, Any]:
         members, ptr = database.members(database.task)
         rows = (database.classes.features @ axes)[members].view(ptr.numel() - 1, -1, _AXES)
         return torch.cat([cells.table(database.arch), rows.mean(dim=1), rows.std(dim=1)], dim=1).numpy()
@@ -107,12 +112,12 @@ def boosting(past: MetaDataset, new: MetaDataset) -> dict[str, Tensor]:
     return {"gradient boosting": torch.from_numpy(model.predict(table(new)))}
 
 
-def _mean_classes(database: MetaDataset) -> np.ndarray[Any, Any]:
+def _mean_classes(database: MetaD2ADatabase) -> np.ndarray[Any, Any]:
     members, ptr = database.members(database.task)
     return database.classes.features[members].view(ptr.numel() - 1, -1, database.classes.num_features).mean(1).numpy()
 
 
-def _scores(methods: tuple[Predict, ...], past: MetaDataset, new: MetaDataset, name: str) -> list[Row]:
+def _scores(methods: tuple[Predict, ...], past: MetaD2ADatabase, new: MetaD2ADatabase, name: str) -> list[Row]:
     rows = []
     for method in methods:
         start = time.perf_counter()

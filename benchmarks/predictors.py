@@ -89,7 +89,7 @@ def graph(name: str, data: Path) -> Table:
     return Table(labelled, labelled.y, {})
 
 
-TABLES: dict[str, Callable[[Path], Table]] = {
+AUXILIARY: dict[str, Callable[[Path], Table]] = {
     **{f"nb201-{name}": partial(nb201, name) for name in ("c10-test", "c10", "c100", "in16")},
     "nb101": nb101,
     **{f"graph-{name}": partial(graph, name) for name in DATASETS},
@@ -106,11 +106,11 @@ def methods(weights: dict[str, Path]) -> dict[str, Callable[[int], Predictor]]:
     """Makers by row name, given the number of labels."""
     makers: dict[str, Callable[[int], Predictor]] = {"classical ensemble": recipe}
     makers |= {name: lambda n, name=name: PREDICTORS[name]() for name in PREDICTORS}  # type: ignore[misc]
-    makers["process alone"] = lambda n: ConvNPPredictor(experts=False)
+    makers["process alone"] = lambda n: ConvNPPredictor(stacking=False)
     makers["convnp, fine-tuned"] = lambda n: ConvNPPredictor(finetune_steps=50)
     makers["convnp + other data sets"] = lambda n: ConvNPPredictor()
     makers |= {
-        name: lambda n, path=path: ConvNPPredictor(weights=path, experts=False)  # type: ignore[misc]
+        name: lambda n, path=path: ConvNPPredictor(weights=path, stacking=False)  # type: ignore[misc]
         for name, path in weights.items()
     }
     return makers
@@ -131,7 +131,7 @@ def measure(table: Table, maker: Callable[[int], Predictor], row: str, n: int, s
 def run(args: argparse.Namespace) -> None:
     makers = methods(dict(item.split("=", 1) for item in args.weights))  # type: ignore[misc]
     deadline = time.monotonic() + 60 * args.minutes
-    tables = cache(lambda name: TABLES[name](args.data))
+    tables = cache(lambda name: AUXILIARY[name](args.data))
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name in args.tables:
             for n in args.budgets:
@@ -246,7 +246,7 @@ def differences(out: Path) -> str:
 def without_labels(names: Sequence[str], data: Path) -> str:
     """What the labels of the other data sets alone are worth."""
     lines = ["Kendall's tau of the mean ranks on the other data sets, no label given:"]
-    for table, name in ((TABLES[name](data), name) for name in names if name.startswith("nb201")):
+    for table, name in ((AUXILIARY[name](data), name) for name in names if name.startswith("nb201")):
         mean = torch.stack([rank_gauss(values.double()) for values in table.auxiliary.values()]).mean(dim=0)
         lines.append(f"{name}: {float(kendall_tau(mean, table.y)):.4f}")
     return "\n".join([*lines, ""])
@@ -258,8 +258,8 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    budgets = {n: {row["n"] for row in summary if row["table"] == n and row["split"] == "index"} for n in TABLES}
-    names = [n for n in TABLES if len(budgets[n]) > 2][:6]
+    budgets = {n: {row["n"] for row in summary if row["table"] == n and row["split"] == "index"} for n in AUXILIARY}
+    names = [n for n in AUXILIARY if len(budgets[n]) > 2][:6]
     others = [p for p in dict.fromkeys(row["predictor"] for row in summary) if p != "convnp"]
     colours = {"convnp": "black", **{p: f"C{i % 10}" for i, p in enumerate(others)}}
     lines = {p: "--" if i > 9 else "-" for i, p in enumerate(others)}
@@ -288,7 +288,7 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=["nb201-c10-test", "nb101"])
+    parser.add_argument("--tables", nargs="+", choices=list(AUXILIARY), default=["nb201-c10-test", "nb101"])
     parser.add_argument("--predictors", nargs="+", default=["convnp", "bank", "gp", "gp-additive", "xgboost", "ridge"])
     parser.add_argument("--weights", nargs="*", default=[], help="further rows: NAME=weights.safetensors")
     parser.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS))

@@ -78,11 +78,11 @@ METHODS: dict[str, Method] = {
     "gp-mean": Method(_by(GPPredictor, acquisition="mean")),
     "gp-thompson": Method(_by(GPPredictor, acquisition="thompson")),
     "gp-batch10": Method(_by(GPPredictor), batch=10),
-    "convnp": Method(_by(partial(ConvNPPredictor, experts=False))),
+    "convnp": Method(_by(partial(ConvNPPredictor, stacking=False))),
     # With seeds for tuning, medians on CIFAR-10 (test), CIFAR-100 and ImageNet16-120: 5, 4 and 21; by "ucb" 7, 3 and
-    # 43; with the caution that suits random labels 7, 5 and 46.
+    # 43; with the shrinkage that suits random labels 7, 5 and 46.
     "transfer": Method(
-        _by(partial(ConvNPPredictor, experts=False, caution=0.0), initial=2, acquisition="mean"), transfer=True
+        _by(partial(ConvNPPredictor, stacking=False, shrinkage=0.0), initial=2, acquisition="mean"), transfer=True
     ),
     "xgboost": Method(_by(XGBoostPredictor)),
     "bananas-gp": Method(lambda space, **kw: BananasSearch(space, GPPredictor, **kw), batch=10),

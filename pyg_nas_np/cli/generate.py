@@ -18,7 +18,7 @@ from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.search import Candidate, MetaD2A
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, SearchSpace, space_by_name
-from pyg_nas_np.spaces.graph_form import GRAPH_FORMS
+from pyg_nas_np.spaces.graph_codec import GRAPH_CODECS
 from pyg_nas_np.utils import atomic_path
 
 _STYLE = (
@@ -37,7 +37,7 @@ _HEADER = ["rank", "predicted", "std", "parameters", "flops", "arch"]
 
 def generate(
     images: Annotated[Path, typer.Argument(help="Folder with a folder of images for each class, or an .npz file.")],
-    space: Annotated[str, typer.Option(help=f"One of {', '.join(GRAPH_FORMS)}.")] = "nasbench201",
+    space: Annotated[str, typer.Option(help=f"One of {', '.join(GRAPH_CODECS)}.")] = "nasbench201",
     top_k: Annotated[int, typer.Option(min=1, help="Architectures to show.")] = 10,
     candidates: Annotated[int, typer.Option(min=1, help="Different architectures to generate.")] = 500,
     limit: Annotated[
@@ -53,8 +53,8 @@ def generate(
     ] = None,
 ) -> None:
     """Generate architectures for a data set of images and rank them; nothing is trained."""
-    if space not in GRAPH_FORMS:
-        raise typer.BadParameter(f"'{space}' is none of {', '.join(GRAPH_FORMS)}", param_hint="--space")
+    if space not in GRAPH_CODECS:
+        raise typer.BadParameter(f"'{space}' is none of {', '.join(GRAPH_CODECS)}", param_hint="--space")
     budget = dict(_limit(text) for text in limit or ())
     chosen = space_by_name(space)
     method = MetaD2A(features=ImageFeatures(images_per_class=images_per_class, seed=seed))

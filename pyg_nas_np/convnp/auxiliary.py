@@ -18,7 +18,7 @@ _REMEMBERED = 16
 _smoothed: OrderedDict[str, Tensor] = OrderedDict()
 
 
-def task_scores(x: Tensor, tables: list[Tensor]) -> Tensor:
+def auxiliary_scores(x: Tensor, tables: list[Tensor]) -> Tensor:
     r"""Returns what tables of other tasks say of each architecture, with and without their noise.
 
     A table has the noise of its trainings, and what an architecture adds by chance on one data set it does not add on
@@ -34,7 +34,7 @@ def task_scores(x: Tensor, tables: list[Tensor]) -> Tensor:
 
     Example:
         >>> x = torch.randn(50, 3)
-        >>> task_scores(x, [x[:, 0], x[:, 1].exp()]).shape
+        >>> auxiliary_scores(x, [x[:, 0], x[:, 1].exp()]).shape
         torch.Size([50, 4])
     """
     scores = [rank_gauss(table.double()).float() for table in tables]

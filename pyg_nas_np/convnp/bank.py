@@ -27,11 +27,11 @@ SLOPE = 0.5
 LEVEL = 0.9
 """The same along the mean of the labels of other tasks."""
 
-CAUTION = 10.0
+SHRINKAGE = 10.0
 """Labels from which on half of what they tell against the labels of other tasks is believed; chosen on other draws than
 those that the benchmark reports."""
 
-TABLES = "tables"
+AUXILIARY = "tables"
 """Name of the group of labels of other tasks."""
 
 _COORDINATES = 24
@@ -55,10 +55,10 @@ class Bank:
         groups: Columns of each group; those called ``networks``, ``trend`` and ``tables`` play the roles above.
         max_iter: Iterations of each fit.
         num_trees: Number of trees.
-        caution: Predicted differences from the labels of other tasks are multiplied by n / (n + caution).
+        shrinkage: Predicted differences from the labels of other tasks are multiplied by n / (n + shrinkage).
 
     Raises:
-        ValueError: If :obj:`caution` is negative.
+        ValueError: If :obj:`shrinkage` is negative.
 
     :attr:`split_columns` are what the trees split on: the meta-features and the leading coordinates of the networks.
 
@@ -67,15 +67,15 @@ class Bank:
     """
 
     def __init__(
-        self, groups: Mapping[str, list[int]], *, max_iter: int = 60, num_trees: int = 100, caution: float = CAUTION
+        self, groups: Mapping[str, list[int]], *, max_iter: int = 60, num_trees: int = 100, shrinkage: float = SHRINKAGE
     ) -> None:
-        if not caution >= 0.0:
-            raise ValueError(f"caution must be at least 0, got {caution}")
+        if not shrinkage >= 0.0:
+            raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
         self.groups = {name: list(columns) for name, columns in groups.items()}
-        self.max_iter, self.num_trees, self.caution = max_iter, num_trees, caution
-        special = (NETWORKS, TREND, TABLES)
+        self.max_iter, self.num_trees, self.shrinkage = max_iter, num_trees, shrinkage
+        special = (NETWORKS, TREND, AUXILIARY)
         additive = [name for name in groups if name not in special]
-        tables = [TABLES] if TABLES in groups else []
+        tables = [AUXILIARY] if AUXILIARY in groups else []
         recipes = {
             "additive": tables,
             "networks": [NETWORKS, *tables],
@@ -84,7 +84,7 @@ class Bank:
         self._additive = additive
         self._recipes = {name: linear for name, linear in recipes.items() if all(group in groups for group in linear)}
         self.split_columns = [column for name in additive for column in groups[name]]
-        self.split_columns += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(TABLES, [])]
+        self.split_columns += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(AUXILIARY, [])]
 
     @property
     def members(self) -> list[str]:
@@ -111,7 +111,7 @@ class Bank:
         self.trees = ExtraTreesRegressor(
             self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_left_out, random_state=0
         )
-        self._trust = z.numel() / (z.numel() + self.caution) if TABLES in self.groups else 1.0
+        self._trust = z.numel() / (z.numel() + self.shrinkage) if AUXILIARY in self.groups else 1.0
         prior = self.prior(x)
         self.trees.fit(self._tree_inputs(x), (z - prior).float().numpy())
         left_out = prior + self._trust * torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
@@ -160,12 +160,12 @@ class Bank:
 
     def prior(self, x: Tensor) -> Tensor:
         r"""Returns the prior mean at ``x`` ``[m, F]`` by the labels of other tasks, ``[m]``; zero without any."""
-        if TABLES not in self.groups:
+        if AUXILIARY not in self.groups:
             return torch.zeros(x.size(0), dtype=torch.float64)
-        return LEVEL * x[:, self.groups[TABLES]].double().mean(dim=1)
+        return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
 
     def _prior(self, member: str, x: Tensor) -> Tensor:
-        if member == "trend" and TABLES not in self.groups:
+        if member == "trend" and AUXILIARY not in self.groups:
             return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
         return self.prior(x)
 

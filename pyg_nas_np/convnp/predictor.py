@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.auxiliary import check_foreign, task_scores
-from pyg_nas_np.convnp.bank import CAUTION, TABLES, Bank, bank_groups
-from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Experts
+from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
+from pyg_nas_np.convnp.bank import AUXILIARY, SHRINKAGE, Bank, bank_groups
+from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
@@ -51,7 +51,7 @@ class ConvNPPredictor(Predictor):
     synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
     weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it. From 100 labels on, learners
     that a few dozen labels could not feed join its mean, by a weight that the labels themselves tell
-    (:class:`~pyg_nas_np.convnp.stacking.Experts`); the standard deviation stays that of the process.
+    (:class:`~pyg_nas_np.convnp.stacking.Stacking`); the standard deviation stays that of the process.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -59,16 +59,15 @@ class ConvNPPredictor(Predictor):
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space)
         finetune_steps: Gradient steps on random splits of the context itself; needs 8 labels.
-        experts: Whether boosted trees join from 100 labels on, and trained graph networks from 150 on; the latter take
+        stacking: Whether boosted trees join from 100 labels on, and trained graph networks from 150 on; the latter take
             tens of seconds.
-        caution: With labels of other data sets (``auxiliary`` of :meth:`fit`), how the ranking differs from theirs is
-            multiplied by n / (n + caution): few labels mislead more than they tell. 0 follows the labels at once, as a
-            search had better do.
+        shrinkage: With auxiliary labels, the predicted difference from them is multiplied by n / (n + shrinkage). Few
+            random labels would otherwise make the ranking worse. Use 0 in a search.
         random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
         MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.
-        ValueError: From :meth:`fit`, if :obj:`caution` is negative.
+        ValueError: From :meth:`fit`, if :obj:`shrinkage` is negative.
 
     Example:
         >>> import torch
@@ -80,7 +79,7 @@ class ConvNPPredictor(Predictor):
         (torch.Size([15625]), True)
     """
 
-    tables_ = torch.empty(0)
+    auxiliary_ = torch.empty(0)
     """Scores of the ``T`` auxiliary tables of the last fit, raw and smooth, ``[A, 2T]``."""
 
     def __init__(
@@ -90,15 +89,15 @@ class ConvNPPredictor(Predictor):
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
         finetune_steps: int = 0,
-        experts: bool = True,
-        caution: float = CAUTION,
+        stacking: bool = True,
+        shrinkage: float = SHRINKAGE,
         random_state: int = 0,
     ) -> None:
         super().__init__(space, labels=labels)
         self.weights = weights
         self.finetune_steps = finetune_steps
-        self.experts = experts
-        self.caution = caution
+        self.stacking = stacking
+        self.shrinkage = shrinkage
         self.random_state = random_state
 
     @classmethod
@@ -137,13 +136,13 @@ class ConvNPPredictor(Predictor):
                 auxiliary table does not cover the space.
             InvalidArchitectureError: If a graph is not one of the space, or the space is not known.
         """
-        before = self.tables_
+        before = self.auxiliary_
         tables = self._tables(space_of(graphs, self.space), graphs, auxiliary) if auxiliary else torch.empty(0)
         try:
-            self.tables_ = tables
+            self.auxiliary_ = tables
             return super().fit(graphs, y)
         except Exception:
-            self.tables_ = before
+            self.auxiliary_ = before
             raise
 
     def _tables(self, space: SearchSpace[Any], graphs: Graphs, auxiliary: Mapping[str, Tensor]) -> Tensor:
@@ -156,7 +155,7 @@ class ConvNPPredictor(Predictor):
                 )
         descriptors = shared_descriptors(space)
         columns = Bank(bank_groups(descriptors)).split_columns
-        return task_scores(descriptors.table(torch.arange(len(space)))[:, columns], list(auxiliary.values()))
+        return auxiliary_scores(descriptors.table(torch.arange(len(space)))[:, columns], list(auxiliary.values()))
 
     @property
     def model(self) -> ConvNP:
@@ -168,45 +167,45 @@ class ConvNPPredictor(Predictor):
     def _inputs(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
         descriptors: Tensor = meta_features(graphs, shared_descriptors(self.space_))
         index = arch_indices(graphs, self.space_)
-        if self.tables_.numel():
-            descriptors = torch.cat([descriptors, self.tables_[index]], dim=1)
+        if self.auxiliary_.numel():
+            descriptors = torch.cat([descriptors, self.auxiliary_[index]], dim=1)
         return index, descriptors
 
     @property
     def _groups(self) -> dict[str, list[int]]:
         descriptors = shared_descriptors(self.space_)
         groups = bank_groups(descriptors)
-        if self.tables_.numel():
+        if self.auxiliary_.numel():
             start = descriptors.num_columns
-            groups[TABLES] = list(range(start, start + self.tables_.size(1)))
+            groups[AUXILIARY] = list(range(start, start + self.auxiliary_.size(1)))
         return groups
 
     def _fit(self, inputs: tuple[Tensor, Tensor], z: Tensor) -> None:
         self.__dict__.pop("tuned_", None)
         model = self.model  # Missing weights are told now, not at the first prediction.
         self.index_, self.x_, self.z_ = inputs[0], inputs[1].float(), z.float()
-        self.bank_ = Bank(self._groups, caution=self.caution).fit(self.x_, self.z_)
+        self.bank_ = Bank(self._groups, shrinkage=self.shrinkage).fit(self.x_, self.z_)
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
-        self.experts_ = self._experts(num_meta)
-        self._fit_experts(self.space_)
+        self.stacking_ = self._new_stacking(num_meta)
+        self._fit_stacking(self.space_)
         if self.finetune_steps and z.numel() >= 8:
             self.tuned_ = self._finetune(copy.deepcopy(model))
 
-    def _experts(self, num_meta: int) -> Experts:
+    def _new_stacking(self, num_meta: int) -> Stacking:
         count = self.z_.numel()
-        return Experts(
+        return Stacking(
             self.bank_.split_columns,
             num_meta,
-            boosting=self.experts and count >= BOOSTING_FROM,
+            boosting=self.stacking and count >= BOOSTING_FROM,
             # Networks do not see auxiliary tables, which say more than they can.
-            networks=self.experts and count >= NETWORKS_FROM and not self.tables_.numel(),
+            networks=self.stacking and count >= NETWORKS_FROM and not self.auxiliary_.numel(),
             random_state=self.random_state,
         )
 
-    def _fit_experts(self, space: SearchSpace[Any] | None, state: Mapping[str, Any] | None = None) -> None:
+    def _fit_stacking(self, space: SearchSpace[Any] | None, state: Mapping[str, Any] | None = None) -> None:
         prior = self.bank_.prior(self.x_)
         left_out = self.bank_.context[..., 0] - prior.unsqueeze(1)
-        self.experts_.fit(space, self.index_, self.x_, self.z_ - prior, left_out, state)
+        self.stacking_.fit(space, self.index_, self.x_, self.z_ - prior, left_out, state)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are fitted again to every split."""
@@ -219,7 +218,7 @@ class ConvNPPredictor(Predictor):
             order = torch.randperm(count, generator=generator)
             context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
             scores = robust_scores(self.z_[context].double()).float()
-            bank = Bank(self._groups, max_iter=30, caution=self.caution).fit(self.x_[context], scores)
+            bank = Bank(self._groups, max_iter=30, shrinkage=self.shrinkage).fit(self.x_[context], scores)
             moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
             tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
@@ -260,7 +259,7 @@ class ConvNPPredictor(Predictor):
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
         std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
-        return prior + self.experts_.mean(self.space_, mean - prior, index, x), std
+        return prior + self.stacking_.mean(self.space_, mean - prior, index, x), std
 
     def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         r"""Predicts quantiles of new measurements.
@@ -315,19 +314,19 @@ class ConvNPPredictor(Predictor):
         return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"index": self.index_, "x": self.x_, "z": self.z_, "tables": self.tables_}
+        state: dict[str, Any] = {"index": self.index_, "x": self.x_, "z": self.z_, "tables": self.auxiliary_}
         state |= {"groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
-        state |= {"num_meta": self.experts_.num_meta, "networks": self.experts_.state_dict()}
+        state |= {"num_meta": self.stacking_.num_meta, "networks": self.stacking_.state_dict()}
         if hasattr(self, "tuned_"):
             state |= {"config": self.tuned_.config, "in_channels": self.tuned_.in_channels}
             state["tuned"] = self.tuned_.state_dict()
         return state
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.index_, self.x_, self.z_, self.tables_ = state["index"], state["x"], state["z"], state["tables"]
-        self.bank_ = Bank(state["groups"], caution=self.caution).fit(self.x_, self.z_, state["thetas"])
-        self.experts_ = self._experts(state["num_meta"])
-        self._fit_experts(None, state["networks"])
+        self.index_, self.x_, self.z_, self.auxiliary_ = state["index"], state["x"], state["z"], state["tables"]
+        self.bank_ = Bank(state["groups"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
+        self.stacking_ = self._new_stacking(state["num_meta"])
+        self._fit_stacking(None, state["networks"])
         if "tuned" in state:
             self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
             self.tuned_.load_state_dict(state["tuned"])

@@ -32,7 +32,7 @@ MOST = 0.8
 _PROBES = 512
 
 
-class Experts:
+class Stacking:
     r"""Boosted trees and graph networks beside a process; the task decides how much either counts.
 
     Each of :data:`FOLDS` networks is trained without one part of the labels and predicts that part. Against what the

@@ -132,7 +132,7 @@ class FeatureSets:
 
 
 @dataclass(frozen=True, eq=False)
-class MetaDataset:
+class MetaD2ADatabase:
     r"""What architectures reached on many data sets: (task, architecture, accuracy) tuples, and the tasks' classes.
 
     A task is a list of classes out of a common pool, so that the features of a class are held once, however many tasks
@@ -194,7 +194,7 @@ class MetaDataset:
         r"""Number of tasks, ``T``."""
         return self.task_ptr.numel() - 1
 
-    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> MetaDataset:
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> MetaD2ADatabase:
         r"""Returns the tuples at :obj:`index` (a slice, integers or a mask), with all tasks."""
         rows = index if isinstance(index, slice) else torch.as_tensor(index)
         task, arch, accuracy, held = self.task[rows], self.arch[rows], self.accuracy[rows], self.held_out[rows]
@@ -275,8 +275,8 @@ class MetaDataset:
                 writer.writerow([self.space.to_str(self.space[arch]), task, repr(accuracy), int(held)])
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaDataset:
-        r"""Reads what :meth:`save` or :func:`build_meta_dataset` wrote.
+    def load(cls, folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
+        r"""Reads what :meth:`save` or :func:`build_database` wrote.
 
         Raises:
             DataFileError: If a file is missing, corrupt or of another format.
@@ -313,7 +313,7 @@ class MetaDataset:
         )
 
 
-def build_meta_dataset(
+def build_database(
     folder: str | os.PathLike[str],
     space: SearchSpace[Any],
     classes: Sequence[Tensor],
@@ -323,7 +323,7 @@ def build_meta_dataset(
     classes_per_task: int = 20,
     class_names: Sequence[str] = (),
     seed: int = 0,
-) -> MetaDataset:
+) -> MetaD2ADatabase:
     r"""Builds a database: draws tasks from a pool of classes and architectures from a space, and has each pair trained.
 
     Every result is on disk before the next training starts. A call with the same arguments continues where an earlier
@@ -354,14 +354,14 @@ def build_meta_dataset(
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> pool = [torch.randn(5, 8) for _ in range(30)]
         >>> with TemporaryDirectory() as folder:
-        ...     build_meta_dataset(folder, NASBench201Space(), pool, lambda arch, task: 70.0, num_tuples=3)
-        MetaDataset(nasbench201, tuples=3, tasks=3, classes=30)
+        ...     build_database(folder, NASBench201Space(), pool, lambda arch, task: 70.0, num_tuples=3)
+        MetaD2ADatabase(nasbench201, tuples=3, tasks=3, classes=30)
     """
     if not 1 <= classes_per_task <= len(classes):
         raise ValueError(f"classes_per_task must be from 1 to the {len(classes)} classes, got {classes_per_task}")
     path = Path(folder)
     planned = _plan(space, classes, num_tuples, classes_per_task, tuple(class_names), seed)
-    done = MetaDataset.load(path, space) if (path / CLASSES_FILE).exists() else planned[:0]
+    done = MetaD2ADatabase.load(path, space) if (path / CLASSES_FILE).exists() else planned[:0]
     if len(done) > num_tuples:
         planned = _plan(space, classes, len(done), classes_per_task, tuple(class_names), seed)
     if not _continues(done, planned):
@@ -407,14 +407,14 @@ def _plan(
     classes_per_task: int,
     class_names: tuple[str, ...],
     seed: int,
-) -> MetaDataset:
+) -> MetaD2ADatabase:
     """The pairs to be trained, with accuracies of zero; a longer plan begins like a shorter one."""
     generator = torch.Generator().manual_seed(seed)
     tasks, archs = [], []
     for _ in range(count):
         tasks.append(torch.randperm(len(classes), generator=generator)[:classes_per_task])
         archs.append(space.sample_indices(1, generator))
-    return MetaDataset(
+    return MetaD2ADatabase(
         space,
         FeatureSets.from_tasks([classes]),
         torch.cat(tasks),
@@ -427,7 +427,7 @@ def _plan(
     )
 
 
-def _continues(done: MetaDataset, planned: MetaDataset) -> bool:
+def _continues(done: MetaD2ADatabase, planned: MetaD2ADatabase) -> bool:
     """Whether what is done is the beginning of what is planned."""
     count = len(done)
     tasks = min(done.num_tasks, planned.num_tasks)

@@ -15,7 +15,7 @@ from pyg_nas_np.nn.dag import DAGDecoder
 from pyg_nas_np.nn.set_encoder import DatasetEncoder
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
-from pyg_nas_np.spaces.graph_form import GraphForm
+from pyg_nas_np.spaces.graph_codec import GraphCodec
 
 Cost = Callable[[Archs], Tensor]
 """Costs of architectures, ``[B]``."""
@@ -48,7 +48,7 @@ class MetaD2AGenerator(nn.Module):
     within limits drawn at random, it learns the distribution of good architectures *given that* they stay within.
 
     Args:
-        form: Graph form of the space.
+        codec: Graph form of the space.
         in_channels: Width of the image features.
         hidden_channels: Width of everything inside.
         noise: Scale of the noise of the latent code in training.
@@ -58,18 +58,18 @@ class MetaD2AGenerator(nn.Module):
         - **input:** :class:`~pyg_nas_np.metad2a.FeatureSets` of ``T`` data sets.
 
     Example:
-        >>> from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
-        >>> generator = MetaD2AGenerator(NASBench201GraphForm(), in_channels=16, hidden_channels=8)
+        >>> from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
+        >>> generator = MetaD2AGenerator(NASBench201GraphCodec(), in_channels=16, hidden_channels=8)
         >>> digits = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)]])
         >>> draw = torch.Generator().manual_seed(0)
         >>> cells = generator.generate(digits, 100, limits={"parameters": 0.5e6}, generator=draw)
-        >>> len(set(cells)), max(map(generator.form.space.num_parameters, cells)) <= 0.5e6
+        >>> len(set(cells)), max(map(generator.codec.space.num_parameters, cells)) <= 0.5e6
         (100, True)
     """
 
     def __init__(
         self,
-        form: GraphForm[Any],
+        codec: GraphCodec[Any],
         in_channels: int,
         *,
         hidden_channels: int = 56,
@@ -77,7 +77,7 @@ class MetaD2AGenerator(nn.Module):
         kl_weight: float = 0.005,
     ) -> None:
         super().__init__()
-        self.form, self.in_channels, self.hidden_channels = form, in_channels, hidden_channels
+        self.codec, self.in_channels, self.hidden_channels = codec, in_channels, hidden_channels
         self.noise, self.kl_weight = noise, kl_weight
         self.config = {
             "in_channels": in_channels,
@@ -88,8 +88,8 @@ class MetaD2AGenerator(nn.Module):
         self.set_encoder = DatasetEncoder(in_channels, hidden_channels)
         self.mean = nn.Linear(hidden_channels, hidden_channels)
         self.log_variance = nn.Linear(hidden_channels, hidden_channels)
-        self.decoder = DAGDecoder(form, hidden_channels + len(LIMITED), hidden_channels)
-        self._ranges = _cost_ranges(form)
+        self.decoder = DAGDecoder(codec, hidden_channels + len(LIMITED), hidden_channels)
+        self._ranges = _cost_ranges(codec)
 
     def reset_parameters(self) -> None:
         r"""Draws new weights."""
@@ -191,9 +191,9 @@ class MetaD2AGenerator(nn.Module):
         wanted = n
         while True:
             types = self.decoder.sample_distinct(z, wanted, temperature, generator).types
-            archs = self.form.archs(types)
+            archs = self.codec.archs(types)
             for name, limit in limits.items():
-                spent = cost_of(self.form.space, name, costs)(archs)
+                spent = cost_of(self.codec.space, name, costs)(archs)
                 archs = [arch for arch, cost in zip(archs, spent.tolist(), strict=True) if cost <= limit]
             if len(archs) >= n or types.size(0) < wanted or wanted >= MOST:
                 return archs[:n]
@@ -224,7 +224,7 @@ class MetaD2AGenerator(nn.Module):
         """
         z = self._joined(self.encode(sets)[0], None).repeat_interleave(n, dim=0)
         if constrained:
-            return self.form.graphs_of(self.decoder.sample(z, temperature, generator))
+            return self.codec.graphs_of(self.decoder.sample(z, temperature, generator))
         return self.decoder.sample_free(z, temperature, generator)
 
     def _joined(self, z: Tensor, positions: Tensor | None) -> Tensor:
@@ -233,7 +233,7 @@ class MetaD2AGenerator(nn.Module):
         return torch.cat([z, positions.to(z)], dim=1)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.form}, {self.in_channels}, hidden_channels={self.hidden_channels})"
+        return f"{type(self).__name__}({self.codec}, {self.in_channels}, hidden_channels={self.hidden_channels})"
 
 
 MOST = 1 << 16
@@ -267,10 +267,10 @@ def check_limits(limits: Mapping[str, float], costs: Mapping[str, Cost]) -> dict
     return dict(limits)
 
 
-def _cost_ranges(form: GraphForm[Any]) -> dict[str, tuple[float, float]]:
+def _cost_ranges(codec: GraphCodec[Any]) -> dict[str, tuple[float, float]]:
     """Least and largest log cost of what the form writes."""
-    archs, ranges = form.extremes(), {}
+    archs, ranges = codec.extremes(), {}
     for name in LIMITED:
-        values = cost_of(form.space, name)(archs).double().log()
+        values = cost_of(codec.space, name)(archs).double().log()
         ranges[name] = (float(values.min()), float(values.max()))
     return ranges

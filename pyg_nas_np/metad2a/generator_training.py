@@ -3,8 +3,8 @@ r"""Trains the generator of MetaD2A on a database of accuracies, towards what di
     python -m pyg_nas_np.metad2a.generator_training DATABASE --output weights.safetensors
 
 ``DATABASE`` is a folder with MetaD2A's public predictor database in the form of
-:func:`~pyg_nas_np.metad2a.database_reader.read_metad2a`, or one of
-:meth:`MetaDataset.save <pyg_nas_np.metad2a.MetaDataset.save>`.
+:func:`~pyg_nas_np.metad2a.reader.read_database`, or one of
+:meth:`MetaD2ADatabase.save <pyg_nas_np.metad2a.MetaD2ADatabase.save>`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS
-from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaDataset
-from pyg_nas_np.metad2a.database_reader import read_metad2a
+from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
 from pyg_nas_np.metad2a.generator_weights import write_generator
+from pyg_nas_np.metad2a.reader import read_database
 from pyg_nas_np.spaces import space_by_name
-from pyg_nas_np.spaces.graph_form import GraphForm, graph_form
+from pyg_nas_np.spaces.graph_codec import GraphCodec, graph_codec
 from pyg_nas_np.utils import InvalidLabelsError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Explained(NamedTuple):
     cell: Tensor
 
 
-def explain(database: MetaDataset, *, noise: float = 20.0) -> Explained:
+def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     r"""Splits accuracies into the difficulty of the data set and the merit of the architecture.
 
     Most of an accuracy in such a database is the difficulty of its data set, which says nothing about architectures. A
@@ -94,9 +94,9 @@ def _task_kernel(sets: FeatureSets) -> Tensor:
     return 30.0 * _linear(mean) + 5.0 * _linear(spread)
 
 
-def _cell_kernel(database: MetaDataset, cells: Tensor) -> Tensor:
-    form = graph_form(database.space)
-    one = torch.nn.functional.one_hot(form.types(cells), form.num_types).double().flatten(1)
+def _cell_kernel(database: MetaD2ADatabase, cells: Tensor) -> Tensor:
+    codec = graph_codec(database.space)
+    one = torch.nn.functional.one_hot(codec.types(cells), codec.num_types).double().flatten(1)
     first, second = torch.triu_indices(one.size(1), one.size(1), 1)
     kernel = 4.0 * _linear(torch.cat([one, 0.5 * one[:, first] * one[:, second]], dim=1))
     descriptors = shared_descriptors(database.space)
@@ -115,7 +115,7 @@ def _linear(x: Tensor) -> Tensor:
 
 
 def train_generator(
-    database: MetaDataset,
+    database: MetaD2ADatabase,
     *,
     steps: int = 1000,
     batch_size: int = 128,
@@ -146,10 +146,10 @@ def train_generator(
         The generator, and a card of how it was made.
     """
     started = time.perf_counter()
-    model = new_generator(graph_form(database.space), database.classes.num_features, hidden_channels, seed)
+    model = new_generator(graph_codec(database.space), database.classes.num_features, hidden_channels, seed)
     merit = explain(database).cell
     weight = torch.exp(sharpness * (merit - merit.mean()) / merit.std().clamp_min(1e-8)).float()
-    types = model.form.types(database.arch)
+    types = model.codec.types(database.arch)
     place = model.positions({name: cost_of(database.space, name)(database.arch) for name in LIMITED})
     pool = database.classes
     scale = feature_noise * pool.features.std(dim=0)
@@ -209,12 +209,12 @@ class Batch(NamedTuple):
     weight: Tensor
 
 
-def new_generator(form: GraphForm[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
+def new_generator(codec: GraphCodec[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
     r"""Returns an untrained generator whose weights are drawn with a seed of their own."""
     # torch.nn draws weights from the global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MetaD2AGenerator(form, in_channels, hidden_channels=hidden_channels)
+        return MetaD2AGenerator(codec, in_channels, hidden_channels=hidden_channels)
 
 
 def optimize(
@@ -274,7 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     space: Any = space_by_name(given.space)
     own = (given.database / CLASSES_FILE).exists()
-    database = MetaDataset.load(given.database, space) if own else read_metad2a(given.database, space)
+    database = MetaD2ADatabase.load(given.database, space) if own else read_database(given.database, space)
     model, card = train_generator(database, steps=given.steps, sharpness=given.sharpness, seed=given.seed)
     write_generator(given.output, model, card)
     logger.info("Wrote %s: %s", given.output, card)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.graph_form import graph_form
+from pyg_nas_np.spaces.graph_codec import graph_codec
 from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
 
 FORMAT = "pyg_nas_np.metad2a_generator/1"
@@ -22,7 +22,7 @@ def write_generator(path: str | os.PathLike[str], generator: MetaD2AGenerator, c
     r"""Writes a generator as safetensors, with a card of how it was made, atomically."""
     metadata = {
         "format": FORMAT,
-        "space": generator.form.space.name,
+        "space": generator.codec.space.name,
         "config": json.dumps(generator.config),
         "card": json.dumps(card),
     }
@@ -40,7 +40,7 @@ def read_generator(path: str | os.PathLike[str], space: SearchSpace[Any]) -> Met
     metadata, state = read_tensors(path, FORMAT)
     if metadata["space"] != space.name:
         raise InvalidArchitectureError(f"{os.fspath(path)} generates {metadata['space']}, not {space.name}")
-    generator = MetaD2AGenerator(graph_form(space), **json.loads(metadata["config"]))
+    generator = MetaD2AGenerator(graph_codec(space), **json.loads(metadata["config"]))
     generator.load_state_dict(state)
     return generator.eval()
 

@@ -12,8 +12,13 @@ from typing_extensions import Self
 
 from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.metad2a.database import FeatureSets
-from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetProcess
-from pyg_nas_np.metad2a.predictor_training import Form, TaskModel, read_task_model, shipped_meta_model
+from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetPosterior
+from pyg_nas_np.metad2a.predictor_training import (
+    AnyPerformanceModel,
+    Form,
+    read_performance_file,
+    shipped_performance_model,
+)
 from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, space_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
@@ -23,14 +28,14 @@ _LEVEL = 10.0
 """How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
 
 
-class MetaPerformancePredictor:
+class MetaD2APredictor:
     r"""Predicts accuracies on a new data set from its features: the task conditions the prediction.
 
-    Two models are meta-trained (see :func:`~pyg_nas_np.metad2a.predictor_training.meta_train`):
+    Two models are meta-trained (see :func:`~pyg_nas_np.metad2a.predictor_training.train_performance_model`):
 
     - ``"regression"``, that of MetaD2A: a network embeds data set and cell, and joins them to an accuracy;
     - ``"process"``: a Gaussian process over data sets and cells
-      (:class:`~pyg_nas_np.metad2a.task_process.TaskProcess`);
+      (:class:`~pyg_nas_np.metad2a.joint_gp.JointGP`);
     - ``"both"`` is their mean.
 
     Accuracies measured on the new data set become the context of the neural process
@@ -47,8 +52,8 @@ class MetaPerformancePredictor:
     Args:
         space: The search space. (default: that of the architectures)
         form: ``"process"``, ``"regression"`` or ``"both"``.
-        weights: File written by :func:`~pyg_nas_np.metad2a.predictor_training.write_meta_model`. (default: what the
-            package ships for the space)
+        weights: File written by :func:`~pyg_nas_np.metad2a.predictor_training.write_performance_model`. (default:
+            what the package ships for the space)
 
     Raises:
         ValueError: If :obj:`form` is unknown.
@@ -57,7 +62,7 @@ class MetaPerformancePredictor:
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
         >>> task = FeatureSets.from_tasks([[torch.randn(5, 1280) for _ in range(10)]])
-        >>> predictor = MetaPerformancePredictor(space).fit(task)
+        >>> predictor = MetaD2APredictor(space).fit(task)
         >>> mean, std = predictor.predict(space.batch_encode(torch.arange(3)), return_std=True)
         >>> mean.shape, bool((std > 0).all())
         (torch.Size([3]), True)
@@ -78,18 +83,18 @@ class MetaPerformancePredictor:
         self.space = space
         self.form = form
         self.weights = weights
-        self._read: dict[SearchSpace[Any], TaskModel] = {}
+        self._read: dict[SearchSpace[Any], AnyPerformanceModel] = {}
 
-    def model(self, space: SearchSpace[Any]) -> TaskModel:
+    def model(self, space: SearchSpace[Any]) -> AnyPerformanceModel:
         r"""Returns the meta-trained model for a space.
 
         Raises:
             MissingWeightsError: If neither :obj:`weights` is given nor a model is shipped for the space.
         """
         if self.weights is None:
-            return shipped_meta_model(space)
+            return shipped_performance_model(space)
         if space not in self._read:
-            self._read = {space: read_task_model(self.weights, space)}
+            self._read = {space: read_performance_file(self.weights, space)}
         return self._read[space]
 
     def fit(self, task: FeatureSets, graphs: Graphs | None = None, y: Labels | None = None) -> Self:
@@ -137,7 +142,7 @@ class MetaPerformancePredictor:
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
         if not hasattr(self, "task_"):
-            raise NotFittedError("this MetaPerformancePredictor is not fitted yet; call fit with a data set")
+            raise NotFittedError("this MetaD2APredictor is not fitted yet; call fit with a data set")
         if self.context_ is not None and not isinstance(self.context_, tuple):
             return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
         mean, std = self._regress(self.task_, self.model(space_of(graphs, self.space)), graphs, return_std)
@@ -145,14 +150,14 @@ class MetaPerformancePredictor:
         return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 
     def _regress(
-        self, task: FeatureSets, model: TaskModel, graphs: Graphs, return_std: bool
+        self, task: FeatureSets, model: AnyPerformanceModel, graphs: Graphs, return_std: bool
     ) -> tuple[Tensor, Tensor | None]:
         cells = model.describe(graphs)
         return model.predict(self.form, task, torch.zeros(cells.size(0), dtype=torch.long), cells, return_std)
 
     def _condition(
-        self, task: FeatureSets, model: TaskModel, graphs: Graphs, y: Tensor
-    ) -> ConvNPPredictor | SubnetProcess | tuple[float, float]:
+        self, task: FeatureSets, model: AnyPerformanceModel, graphs: Graphs, y: Tensor
+    ) -> ConvNPPredictor | SubnetPosterior | tuple[float, float]:
         if bool((y != y[0]).any()):
             return model.condition(self.form, task, graphs, y)
         mean, std = self._regress(task, model, graphs, True)

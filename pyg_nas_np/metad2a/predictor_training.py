@@ -22,10 +22,10 @@ from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
-from pyg_nas_np.metad2a.meta_regressor import MetaRegressor
+from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
+from pyg_nas_np.metad2a.joint_gp import JointGP
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel, read_subnet_model
-from pyg_nas_np.metad2a.task_process import TaskProcess
+from pyg_nas_np.metad2a.pair_regressor import PairRegressor
 from pyg_nas_np.predictors.inputs import Graphs, meta_features
 from pyg_nas_np.spaces import MobileNetV3Space, SearchSpace
 from pyg_nas_np.utils import (
@@ -49,7 +49,7 @@ _LEAST_SCALE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class MetaModel:
+class PerformanceModel:
     r"""What a database of many data sets teaches about a new one, in two forms.
 
     Args:
@@ -60,8 +60,8 @@ class MetaModel:
         noise: Root mean squared error of the network on tasks that it was trained without, in percent.
     """
 
-    process: TaskProcess
-    network: MetaRegressor
+    process: JointGP
+    network: PairRegressor
     mean: float
     scale: float
     noise: float
@@ -126,7 +126,7 @@ class MetaModel:
         return self.mean + self.scale * guess, torch.full_like(guess, self.noise) if return_std else None
 
 
-TaskModel: TypeAlias = MetaModel | SubnetModel
+AnyPerformanceModel: TypeAlias = PerformanceModel | SubnetModel
 """What predicts on a new data set: describes architectures, predicts, and is conditioned on measurements."""
 
 
@@ -138,8 +138,8 @@ def cell_inputs(descriptors: Descriptors) -> list[int]:
     return [*chosen, *cost, *groups[NETWORKS][:_COORDINATES]]
 
 
-def meta_train(
-    database: MetaDataset,
+def train_performance_model(
+    database: MetaD2ADatabase,
     *,
     epochs: int = 25,
     lr: float = 1e-3,
@@ -147,7 +147,7 @@ def meta_train(
     dropout: float = 0.1,
     batch_size: int = 256,
     seed: int = 0,
-) -> MetaModel:
+) -> PerformanceModel:
     r"""Trains both forms on a database.
 
     The network leaves one of ten folds of the tasks out; what it gets wrong there is the noise of its predictions.
@@ -166,17 +166,17 @@ def meta_train(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from pyg_nas_np.metad2a import build_meta_dataset
+        >>> from pyg_nas_np.metad2a import build_database
         >>> from pyg_nas_np.spaces.registry import space_by_name
         >>> pool = [torch.randn(5, 8) for _ in range(30)]
         >>> with TemporaryDirectory() as folder:
         ...     space = space_by_name("nasbench201")
-        ...     database = build_meta_dataset(folder, space, pool, lambda arch, task: 50.0 + task[0], num_tuples=20)
-        >>> meta_train(database, epochs=1).process.hyperparameters.keys()
+        ...     database = build_database(folder, space, pool, lambda arch, task: 50.0 + task[0], num_tuples=20)
+        >>> train_performance_model(database, epochs=1).process.hyperparameters.keys()
         dict_keys(['live', 'paths', 'strings', 'networks', 'taste', 'classes_0.7', 'classes_1.5', 'noise'])
     """
     start = time.perf_counter()
-    process = TaskProcess().fit(database)
+    process = JointGP().fit(database)
     logger.info("Fitted the process (%.0f s): %s", time.perf_counter() - start, process.hyperparameters)
     columns = cell_inputs(shared_descriptors(database.space))
     cells = shared_descriptors(database.space).table(database.arch)[:, columns]
@@ -189,20 +189,20 @@ def meta_train(
         scales = cells.std(dim=0)
         # What never varies teaches nothing: divided by infinity, it is ignored where it does vary later.
         scales = torch.where(scales < _LEAST_SCALE, math.inf, scales)
-        network = MetaRegressor(database.classes.num_features, scales, dropout=dropout)
+        network = PairRegressor(database.classes.num_features, scales, dropout=dropout)
         pairs = _Pairs(network, database, cells)
         _train(network, pairs, target, split.train, epochs, lr, weight_decay, batch_size)
     network.eval()
     with torch.no_grad():
         noise = scale * float((pairs(split.test) - target[split.test]).square().mean().sqrt())
     logger.info("Trained the network (%.0f s): error %.2f %% on tasks left out", time.perf_counter() - start, noise)
-    return MetaModel(process, network, mean, scale, noise)
+    return PerformanceModel(process, network, mean, scale, noise)
 
 
 class _Pairs:
     """Predictions of a network in training for tuples of a database, each class encoded once a batch."""
 
-    def __init__(self, network: MetaRegressor, database: MetaDataset, cells: Tensor) -> None:
+    def __init__(self, network: PairRegressor, database: MetaD2ADatabase, cells: Tensor) -> None:
         self.network, self.database, self.cells = network, database, cells
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class _Pairs:
 
 
 def _train(
-    network: MetaRegressor,
+    network: PairRegressor,
     pairs: _Pairs,
     target: Tensor,
     rows: Tensor,
@@ -241,8 +241,8 @@ def _train(
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def write_meta_model(
-    path: str | os.PathLike[str], model: MetaModel, space: SearchSpace[Any], card: Mapping[str, Any]
+def write_performance_model(
+    path: str | os.PathLike[str], model: PerformanceModel, space: SearchSpace[Any], card: Mapping[str, Any]
 ) -> None:
     r"""Writes a model as safetensors, with the descriptors that it expects of a few cells, atomically."""
     tensors = {"cell_scale": model.network.cell_scale, PROBE: _probe(space)}
@@ -259,7 +259,7 @@ def write_meta_model(
         save_file({name: value.detach().contiguous() for name, value in tensors.items()}, tmp, metadata)
 
 
-def read_meta_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaModel:
+def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> PerformanceModel:
     r"""Reads a model for a space.
 
     Raises:
@@ -271,22 +271,25 @@ def read_meta_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> Me
     own = _probe(space) if metadata["space"] == space.name else None
     if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
         raise InvalidArchitectureError(
-            f"{os.fspath(path)} was trained for other descriptors of {metadata['space']}; train again with meta_train()"
+            f"{os.fspath(path)} was trained for other descriptors of {metadata['space']}; train again with "
+            "train_performance_model()"
         )
     config = json.loads(metadata["config"])
-    network = MetaRegressor(config.pop("in_channels"), cell_scale, **config)
+    network = PairRegressor(config.pop("in_channels"), cell_scale, **config)
     network.load_state_dict({**_part(state, "network."), "cell_scale": cell_scale})
-    process = TaskProcess().load_state_dict(_part(state, "process."), space)
-    return MetaModel(process, network.eval(), *json.loads(metadata["scalars"]))
+    process = JointGP().load_state_dict(_part(state, "process."), space)
+    return PerformanceModel(process, network.eval(), *json.loads(metadata["scalars"]))
 
 
-def read_task_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> TaskModel:
-    r"""Reads a model of whichever kind the space has; see :func:`read_meta_model`."""
-    return read_subnet_model(path, space) if isinstance(space, MobileNetV3Space) else read_meta_model(path, space)
+def read_performance_file(path: str | os.PathLike[str], space: SearchSpace[Any]) -> AnyPerformanceModel:
+    r"""Reads a model of whichever kind the space has; see :func:`read_performance_model`."""
+    return (
+        read_subnet_model(path, space) if isinstance(space, MobileNetV3Space) else read_performance_model(path, space)
+    )
 
 
 @lru_cache(maxsize=4)
-def shipped_meta_model(space: SearchSpace[Any]) -> TaskModel:
+def shipped_performance_model(space: SearchSpace[Any]) -> AnyPerformanceModel:
     r"""Returns the model that the package ships for a space.
 
     Raises:
@@ -295,10 +298,10 @@ def shipped_meta_model(space: SearchSpace[Any]) -> TaskModel:
     path = WEIGHTS / f"metad2a-predictor-{space.name}.safetensors"
     if not path.exists():
         raise MissingWeightsError(
-            f"no meta-trained predictor is shipped for the space '{space.name}'; train one with meta_train(), write it "
-            f"with write_meta_model() and pass MetaPerformancePredictor(weights=path)"
+            f"no meta-trained predictor is shipped for the space '{space.name}'; train one with "
+            "train_performance_model(), write it with write_performance_model() and pass MetaD2APredictor(weights=path)"
         )
-    return read_task_model(path, space)
+    return read_performance_file(path, space)
 
 
 def _probe(space: SearchSpace[Any]) -> Tensor:

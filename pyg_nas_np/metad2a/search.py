@@ -14,11 +14,11 @@ from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import Cost, MetaD2AGenerator, check_limits, cost_of
 from pyg_nas_np.metad2a.generator_weights import shipped_generator
 from pyg_nas_np.metad2a.image_features import ImageFeatures
-from pyg_nas_np.metad2a.predictor import MetaPerformancePredictor
+from pyg_nas_np.metad2a.predictor import MetaD2APredictor
 from pyg_nas_np.predictors.labels import Labels
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import ArchT
-from pyg_nas_np.spaces.graph_form import GraphForm
+from pyg_nas_np.spaces.graph_codec import GraphCodec
 from pyg_nas_np.utils import InvalidArchitectureError
 
 
@@ -47,19 +47,19 @@ class MetaD2A:
     Args:
         features: Makes features of images. (default: :class:`~pyg_nas_np.metad2a.ImageFeatures`)
         generator: Writes architectures. (default: the one that the package ships for the space)
-        predictor: Ranks them. (default: :class:`~pyg_nas_np.metad2a.MetaPerformancePredictor` with what the package
+        predictor: Ranks them. (default: :class:`~pyg_nas_np.metad2a.MetaD2APredictor` with what the package
             ships for the space)
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
-        >>> from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
+        >>> from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
         >>> class FewConvolutions:  # any object with fit and predict
         ...     def fit(self, task, graphs=None, y=None):
         ...         return self
         ...     def predict(self, graphs, return_std):
         ...         count = -graphs.x[:, 4:6].sum(dim=1).view(-1, 8).sum(dim=1)
         ...         return count, torch.ones_like(count)
-        >>> untrained = MetaD2AGenerator(NASBench201GraphForm(), in_channels=16)
+        >>> untrained = MetaD2AGenerator(NASBench201GraphCodec(), in_channels=16)
         >>> digits = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)]])
         >>> method = MetaD2A(generator=untrained, predictor=FewConvolutions())
         >>> found = method.search(digits, NASBench201Space(), n_candidates=200, top_k=3)
@@ -72,7 +72,7 @@ class MetaD2A:
         *,
         features: Callable[[Images], FeatureSets] | None = None,
         generator: MetaD2AGenerator | None = None,
-        predictor: MetaPerformancePredictor | Any = None,
+        predictor: MetaD2APredictor | Any = None,
     ) -> None:
         self.features, self.generator, self.predictor = features, generator, predictor
 
@@ -117,9 +117,9 @@ class MetaD2A:
         if isinstance(space, str):
             space = space_by_name(space)
         generator = shipped_generator(space) if self.generator is None else self.generator
-        if generator.form.space.name != space.name:
-            raise InvalidArchitectureError(f"the generator is of {generator.form.space.name}, not of {space.name}")
-        predictor = MetaPerformancePredictor(space) if self.predictor is None else self.predictor
+        if generator.codec.space.name != space.name:
+            raise InvalidArchitectureError(f"the generator is of {generator.codec.space.name}, not of {space.name}")
+        predictor = MetaD2APredictor(space) if self.predictor is None else self.predictor
         sets = self.describe(images)
         # Meta-training saw one vector a class.
         archs = generator.generate(
@@ -131,7 +131,7 @@ class MetaD2A:
             generator=torch.Generator().manual_seed(seed),
         )
         if not archs:
-            least = {name: _least(generator.form, name, costs) for name in limits}
+            least = {name: _least(generator.codec, name, costs) for name in limits}
             raise InvalidArchitectureError(
                 f"no {space.name} architecture was found within {limits}; among 1,000 random ones the least is {least}"
             )
@@ -147,6 +147,6 @@ class MetaD2A:
         return (ImageFeatures() if self.features is None else self.features)(images)
 
 
-def _least(form: GraphForm[Any], name: str, costs: Mapping[str, Cost]) -> float:
-    drawn = form.types(form.space.sample(1000, torch.Generator().manual_seed(0)))
-    return float(cost_of(form.space, name, costs)(form.archs(drawn)).min())
+def _least(codec: GraphCodec[Any], name: str, costs: Mapping[str, Cost]) -> float:
+    drawn = codec.types(codec.space.sample(1000, torch.Generator().manual_seed(0)))
+    return float(cost_of(codec.space, name, costs)(codec.archs(drawn)).min())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from pyg_nas_np.spaces.dense import DenseGraphs
-from pyg_nas_np.spaces.graph_form import END, START, GraphForm
+from pyg_nas_np.spaces.graph_codec import END, START, GraphCodec
 
 
 class GatedSum(nn.Module):
@@ -62,12 +62,12 @@ class DAGEncoder(nn.Module):
         - **output:** ``[B, out_channels]``.
 
     Example:
-        >>> from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
-        >>> form = NASBench201GraphForm()
-        >>> encoder = DAGEncoder(form.num_types, form.num_vertices, channels=16)
+        >>> from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
+        >>> codec = NASBench201GraphCodec()
+        >>> encoder = DAGEncoder(codec.num_types, codec.num_vertices, channels=16)
         >>> encoder
         DAGEncoder(7, 8, channels=16, out_channels=16)
-        >>> encoder(form.graphs(torch.arange(5))).shape
+        >>> encoder(codec.graphs(torch.arange(5))).shape
         torch.Size([5, 16])
     """
 
@@ -166,12 +166,12 @@ class DAGDecoder(nn.Module):
     there; the state of the new vertex is updated in between.
 
     Where all graphs of a space have the same edges, there is nothing to choose but types. Constrained decoding takes
-    the edges from the :class:`~pyg_nas_np.spaces.graph_form.GraphForm` and gives types that may not follow probability
-    zero: every graph drawn is an architecture, none has to be thrown away. Free decoding draws types and edges as the
-    paper does; its last vertex is the end, which every vertex without a successor feeds.
+    the edges from the :class:`~pyg_nas_np.spaces.graph_codec.GraphCodec` and gives types that may not follow
+    probability zero: every graph drawn is an architecture, none has to be thrown away. Free decoding draws types and
+    edges as the paper does; its last vertex is the end, which every vertex without a successor feeds.
 
     Args:
-        form: Graph form of the space.
+        codec: Graph form of the space.
         in_channels: Width of the latent vector, with what it is conditioned on.
         channels: Width of the states.
 
@@ -180,24 +180,24 @@ class DAGDecoder(nn.Module):
         - **output:** types ``[B, V]``, graphs, or log probabilities ``[B]``.
 
     Example:
-        >>> from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
-        >>> form = NASBench201GraphForm()
-        >>> decoder = DAGDecoder(form, in_channels=4, channels=16)
+        >>> from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
+        >>> codec = NASBench201GraphCodec()
+        >>> decoder = DAGDecoder(codec, in_channels=4, channels=16)
         >>> draw = torch.Generator().manual_seed(0)
-        >>> bool(form.obeys(decoder.sample(torch.randn(3, 4, generator=draw), generator=draw)).all())
+        >>> bool(codec.obeys(decoder.sample(torch.randn(3, 4, generator=draw), generator=draw)).all())
         True
         >>> decoder.sample_distinct(torch.zeros(4), 500, generator=draw).types.unique(dim=0).shape
         torch.Size([500, 8])
     """
 
-    def __init__(self, form: GraphForm[Any], in_channels: int, channels: int = 56) -> None:
+    def __init__(self, codec: GraphCodec[Any], in_channels: int, channels: int = 56) -> None:
         super().__init__()
-        self.form, self.in_channels, self.channels = form, in_channels, channels
+        self.codec, self.in_channels, self.channels = codec, in_channels, channels
         self.start = nn.Linear(in_channels, channels)
-        self.unit = nn.GRUCell(form.num_types, channels)
-        self.message = GatedSum(channels, form.num_vertices)
+        self.unit = nn.GRUCell(codec.num_types, channels)
+        self.message = GatedSum(channels, codec.num_vertices)
         self.type_head = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, form.num_types)
+            nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, codec.num_types)
         )
         self.edge_head = nn.Sequential(nn.Linear(2 * channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, 1))
 
@@ -214,10 +214,10 @@ class DAGDecoder(nn.Module):
 
         Args:
             z: ``[B, in_channels]``.
-            types: ``[B, V]``; their edges are those of the form.
+            types: ``[B, V]``; their edges are those of the codec.
         """
-        size = self.form.num_vertices
-        adjacency = self.form.adjacency.to(z.device)
+        size = self.codec.num_vertices
+        adjacency = self.codec.adjacency.to(z.device)
         partial, states = self._begin(z), []
         total = z.new_zeros(z.size(0))
         for v in range(1, size):
@@ -247,7 +247,7 @@ class DAGDecoder(nn.Module):
         """
         partial = self._begin(z)
         total = z.new_zeros(z.size(0))
-        for v in range(1, self.form.num_vertices):
+        for v in range(1, self.codec.num_vertices):
             log_p = self._constrained(partial, temperature)
             total = total + log_p.gather(1, types[:, v : v + 1]).squeeze(1)
             partial = self._follow(partial, types[:, v])
@@ -269,7 +269,7 @@ class DAGDecoder(nn.Module):
         """
         _check_temperature(temperature)
         partial = self._begin(z)
-        for _ in range(1, self.form.num_vertices):
+        for _ in range(1, self.codec.num_vertices):
             probabilities = self._constrained(partial, temperature).exp()
             partial = self._follow(partial, torch.multinomial(probabilities, 1, generator=generator).squeeze(1))
         return partial.types
@@ -298,7 +298,7 @@ class DAGDecoder(nn.Module):
             raise ValueError(f"n must be at least 1 and z one vector, got n={n} and z {list(z.shape)}")
         partial = self._begin(z.unsqueeze(0))
         log_prob = perturbed = torch.zeros(1, dtype=torch.float64, device=z.device)
-        for _ in range(1, self.form.num_vertices):
+        for _ in range(1, self.codec.num_vertices):
             step = self._constrained(partial, temperature).double()
             child = log_prob.unsqueeze(1) + step
             noise = torch.rand(child.shape, generator=generator, dtype=torch.float64, device=z.device)
@@ -314,7 +314,7 @@ class DAGDecoder(nn.Module):
     def sample_free(self, z: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> DenseGraphs:
         r"""Draws one graph for each row of :obj:`z`, types and edges, with no constraint but the end; see the class."""
         _check_temperature(temperature)
-        size, count = self.form.num_vertices, z.size(0)
+        size, count = self.codec.num_vertices, z.size(0)
         partial, states = self._begin(z), []
         adjacency = torch.zeros(count, size, size, dtype=torch.bool, device=z.device)
         for v in range(1, size - 1):
@@ -351,7 +351,7 @@ class DAGDecoder(nn.Module):
 
     def _follow(self, partial: Partial, kind: Tensor) -> Partial:
         v = partial.types.size(1)
-        return self._advance(partial, kind, self.form.adjacency[:v, v].to(kind.device).expand(kind.size(0), v))
+        return self._advance(partial, kind, self.codec.adjacency[:v, v].to(kind.device).expand(kind.size(0), v))
 
     def _state(self, kind: Tensor, predecessors: Tensor, sent: Tensor) -> Tensor:
         received = (predecessors.to(sent.dtype).unsqueeze(1) @ sent).squeeze(1)
@@ -360,14 +360,14 @@ class DAGDecoder(nn.Module):
     def _constrained(self, partial: Partial, temperature: float) -> Tensor:
         """Log probabilities [B, T] of the next type, among those that may follow."""
         logits = self.type_head(partial.state) / temperature
-        forbidden = ~self.form.allowed(partial.types)
+        forbidden = ~self.codec.allowed(partial.types)
         return logits.masked_fill(forbidden, -torch.inf).log_softmax(dim=1)  # type: ignore[no-any-return]
 
     def _one_hot(self, types: Tensor) -> Tensor:
-        return one_hot(types, self.form.num_types).to(self.start.weight.dtype)
+        return one_hot(types, self.codec.num_types).to(self.start.weight.dtype)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.form}, {self.in_channels}, channels={self.channels})"
+        return f"{type(self).__name__}({self.codec}, {self.in_channels}, channels={self.channels})"
 
 
 def _given_maximum(noisy: Tensor, maximum: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 r"""Search spaces: indexed sets of architectures as graphs."""
 
 from pyg_nas_np.spaces.base import SearchSpace, Validity
-from pyg_nas_np.spaces.graph_form import GraphForm, MobileNetV3GraphForm, NASBench201GraphForm, graph_form
+from pyg_nas_np.spaces.graph_codec import GraphCodec, MobileNetV3GraphCodec, NASBench201GraphCodec, graph_codec
 from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
@@ -11,14 +11,14 @@ from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
     "SPACES",
-    "GraphForm",
+    "GraphCodec",
     "MobileNetV3Arch",
-    "MobileNetV3GraphForm",
+    "MobileNetV3GraphCodec",
     "MobileNetV3Space",
     "NASBench101Arch",
     "NASBench101Space",
     "NASBench201Arch",
-    "NASBench201GraphForm",
+    "NASBench201GraphCodec",
     "NASBench201Space",
     "NASBenchGraphArch",
     "NASBenchGraphSpace",
@@ -26,7 +26,7 @@ __all__ = [
     "Validity",
     "draw",
     "from_networkx",
-    "graph_form",
+    "graph_codec",
     "space_by_name",
     "to_networkx",
 ]

@@ -172,12 +172,12 @@ def test_predictor_is_the_mean_of_the_bank(toy_space, tmp_path):
 def test_caution_shrinks_what_few_labels_tell_against_a_table():
     x, z = data(30, 7)
     groups = GROUPS | {"tables": [6]}
-    bold, careful = (Bank(groups, max_iter=20, caution=caution).fit(x, z) for caution in (0.0, 30.0))
+    bold, careful = (Bank(groups, max_iter=20, shrinkage=shrinkage).fit(x, z) for shrinkage in (0.0, 30.0))
     prior = bold.prior(x).float().unsqueeze(1)
     for ours, theirs in ((careful.predict(x), bold.predict(x)), (careful.context, bold.context)):
         torch.testing.assert_close(ours[..., 0] - prior, 0.5 * (theirs[..., 0] - prior))
     # There is nothing to be cautious about without a table.
-    plain = [Bank(GROUPS, max_iter=20, caution=caution).fit(x, z).context for caution in (0.0, 30.0)]
+    plain = [Bank(GROUPS, max_iter=20, shrinkage=shrinkage).fit(x, z).context for shrinkage in (0.0, 30.0)]
     torch.testing.assert_close(*plain)
-    with pytest.raises(ValueError, match="caution must be at least 0, got -1"):
-        Bank(GROUPS, caution=-1)
+    with pytest.raises(ValueError, match="shrinkage must be at least 0, got -1"):
+        Bank(GROUPS, shrinkage=-1)

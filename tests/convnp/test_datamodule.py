@@ -91,7 +91,7 @@ def test_pool_is_kept_in_a_file(tmp_path, monkeypatch):
     assert again.pool is pool
 
 
-def test_pools_of_other_tasks_are_refused(tmp_path):
+def test_pools_of_auxiliary_are_refused(tmp_path):
     path = tmp_path / "tasks.pt"
     ready(path=path)
     with pytest.raises(DataFileError, match=r"tasks\.pt holds 4 batches, 6 are wanted; delete it"):

@@ -261,7 +261,7 @@ def test_auxiliary_tables_help(toy_space, weights, every, truth, tmp_path):
     helped = make(toy_space, weights, "untrained").fit(context, truth[rows], auxiliary=auxiliary)
     assert helped.score(every, truth) > plain.score(every, truth) + 0.05
     assert helped.bank_.members == plain.bank_.members == ["additive", "networks", "trees"]
-    assert helped.tables_.shape == (128, 4)
+    assert helped.auxiliary_.shape == (128, 4)
     helped.save(tmp_path / "p.pt")
     loaded = ConvNPPredictor.load(tmp_path / "p.pt", toy_space)
     torch.testing.assert_close(loaded.predict(every), helped.predict(every), rtol=1e-4, atol=1e-3)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.convnp.stacking import FOLDS, LIFT, MOST, Experts, best_share
+from pyg_nas_np.convnp.stacking import FOLDS, LIFT, MOST, Stacking, best_share
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.spaces import NASBench201Space
 
@@ -52,7 +52,7 @@ def test_the_average_of_networks_is_as_good_as_the_share_supposes():
 
 def test_without_learners_the_process_is_left_alone():
     space, _, rows, x, z = task(10)
-    experts = Experts([0], 3, boosting=False, networks=False).fit(space, rows, x, z, z[:, None])
+    experts = Stacking([0], 3, boosting=False, networks=False).fit(space, rows, x, z, z[:, None])
     assert torch.equal(experts.mean(space, z, rows, x), z)
     assert experts.state_dict() == {}
 
@@ -62,7 +62,7 @@ def test_learners_join_the_mean_and_come_back_from_their_state():
     space, descriptors, rows, x, z = task(count)
     num_meta = len(descriptors.features.feature_names)
     context, target = slice(0, count), slice(count, None)
-    experts = Experts(range(num_meta), num_meta, boosting=True, networks=True)
+    experts = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
     # A process that knows nothing, with trees that know a little.
     left_out = torch.stack([torch.zeros(count), 0.1 * z[context]], dim=1)
     known = rows[context], x[context], z[context], left_out
@@ -71,7 +71,7 @@ def test_learners_join_the_mean_and_come_back_from_their_state():
     assert experts.tree_share == MOST
     mean = experts.mean(space, torch.zeros(200), rows[target], x[target])
     assert float(torch.corrcoef(torch.stack([mean, z[target]]))[0, 1]) > 0.7
-    again = Experts(range(num_meta), num_meta, boosting=True, networks=True)
+    again = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
     again.fit(None, *known, experts.state_dict())
     torch.testing.assert_close(again.mean(space, torch.zeros(200), rows[target], x[target]), mean)
     # A weighted mean: a constant process pulls it towards itself.
@@ -84,7 +84,7 @@ def test_learners_join_the_mean_and_come_back_from_their_state():
 def test_networks_do_not_count_where_the_process_knows_all():
     space, descriptors, rows, x, z = task(30)
     num_meta = len(descriptors.features.feature_names)
-    experts = Experts(range(num_meta), num_meta, boosting=True, networks=True)
+    experts = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
     experts.fit(space, rows[:30], x[:30], z[:30], torch.stack([z[:30]] * 2, dim=1))
     assert (experts.tree_share, experts.share) == (0.0, pytest.approx(0.0, abs=1e-3))
 
@@ -93,6 +93,6 @@ def test_the_share_of_trees_follows_bagged_trees():
     space, _, rows, x, z = task(30)
     noise = torch.randn(2, 30, generator=torch.Generator().manual_seed(1)).double()
     left_out = (z[:30] + 0.5 * noise).t() + torch.tensor([0.0, 1.0])
-    experts = Experts(range(5), 5, boosting=True, networks=False)
+    experts = Stacking(range(5), 5, boosting=True, networks=False)
     experts.fit(space, rows[:30], x[:30], z[:30], left_out)
     assert experts.tree_share == LIFT * best_share(left_out[:, 0] - z[:30], left_out[:, 1] - z[:30]) > 0.0

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_nas_np.metad2a import FeatureSets, MetaDataset, build_meta_dataset
+from pyg_nas_np.metad2a import FeatureSets, MetaD2ADatabase, build_database
 from pyg_nas_np.metad2a.database import CLASSES_FILE, RESULTS_FILE
 from pyg_nas_np.spaces import NASBench201Space, SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidFeaturesError, InvalidLabelsError
@@ -69,12 +69,12 @@ def pool(count: int = 6) -> list[torch.Tensor]:
     return [torch.randn(1 + i % 3, 4, generator=generator) for i in range(count)]
 
 
-def build(folder: Path, space: SearchSpace[Any], num_tuples: int, **changes: Any) -> MetaDataset:
+def build(folder: Path, space: SearchSpace[Any], num_tuples: int, **changes: Any) -> MetaD2ADatabase:
     def train(arch: Any, classes: tuple[int, ...]) -> float:
         return 5.0 * sum(classes) + space.index(arch) / 1000
 
     arguments = {"classes": pool(), "train": train, "num_tuples": num_tuples, "classes_per_task": 3} | changes
-    return build_meta_dataset(folder, space, **arguments)
+    return build_database(folder, space, **arguments)
 
 
 def test_building_asks_for_every_pair_once(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
@@ -99,13 +99,13 @@ def test_building_continues_after_an_interruption(tmp_path: Path, toy_space: Sea
 
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "part", toy_space, 4, train=train)
-    assert len(MetaDataset.load(tmp_path / "part", toy_space)) == 2
+    assert len(MetaD2ADatabase.load(tmp_path / "part", toy_space)) == 2
     resumed = build(tmp_path / "part", toy_space, 5, train=train)
     assert len(asked) == 3 + 3
     assert torch.equal(resumed.accuracy, whole.accuracy)
     # A shorter request returns the beginning, and loses nothing.
     assert len(build(tmp_path / "part", toy_space, 1)) == 1
-    assert len(MetaDataset.load(tmp_path / "part", toy_space)) == 5
+    assert len(MetaD2ADatabase.load(tmp_path / "part", toy_space)) == 5
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_training_without_accuracy_is_told_and_the_rest_kept(tmp_path: Path, t
     values = iter([50.0, float("nan")])
     with pytest.raises(InvalidLabelsError, match="train returned nan for tuple 1"):
         build(tmp_path, toy_space, 3, train=lambda arch, classes: next(values))
-    assert MetaDataset.load(tmp_path, toy_space).accuracy.tolist() == [50.0]
+    assert MetaD2ADatabase.load(tmp_path, toy_space).accuracy.tolist() == [50.0]
 
 
 def test_a_task_has_no_more_classes_than_the_pool(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
@@ -134,26 +134,26 @@ def test_a_task_has_no_more_classes_than_the_pool(tmp_path: Path, toy_space: Sea
 def test_files_give_the_same_database_back(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
     database = replace(build(tmp_path / "a", toy_space, 4), held_out=torch.tensor([True, False, False, True]))
     database.save(tmp_path / "b")
-    again = MetaDataset.load(tmp_path / "b", toy_space)
+    again = MetaD2ADatabase.load(tmp_path / "b", toy_space)
     for name in ("task_classes", "task_ptr", "task", "arch", "accuracy", "held_out"):
         assert torch.equal(getattr(again, name), getattr(database, name))
     assert torch.equal(again.classes.features, database.classes.features)
-    assert repr(again) == "MetaDataset(toy, tuples=4, tasks=4, classes=6)"
+    assert repr(again) == "MetaD2ADatabase(toy, tuples=4, tasks=4, classes=6)"
 
 
 def test_damaged_files_are_told(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
     build(tmp_path, toy_space, 2)
     with pytest.raises(InvalidArchitectureError, match="is about toy, not about nasbench201"):
-        MetaDataset.load(tmp_path, NASBench201Space())
+        MetaD2ADatabase.load(tmp_path, NASBench201Space())
     results = tmp_path / RESULTS_FILE
     text = results.read_text()
     results.write_text(text.replace("arch,", "cell,"))
     with pytest.raises(DataFileError, match="has no column 'arch'"):
-        MetaDataset.load(tmp_path, toy_space)
+        MetaD2ADatabase.load(tmp_path, toy_space)
     classes = tmp_path / CLASSES_FILE
     classes.write_bytes(classes.read_bytes()[:50])
     with pytest.raises(DataFileError, match="missing, corrupt or not a safetensors file"):
-        MetaDataset.load(tmp_path, toy_space)
+        MetaD2ADatabase.load(tmp_path, toy_space)
 
 
 def test_splits_by_task_share_no_class_list(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:

@@ -5,9 +5,9 @@ import torch
 
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
-from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm, NASBench201GraphForm, is_flow_graph
+from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec, NASBench201GraphCodec, is_flow_graph
 
-FORM = NASBench201GraphForm()
+FORM = NASBench201GraphCodec()
 
 
 def data_set(seed, classes=3):
@@ -87,7 +87,7 @@ def test_learns_which_cells_suit_which_data_set():
     for own, one in enumerate(sets):
         p = model.log_prob(one, types[own : own + 1]).exp()
         assert float(p) > 0.5
-        assert model.form.types(model.generate(one, 1, generator=draw)).tolist() == types[own : own + 1].tolist()
+        assert model.codec.types(model.generate(one, 1, generator=draw)).tolist() == types[own : own + 1].tolist()
 
 
 def test_loss_parts(generator):
@@ -116,24 +116,24 @@ def test_graphs_of_both_modes(generator):
 def test_mobilenetv3():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+        model = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8)
     archs = model.generate(data_set(0), 40, limits={"flops": 4e8}, generator=torch.Generator().manual_seed(0))
     assert len(set(archs)) == 40
-    assert int(model.form.space.batch_flops(archs).max()) <= 4e8
+    assert int(model.codec.space.batch_flops(archs).max()) <= 4e8
 
 
 def test_positions_of_a_space_that_cannot_be_listed():
-    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
-    low, high = model.form.extremes()
-    place = model.positions({"flops": model.form.space.batch_flops([low, high])})
+    model = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8)
+    low, high = model.codec.extremes()
+    place = model.positions({"flops": model.codec.space.batch_flops([low, high])})
     torch.testing.assert_close(place, torch.tensor([[1.0, 0.0], [1.0, 1.0]]), atol=1e-5, rtol=0)
 
 
 def test_constrained_loss_is_the_likelihood_of_generation():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8, noise=0.0)
-    types = model.form.types(model.form.space.sample(3, torch.Generator().manual_seed(0)))
+        model = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8, noise=0.0)
+    types = model.codec.types(model.codec.space.sample(3, torch.Generator().manual_seed(0)))
     v = model.set_encoder(*[getattr(data_set(0), name) for name in ("features", "class_ptr", "task_ptr")])
     bound = model.loss(v.expand(3, -1), types, constrained=True)
     expected = -model.log_prob(data_set(0)[[0, 0, 0]], types)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyg_nas_np.convnp.weights import read_card
-from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
+from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.generator_training import explain, main, train_generator
 from pyg_nas_np.metad2a.generator_weights import read_generator
 from pyg_nas_np.spaces import NASBench201Space
@@ -25,7 +25,7 @@ def database(count=300, noise=0.5):
     accuracy = 50 + difficulty[task] + 3 * merit + noise * torch.randn(count, generator=draw)
     pool = FeatureSets(features, torch.arange(31), torch.tensor([0, 30]))
     held_out = torch.zeros(count, dtype=torch.bool)
-    data = MetaDataset(
+    data = MetaD2ADatabase(
         SPACE, pool, classes.flatten(), torch.arange(61) * 5, task, arch, accuracy.clamp(0, 100).double(), held_out
     )
     return data, difficulty[task], merit

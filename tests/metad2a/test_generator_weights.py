@@ -8,7 +8,7 @@ from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator, write_generator
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space
-from pyg_nas_np.spaces.graph_form import NASBench201GraphForm
+from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError
 
 SPACE = NASBench201Space()
@@ -16,7 +16,7 @@ SPACE = NASBench201Space()
 
 @pytest.fixture
 def written(tmp_path):
-    model = MetaD2AGenerator(NASBench201GraphForm(), 16, hidden_channels=8).eval()
+    model = MetaD2AGenerator(NASBench201GraphCodec(), 16, hidden_channels=8).eval()
     write_generator(tmp_path / "w.safetensors", model, {"seed": 3})
     return model, tmp_path / "w.safetensors"
 

@@ -7,7 +7,7 @@ from pyg_nas_np.metad2a import MetaD2A
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space
-from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm, NASBench201GraphForm
+from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec, NASBench201GraphCodec
 from pyg_nas_np.utils import InvalidArchitectureError
 
 SPACE = NASBench201Space()
@@ -30,7 +30,7 @@ class Convolutions:
 def generator():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MetaD2AGenerator(NASBench201GraphForm(), 16, hidden_channels=8)
+        return MetaD2AGenerator(NASBench201GraphCodec(), 16, hidden_channels=8)
 
 
 def test_ranks_distinct_candidates(generator):
@@ -88,7 +88,7 @@ def test_refuses_numbers(generator, candidates, top_k):
 
 
 def test_refuses_a_generator_of_another_space():
-    other = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    other = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8)
     with pytest.raises(InvalidArchitectureError, match="of mobilenetv3, not of nasbench201"):
         MetaD2A(generator=other).search(SETS, SPACE)
 
@@ -101,7 +101,7 @@ def test_other_spaces():
         def predict(self, graphs, return_std):
             return -graphs.ptr.diff().float(), torch.ones(graphs.num_graphs)
 
-    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    model = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8)
     space = MobileNetV3Space()
     found = MetaD2A(generator=model, predictor=Cheap()).search(SETS, space, 50, 5)
     layers = [sum(c.arch.depths) for c in found]
@@ -116,7 +116,7 @@ def test_spaces_by_name(generator):
 
 
 def test_the_least_cost_is_of_what_can_be_written():
-    model = MetaD2AGenerator(MobileNetV3GraphForm(), 16, hidden_channels=8)
+    model = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8)
     with pytest.raises(InvalidArchitectureError) as told:
         MetaD2A(generator=model).search(SETS, "mobilenetv3", budget={"flops": 1e8})
     # Smaller resolutions would cost less, but the generator writes one.

@@ -5,9 +5,9 @@ import torch
 
 from pyg_nas_np.nn.dag import DAGDecoder, DAGEncoder
 from pyg_nas_np.spaces.dense import DenseGraphs
-from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm, NASBench201GraphForm, is_flow_graph
+from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec, NASBench201GraphCodec, is_flow_graph
 
-FORM = NASBench201GraphForm()
+FORM = NASBench201GraphCodec()
 
 
 def seeded(make):
@@ -142,11 +142,11 @@ class TestDecoder:
         assert decoder.sample_distinct(torch.ones(4), 20000).types.unique(dim=0).size(0) == 15625
 
     def test_large_spaces(self):
-        form = MobileNetV3GraphForm()
-        decoder = seeded(lambda: DAGDecoder(form, in_channels=4, channels=8))
+        codec = MobileNetV3GraphCodec()
+        decoder = seeded(lambda: DAGDecoder(codec, in_channels=4, channels=8))
         types = decoder.sample_distinct(torch.ones(4), 50, generator=torch.Generator().manual_seed(0)).types
-        assert len(set(form.archs(types))) == 50
-        assert bool(form.obeys(decoder.sample(torch.ones(20, 4))).all())
+        assert len(set(codec.archs(types))) == 50
+        assert bool(codec.obeys(decoder.sample(torch.ones(20, 4))).all())
 
     def test_learns_one_graph_with_its_edges(self):
         decoder = seeded(lambda: DAGDecoder(FORM, in_channels=4, channels=16))

@@ -108,7 +108,7 @@ class ConvNPSampler(BaseSampler):
         self.beta = beta
         self.n_startup_trials = n_startup_trials
         # Trained networks at every suggestion would cost more than they bring.
-        self._predictor = ConvNPPredictor(experts=False) if predictor is None else predictor
+        self._predictor = ConvNPPredictor(stacking=False) if predictor is None else predictor
         # Built now, so that wrong arguments are told here; each direction has a search of its own, for its caches.
         self._searches = {True: self._search(True)}
         self._independent = independent_sampler or optuna.samplers.RandomSampler()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyg_nas_np.spaces.base import Archs
-from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm
+from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
 from pyg_nas_np.spaces.mobilenetv3 import EXPANSIONS, KERNELS, LAYERS, MAX_DEPTH, NUM_STAGES, MobileNetV3Space
 
 
@@ -41,7 +41,7 @@ class MobileNetV3Features:
     def __init__(self, space: MobileNetV3Space | None = None) -> None:
         self.space: MobileNetV3Space = space or MobileNetV3Space()
 
-        self._bounds = self._stages(MobileNetV3GraphForm(self.space).extremes())
+        self._bounds = self._stages(MobileNetV3GraphCodec(self.space).extremes())
 
     @cached_property
     def groups(self) -> Mapping[str, list[int]]:

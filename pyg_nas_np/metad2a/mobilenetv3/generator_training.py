@@ -24,7 +24,7 @@ from pyg_nas_np.metad2a.generator_weights import write_generator
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
-from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm
+from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ def grow_pool(
         seed: Seed of all draws.
     """
     draw = torch.Generator().manual_seed(seed)
-    form: Any = generator.form
-    space = form.space
+    codec: Any = generator.codec
+    space = codec.space
     pool = _measure(generator, model, list(table.archs))
     pool.score[:] = (table.values[:, 0] - model.mean) / model.scale
-    pool = _joined(pool, [*form.extremes(), *space.sample(size, draw)], model, generator)
+    pool = _joined(pool, [*codec.extremes(), *space.sample(size, draw)], model, generator)
     for number in range(rounds):
         limits = draw_limits(size, draw)
         pairs = draw_rows(pool, limits, 2, sharpness, draw).tolist()
@@ -164,11 +164,11 @@ def train_subnet_generator(
     started = time.perf_counter()
     space = MobileNetV3Space()
     # Measurements of one resolution say nothing about others.
-    form = MobileNetV3GraphForm(space, max(arch.resolution for arch in table.archs))
-    model = new_generator(form, classes.size(1), hidden_channels, seed)
+    codec = MobileNetV3GraphCodec(space, max(arch.resolution for arch in table.archs))
+    model = new_generator(codec, classes.size(1), hidden_channels, seed)
     known = fit_subnets(table, space)
     pool = grow_pool(table, known, model, rounds=rounds, size=pool_size, sharpness=sharpness, seed=seed)
-    types = form.types(pool.archs)
+    types = codec.types(pool.archs)
     scale = feature_noise * classes.std(dim=0)
     owners = torch.arange(_SETS).repeat_interleave(batch_size // _SETS)
 
@@ -205,14 +205,14 @@ def train_subnet_generator(
 
 def _measure(generator: MetaD2AGenerator, model: SubnetModel, archs: list[MobileNetV3Arch]) -> Pool:
     score = model.table(archs) @ model.weights
-    costs = {name: cost_of(generator.form.space, name)(archs) for name in LIMITED}
+    costs = {name: cost_of(generator.codec.space, name)(archs) for name in LIMITED}
     return Pool(archs, score, generator.positions(costs))
 
 
 def _joined(pool: Pool, archs: list[MobileNetV3Arch], model: SubnetModel, generator: MetaD2AGenerator) -> Pool:
-    known, form = set(pool.archs), generator.form
+    known, codec = set(pool.archs), generator.codec
     # Whatever the resolution was drawn to be, the form writes its own.
-    fresh = [arch for arch in dict.fromkeys(form.archs(form.types(archs))) if arch not in known]
+    fresh = [arch for arch in dict.fromkeys(codec.archs(codec.types(archs))) if arch not in known]
     new = _measure(generator, model, fresh)
     return Pool(pool.archs + new.archs, torch.cat([pool.score, new.score]), torch.cat([pool.place, new.place]))
 

@@ -103,9 +103,9 @@ class SubnetModel:
         variance = (cells @ self.root.t()).square().sum(dim=1) + self.noise**2
         return mean, (self.scale * variance.sqrt()).float()
 
-    def condition(self, form: str, sets: FeatureSets, graphs: Graphs, y: Tensor) -> SubnetProcess:
+    def condition(self, form: str, sets: FeatureSets, graphs: Graphs, y: Tensor) -> SubnetPosterior:
         r"""Returns a process that has seen accuracies on another data set, at least two different ones."""
-        return SubnetProcess(self, self.describe(graphs), y)
+        return SubnetPosterior(self, self.describe(graphs), y)
 
     def _archs(self, graphs: Graphs) -> list[MobileNetV3Arch]:
         if isinstance(graphs, Batch):
@@ -113,7 +113,7 @@ class SubnetModel:
         return [self.space.decode(graph) for graph in ([graphs] if isinstance(graphs, Data) else graphs)]
 
 
-class SubnetProcess:
+class SubnetPosterior:
     r"""A Gaussian process over sub-networks on a data set of the user, which follows a model of another one.
 
     Standardised accuracies rise along the standardised predictions with a slope around

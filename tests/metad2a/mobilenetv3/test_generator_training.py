@@ -20,7 +20,7 @@ from pyg_nas_np.metad2a.mobilenetv3.generator_training import (
 )
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets
 from pyg_nas_np.spaces import MobileNetV3Space
-from pyg_nas_np.spaces.graph_form import MobileNetV3GraphForm
+from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
 
 SPACE = MobileNetV3Space()
 
@@ -36,7 +36,7 @@ def measured(count, seed=0):
 
 def test_pool_grows_by_better_ones():
     table = measured(80)
-    generator = new_generator(MobileNetV3GraphForm(SPACE), 8, 8, 0)
+    generator = new_generator(MobileNetV3GraphCodec(SPACE), 8, 8, 0)
     model = fit_subnets(table, SPACE)
     pools = [grow_pool(table, model, generator, rounds=rounds, size=60) for rounds in (0, 3)]
     assert list(pools[0].archs[:80]) == list(table.archs)
@@ -87,7 +87,7 @@ def test_a_step_sees_good_architectures_within_limits_on_random_classes(monkeypa
     assert 2 <= int(sizes.min()) <= int(sizes.max()) <= 40
     assert step.features.shape == (int(sizes.sum()), 8)
     assert torch.bincount(step.task).tolist() == [8] * 16
-    archs = model.form.archs(step.types)
+    archs = model.codec.archs(step.types)
     place = model.positions({"parameters": SPACE.batch_num_parameters(archs), "flops": SPACE.batch_flops(archs)})
     assert bool((place <= step.limits + 1e-6).all())
     assert int((step.limits < 1).any(dim=1).sum()) > 64

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pyg_nas_np.metad2a.backbone import class_vectors
-from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset, number, parse, read_rows
+from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase, number, parse, read_rows
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import DataFileError
 
@@ -16,7 +16,7 @@ FILES = ("predictor_db.csv", "tasks.csv", "imagenet_class_ids.csv")
 _CLASSES = 20
 
 
-def read_metad2a(folder: str | os.PathLike[str], space: NASBench201Space | None = None) -> MetaDataset:
+def read_database(folder: str | os.PathLike[str], space: NASBench201Space | None = None) -> MetaD2ADatabase:
     r"""Reads the database from three files of the user.
 
     - ``predictor_db.csv``: columns ``arch_str``, ``task`` (a row of ``tasks.csv``), ``acc`` (percent) and ``split``
@@ -77,7 +77,7 @@ def read_metad2a(folder: str | os.PathLike[str], space: NASBench201Space | None 
     position = {name: i for i, name in enumerate(names)}
     features = vectors[torch.tensor([order[name] for name in names])]
     pool = FeatureSets(features, torch.arange(len(names) + 1), torch.tensor([0, len(names)]))
-    return MetaDataset(
+    return MetaD2ADatabase(
         space,
         pool,
         torch.tensor([position[name] for names in members for name in names]),

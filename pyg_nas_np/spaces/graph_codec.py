@@ -22,10 +22,10 @@ from pyg_nas_np.spaces.nasbench201 import OPS, NASBench201Arch, NASBench201Space
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
 START, END = 0, 1
-"""Types of the first and of the last vertex in every form."""
+"""Types of the first and of the last vertex in every codec."""
 
 
-class GraphForm(ABC, Generic[ArchT]):
+class GraphCodec(ABC, Generic[ArchT]):
     r"""The form of `MetaD2A <https://arxiv.org/abs/2107.00860>`_ for one space: every architecture is a list of types.
 
     All graphs of a form have the same ``V`` vertices in topological order and the same edges; an architecture is told
@@ -97,7 +97,7 @@ class GraphForm(ABC, Generic[ArchT]):
         return known
 
     def graphs(self, archs: Archs = None) -> DenseGraphs:
-        r"""Returns architectures as graphs of this form."""
+        r"""Returns architectures as graphs of this codec."""
         return self.graphs_of(self.types(archs))
 
     def graphs_of(self, types: Tensor) -> DenseGraphs:
@@ -107,7 +107,7 @@ class GraphForm(ABC, Generic[ArchT]):
         return DenseGraphs(adjacency, types, torch.full((count,), size, device=types.device))
 
     def contains(self, graphs: DenseGraphs) -> Tensor:
-        r"""Tells which graphs are architectures of this form: its very edges, types that obey; bool ``[B]``."""
+        r"""Tells which graphs are architectures of this codec: its very edges, types that obey; bool ``[B]``."""
         same = (graphs.adjacency == self.adjacency.to(graphs.ops.device)).flatten(1).all(dim=1)
         return same & self.obeys(graphs.ops)
 
@@ -122,7 +122,7 @@ class GraphForm(ABC, Generic[ArchT]):
         return f"{type(self).__name__}({self.space}, vertices={self.num_vertices}, types={self.num_types})"
 
 
-class NASBench201GraphForm(GraphForm[NASBench201Arch]):
+class NASBench201GraphCodec(GraphCodec[NASBench201Arch]):
     r"""Cells of NAS-Bench-201 as `MetaD2A <https://arxiv.org/abs/2107.00860>`_ writes them.
 
     Eight vertices: start (type 0), the six operations in string order (type = official operation id + 2) and end
@@ -133,11 +133,11 @@ class NASBench201GraphForm(GraphForm[NASBench201Arch]):
         space: The space. (default: the one of CIFAR-10)
 
     Example:
-        >>> form = NASBench201GraphForm()
-        >>> types = form.types(torch.tensor([6111]))
-        >>> types.tolist(), int(form.adjacency.sum())
+        >>> codec = NASBench201GraphCodec()
+        >>> types = codec.types(torch.tensor([6111]))
+        >>> types.tolist(), int(codec.adjacency.sum())
         ([[0, 5, 5, 5, 3, 5, 4, 1]], 11)
-        >>> str(form.archs(types)[0]) == str(form.space[6111])
+        >>> str(codec.archs(types)[0]) == str(codec.space[6111])
         True
     """
 
@@ -164,7 +164,7 @@ class NASBench201GraphForm(GraphForm[NASBench201Arch]):
         return mask
 
 
-class MobileNetV3GraphForm(GraphForm[MobileNetV3Arch]):
+class MobileNetV3GraphCodec(GraphCodec[MobileNetV3Arch]):
     r"""Sub-networks of Once-for-All as `MetaD2A <https://arxiv.org/abs/2107.00860>`_ writes them.
 
     A chain of 22 vertices: start, four for each of the five stages, end. The 27 inner types are depth × kernel ×
@@ -179,12 +179,12 @@ class MobileNetV3GraphForm(GraphForm[MobileNetV3Arch]):
         ValueError: If the space does not have the resolution.
 
     Example:
-        >>> form = MobileNetV3GraphForm()
+        >>> codec = MobileNetV3GraphCodec()
         >>> text = "r224|k3e4-k5e3|k3e3-k3e3-k7e6|k3e3-k3e3|k3e3-k3e3|k3e3-k3e3-k5e3-k3e4"
-        >>> types = form.types([form.space.from_str(text)])
+        >>> types = codec.types([codec.space.from_str(text)])
         >>> types[0, :9].tolist()
         [0, 3, 5, 2, 2, 11, 11, 19, 11]
-        >>> form.space.to_str(form.archs(types)[0]) == text
+        >>> codec.space.to_str(codec.archs(types)[0]) == text
         True
     """
 
@@ -241,14 +241,14 @@ class MobileNetV3GraphForm(GraphForm[MobileNetV3Arch]):
 
 
 def is_flow_graph(graphs: DenseGraphs) -> Tensor:
-    r"""Tells which graphs are valid in MetaD2A's sense, bool ``[B]``; looser than :meth:`GraphForm.contains`.
+    r"""Tells which graphs are valid in MetaD2A's sense, bool ``[B]``; looser than :meth:`GraphCodec.contains`.
 
     A valid graph has edges from earlier to later vertices only, one start and one end, at its first and last vertex,
     and every other vertex has at least one edge in and one out. Which vertices the edges join is not compared.
 
     Example:
-        >>> form = NASBench201GraphForm()
-        >>> graphs = form.graphs(torch.arange(3))
+        >>> codec = NASBench201GraphCodec()
+        >>> graphs = codec.graphs(torch.arange(3))
         >>> cut = graphs._replace(adjacency=graphs.adjacency & (torch.arange(8) != 4))
         >>> is_flow_graph(graphs).tolist(), is_flow_graph(cut).tolist()
         ([True, True, True], [False, False, False])
@@ -263,27 +263,27 @@ def is_flow_graph(graphs: DenseGraphs) -> Tensor:
     return forward & one_start & one_end & fed.all(dim=1) & feeds.all(dim=1)
 
 
-GRAPH_FORMS: dict[str, type[GraphForm[Any]]] = {
-    NASBench201Space.name: NASBench201GraphForm,
-    MobileNetV3Space.name: MobileNetV3GraphForm,
+GRAPH_CODECS: dict[str, type[GraphCodec[Any]]] = {
+    NASBench201Space.name: NASBench201GraphCodec,
+    MobileNetV3Space.name: MobileNetV3GraphCodec,
 }
 """Forms by the name of their space."""
 
 
-def graph_form(space: SearchSpace[ArchT]) -> GraphForm[ArchT]:
+def graph_codec(space: SearchSpace[ArchT]) -> GraphCodec[ArchT]:
     r"""Returns the form of a space.
 
     Raises:
         ValueError: If the space has none.
 
     Example:
-        >>> graph_form(NASBench201Space())
-        NASBench201GraphForm(NASBench201Space(15625, dataset='cifar10'), vertices=8, types=7)
+        >>> graph_codec(NASBench201Space())
+        NASBench201GraphCodec(NASBench201Space(15625, dataset='cifar10'), vertices=8, types=7)
     """
-    form: Any = GRAPH_FORMS.get(space.name)
-    if form is None:
+    codec: Any = GRAPH_CODECS.get(space.name)
+    if codec is None:
         raise ValueError(
-            f"there is no graph form of the space '{space.name}'; there are {', '.join(GRAPH_FORMS)}. Subclass "
-            f"GraphForm and add it to GRAPH_FORMS"
+            f"there is no graph form of the space '{space.name}'; there are {', '.join(GRAPH_CODECS)}. Subclass "
+            f"GraphCodec and add it to GRAPH_CODECS"
         )
-    return form(space)  # type: ignore[no-any-return]
+    return codec(space)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from pyg_nas_np.nn.set_encoder import DatasetEncoder
 
 
-class MetaRegressor(nn.Module):
+class PairRegressor(nn.Module):
     r"""Predicts what a cell reaches on a data set: an embedding of each, joined, to one number.
 
     The regression form of MetaD2A's predictor (`Lee et al. 2021 <https://arxiv.org/abs/2107.00860>`_) with the
@@ -38,7 +38,7 @@ class MetaRegressor(nn.Module):
     Example:
         >>> from pyg_nas_np.metad2a import FeatureSets
         >>> sets = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
-        >>> model = MetaRegressor(16, torch.ones(4))
+        >>> model = PairRegressor(16, torch.ones(4))
         >>> task, cells = torch.tensor([0, 0, 1]), torch.randn(3, 4)
         >>> model(sets.features, sets.class_ptr, sets.task_ptr, task, cells).shape
         torch.Size([3])

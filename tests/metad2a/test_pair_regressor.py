@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyg_nas_np.metad2a import FeatureSets, MetaRegressor
-from pyg_nas_np.metad2a.meta_regressor import class_directions
+from pyg_nas_np.metad2a import FeatureSets, PairRegressor
+from pyg_nas_np.metad2a.pair_regressor import class_directions
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def sets() -> FeatureSets:
 
 
 def test_a_pair_depends_on_its_own_task_and_cell_alone(sets: FeatureSets) -> None:
-    model = MetaRegressor(6, torch.ones(4), channels=8).eval()
+    model = PairRegressor(6, torch.ones(4), channels=8).eval()
     cells, task = torch.randn(5, 4), torch.tensor([1, 0, 1, 1, 0])
     together = model(sets.features, sets.class_ptr, sets.task_ptr, task, cells)
     for i in range(5):
@@ -26,7 +26,7 @@ def test_a_pair_depends_on_its_own_task_and_cell_alone(sets: FeatureSets) -> Non
 
 
 def test_neither_the_scale_nor_the_number_of_images_matters(sets: FeatureSets) -> None:
-    model = MetaRegressor(6, torch.ones(4), channels=8).eval()
+    model = PairRegressor(6, torch.ones(4), channels=8).eval()
     prototypes = sets.prototypes()
     expected = model.embed(sets.features, sets.class_ptr, sets.task_ptr)
     torch.testing.assert_close(
@@ -41,13 +41,13 @@ def test_directions_are_of_class_means(sets: FeatureSets) -> None:
 
 
 def test_gradients_reach_every_weight(sets: FeatureSets) -> None:
-    model = MetaRegressor(6, torch.ones(4), channels=8)
+    model = PairRegressor(6, torch.ones(4), channels=8)
     model(sets.features, sets.class_ptr, sets.task_ptr, torch.tensor([0, 1]), torch.randn(2, 4)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_reset_draws_new_weights() -> None:
-    model = MetaRegressor(6, torch.ones(4), channels=8)
+    model = PairRegressor(6, torch.ones(4), channels=8)
     before = [model.direct.weight.clone(), model.cell[0].weight.clone(), model.encoder.between.out.weight.clone()]
     model.reset_parameters()
     after = [model.direct.weight, model.cell[0].weight, model.encoder.between.out.weight]
@@ -55,7 +55,7 @@ def test_reset_draws_new_weights() -> None:
 
 
 def test_other_widths_are_told(sets: FeatureSets) -> None:
-    model = MetaRegressor(5, torch.ones(4), channels=8)
+    model = PairRegressor(5, torch.ones(4), channels=8)
     with pytest.raises(ValueError, match=r"features must have shape \[N, 5\], got \[13, 6\]"):
         model.embed(sets.features, sets.class_ptr, sets.task_ptr)
     with pytest.raises(ValueError, match="cells must have 4 descriptors, got 3"):

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.metad2a import FeatureSets, MetaDataset
-from pyg_nas_np.metad2a.meta_regressor import class_directions
-from pyg_nas_np.metad2a.task_process import CELL_LENGTH, CLASS_LENGTHS, TaskProcess
+from pyg_nas_np.metad2a import FeatureSets, MetaD2ADatabase
+from pyg_nas_np.metad2a.joint_gp import CELL_LENGTH, CLASS_LENGTHS, JointGP
+from pyg_nas_np.metad2a.pair_regressor import class_directions
 from pyg_nas_np.spaces.registry import space_by_name
 
 SPACE = space_by_name("nasbench201")
 
 
-def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed: int = 0) -> MetaDataset:
+def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed: int = 0) -> MetaD2ADatabase:
     """Accuracies that add what a cell is worth and how easy the classes are."""
     generator = torch.Generator().manual_seed(seed)
     pool = torch.randn(classes, 12, generator=generator)
@@ -25,7 +25,7 @@ def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed:
     arch = torch.randint(60, (count,), generator=generator) * 251
     worth = shared_descriptors(SPACE).table(arch)[:, shared_descriptors(SPACE).groups["trend"]].squeeze(1)
     accuracy = 60 + 5 * worth + ease[tasks[task]].mean(dim=1) + noise * torch.randn(count, generator=generator)
-    return MetaDataset(
+    return MetaD2ADatabase(
         SPACE,
         FeatureSets.from_tasks([pool.split(1)]),
         tasks.flatten(),
@@ -37,14 +37,14 @@ def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed:
     )
 
 
-def predict(process: TaskProcess, database: MetaDataset) -> tuple[Tensor, Tensor]:
+def predict(process: JointGP, database: MetaD2ADatabase) -> tuple[Tensor, Tensor]:
     tasks, of = database.task.unique(return_inverse=True)
     mean, std = process.predict(database.sets(tasks), of, shared_descriptors(SPACE).table(database.arch))
     assert std is not None
     return mean, std
 
 
-def kernel(process: TaskProcess, a: MetaDataset, b: MetaDataset) -> Tensor:
+def kernel(process: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
     """The covariance of the model between tuples, term by term from its definition."""
     groups, variances = shared_descriptors(SPACE).groups, process.hyperparameters
     x, y = (shared_descriptors(SPACE).table(part.arch).double() for part in (a, b))
@@ -73,7 +73,7 @@ def kernel(process: TaskProcess, a: MetaDataset, b: MetaDataset) -> Tensor:
 def test_the_mean_is_the_exact_posterior_of_the_model() -> None:
     database = make(40)
     past, new = database[:30], database[30:]
-    process = TaskProcess(width=6, max_iter=5).fit(past)
+    process = JointGP(width=6, max_iter=5).fit(past)
     covariance = kernel(process, past, past) + process.hyperparameters["noise"] * torch.eye(30).double()
     z = (past.accuracy - past.accuracy.mean()) / past.accuracy.std()
     expected = past.accuracy.mean() + past.accuracy.std() * kernel(process, new, past) @ covariance.inverse() @ z
@@ -83,7 +83,7 @@ def test_the_mean_is_the_exact_posterior_of_the_model() -> None:
 def test_it_learns_what_cells_and_classes_are_worth() -> None:
     new = make(500)
     split = new.split_by_task(5, 0)
-    process = TaskProcess(width=12).fit(new[split.train])
+    process = JointGP(width=12).fit(new[split.train])
     mean, std = predict(process, new[split.test])
     truth = new[split.test].accuracy
     assert torch.corrcoef(torch.stack([mean.double(), truth]))[0, 1] > 0.95
@@ -93,7 +93,7 @@ def test_it_learns_what_cells_and_classes_are_worth() -> None:
 
 def test_doubt_grows_away_from_what_was_seen() -> None:
     database = make(200)
-    process = TaskProcess(width=12).fit(database)
+    process = JointGP(width=12).fit(database)
     cells = shared_descriptors(SPACE).table(database.arch[:1])
     known = database.sets(database.task[:1])
     one_class = FeatureSets.from_tasks([[-known.features[:1]]])
@@ -103,8 +103,8 @@ def test_doubt_grows_away_from_what_was_seen() -> None:
 
 def test_files_keep_all_that_predictions_need() -> None:
     database = make(60)
-    process = TaskProcess(width=6, max_iter=5).fit(database)
-    again = TaskProcess().load_state_dict(process.state_dict(), SPACE)
+    process = JointGP(width=6, max_iter=5).fit(database)
+    again = JointGP().load_state_dict(process.state_dict(), SPACE)
     for found, expected in zip(predict(again, database), predict(process, database), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
     # Nothing in the file is as long as the data.
@@ -114,7 +114,7 @@ def test_files_keep_all_that_predictions_need() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_data_sets_do_not_see_each_other(count: int) -> None:
     database = make(60)
-    process = TaskProcess(width=6, max_iter=5).fit(database)
+    process = JointGP(width=6, max_iter=5).fit(database)
     mean, std = predict(process, database)
     part = database[torch.arange(count)]
     torch.testing.assert_close(predict(process, part)[0], mean[:count])

@@ -45,7 +45,7 @@ print(json.dumps({
 
 
 def test_the_predictor_is_one_import_away(report):
-    assert report["predictor"].startswith("pyg_nas_np.predictors")
+    assert report["predictor"].startswith("pyg_nas_np.convnp")
     assert pyg_nas_np.ConvNPPredictor.__name__ == "ConvNPPredictor"
 
 

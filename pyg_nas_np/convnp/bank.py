@@ -18,7 +18,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gp import PATH_GROUPS
-from pyg_nas_np.predictors.inputs import Graphs, meta_features
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.utils import map_chunks
 
 SLOPE = 0.5
@@ -178,6 +178,7 @@ class BankPredictor(Predictor):
 
     Args:
         space: The search space. (default: that of the data set)
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
     Example:
@@ -188,8 +189,8 @@ class BankPredictor(Predictor):
         torch.Size([20])
     """
 
-    def _inputs(self, graphs: Graphs) -> Tensor:
-        return meta_features(graphs, shared_descriptors(self.space_))
+    def _inputs(self, archs: Architectures) -> Tensor:
+        return shared_descriptors(self.space_).table(archs.given)
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
         self.x_, self.z_ = inputs, z.float()

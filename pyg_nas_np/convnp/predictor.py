@@ -21,7 +21,7 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Graphs, arch_indices, meta_features, space_of
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.utils import InvalidLabelsError, map_chunks
@@ -55,6 +55,7 @@ class ConvNPPredictor(Predictor):
 
     Args:
         space: The search space. (default: that of the data set)
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space)
@@ -86,6 +87,7 @@ class ConvNPPredictor(Predictor):
         self,
         space: SearchSpace[Any] | None = None,
         *,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
         finetune_steps: int = 0,
@@ -93,7 +95,7 @@ class ConvNPPredictor(Predictor):
         shrinkage: float = SHRINKAGE,
         random_state: int = 0,
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.weights = weights
         self.finetune_steps = finetune_steps
         self.stacking = stacking
@@ -122,54 +124,36 @@ class ConvNPPredictor(Predictor):
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
-    def fit(self, graphs: Graphs, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
+    def fit(self, x: ArchitecturesLike, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
         r"""Conditions the process on labelled architectures.
 
+        A fit that fails leaves the predictor as it was.
+
         Args:
-            graphs: ``n`` architectures, at least one.
-            y: Their labels, ``[n]``. (default: those that the graphs carry)
+            x: ``n`` architectures, at least one.
+            y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
             auxiliary: Labels of the whole space on other data sets, name → ``[A]`` in official order. They must be of
                 other data sets than the one to predict: a data set's own table is refused where its name tells.
 
         Raises:
-            InvalidLabelsError: If there is no label, one is NaN or infinite, there is not one an architecture, or an
-                auxiliary table does not cover the space.
-            InvalidArchitectureError: If a graph is not one of the space, or the space is not known.
+            InvalidLabelsError: If there is no label, one is NaN or infinite, there is not one an architecture, or
+                auxiliary labels do not cover the space.
+            InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
         before = self.auxiliary_
-        tables = self._tables(space_of(graphs, self.space), graphs, auxiliary) if auxiliary else torch.empty(0)
+        archs = as_architectures(x, self.space)
         try:
-            self.auxiliary_ = tables
-            return super().fit(graphs, y)
-        except Exception:
+            self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
+            return super().fit(x, y)
+        except BaseException:
             self.auxiliary_ = before
             raise
 
-    def _tables(self, space: SearchSpace[Any], graphs: Graphs, auxiliary: Mapping[str, Tensor]) -> Tensor:
-        check_foreign(auxiliary, str(getattr(graphs, "dataset", "")))
-        for name, values in auxiliary.items():
-            if values.shape != (len(space),):
-                raise InvalidLabelsError(
-                    f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {len(space)} "
-                    f"architectures of {space.name} is needed"
-                )
-        descriptors = shared_descriptors(space)
-        columns = Bank(bank_groups(descriptors)).split_columns
-        return auxiliary_scores(descriptors.table(torch.arange(len(space)))[:, columns], list(auxiliary.values()))
-
-    @property
-    def model(self) -> ConvNP:
-        r"""The process, after :meth:`fit`."""
-        if self.finetune_steps and hasattr(self, "tuned_"):
-            return self.tuned_
-        return shipped_model(self.space_) if self.weights is None else read_weights(self.weights, self.space_)
-
-    def _inputs(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
-        descriptors: Tensor = meta_features(graphs, shared_descriptors(self.space_))
-        index = arch_indices(graphs, self.space_)
+    def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
+        descriptors = shared_descriptors(self.space_).table(archs.given)
         if self.auxiliary_.numel():
-            descriptors = torch.cat([descriptors, self.auxiliary_[index]], dim=1)
-        return index, descriptors
+            descriptors = torch.cat([descriptors, self.auxiliary_[archs.index]], dim=1)
+        return archs, descriptors
 
     @property
     def _groups(self) -> dict[str, list[int]]:
@@ -180,16 +164,16 @@ class ConvNPPredictor(Predictor):
             groups[AUXILIARY] = list(range(start, start + self.auxiliary_.size(1)))
         return groups
 
-    def _fit(self, inputs: tuple[Tensor, Tensor], z: Tensor) -> None:
-        self.__dict__.pop("tuned_", None)
-        model = self.model  # Missing weights are told now, not at the first prediction.
-        self.index_, self.x_, self.z_ = inputs[0], inputs[1].float(), z.float()
+    def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
+        # The predictor keeps the weights that it was fitted with, whatever happens to their file.
+        self.model_ = shipped_model(self.space_) if self.weights is None else read_weights(self.weights, self.space_)
+        self.x_, self.z_ = inputs[1].float(), z.float()
         self.bank_ = Bank(self._groups, shrinkage=self.shrinkage).fit(self.x_, self.z_)
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
         self.stacking_ = self._new_stacking(num_meta)
-        self._fit_stacking(self.space_)
+        self._fit_stacking(inputs[0])
         if self.finetune_steps and z.numel() >= 8:
-            self.tuned_ = self._finetune(copy.deepcopy(model))
+            self.model_ = self._finetune(copy.deepcopy(self.model_))
 
     def _new_stacking(self, num_meta: int) -> Stacking:
         count = self.z_.numel()
@@ -202,10 +186,10 @@ class ConvNPPredictor(Predictor):
             random_state=self.random_state,
         )
 
-    def _fit_stacking(self, space: SearchSpace[Any] | None, state: Mapping[str, Any] | None = None) -> None:
+    def _fit_stacking(self, archs: Architectures | None, state: Mapping[str, Any] | None = None) -> None:
         prior = self.bank_.prior(self.x_)
         left_out = self.bank_.context[..., 0] - prior.unsqueeze(1)
-        self.stacking_.fit(space, self.index_, self.x_, self.z_ - prior, left_out, state)
+        self.stacking_.fit(archs, self.x_, self.z_ - prior, left_out, state)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are fitted again to every split."""
@@ -235,17 +219,19 @@ class ConvNPPredictor(Predictor):
 
     # -- predicting -------------------------------------------------------------------------------------------------
 
-    def _predict(self, inputs: tuple[Tensor, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
-        # Read once, before there are several threads.
-        model, seen = self.model, process_inputs(shared_descriptors(self.space_))
-        chunks = zip(*(part.split(CHUNK) for part in inputs), strict=True)
-        parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, *chunk), chunks)
+    def _predict(self, inputs: tuple[Architectures, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
+        archs, x = inputs
+        seen = process_inputs(shared_descriptors(self.space_))
+        starts = range(0, len(archs), CHUNK)
+        chunks = ((archs[start : start + CHUNK], x[start : start + CHUNK]) for start in starts)
+        parts = map_chunks(lambda chunk: self._predict_chunk(seen, *chunk), chunks)
         mean, std = (torch.cat(values) for values in zip(*parts, strict=True))
         return mean, std if return_std else None
 
-    def _predict_chunk(self, model: ConvNP, seen: list[int], index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict_chunk(self, seen: list[int], archs: Architectures, x: Tensor) -> tuple[Tensor, Tensor]:
+        model = self.model_
         target, prior = self.bank_.predict(x), self.bank_.prior(x)
-        ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, index.numel()])
+        ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(archs)])
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
         if model.latent_channels:
             generator = torch.Generator().manual_seed(self.random_state)
@@ -259,17 +245,17 @@ class ConvNPPredictor(Predictor):
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
         std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
-        return prior + self.stacking_.mean(self.space_, mean - prior, index, x), std
+        return prior + self.stacking_.mean(mean - prior, archs, x), std
 
-    def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
+    def predict_quantiles(self, x: ArchitecturesLike, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         r"""Predicts quantiles of new measurements.
 
         Args:
-            graphs: ``n`` architectures.
+            x: ``n`` architectures.
             quantiles: ``Q`` numbers between 0 and 1.
 
         Returns:
-            Labels, ``[n, Q]`` float32, increasing along the quantiles.
+            Labels, ``[n, Q]`` float64, increasing along the quantiles.
 
         Raises:
             ValueError: If a quantile is not between 0 and 1.
@@ -277,35 +263,37 @@ class ConvNPPredictor(Predictor):
         q = torch.tensor(quantiles, dtype=torch.float64)
         if not bool(((q > 0) & (q < 1)).all()):
             raise ValueError(f"quantiles must lie between 0 and 1, got {list(quantiles)}")
-        mean, std = self.predict_scores(graphs)
+        mean, std = self.predict_scores(x)
+        # Scores of labels to minimise fall where labels rise.
+        q = q if self.transform_.maximize else 1.0 - q
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
-        return self.transform_.inverse(scores)[0].float()
+        return self.transform_.inverse(scores)[0]
 
-    def sample(self, graphs: Graphs, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
 
         The correlations are those of the base process with random networks; mean and spread are the predictor's.
 
         Args:
-            graphs: ``n`` architectures.
+            x: ``n`` architectures.
             num: Number of samples.
             generator: Source of randomness. (default: seeded by :obj:`random_state`)
 
         Returns:
-            Labels, ``[num, n]`` float32.
+            Labels, ``[num, n]`` float64.
         """
         generator = torch.Generator().manual_seed(self.random_state) if generator is None else generator
-        mean, std = self.predict_scores(graphs)
+        mean, std = self.predict_scores(x)
         if not self.transform_.informative:
-            return self.transform_.inverse(mean)[0].float().expand(num, -1)
-        inputs = self._inputs(graphs)[1]
+            return self.transform_.inverse(mean)[0].expand(num, -1)
+        inputs = self._inputs(self._known(x))[1]
         process = self.bank_.process
         total = process.predict(inputs)[1]
         assert total is not None
         # The share of the spread that is not noise.
         latent = (process.variance(inputs).clamp_min(0.0)).sqrt() / total
         deviation = self.bank_.sample(inputs, num, generator)
-        return self.transform_.inverse(mean + std * latent * deviation)[0].float()
+        return self.transform_.inverse(mean + std * latent * deviation)[0]
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -314,19 +302,37 @@ class ConvNPPredictor(Predictor):
         return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"index": self.index_, "x": self.x_, "z": self.z_, "tables": self.auxiliary_}
-        state |= {"groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
-        state |= {"num_meta": self.stacking_.num_meta, "networks": self.stacking_.state_dict()}
-        if hasattr(self, "tuned_"):
-            state |= {"config": self.tuned_.config, "in_channels": self.tuned_.in_channels}
-            state["tuned"] = self.tuned_.state_dict()
-        return state
+        return {
+            "x": self.x_,
+            "z": self.z_,
+            "auxiliary": self.auxiliary_,
+            "groups": self.bank_.groups,
+            "thetas": self.bank_.state_dict(),
+            "num_meta": self.stacking_.num_meta,
+            "networks": self.stacking_.state_dict(),
+            "config": self.model_.config,
+            "in_channels": self.model_.in_channels,
+            "model": self.model_.state_dict(),
+        }
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.index_, self.x_, self.z_, self.auxiliary_ = state["index"], state["x"], state["z"], state["tables"]
+        self.x_, self.z_, self.auxiliary_ = state["x"], state["z"], state["auxiliary"]
         self.bank_ = Bank(state["groups"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
         self.stacking_ = self._new_stacking(state["num_meta"])
         self._fit_stacking(None, state["networks"])
-        if "tuned" in state:
-            self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
-            self.tuned_.load_state_dict(state["tuned"])
+        self.model_ = ConvNP(state["in_channels"], **state["config"]).eval()
+        self.model_.load_state_dict(state["model"])
+
+
+def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping[str, Tensor]) -> Tensor:
+    """Scores of auxiliary labels over the whole space, raw and smooth, ``[A, 2T]``."""
+    check_foreign(auxiliary, str(getattr(x, "dataset", "")))
+    for name, values in auxiliary.items():
+        if values.shape != (len(space),):
+            raise InvalidLabelsError(
+                f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {len(space)} "
+                f"architectures of {space.name} is needed"
+            )
+    descriptors = shared_descriptors(space)
+    columns = Bank(bank_groups(descriptors)).split_columns
+    return auxiliary_scores(descriptors.table(torch.arange(len(space)))[:, columns], list(auxiliary.values()))

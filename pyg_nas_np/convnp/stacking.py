@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors.gnn import GNNPredictor
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.predictors.inputs import Architectures, live_cells
 
 BOOSTING_FROM = 100
 """Labels from which boosted trees join."""
@@ -60,8 +60,7 @@ class Stacking:
 
     def fit(
         self,
-        space: SearchSpace[Any] | None,
-        index: Tensor,
+        archs: Architectures | None,
         x: Tensor,
         z: Tensor,
         left_out: Tensor,
@@ -70,12 +69,10 @@ class Stacking:
         r"""Trains every learner.
 
         Args:
-            space: The search space; not needed where the networks are trained already.
-            index: Official indices of the context, ``[n]``.
+            archs: The context, ``n`` architectures; not needed where the networks are trained already.
             x: Its descriptors, ``[n, F]``.
             z: Its scores, or how they differ from a prior mean, ``[n]``.
-            left_out: What each member of the bank predicts of each score from the others, bagged trees last,
-                ``[n, K]``.
+            left_out: Leave-one-out prediction of each score by each member of the bank, bagged trees last, ``[n, K]``.
             state: That of networks that are trained already, of :meth:`state_dict`.
         """
         if self.boosting:
@@ -94,11 +91,13 @@ class Stacking:
             for network, weights in zip(self.networks, state["networks"], strict=True):
                 network._set_state(weights)
         elif self.networks:
-            assert space is not None
-            self._train(space, index, x[:, : self.num_meta], z.float(), left_out.mean(dim=1))
+            assert archs is not None
+            self._train(archs, x[:, : self.num_meta], z.float(), left_out.mean(dim=1))
         return self
 
-    def _train(self, space: SearchSpace[Any], index: Tensor, x: Tensor, z: Tensor, left_out: Tensor) -> None:
+    def _train(self, archs: Architectures, x: Tensor, z: Tensor, left_out: Tensor) -> None:
+        space = archs.space
+        inputs = *live_cells(space, archs.given), x
         generator = torch.Generator().manual_seed(self.random_state)
         fold = torch.randperm(z.numel(), generator=generator) % FOLDS
         ours = torch.empty_like(z)
@@ -107,25 +106,23 @@ class Stacking:
             network.space_ = space
             # Small batches beyond 256 labels: the same number of passes needs more steps.
             network.steps = 300 if z.numel() <= 1024 else 1000
-            network._fit((index[kept], x[kept]), z[kept])
-            ours[out] = network._predict((index[out], x[out]), False)[0].float()
-        probes = torch.randperm(len(space), generator=generator)[:_PROBES]
-        spread = self._scores(space, probes, shared_descriptors(space).table(probes)[:, : self.num_meta]).var(dim=0)
+            network._fit(tuple(part[kept] for part in inputs), z[kept])
+            ours[out] = network._predict(tuple(part[out] for part in inputs), False)[0].float()
+        probes = Architectures(space, torch.randperm(len(space), generator=generator)[:_PROBES])
+        spread = self._scores(probes, shared_descriptors(space).table(probes.given)[:, : self.num_meta]).var(dim=0)
         self.share = best_share(left_out - z, ours - z, float(spread.mean()))
 
-    def _scores(self, space: SearchSpace[Any], index: Tensor, x: Tensor) -> Tensor:
+    def _scores(self, archs: Architectures, x: Tensor) -> Tensor:
         """Predictions of each network, ``[FOLDS, m]``."""
-        for network in self.networks:
-            network.space_ = space
-        return torch.stack([network._predict((index, x), False)[0] for network in self.networks])
+        inputs = *live_cells(archs.space, archs.given), x
+        return torch.stack([network._predict(inputs, False)[0] for network in self.networks])
 
-    def mean(self, space: SearchSpace[Any], base: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    def mean(self, base: Tensor, archs: Architectures, x: Tensor) -> Tensor:
         r"""Returns the weighted mean of a process and the learners.
 
         Args:
-            space: The search space.
             base: Means of the process at the targets, ``[m]``.
-            index: Official indices of the targets, ``[m]``.
+            archs: The targets, ``m`` architectures.
             x: Their descriptors, ``[m, F]``.
         """
         mean = base.double()
@@ -133,7 +130,7 @@ class Stacking:
             trees = torch.from_numpy(self.trees.predict(x[:, self.columns].numpy()))
             mean = torch.lerp(mean, trees, self.tree_share)
         if self.share > 0.0:
-            mean = torch.lerp(mean, self._scores(space, index, x[:, : self.num_meta]).mean(dim=0), self.share)
+            mean = torch.lerp(mean, self._scores(archs, x[:, : self.num_meta]).mean(dim=0), self.share)
         return mean
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pyg_nas_np.metad2a.predictor_training import (
     read_performance_file,
     shipped_performance_model,
 )
-from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, space_of
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import InvalidFeaturesError
@@ -97,7 +97,7 @@ class MetaD2APredictor:
             self._read = {space: read_performance_file(self.weights, space)}
         return self._read[space]
 
-    def fit(self, task: FeatureSets, graphs: Graphs | None = None, y: Labels | None = None) -> Self:
+    def fit(self, task: FeatureSets, graphs: ArchitecturesLike | None = None, y: Labels | None = None) -> Self:
         r"""Names the data set to predict on, and what was measured there.
 
         Args:
@@ -115,19 +115,20 @@ class MetaD2APredictor:
         if graphs is None and y is not None:
             raise ValueError("y are labels of graphs; pass these as well")
         context = None
-        if graphs is not None and count_graphs(graphs) > 0:
+        archs = None if graphs is None else as_architectures(graphs, self.space)
+        if graphs is not None and archs is not None and len(archs) > 0:
             if self.form == "regression":
                 raise ValueError("form='regression' does not learn from measurements; take form='both'")
-            labels = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
-            context = self._condition(task, self.model(space_of(graphs, self.space)), graphs, labels)
+            labels = check_labels(labels_of(graphs) if y is None else y, len(archs))
+            context = self._condition(task, self.model(archs.space), archs, labels)
         self.task_, self.context_ = task, context
         return self
 
     @overload
-    def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
+    def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
     @overload
-    def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts what architectures reach on the data set.
 
         Args:
@@ -145,22 +146,23 @@ class MetaD2APredictor:
             raise NotFittedError("this MetaD2APredictor is not fitted yet; call fit with a data set")
         if self.context_ is not None and not isinstance(self.context_, tuple):
             return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
-        mean, std = self._regress(self.task_, self.model(space_of(graphs, self.space)), graphs, return_std)
+        archs = as_architectures(graphs, self.space)
+        mean, std = self._regress(self.task_, self.model(archs.space), archs, return_std)
         shift, spread = self.context_ or (0.0, 0.0)
         return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 
     def _regress(
-        self, task: FeatureSets, model: AnyPerformanceModel, graphs: Graphs, return_std: bool
+        self, task: FeatureSets, model: AnyPerformanceModel, archs: Architectures, return_std: bool
     ) -> tuple[Tensor, Tensor | None]:
-        cells = model.describe(graphs)
+        cells = model.describe(archs)
         return model.predict(self.form, task, torch.zeros(cells.size(0), dtype=torch.long), cells, return_std)
 
     def _condition(
-        self, task: FeatureSets, model: AnyPerformanceModel, graphs: Graphs, y: Tensor
+        self, task: FeatureSets, model: AnyPerformanceModel, archs: Architectures, y: Tensor
     ) -> ConvNPPredictor | SubnetPosterior | tuple[float, float]:
         if bool((y != y[0]).any()):
-            return model.condition(self.form, task, graphs, y)
-        mean, std = self._regress(task, model, graphs, True)
+            return model.condition(self.form, task, archs, y)
+        mean, std = self._regress(task, model, archs, True)
         assert std is not None
         noise = float(std.mean()) ** 2 / y.numel()
         share = _LEVEL**2 / (_LEVEL**2 + noise)

@@ -26,7 +26,7 @@ from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.joint_gp import JointGP
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel, read_subnet_model
 from pyg_nas_np.metad2a.pair_regressor import PairRegressor
-from pyg_nas_np.predictors.inputs import Graphs, meta_features
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.spaces import MobileNetV3Space, SearchSpace
 from pyg_nas_np.utils import (
     InvalidArchitectureError,
@@ -66,11 +66,11 @@ class PerformanceModel:
     scale: float
     noise: float
 
-    def describe(self, graphs: Graphs) -> Tensor:
+    def describe(self, archs: Architectures) -> Tensor:
         r"""Returns all descriptors of the architectures, ``[n, D]``."""
-        return meta_features(graphs, shared_descriptors(self.process.space))
+        return shared_descriptors(self.process.space).table(archs.given)
 
-    def condition(self, form: Form, sets: FeatureSets, graphs: Graphs, y: Tensor) -> ConvNPPredictor:
+    def condition(self, form: Form, sets: FeatureSets, archs: Architectures, y: Tensor) -> ConvNPPredictor:
         r"""Returns a neural process with measurements on a data set as context.
 
         What is predicted for the whole space stands beside them as the table of another task.
@@ -78,13 +78,13 @@ class PerformanceModel:
         Args:
             form: Which model predicts.
             sets: The data set.
-            graphs: ``n`` architectures.
+            archs: ``n`` architectures.
             y: Their accuracies, ``[n]``, at least two different ones.
         """
         space = self.process.space
         cells = shared_descriptors(space).table()
         table, _ = self.predict(form, sets, torch.zeros(cells.size(0), dtype=torch.long), cells, False)
-        return ConvNPPredictor(space).fit(graphs, y, auxiliary={TABLE: table})
+        return ConvNPPredictor(space).fit(archs, y, auxiliary={TABLE: table})
 
     @torch.no_grad()
     def predict(

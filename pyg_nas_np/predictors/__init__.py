@@ -4,7 +4,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.ensemble import EnsemblePredictor
 from pyg_nas_np.predictors.gnn import GCNPredictor, GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
-from pyg_nas_np.predictors.inputs import Graphs
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.predictors.labels import LabelTransform, check_labels
 from pyg_nas_np.predictors.mlp import MLPEnsemblePredictor
 from pyg_nas_np.predictors.ridge import RidgePredictor
@@ -12,11 +12,12 @@ from pyg_nas_np.predictors.trees import RandomForestPredictor, XGBoostPredictor
 from pyg_nas_np.predictors.wl import WLPredictor
 
 __all__ = [
+    "Architectures",
+    "ArchitecturesLike",
     "EnsemblePredictor",
     "GCNPredictor",
     "GNNPredictor",
     "GPPredictor",
-    "Graphs",
     "LabelTransform",
     "MLPEnsemblePredictor",
     "Predictor",
@@ -24,5 +25,6 @@ __all__ = [
     "RidgePredictor",
     "WLPredictor",
     "XGBoostPredictor",
+    "as_architectures",
     "check_labels",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import space_of
+from pyg_nas_np.predictors.inputs import Architectures
+from pyg_nas_np.utils import InvalidArchitectureError
 
 CHUNK = 1 << 14
 """Rows given to a function at a time."""
@@ -138,10 +139,12 @@ def attribute(
     if num_cells < 8:
         raise ValueError(f"num_cells must be at least 8, got {num_cells}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    space = space_of([], getattr(predictor, "space_", None))
+    space = getattr(predictor, "space_", None)
+    if space is None:
+        raise InvalidArchitectureError("the predictor was loaded without its search space; pass space= to load")
     features = shared_features(space)
     index = space.sample_indices(min(num_cells, len(space)), generator)
-    x, score = features.table(index), predictor.predict_scores(space.batch_encode(index))[0]
+    x, score = features.table(index), predictor.predict_scores(Architectures(space, index))[0]
     kept_apart = len(index) // 4
     trees = ExtraTreesRegressor(100, max_features=1 / 3, min_samples_leaf=2, random_state=0)
     trees.fit(x[kept_apart:].numpy(), score[kept_apart:].numpy())

@@ -15,23 +15,23 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, meta_features, space_of
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, atomic_path
 
-FORMAT = "pyg_nas_np.predictor/1"
+FORMAT = "pyg_nas_np.predictor/2"
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     r"""Predicts one label an architecture, in the manner of a scikit-learn regressor.
 
-    Architectures come as an indexed :class:`~pyg_nas_np.datasets.ArchitectureDataset`, a PyG
-    :class:`~torch_geometric.data.Batch` or a list of :class:`~torch_geometric.data.Data`; labels as a tensor, an array
-    or a list. Predictions are float32 tensors ``[n]`` on the scale of the labels; they may coincide where they differ
-    by less than float32 resolves.
+    Architectures come as an indexed :class:`~pyg_nas_np.datasets.ArchitectureDataset`, a tensor of official indices, a
+    PyG :class:`~torch_geometric.data.Batch`, a list of graphs, of architectures or of their strings (see
+    :func:`~pyg_nas_np.predictors.inputs.as_architectures`); labels as a tensor, an array, a series or a list.
+    Predictions are float64 tensors ``[n]`` on the scale of the labels.
 
-    Inside, a predictor sees standardised scores of the labels (see
+    Inside, a predictor sees standardised scores of the labels, larger is better (see
     :class:`~pyg_nas_np.predictors.labels.LabelTransform`), and predictions keep the order of predicted scores. Where
     the labels have no scale (a single one, or all equal), every prediction is that label, with the standard deviation
     given there. An architecture may occur more than once, with different labels.
@@ -40,13 +40,18 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     Args:
         space: The search space. (default: that of the data set)
+        maximize: Whether larger labels are better; false for losses, errors and times. (default: as the data set says,
+            otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
     """
 
     _classes: ClassVar[dict[str, type[Predictor]]] = {}
 
-    def __init__(self, space: SearchSpace[Any] | None = None, *, labels: LabelScale = "auto") -> None:
+    def __init__(
+        self, space: SearchSpace[Any] | None = None, *, maximize: bool | None = None, labels: LabelScale = "auto"
+    ) -> None:
         self.space = space
+        self.maximize = maximize
         self.labels = labels
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -63,9 +68,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _predict(self, inputs: Any, return_std: bool) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation of the scores, ``[n]``."""
 
-    def _inputs(self, graphs: Graphs) -> Any:
-        """What :meth:`_fit` and :meth:`_predict` receive for graphs of ``self.space_``."""
-        return meta_features(graphs, shared_features(self.space_))
+    def _inputs(self, archs: Architectures) -> Any:
+        """What :meth:`_fit` and :meth:`_predict` receive for architectures of ``self.space_``."""
+        return shared_features(self.space_).table(archs.given)
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -77,93 +82,105 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     # -- scikit-learn -----------------------------------------------------------------------------------------------
 
-    def fit(self, graphs: Graphs, y: Labels | None = None) -> Self:
+    def fit(self, x: ArchitecturesLike, y: Labels | None = None) -> Self:
         r"""Learns from labelled architectures.
 
+        A fit that fails leaves the predictor as it was.
+
         Args:
-            graphs: ``n`` architectures, at least one.
-            y: Their labels, ``[n]``. (default: those that the graphs carry)
+            x: ``n`` architectures, at least one.
+            y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
 
         Raises:
             InvalidLabelsError: If there is no label, one is NaN or infinite, or there is not one an architecture.
-            InvalidArchitectureError: If a graph is not one of the space, or the space is not known.
+            InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
-        space = space_of(graphs, self.space)
-        transform = LabelTransform(self.labels)
-        values = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
-        z = transform.fit(values)
-        self.space_ = space
-        inputs = self._inputs(graphs)
-        if transform.informative:
-            self._fit(inputs, z)
-        self.space_name_, self.feature_names_ = space.name, shared_features(space).feature_names
-        self.labels_, self.transform_ = values, transform
+        before = self.__dict__.copy()
+        try:
+            self._fit_all(x, y)
+        except BaseException:
+            self.__dict__ = before
+            raise
         return self
 
+    def _fit_all(self, x: ArchitecturesLike, y: Labels | None) -> None:
+        archs = as_architectures(x, self.space)
+        maximize = getattr(x, "maximize", True) if self.maximize is None else self.maximize
+        transform = LabelTransform(self.labels, maximize=maximize)
+        values = check_labels(labels_of(x) if y is None else y, len(archs))
+        z = transform.fit(values)
+        self.space_ = archs.space
+        inputs = self._inputs(archs)
+        if transform.informative:
+            self._fit(inputs, z)
+        self.space_name_, self.feature_names_ = archs.space.name, shared_features(archs.space).feature_names
+        self.labels_, self.transform_ = values, transform
+
     @overload
-    def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
+    def predict(self, x: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
     @overload
-    def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def predict(self, x: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def predict(self, x: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts the labels of architectures.
 
         Args:
-            graphs: ``n`` architectures.
+            x: ``n`` architectures.
             return_std: Whether to return standard deviations too. They are those of a new measurement, noise included.
 
         Returns:
-            Labels ``[n]`` float32, or labels and their standard deviations.
+            Labels ``[n]`` float64, or labels and their standard deviations.
 
         Raises:
-            InvalidArchitectureError: If a graph is not one of the space.
+            InvalidArchitectureError: If something is not an architecture of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
-        score, score_std = self._scores(graphs, return_std)
+        score, score_std = self._scores(x, return_std)
         mean, std = self.transform_.inverse(score, score_std)
-        return mean.float() if std is None else (mean.float(), std.float())
+        return mean if std is None else (mean, std)
 
-    def predict_scores(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
+    def predict_scores(self, x: ArchitecturesLike) -> tuple[Tensor, Tensor]:
         r"""Predicts standardised scores instead of labels: the scale on which the prediction is Gaussian.
 
-        The map from scores to labels is increasing, so that the order is that of :meth:`predict`.
+        Larger scores are better: the map from scores to labels increases, or decreases where labels are minimised.
 
         Args:
-            graphs: ``n`` architectures.
+            x: ``n`` architectures.
 
         Returns:
             Means and standard deviations (noise included) ``[n]`` float64; 0 and 1 where the labels have no scale.
 
         Raises:
-            InvalidArchitectureError: If a graph is not one of the space.
+            InvalidArchitectureError: If something is not an architecture of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
-        mean, std = self._scores(graphs, True)
+        mean, std = self._scores(x, True)
         assert std is not None
         return mean.double(), std.double()
 
-    def _scores(self, graphs: Graphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        inputs = self._prepare(graphs)
-        if self.transform_.informative and count_graphs(graphs) > 0:
-            return self._predict(inputs, return_std)
-        score = torch.zeros(count_graphs(graphs))
+    def _scores(self, x: ArchitecturesLike, return_std: bool) -> tuple[Tensor, Tensor | None]:
+        archs = self._known(x)
+        if self.transform_.informative and len(archs) > 0:
+            return self._predict(self._inputs(archs), return_std)
+        score = torch.zeros(len(archs), dtype=torch.float64, device="cpu")
         return score, torch.ones_like(score) if return_std else None
 
-    def _prepare(self, graphs: Graphs) -> Any:
-        """Checks that the predictor fits the graphs, and returns their inputs."""
+    def _known(self, x: ArchitecturesLike) -> Architectures:
+        """The architectures, after a check that the predictor fits their space."""
         check_is_fitted(self, "transform_")
-        self.space_ = space_of(graphs, getattr(self, "space_", None))
-        if self.space_.name != self.space_name_:
+        archs = as_architectures(x, getattr(self, "space_", None))
+        if archs.space.name != self.space_name_:
             raise InvalidArchitectureError(
-                f"the predictor was fitted on {self.space_name_}, the graphs are from {self.space_.name}"
+                f"the predictor was fitted on {self.space_name_}, the architectures are of {archs.space.name}"
             )
-        if shared_features(self.space_).feature_names != self.feature_names_:
+        if shared_features(archs.space).feature_names != self.feature_names_:
             raise DataFileError("the predictor was saved by a version with other meta-features; fit it again")
-        return self._inputs(graphs)
+        self.space_ = archs.space
+        return archs
 
-    def score(self, graphs: Graphs, y: Labels | None = None) -> float:
+    def score(self, x: ArchitecturesLike, y: Labels | None = None) -> float:
         r"""Returns Kendall's :math:`\tau_b` between predictions and labels; 0 if either is constant."""
-        values = check_labels(labels_of(graphs) if y is None else y, count_graphs(graphs))
-        return float(kendall_tau(self.predict(graphs), values, undefined=0.0))
+        values = check_labels(labels_of(x) if y is None else y)
+        return float(kendall_tau(self.predict(x), values, undefined=0.0))
 
     def __sklearn_clone__(self) -> Self:
         # A space is shared, not copied: it is immutable, may be large, and owns the cached features.
@@ -185,6 +202,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "space": self.space_name_,
             "features": self.feature_names_,
             "labels": self.labels_,
+            "maximize": self.transform_.maximize,
             "state": self._state() if self.transform_.informative else {},
         }
         with atomic_path(path) as tmp:
@@ -218,7 +236,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if space is not None:
             predictor.space_ = space
         predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
-        predictor.labels_, predictor.transform_ = state["labels"], LabelTransform(predictor.labels)
+        predictor.labels_ = state["labels"]
+        predictor.transform_ = LabelTransform(predictor.labels, maximize=state["maximize"])
         predictor.transform_.fit(predictor.labels_)
         if predictor.transform_.informative:
             predictor._set_state(state["state"])

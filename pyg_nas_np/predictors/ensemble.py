@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pyg_nas_np.predictors.base import Predictor, known_class
 from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
-from pyg_nas_np.predictors.inputs import Graphs, arch_indices
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
@@ -24,14 +24,15 @@ class EnsemblePredictor(Predictor):
     With weights :math:`w_k` that sum to one, the mean is :math:`\mu = \sum_k w_k \mu_k` and the variance, by the law of
     total variance, :math:`\sum_k w_k \big(\sigma_k^2 + (\mu_k - \mu)^2\big)`.
 
-    The ensemble turns labels into scores once, for all its members: their own ``labels`` and ``space`` are not used.
-    It fits copies of the members, :attr:`predictors_`, and leaves the members as they are. Their parameters are its
-    own too, as ``name__parameter``.
+    The ensemble turns labels into scores once, for all its members: their own ``labels``, ``maximize`` and ``space``
+    are not used. It fits copies of the members, :attr:`predictors_`, and leaves the members as they are. Their
+    parameters are its own too, as ``name__parameter``.
 
     Args:
         space: The search space. (default: that of the data set)
         predictors: Predictors by name. (default: ``gp`` and ``gnn``)
         weights: Weights by name, not negative; a predictor that is not named has none. (default: all equal)
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
     Raises:
@@ -54,9 +55,10 @@ class EnsemblePredictor(Predictor):
         predictors: Mapping[str, Predictor] | None = None,
         weights: Mapping[str, float] | None = None,
         *,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.predictors = predictors
         self.weights = weights
 
@@ -97,12 +99,11 @@ class EnsemblePredictor(Predictor):
             raise ValueError("an ensemble needs at least one predictor with a positive weight")
         return {name: weight / total for name, weight in weights.items() if weight > 0.0}
 
-    def _inputs(self, graphs: Graphs) -> Graphs:
-        # Every member asks for inputs of its own; here, graphs that are not of the space are refused.
-        arch_indices(graphs, self.space_)
-        return graphs
+    def _inputs(self, archs: Architectures) -> Architectures:
+        # Every member asks for inputs of its own.
+        return archs
 
-    def _fit(self, inputs: Graphs, z: Tensor) -> None:
+    def _fit(self, inputs: Architectures, z: Tensor) -> None:
         shares, templates = self._shares(), self._members()
         members = {name: clone(templates[name]) for name in shares}
         for member in members.values():
@@ -110,7 +111,7 @@ class EnsemblePredictor(Predictor):
             member._fit(member._inputs(inputs), z)
         self.predictors_, self.shares_ = members, shares
 
-    def _predict(self, inputs: Graphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
+    def _predict(self, inputs: Architectures, return_std: bool) -> tuple[Tensor, Tensor | None]:
         mean = square = torch.zeros((), dtype=torch.double)
         for name, member in self.predictors_.items():
             member.space_ = self.space_

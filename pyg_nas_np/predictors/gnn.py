@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
 from pyg_nas_np.nn.cell_encoder import CellEncoder
-from pyg_nas_np.predictors.inputs import Graphs, arch_indices, live_cells, meta_features
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.neural import NeuralPredictor, ranking_loss
 from pyg_nas_np.spaces import SearchSpace
@@ -43,6 +43,7 @@ class GNNPredictor(NeuralPredictor):
         lr: Peak learning rate.
         weight_decay: Of AdamW.
         folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
 
@@ -66,6 +67,7 @@ class GNNPredictor(NeuralPredictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-4,
         folds: int = 3,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
@@ -76,21 +78,18 @@ class GNNPredictor(NeuralPredictor):
             lr=lr,
             weight_decay=weight_decay,
             folds=folds,
+            maximize=maximize,
             labels=labels,
             random_state=random_state,
         )
         self.channels = channels
         self.num_layers = num_layers
 
-    def _inputs(self, graphs: Graphs) -> tuple[Tensor, ...]:
-        return arch_indices(graphs, self.space_), meta_features(graphs, shared_features(self.space_))
-
-    def _tensors(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        index, meta = inputs
-        return *live_cells(self.space_, index), meta
+    def _inputs(self, archs: Architectures) -> tuple[Tensor, ...]:
+        return *super()._inputs(archs), shared_features(self.space_).table(archs.given)
 
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
-        return {"num_ops": len(self.space_.op_names), "num_meta": inputs[1].size(1)}
+        return {"num_ops": len(self.space_.op_names), "num_meta": inputs[-1].size(1)}
 
     def _network(self, **sizes: int) -> nn.Module:
         return _Regressor(CellEncoder(channels=self.channels, num_layers=self.num_layers, **sizes), 2 * self.channels)
@@ -121,6 +120,7 @@ class GCNPredictor(NeuralPredictor):
         lr: Peak learning rate.
         weight_decay: Of AdamW.
         folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
     """
@@ -137,6 +137,7 @@ class GCNPredictor(NeuralPredictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-3,
         folds: int = 3,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
@@ -147,15 +148,13 @@ class GCNPredictor(NeuralPredictor):
             lr=lr,
             weight_decay=weight_decay,
             folds=folds,
+            maximize=maximize,
             labels=labels,
             random_state=random_state,
         )
         self.channels = channels
         self.num_layers = num_layers
         self.dropout = dropout
-
-    def _tensors(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(live_cells(self.space_, *inputs))
 
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
         return {"num_ops": len(self.space_.op_names)}

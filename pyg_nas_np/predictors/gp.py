@@ -12,7 +12,7 @@ from pyg_nas_np.features import shared_descriptors, shared_features
 from pyg_nas_np.features.descriptors import NETWORKS
 from pyg_nas_np.predictors.additive_gp import AdditiveGP, KernelName
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Graphs, meta_features
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
@@ -58,6 +58,7 @@ class GPPredictor(Predictor):
         groups: Feature groups with a term of their own. (default: all of the space; where its cells share one
             topology, those of live paths: ``live``, ``paths`` and ``strings``)
         networks: Whether the kernel has the term of the random networks.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         max_iter: Iterations of L-BFGS.
 
@@ -79,10 +80,11 @@ class GPPredictor(Predictor):
         kernel: KernelName = "matern32",
         groups: Sequence[str] | None = None,
         networks: bool = True,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         max_iter: int = 60,
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.kernel = kernel
         self.groups = groups
         self.networks = networks
@@ -93,26 +95,26 @@ class GPPredictor(Predictor):
         r"""Fitted ``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the score scale."""
         return self.process_.hyperparameters
 
-    def sample(self, graphs: Graphs, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
 
         Args:
-            graphs: ``n`` architectures.
+            x: ``n`` architectures.
             num: Number of samples.
             generator: Source of randomness. (default: seed 0)
 
         Returns:
-            Labels, ``[num, n]`` float32.
+            Labels, ``[num, n]`` float64.
         """
         generator = torch.Generator().manual_seed(0) if generator is None else generator
-        inputs = self._prepare(graphs)
+        archs = self._known(x)
         if not self.transform_.informative:
-            return self.transform_.inverse(torch.zeros(num, inputs.size(0)))[0].float()
-        return self.transform_.inverse(self.process_.sample(inputs, num, generator))[0].float()
+            return self.transform_.inverse(torch.zeros(num, len(archs)))[0]
+        return self.transform_.inverse(self.process_.sample(self._inputs(archs), num, generator))[0]
 
-    def _inputs(self, graphs: Graphs) -> Tensor:
+    def _inputs(self, archs: Architectures) -> Tensor:
         features = shared_descriptors(self.space_) if self.networks else shared_features(self.space_)
-        return meta_features(graphs, features)
+        return features.table(archs.given)
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
         columns = feature_columns(self.space_, self.groups)

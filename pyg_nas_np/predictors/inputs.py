@@ -1,117 +1,194 @@
-r"""What predictors need from graphs, in whichever form these come: space, labels, meta-features."""
+r"""The one door for architectures: whatever form they come in, predictors see :class:`Architectures`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, TypeAlias, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset
-from pyg_nas_np.features import Descriptors, MetaFeatures
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
-Graphs: TypeAlias = ArchitectureDataset | Batch | Data | Sequence[Data]
-"""Many architectures: a (possibly indexed) data set, a batch, a list of graphs; or a single graph."""
+
+class Architectures:
+    r"""Architectures of one space, by value or by official index; the other form is computed where it is asked for.
+
+    Args:
+        space: The search space.
+        archs: Architectures, official indices int64 ``[n]``, or :obj:`None` for the whole space. They are not checked;
+            :func:`as_architectures` does that.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> archs = Architectures(NASBench201Space(), torch.arange(3))
+        >>> len(archs), archs[1] == archs.space[1], archs[torch.tensor([2, 0])].index.tolist()
+        (3, True, [2, 0])
+    """
+
+    def __init__(self, space: SearchSpace[Any], archs: Archs = None) -> None:
+        self.space = space
+        self.given: Sequence[Any] | Tensor = torch.arange(len(space)) if archs is None else archs
+        """The form in which they came: what vectorised methods of spaces and features take."""
+
+    @cached_property
+    def index(self) -> Tensor:
+        r"""Official indices, int64 ``[n]``."""
+        if isinstance(self.given, Tensor):
+            return self.given
+        return torch.tensor([self.space.index(arch) for arch in self.given], dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    @overload
+    def __getitem__(self, rows: int) -> Any: ...
+    @overload
+    def __getitem__(self, rows: slice | Tensor) -> Architectures: ...
+    def __getitem__(self, rows: int | slice | Tensor) -> Any:
+        r"""Returns one architecture, or some of them by a slice, a mask or positions."""
+        if isinstance(rows, int):
+            arch = self.given[rows]
+            return self.space[int(arch)] if isinstance(self.given, Tensor) else arch
+        if isinstance(self.given, Tensor) or isinstance(rows, slice):
+            part: Any = self.given
+            return Architectures(self.space, part[rows])
+        positions = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        return Architectures(self.space, [self.given[i] for i in positions.tolist()])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.space.resolve(self.given))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space!r}, {len(self)})"
 
 
-def space_of(graphs: Graphs, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
-    r"""Returns :obj:`space`, or that of the data set.
+ArchitecturesLike: TypeAlias = (
+    "Architectures | ArchitectureDataset | Batch | Data | Sequence[Any] | Tensor | np.ndarray[Any, Any]"
+)
+"""Many architectures: a (possibly indexed) data set, official indices ``[n]``, a PyG batch or list of graphs, a list of
+architectures or of their strings; or a single graph."""
+
+
+def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
+    r"""Returns architectures in whichever form they come.
+
+    Args:
+        x: ``n`` architectures. A graph that equals the space's graph of its ``arch_index`` is looked up, any other is
+            decoded.
+        space: Their search space. (default: that of a data set, of its graphs, or of :class:`Architectures`)
 
     Raises:
-        InvalidArchitectureError: If there is none, or it is not the space of the data set.
+        IndexError: If an official index is outside the space.
+        InvalidArchitectureError: If the space is not known or another than that of :obj:`x`, or something is not an
+            architecture of it.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space = NASBench201Space()
+        >>> cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
+        >>> as_architectures([cell], space).index.tolist() == [space.index(space.from_str(cell))]
+        True
     """
-    own = graphs.space if isinstance(graphs, ArchitectureDataset) else None
+    space = _space_of(x, space)
+    if isinstance(x, Architectures):
+        return x
+    if isinstance(x, ArchitectureDataset):
+        return Architectures(space, x.arch_index)
+    if isinstance(x, Batch):
+        return _from_graphs(x, space)
+    if isinstance(x, Data):
+        return _from_graphs([x], space)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "iufb":
+        # Own bytes: other byte orders and strides mean nothing to PyTorch.
+        x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
+    if isinstance(x, Tensor):
+        return Architectures(space, space.check_indices(x).to("cpu", torch.long))
+    members = list(x)
+    if members and all(isinstance(member, Data) for member in members):
+        return _from_graphs(members, space)
+    return Architectures(space, [_parsed(member, space) for member in members])
+
+
+def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
+    own: SearchSpace[Any] | None = None
+    if isinstance(x, Architectures | ArchitectureDataset):
+        own = x.space
+    elif isinstance(x, Sequence) and len(x) and isinstance(x[0], Data):
+        own = getattr(x[0], "space", None)
+    elif isinstance(x, Data) and not isinstance(x, Batch):
+        own = getattr(x, "space", None)
     if space is None and own is None:
         raise InvalidArchitectureError(
-            f"a {type(graphs).__name__} does not tell its search space; pass space= to the predictor"
+            f"a {type(x).__name__} does not tell its search space; pass space= to the predictor"
         )
     if space is not None and own is not None and space.name != own.name:
-        raise InvalidArchitectureError(f"the predictor works on {space.name}, the data set holds {own.name} graphs")
+        raise InvalidArchitectureError(f"the predictor works on {space.name}, the architectures are of {own.name}")
     chosen = own if space is None else space
     assert chosen is not None
     return chosen
 
 
-def count_graphs(graphs: Graphs) -> int:
-    r"""Returns the number of graphs."""
-    if isinstance(graphs, Batch):
-        return int(graphs.num_graphs)
-    return 1 if isinstance(graphs, Data) else len(graphs)
+def _parsed(member: Any, space: SearchSpace[Any]) -> Any:
+    if isinstance(member, str) and not space.is_valid(member):
+        return space.from_str(member)
+    return space.check(member)
 
 
-def labels_of(graphs: Graphs) -> Tensor:
-    r"""Returns the labels ``y`` that the graphs carry, ``[n]``.
+def labels_of(x: ArchitecturesLike) -> Tensor:
+    r"""Returns the labels ``y`` that a data set or graphs carry, ``[n]``.
 
     Raises:
-        InvalidLabelsError: If a graph carries none, or more than one.
+        InvalidLabelsError: If an architecture carries none, or more than one.
     """
-    if isinstance(graphs, ArchitectureDataset):
-        return graphs.y
-    labels = [graphs.y] if isinstance(graphs, Data) else [graph.y for graph in graphs]
+    if isinstance(x, ArchitectureDataset):
+        return x.y
+    graphs = [x] if isinstance(x, Data) and not isinstance(x, Batch) else x
+    labels = [getattr(graph, "y", None) for graph in graphs]
     missing = [i for i, y in enumerate(labels) if y is None]
     if missing:
-        raise InvalidLabelsError(f"graph {missing[0]} carries no label y; pass y= to fit")
+        raise InvalidLabelsError(f"architecture {missing[0]} carries no label y; pass y= to fit")
     flat = torch.cat([torch.as_tensor(y).reshape(-1) for y in labels]) if labels else torch.empty(0)
-    if flat.numel() != count_graphs(graphs):
-        raise InvalidLabelsError(f"{count_graphs(graphs)} graphs carry {flat.numel()} values in y; pass y= to fit")
+    if flat.numel() != len(labels):
+        raise InvalidLabelsError(f"{len(labels)} graphs carry {flat.numel()} values in y; pass y= to fit")
     return flat
 
 
-def arch_indices(graphs: Graphs, space: SearchSpace[Any]) -> Tensor:
-    r"""Returns the official indices of graphs, int64 ``[n]``.
-
-    Data sets know theirs. In a batch or list, graphs that equal the space's graph of their ``arch_index`` are compared
-    together; any other graph is decoded on its own.
-
-    Raises:
-        InvalidArchitectureError: If a graph is not one of the space.
-    """
-    if isinstance(graphs, ArchitectureDataset):
-        return graphs.arch_index
-    members = graphs if isinstance(graphs, Batch) else [graphs] if isinstance(graphs, Data) else graphs
-    index = _claimed_indices(members, space)
-    rows = (index >= 0).nonzero().flatten()
-    index[rows[~_same_graphs(members, rows, space, index[rows])]] = -1
-    for i in (index < 0).nonzero().flatten().tolist():
-        index[i] = space.index(space.decode(members[i]))
-    return index
-
-
-def meta_features(graphs: Graphs, features: MetaFeatures | Descriptors) -> Tensor:
-    r"""Returns the meta-features, or all descriptors, of graphs, ``[n, F]``.
-
-    They are looked up by :func:`arch_indices`, or are those of the data set, where its ``pre_transform`` made them.
-
-    Raises:
-        InvalidArchitectureError: If a graph is not one of the space.
-    """
-    if isinstance(graphs, ArchitectureDataset) and repr(graphs.pre_transform) == repr(features):
-        rows = torch.as_tensor(list(graphs.indices()), dtype=torch.long)
-        return graphs._data.meta[rows]  # type: ignore[no-any-return]
-    return features.table(arch_indices(graphs, features.space))
-
-
-def live_cells(space: SearchSpace[Any], index: Tensor) -> DenseGraphs:
+def live_cells(space: SearchSpace[Any], archs: Archs) -> DenseGraphs:
     r"""Returns the live parts of architectures: what information from the input to the output can pass through.
 
     Input and output stay where there is no way between them.
 
     Args:
         space: The search space.
-        index: Official indices, ``[n]``.
+        archs: Architectures or official indices, ``n`` of them.
     """
-    graphs = topological(space.dense(index))
+    graphs = topological(space.dense(archs))
     live = live_part(graphs, [space.op_names.index(name) for name in space.zero_ops])
     ends = (graphs.ops == INPUT) | (graphs.ops == OUTPUT)
     ops = torch.where(ends, graphs.ops, live.ops)
     return DenseGraphs(live.adjacency, ops, (ops >= 0).sum(dim=1))
+
+
+def _from_graphs(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) -> Architectures:
+    """Looks up the graphs that equal the space's graph of their index, all together, and decodes the others."""
+    index = _claimed_indices(graphs, space)
+    rows = (index >= 0).nonzero().flatten()
+    if rows.numel() == 0 and isinstance(graphs, Batch) and hasattr(space, "batch_decode"):
+        return Architectures(space, space.batch_decode(graphs))
+    index[rows[~_same_graphs(graphs, rows, space, index[rows])]] = -1
+    if bool((index >= 0).all()):
+        return Architectures(space, index)
+    return Architectures(space, [space[i] if i >= 0 else space.decode(graphs[k]) for k, i in enumerate(index.tolist())])
 
 
 def _claimed_indices(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) -> Tensor:
@@ -122,7 +199,7 @@ def _claimed_indices(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) ->
         index = graphs.arch_index.flatten()
     else:
         index = torch.tensor([int(g.arch_index) if _comparable(g, space) else -1 for g in graphs], dtype=torch.long)
-    return torch.where((index >= 0) & (index < len(space)), index, -1)
+    return torch.where((index >= 0) & (index < len(space)), index, -1) if bool((index >= 0).any()) else index
 
 
 def _comparable(graphs: Data, space: SearchSpace[Any]) -> bool:

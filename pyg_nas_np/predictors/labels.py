@@ -2,6 +2,7 @@ r"""Targets: from measured labels to a well-behaved scale and back."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -13,11 +14,12 @@ from torch import Tensor
 from pyg_nas_np.utils import InvalidLabelsError
 
 LabelScale = Literal["auto", "rank", "robust"]
-"""``"rank"``: Gaussian scores of the ranks; ``"robust"``: their mean with a clipped, robustly standardised logit;
-``"auto"``: ``"robust"`` for labels from 0 to 100, which may be accuracies, and ``"rank"`` for others."""
+"""``"rank"``: Gaussian scores of the ranks; ``"robust"``: their mean with the clipped, robustly standardised logits of
+accuracies; ``"auto"``: ``"robust"`` for labels from 0 to 100, which may be accuracies, and the same with the values
+themselves for others."""
 
-Labels = Tensor | np.ndarray[Any, Any] | Sequence[float]
-"""One number an architecture, in any of the usual forms."""
+Labels = Tensor | np.ndarray[Any, Any] | Sequence[float] | Any
+"""One number an architecture: a tensor, an array, a pandas series or one-column frame, or a sequence of numbers."""
 
 _CLIP = 3.0
 _REACH = 0.5
@@ -28,19 +30,20 @@ def check_labels(y: Labels, count: int | None = None) -> Tensor:
     r"""Returns labels as a float64 tensor ``[n]``.
 
     Args:
-        y: ``[n]`` or ``[n, 1]``.
+        y: ``[n]`` or ``[n, 1]``. Masked entries count as missing; the index of a pandas series is ignored.
         count: Number of architectures that the labels must belong to.
 
     Raises:
-        InvalidLabelsError: If there is no label, a label is NaN or infinite, or there are not :obj:`count` of them.
+        InvalidLabelsError: If there is no label, a label is missing, NaN or infinite, or there are not :obj:`count` of
+            them.
 
     Example:
         >>> check_labels([93.5, 91.0])
         tensor([93.5000, 91.0000], dtype=torch.float64)
     """
     try:
-        values = torch.as_tensor(y).detach().to("cpu", torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+        values = _numbers(y)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise InvalidLabelsError(f"labels must be numbers, got {type(y).__name__}: {error}") from error
     if values.dim() == 2 and values.size(1) == 1:
         values = values.squeeze(1)
@@ -54,10 +57,36 @@ def check_labels(y: Labels, count: int | None = None) -> Tensor:
     if bool(bad.any()):
         first = int(bad.nonzero()[0])
         raise InvalidLabelsError(
-            f"{int(bad.sum())} of {values.numel()} labels are NaN or infinite, the first at position {first} "
+            f"{int(bad.sum())} of {values.numel()} labels are missing, NaN or infinite, the first at position {first} "
             f"({float(values[first])}); select labelled architectures, for example dataset[dataset.label_mask]"
         )
     return values
+
+
+def _numbers(y: Labels) -> Tensor:
+    if isinstance(y, Tensor):
+        if y.is_complex():
+            raise TypeError("complex numbers have no order")
+        return y.detach().to("cpu", torch.float64)
+    if isinstance(y, np.ma.MaskedArray):
+        array = np.where(np.ma.getmaskarray(y), np.nan, np.ma.getdata(y).astype(np.float64))
+    elif hasattr(y, "to_numpy"):
+        # pandas and polars: nullable types know how to become floats themselves.
+        array = np.asarray(y.to_numpy(), dtype=object)
+        array = np.array([math.nan if _missing(v) else float(v) for v in array.ravel()]).reshape(array.shape)
+    else:
+        array = np.asarray(y)
+        if array.dtype == object:
+            array = np.array([math.nan if _missing(v) else float(v) for v in array.ravel()]).reshape(array.shape)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"not numbers but {array.dtype}")
+    return torch.from_numpy(np.array(array, dtype=np.float64))
+
+
+def _missing(value: Any) -> bool:
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is text")
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def rank_gauss(y: Tensor) -> Tensor:
@@ -113,17 +142,21 @@ def _robust(values: Tensor) -> Tensor:
 
 
 class LabelTransform:
-    r"""Maps labels to standardised scores, and predicted scores back to the scale of the labels.
+    r"""Maps labels to standardised scores, larger is better, and predicted scores back to the scale of the labels.
 
-    Fitting gives strictly increasing pairs (score, label). The way back interpolates them linearly. Beyond the best
+    Fitting gives strictly monotone pairs (score, label). The way back interpolates them linearly. Beyond the best
     and the worst label it bends off towards a bound that is as far from that label as the median is, so that the whole
-    map is strictly increasing: predictions keep the order of their scores.
+    map is strictly monotone: predictions keep the order of their scores.
+
+    Labels are centred and scaled in double precision first, so that neither large offsets nor magnitudes up to 1e300
+    cost anything.
 
     One label, or equal labels, have no scale. Then :attr:`informative` is false, and every prediction is the label
     with the standard deviation :math:`|y| / n` (:math:`1 / n` for :math:`y = 0`).
 
     Args:
         kind: See :data:`LabelScale`. Scores have mean 0 and standard deviation 1 over the labels.
+        maximize: Whether larger labels are better. Otherwise the largest label has the lowest score.
 
     Raises:
         ValueError: If :obj:`kind` is unknown.
@@ -135,10 +168,11 @@ class LabelTransform:
         tensor([90., 94., 93., 70.], dtype=torch.float64)
     """
 
-    def __init__(self, kind: LabelScale = "auto") -> None:
+    def __init__(self, kind: LabelScale = "auto", *, maximize: bool = True) -> None:
         if kind not in get_args(LabelScale):
             raise ValueError(f"labels must be one of {', '.join(get_args(LabelScale))}, got {kind!r}")
         self.kind = kind
+        self.maximize = bool(maximize)
 
     def fit(self, y: Tensor) -> Tensor:
         r"""Learns the map from labels ``[n]`` float64 (see :func:`check_labels`) and returns their scores ``[n]``."""
@@ -147,17 +181,23 @@ class LabelTransform:
             self.constant = float(y[0])
             self.spread = (abs(self.constant) or 1.0) / y.numel()
             return torch.zeros_like(y)
-        z = rank_gauss(y)
-        accuracies = self.kind == "auto" and float(y.min()) >= 0.0 and float(y.max()) <= 100.0
-        if self.kind == "robust" or accuracies:
-            z = 0.5 * z + 0.5 * robust_logit(y)
+        sign = 1.0 if self.maximize else -1.0
+        self._centre = float(y.median())
+        centred = sign * (y - self._centre)
+        self._unit = sign * float(centred.abs().max())
+        centred = centred / abs(self._unit)
+        z = rank_gauss(centred)
+        accuracies = float(y.min()) >= 0.0 and float(y.max()) <= 100.0
+        if self.kind == "robust" or (self.kind == "auto" and accuracies):
+            z = 0.5 * z + 0.5 * sign * robust_logit(y)
+        elif self.kind == "auto":
+            z = 0.5 * z + 0.5 * _robust(centred)
         z = (z - z.mean()) / z.std(unbiased=False)
-        self.labels, where = torch.unique(y, return_inverse=True)
+        self.labels, where = torch.unique(centred, return_inverse=True)
         self.scores = torch.zeros_like(self.labels).scatter_(0, where, z)
-        median = float(y.median())
         reach = float(self.labels[-1] - self.labels[0])
-        self._lower = self._end(0, float(self.labels[0]) - median or -reach)
-        self._upper = self._end(-1, float(self.labels[-1]) - median or reach)
+        self._lower = self._end(0, float(self.labels[0]) or -reach)
+        self._upper = self._end(-1, float(self.labels[-1]) or reach)
         return z
 
     def inverse(self, mean: Tensor, std: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -174,12 +214,13 @@ class LabelTransform:
         mean = mean.double()
         if not self.informative:
             return torch.full_like(mean, self.constant), None if std is None else torch.full_like(mean, self.spread)
+        label = self._centre + self._unit * self._label(mean)
         if std is None:
-            return self._label(mean), None
+            return label, None
         std = std.double()
         half = (self._label(mean + std) - self._label(mean - std)) / 2
         # Far outside the labels the map is so flat that the difference vanishes in rounding.
-        return self._label(mean), half.clamp_min(_LEAST * float(self.labels[-1] - self.labels[0]))
+        return label, abs(self._unit) * half.clamp_min(_LEAST * float(self.labels[-1] - self.labels[0]))
 
     def _end(self, position: int, bound: float) -> tuple[float, float, float, float]:
         """Score and label of an end, slope beyond it, and the limit of the label's excess."""

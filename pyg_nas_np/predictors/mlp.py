@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from pyg_nas_np.features.dag import OUTPUT, path_statistics
 from pyg_nas_np.features.path_encoding import PathEncoding
-from pyg_nas_np.predictors.inputs import live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.neural import NeuralPredictor
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.dense import DenseGraphs
 
 
 class _MLP(nn.Module):
@@ -44,6 +44,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
         lr: Peak learning rate.
         weight_decay: Of AdamW.
         folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
 
@@ -67,6 +68,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-3,
         folds: int = 4,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
@@ -77,6 +79,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
             lr=lr,
             weight_decay=weight_decay,
             folds=folds,
+            maximize=maximize,
             labels=labels,
             random_state=random_state,
         )
@@ -84,10 +87,10 @@ class MLPEnsemblePredictor(NeuralPredictor):
         self.num_layers = num_layers
 
     def _tensors(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return (self._encoding(self.sizes_["max_length"])(live_cells(self.space_, *inputs)),)
+        return (self._encoding(self.sizes_["max_length"])(DenseGraphs(*inputs)),)
 
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
-        live = live_cells(self.space_, *inputs)
+        live = DenseGraphs(*inputs)
         inner = (live.ops > OUTPUT).float().unsqueeze(2)
         # A sequence that no labelled cell has room for could not be learned.
         max_length = int(path_statistics(live, inner).maximum.max())

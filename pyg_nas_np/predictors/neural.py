@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Graphs, arch_indices
+from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
@@ -96,7 +96,7 @@ class NeuralPredictor(Predictor):
     members plus the mean squared error of cross-validation.
 
     Two runs with one :obj:`random_state` on one machine give equal weights; the random state of the process is left as
-    it was. Subclasses implement :meth:`_sizes`, :meth:`_network` and :meth:`_tensors`.
+    it was. Subclasses implement :meth:`_sizes` and :meth:`_network`.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -105,6 +105,7 @@ class NeuralPredictor(Predictor):
         lr: Peak learning rate.
         weight_decay: Of AdamW.
         folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
     """
@@ -118,10 +119,11 @@ class NeuralPredictor(Predictor):
         lr: float = 5e-3,
         weight_decay: float = 1e-4,
         folds: int = 3,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.members = members
         self.steps = steps
         self.lr = lr
@@ -137,15 +139,15 @@ class NeuralPredictor(Predictor):
     def _network(self, **sizes: int) -> nn.Module:
         """A new network, which maps what :meth:`_tensors` gives to scores."""
 
-    @abstractmethod
     def _tensors(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the networks read of the architectures in ``inputs``, a part of what :meth:`_inputs` returned."""
+        return inputs
 
     def _loss(self, predicted: Tensor, z: Tensor) -> Tensor:
         return mse_loss(predicted, z)
 
-    def _inputs(self, graphs: Graphs) -> tuple[Tensor, ...]:
-        return (arch_indices(graphs, self.space_),)
+    def _inputs(self, archs: Architectures) -> tuple[Tensor, ...]:
+        return tuple(live_cells(self.space_, archs.given))
 
     def _fit(self, inputs: tuple[Tensor, ...], z: Tensor) -> None:
         if self.members < 1 or self.folds < 0 or self.folds == 1:

@@ -17,6 +17,7 @@ class RidgePredictor(RefitPredictor):
 
     Args:
         space: The search space. (default: that of the data set)
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
     """
 

@@ -23,6 +23,7 @@ class RandomForestPredictor(RefitPredictor):
         n_estimators: Number of trees.
         max_features: Share of the features that each split may choose from.
         min_samples_leaf: Labels that a leaf must hold.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
 
@@ -42,10 +43,11 @@ class RandomForestPredictor(RefitPredictor):
         n_estimators: int = 300,
         max_features: float = 1 / 3,
         min_samples_leaf: int = 1,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.n_estimators = n_estimators
         self.max_features = max_features
         self.min_samples_leaf = min_samples_leaf
@@ -79,6 +81,7 @@ class XGBoostPredictor(RefitPredictor):
         max_depth: Depth of a tree.
         subsample: Share of the labels seen by each tree.
         colsample_bytree: Share of the features seen by each tree.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: First seed.
 
@@ -96,10 +99,11 @@ class XGBoostPredictor(RefitPredictor):
         max_depth: int = 4,
         subsample: float = 0.8,
         colsample_bytree: float = 0.5,
+        maximize: bool | None = None,
         labels: LabelScale = "auto",
         random_state: int = 0,
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.members = members
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Graphs, arch_indices, live_cells
+from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -127,6 +127,7 @@ class WLPredictor(Predictor):
     Args:
         space: The search space. (default: that of the data set)
         max_iterations: Largest ``h`` that is tried.
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
     Example:
@@ -139,9 +140,14 @@ class WLPredictor(Predictor):
     """
 
     def __init__(
-        self, space: SearchSpace[Any] | None = None, *, max_iterations: int = 3, labels: LabelScale = "auto"
+        self,
+        space: SearchSpace[Any] | None = None,
+        *,
+        max_iterations: int = 3,
+        maximize: bool | None = None,
+        labels: LabelScale = "auto",
     ) -> None:
-        super().__init__(space, labels=labels)
+        super().__init__(space, maximize=maximize, labels=labels)
         self.max_iterations = max_iterations
 
     @property
@@ -149,13 +155,13 @@ class WLPredictor(Predictor):
         r"""The chosen ``h``, after :meth:`fit`."""
         return self.colours_.size(2) - 1
 
-    def _inputs(self, graphs: Graphs) -> Tensor:
-        return arch_indices(graphs, self.space_)
+    def _inputs(self, archs: Architectures) -> DenseGraphs:
+        return live_cells(self.space_, archs.given)
 
-    def _fit(self, inputs: Tensor, z: Tensor) -> None:
+    def _fit(self, inputs: DenseGraphs, z: Tensor) -> None:
         if self.max_iterations < 0:
             raise ValueError(f"max_iterations must not be negative, got {self.max_iterations}")
-        colours = wl_colours(live_cells(self.space_, inputs), self.max_iterations)
+        colours = wl_colours(inputs, self.max_iterations)
         some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0))[:MAX_FIT]
         options = []
         for h in range(self.max_iterations + 1):
@@ -173,10 +179,10 @@ class WLPredictor(Predictor):
         self._weights = torch.cholesky_solve(z.unsqueeze(1), factor).squeeze(1)
         self._factor = factor
 
-    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
+    def _predict(self, inputs: DenseGraphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
         means, variances = [], []
-        for index in torch.split(inputs, CHUNK):
-            cross = self._kernel(wl_colours(live_cells(self.space_, index), self.iterations))
+        for chunk in zip(*(torch.split(part, CHUNK) for part in inputs), strict=True):
+            cross = self._kernel(wl_colours(DenseGraphs(*chunk), self.iterations))
             means.append(cross @ self._weights)
             if return_std:
                 explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch
 
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.search.predictor_search import PredictorSearch
@@ -63,8 +62,7 @@ class BananasSearch(PredictorSearch[ArchT]):
             seed=seed,
         )
 
-    def _pool(self, taken: set[int]) -> tuple[Tensor, Batch]:
+    def _pool(self, taken: set[int]) -> Tensor:
         near = self._near_best(taken)
         more = self._random(max(LEAST_PROPOSALS - len(near), 0), taken.union(near))
-        index = torch.tensor(near + more, dtype=torch.long)
-        return index, self.space.batch_encode(index)
+        return torch.tensor(near + more, dtype=torch.long)

@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from sklearn.base import clone
 from torch import Tensor
-from torch_geometric.data import Batch
 
-from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors import Architectures, Predictor
 from pyg_nas_np.search.acquisition import (
     expected_hypervolume_improvement,
     expected_improvement,
@@ -64,9 +63,8 @@ class PredictorSearch(Search[ArchT]):
         initial: Architectures drawn at random first.
         cost: ``"num_parameters"``, ``"flops"``, or a function of official indices. (default: one objective)
         proposals: Number of random candidates beside the neighbors of the best, where the space is large.
-        fit_params: Further arguments of the predictor's ``fit``, for example ``{"auxiliary": {name: table}}`` of
-            :class:`~pyg_nas_np.convnp.ConvNPPredictor`: with labels of other data sets, few :obj:`initial`
-            architectures are enough.
+        auxiliary: Auxiliary labels for the predictor's ``fit``, where it takes them
+            (:class:`~pyg_nas_np.convnp.ConvNPPredictor`): with these, few :obj:`initial` architectures are enough.
         candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
@@ -97,7 +95,7 @@ class PredictorSearch(Search[ArchT]):
         initial: int = 10,
         cost: Literal["num_parameters", "flops"] | Cost | None = None,
         proposals: int = 2048,
-        fit_params: Mapping[str, Any] | None = None,
+        auxiliary: Mapping[str, Tensor] | None = None,
         candidates: Tensor | None = None,
         maximize: bool = True,
         seed: int = 0,
@@ -109,14 +107,13 @@ class PredictorSearch(Search[ArchT]):
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if predictor.space is not None and predictor.space.name != space.name:
             raise InvalidArchitectureError(f"the predictor works on {predictor.space.name}, the search on {space.name}")
-        self.predictor: Predictor = clone(predictor).set_params(space=space)
+        self.predictor: Predictor = clone(predictor).set_params(space=space, maximize=maximize)
         self.acquisition = acquisition
         self.beta = beta
         self.initial = initial
         self.cost = None if cost is None else _cost_function(space, cost)
         self.proposals = proposals
-        self.fit_params = dict(fit_params or {})
-        self._whole: Batch | None = None
+        self.auxiliary = auxiliary
         super().__init__(space, candidates=candidates, maximize=maximize, seed=seed)
 
     @property
@@ -145,7 +142,7 @@ class PredictorSearch(Search[ArchT]):
         return chosen
 
     def _by_model(self, batch: int, taken: set[int], waiting: list[int]) -> list[int]:
-        index, graphs = self._pool(taken)
+        index = self._pool(taken)
         free = ~torch.isin(index, torch.tensor(sorted(taken), dtype=torch.long))
         batch = min(batch, int(free.sum()))
         if batch == 0:
@@ -156,10 +153,10 @@ class PredictorSearch(Search[ArchT]):
             known, y = self._believe(known, y, torch.tensor(waiting))
             self._fit(known, y)
         if self.acquisition in ("thompson", "independent-thompson"):
-            return self._by_samples(batch, index, graphs, free)
+            return self._by_samples(batch, index, free)
         chosen: list[int] = []
         while True:
-            position = self._argmax(self._acquire(index, graphs, known), free)
+            position = self._argmax(self._acquire(index, known), free)
             free[position] = False
             chosen.append(int(index[position]))
             if len(chosen) == batch:
@@ -168,33 +165,36 @@ class PredictorSearch(Search[ArchT]):
             self._fit(known, y)
 
     def _fit(self, index: Tensor, y: Tensor) -> None:
-        self.predictor.fit(self.space.batch_encode(index), y, **self.fit_params)
+        known = Architectures(self.space, index)
+        if self.auxiliary is None:
+            self.predictor.fit(known, y)
+        else:
+            self.predictor.fit(known, y, auxiliary=self.auxiliary)  # type: ignore[call-arg]
 
     def _believe(self, known: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Adds architectures with their predicted labels to what is known."""
-        believed = self.predictor.predict(self.space.batch_encode(index)).double()
+        believed = self.predictor.predict(Architectures(self.space, index))
         return torch.cat([known, index]), torch.cat([y, believed])
 
-    def _scores(self, graphs: Batch) -> tuple[Tensor, Tensor]:
+    def _scores(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted scores, larger is better, and their standard deviations."""
-        mean, std = self.predictor.predict_scores(graphs)
-        return mean if self.maximize else -mean, std
+        return self.predictor.predict_scores(Architectures(self.space, index))
 
-    def _acquire(self, index: Tensor, graphs: Batch, known: Tensor) -> Tensor:
-        mean, std = self._scores(graphs)
+    def _acquire(self, index: Tensor, known: Tensor) -> Tensor:
+        mean, std = self._scores(index)
         if self.cost is not None:
-            reached, _ = self._scores(self.space.batch_encode(known))
+            reached, _ = self._scores(known)
             cost, paid = self.cost(index).double(), self.cost(known).double()
             every = torch.cat([cost, paid])
             # A little beyond the most expensive one, so that this one can win something too.
             limit = float(every.max() + 0.1 * (every.max() - every.min()).clamp_min(1e-12))
             return expected_hypervolume_improvement(mean, std, cost, reached, paid, (float(reached.min()), limit))
         if self.acquisition == "ei":
-            return expected_improvement(mean, std, self._scores(self.space.batch_encode(known))[0].max())
+            return expected_improvement(mean, std, self._scores(known)[0].max())
         return upper_confidence_bound(mean, std, self.beta if self.acquisition == "ucb" else 0.0)
 
-    def _by_samples(self, batch: int, index: Tensor, graphs: Batch, free: Tensor) -> list[int]:
-        mean, std = self._scores(graphs)
+    def _by_samples(self, batch: int, index: Tensor, free: Tensor) -> list[int]:
+        mean, std = self._scores(index)
         if self.acquisition == "independent-thompson":
             drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype)
             return index[_top(drawn, free, batch)].tolist()
@@ -210,7 +210,8 @@ class PredictorSearch(Search[ArchT]):
     def _joint_samples(self, index: Tensor, mean: Tensor, std: Tensor, count: int) -> Tensor:
         """``[count, n]``, larger is better; from independent normals where the predictor has no joint samples."""
         if hasattr(self.predictor, "sample"):
-            drawn: Tensor = self.predictor.sample(self.space.batch_encode(index), count, generator=self.generator)
+            archs = Architectures(self.space, index)
+            drawn: Tensor = self.predictor.sample(archs, count, generator=self.generator)
             return drawn if self.maximize else -drawn
         return mean + std * torch.randn(count, mean.numel(), generator=self.generator, dtype=mean.dtype)
 
@@ -222,16 +223,13 @@ class PredictorSearch(Search[ArchT]):
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
-    def _pool(self, taken: set[int]) -> tuple[Tensor, Batch]:
-        """Official indices to choose from, some of them perhaps taken, and their graphs."""
+    def _pool(self, taken: set[int]) -> Tensor:
+        """Official indices to choose from, some of them perhaps taken."""
         size = len(self.space) if self.candidates is None else self.candidates.numel()
         if size > ENUMERABLE:
             near = self._near_best(taken)
-            index = torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
-            return index, self.space.batch_encode(index)
-        if self._whole is None:
-            self._whole = self.space.batch_encode(torch.arange(size) if self.candidates is None else self.candidates)
-        return self._whole.arch_index, self._whole
+            return torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
+        return torch.arange(size) if self.candidates is None else self.candidates
 
     def _near_best(self, taken: set[int]) -> list[int]:
         """Neighbors of the best measured architectures that may be asked for."""

@@ -6,7 +6,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchData, ArchitectureDataset
 from pyg_nas_np.features import MetaFeatures, shared_features
-from pyg_nas_np.predictors.inputs import arch_indices, count_graphs, labels_of, live_cells, meta_features, space_of
+from pyg_nas_np.predictors.inputs import Architectures, as_architectures, labels_of, live_cells
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
@@ -32,6 +32,14 @@ def dataset(toy_space, tmp_path_factory):
 INDEX = torch.tensor([100, 3, 64, 3])
 
 
+def index_of(graphs, space):
+    return as_architectures(graphs, space).index
+
+
+def features_of(graphs, space):
+    return shared_features(space).table(as_architectures(graphs, space).given)
+
+
 def forms(dataset, space):
     """The same four architectures in every accepted form."""
     graphs = [dataset[i] for i in INDEX.tolist()]
@@ -42,16 +50,27 @@ def forms(dataset, space):
         "collated": space.batch_encode(INDEX),
         "plain": [space.encode(space[i]) for i in INDEX.tolist()],
         "mixed": [*graphs[:2], *(space.encode(space[i]) for i in INDEX.tolist()[2:])],
+        "indices": INDEX,
+        "array": INDEX.numpy().astype(">i4")[::-1][::-1],
+        "values": [space[i] for i in INDEX.tolist()],
+        "strings": [space.to_str(space[i]) for i in INDEX.tolist()],
     }
 
 
-@pytest.mark.parametrize("form", ["data set", "list", "batch", "collated", "plain", "mixed"])
+FORMS = ["data set", "list", "batch", "collated", "plain", "mixed", "indices", "array", "values", "strings"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_features(dataset, toy_space, form):
     graphs = forms(dataset, toy_space)[form]
-    assert count_graphs(graphs) == 4
-    features = shared_features(toy_space)
-    assert torch.equal(meta_features(graphs, features), features.table()[INDEX])
-    assert torch.equal(arch_indices(graphs, toy_space), INDEX)
+    archs = as_architectures(graphs, toy_space)
+    assert len(archs) == 4
+    assert torch.equal(archs.index, INDEX)
+    assert list(archs) == [archs[i] for i in range(4)] == [toy_space[i] for i in INDEX.tolist()]
+    torch.testing.assert_close(features_of(graphs, toy_space), shared_features(toy_space).table()[INDEX])
+    assert torch.equal(archs[torch.tensor([True, False, False, True])].index, INDEX[[0, 3]])
+    assert torch.equal(archs[1:3].index, INDEX[1:3])
+    assert as_architectures(archs) is archs
 
 
 def test_live_cells_keep_their_ends(toy_space):
@@ -68,9 +87,9 @@ def test_live_cells_keep_their_ends(toy_space):
 
 def test_single_graph_and_none(dataset, toy_space):
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(dataset[7], features), features.table()[[7]])
-    assert meta_features([], features).shape == (0, len(features.feature_names))
-    assert (count_graphs(dataset[7]), count_graphs([])) == (1, 0)
+    assert torch.equal(features_of(dataset[7], toy_space), features.table()[[7]])
+    assert features_of([], toy_space).shape == (0, len(features.feature_names))
+    assert (len(as_architectures(dataset[7], toy_space)), len(as_architectures([], toy_space))) == (1, 0)
 
 
 def test_batch_of_plain_data_undoes_the_shift_of_indices(toy_space):
@@ -80,7 +99,7 @@ def test_batch_of_plain_data_undoes_the_shift_of_indices(toy_space):
         graphs.append(toy_space.encode(toy_space[i]))
         graphs[-1].arch_index = torch.tensor([i])
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(Batch.from_data_list(graphs), features), features.table()[INDEX])
+    assert torch.equal(features_of(Batch.from_data_list(graphs), toy_space), features.table()[INDEX])
 
 
 def test_edited_graphs_are_not_looked_up_by_their_old_index(dataset, toy_space):
@@ -89,23 +108,14 @@ def test_edited_graphs_are_not_looked_up_by_their_old_index(dataset, toy_space):
     other = toy_space.index(toy_space.decode(graph))
     assert other != 100
     features = shared_features(toy_space)
-    assert torch.equal(meta_features([dataset[5], graph], features), features.table()[[5, other]])
-
-
-def test_features_made_by_pre_transform_are_used(toy_space, tmp_path, monkeypatch):
-    kind = type("ToyData", (ToyData,), {"space": toy_space})
-    dataset = kind(str(tmp_path), source="graphs-only", pre_transform=MetaFeatures(toy_space))
-    features = MetaFeatures(toy_space)
-    expected = features.table()[INDEX]
-    monkeypatch.setattr(MetaFeatures, "table", None)
-    assert torch.equal(meta_features(dataset[INDEX], features), expected)
+    assert torch.equal(features_of([dataset[5], graph], toy_space), features.table()[[5, other]])
 
 
 def test_raw_features_made_by_pre_transform_are_not_mistaken(toy_space, tmp_path):
     kind = type("ToyData", (ToyData,), {"space": toy_space})
     dataset = kind(str(tmp_path), source="graphs-only", pre_transform=MetaFeatures(toy_space, standardize=False))
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(dataset[INDEX], features), features.table()[INDEX])
+    assert torch.equal(features_of(dataset[INDEX], toy_space), features.table()[INDEX])
 
 
 def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
@@ -114,7 +124,7 @@ def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
     features = shared_features(toy_space)
     expected = features.table()[INDEX]
     monkeypatch.setattr(type(toy_space), "decode", None)
-    assert torch.equal(meta_features(batch, features), expected)
+    assert torch.equal(features_of(batch, toy_space), expected)
 
 
 def test_edited_graph_of_a_batch_is_decoded(toy_space):
@@ -122,33 +132,46 @@ def test_edited_graph_of_a_batch_is_decoded(toy_space):
     batch.x[1] = torch.eye(6)[3]
     edited = toy_space.index(toy_space.decode(batch[0]))
     assert edited != INDEX[0]
-    assert torch.equal(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
+    assert torch.equal(features_of(batch, toy_space), features.table()[[edited, *INDEX[1:].tolist()]])
     batch.arch_index[2] = 1000
-    assert torch.equal(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
+    assert torch.equal(features_of(batch, toy_space), features.table()[[edited, *INDEX[1:].tolist()]])
 
 
 def test_unknown_operations_are_refused(dataset, toy_space):
     graph = dataset[0].clone()
     graph.x = torch.eye(9)[[0, 8, 3, 1]]
     with pytest.raises(InvalidArchitectureError):
-        meta_features([dataset[1], graph], shared_features(toy_space))
+        features_of([dataset[1], graph], toy_space)
     with pytest.raises(InvalidArchitectureError, match="node view"):
-        meta_features([Data(x=torch.eye(9)[:8], edge_index=torch.zeros(2, 0).long())], shared_features(SPACE))
+        features_of([Data(x=torch.eye(9)[:8], edge_index=torch.zeros(2, 0).long())], SPACE)
     graph.x = torch.full((4, 6), 0.5)
     with pytest.raises(InvalidArchitectureError, match="one-hot"):
-        meta_features([graph], shared_features(toy_space))
+        features_of([graph], toy_space)
 
 
 SPACE = NASBench201Space()
 
 
-def test_space_of(dataset, toy_space):
-    assert space_of(dataset, None) is toy_space
-    assert space_of([dataset[0]], SPACE) is SPACE
+def test_the_space(dataset, toy_space):
+    assert as_architectures(dataset).space is toy_space
+    assert as_architectures([SPACE.encode(SPACE[0])], SPACE).space is SPACE
     with pytest.raises(InvalidArchitectureError, match="pass space="):
-        space_of([dataset[0]], None)
-    with pytest.raises(InvalidArchitectureError, match="nasbench201, the data set holds toy"):
-        space_of(dataset, SPACE)
+        as_architectures([SPACE.encode(SPACE[0])])
+    with pytest.raises(InvalidArchitectureError, match="nasbench201, the architectures are of toy"):
+        as_architectures(dataset, SPACE)
+    with pytest.raises(InvalidArchitectureError, match="nasbench201, the architectures are of toy"):
+        as_architectures(Architectures(toy_space, INDEX), SPACE)
+
+
+def test_what_is_not_of_the_space_is_refused():
+    with pytest.raises(IndexError, match="15625"):
+        as_architectures(torch.tensor([3, 15625]), SPACE)
+    with pytest.raises(InvalidArchitectureError):
+        as_architectures(["|nor_conv_9x9~0|"], SPACE)
+    with pytest.raises(InvalidArchitectureError):
+        as_architectures([SPACE[0], 3.5], SPACE)
+    with pytest.raises(TypeError, match="float"):
+        as_architectures(torch.tensor([0.5]), SPACE)
 
 
 def test_labels_of(dataset):
@@ -161,7 +184,7 @@ def test_labels_of(dataset):
     assert labels_of(Batch.from_data_list(graphs)).tolist() == [0.0, 1.0, 2.0]
     assert labels_of(graphs[1]).tolist() == [1.0]
     assert labels_of([]).numel() == 0
-    with pytest.raises(InvalidLabelsError, match="graph 0 carries no label"):
+    with pytest.raises(InvalidLabelsError, match="architecture 0 carries no label"):
         labels_of([Data(x=torch.eye(6)), *graphs])
     graphs[2].y = torch.ones(2)
     with pytest.raises(InvalidLabelsError, match="3 graphs carry 4 values"):

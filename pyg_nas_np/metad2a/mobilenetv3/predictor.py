@@ -11,13 +11,12 @@ from typing import Any, Literal, overload
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.convnp.bank import SLOPE
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
-from pyg_nas_np.predictors.inputs import Graphs
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.utils import InvalidArchitectureError, atomic_path, read_tensors
 
@@ -70,9 +69,9 @@ class SubnetModel:
             )
         return mobilenetv3_features(self.space).table(archs)
 
-    def describe(self, graphs: Graphs) -> Tensor:
-        r"""Returns the features of graphs, ``[n, D]``."""
-        return self.table(self._archs(graphs))
+    def describe(self, archs: Architectures) -> Tensor:
+        r"""Returns the features of architectures, ``[n, D]``."""
+        return self.table(list(archs))
 
     def predict(
         self, form: str, sets: FeatureSets, task: Tensor, cells: Tensor, return_std: bool = True
@@ -103,14 +102,9 @@ class SubnetModel:
         variance = (cells @ self.root.t()).square().sum(dim=1) + self.noise**2
         return mean, (self.scale * variance.sqrt()).float()
 
-    def condition(self, form: str, sets: FeatureSets, graphs: Graphs, y: Tensor) -> SubnetPosterior:
+    def condition(self, form: str, sets: FeatureSets, archs: Architectures, y: Tensor) -> SubnetPosterior:
         r"""Returns a process that has seen accuracies on another data set, at least two different ones."""
-        return SubnetPosterior(self, self.describe(graphs), y)
-
-    def _archs(self, graphs: Graphs) -> list[MobileNetV3Arch]:
-        if isinstance(graphs, Batch):
-            return self.space.batch_decode(graphs)
-        return [self.space.decode(graph) for graph in ([graphs] if isinstance(graphs, Data) else graphs)]
+        return SubnetPosterior(self, self.describe(archs), y)
 
 
 class SubnetPosterior:
@@ -139,12 +133,12 @@ class SubnetPosterior:
         self.process = AdditiveGP(columns, linear=("guess",)).fit(x, z - SLOPE * along)
 
     @overload
-    def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
+    def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
     @overload
-    def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts accuracies, with standard deviations of new measurements where asked."""
-        x, along = self._inputs(self.model.describe(graphs))
+        x, along = self._inputs(self.model.describe(as_architectures(graphs, self.model.space)))
         mean, std = self.process.predict(x, return_std)
         mean = (self.mean + self.scale * (mean + SLOPE * along)).float()
         return mean if std is None else (mean, (self.scale * std).float())

@@ -139,9 +139,7 @@ def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpa
 
 
 def _parsed(member: Any, space: SearchSpace[Any]) -> Any:
-    if isinstance(member, str) and not space.is_valid(member):
-        return space.from_str(member)
-    return space.check(member)
+    return space.from_str(member) if isinstance(member, str) else space.check(member)
 
 
 def labels_of(x: ArchitecturesLike) -> Tensor:
@@ -152,14 +150,14 @@ def labels_of(x: ArchitecturesLike) -> Tensor:
     """
     if isinstance(x, ArchitectureDataset):
         return x.y
-    graphs = [x] if isinstance(x, Data) and not isinstance(x, Batch) else x
-    labels = [getattr(graph, "y", None) for graph in graphs]
+    count = int(x.num_graphs) if isinstance(x, Batch) else 1 if isinstance(x, Data) else len(x)
+    labels = [x.y] if isinstance(x, Data) else [getattr(graph, "y", None) for graph in x]
     missing = [i for i, y in enumerate(labels) if y is None]
     if missing:
         raise InvalidLabelsError(f"architecture {missing[0]} carries no label y; pass y= to fit")
     flat = torch.cat([torch.as_tensor(y).reshape(-1) for y in labels]) if labels else torch.empty(0)
-    if flat.numel() != len(labels):
-        raise InvalidLabelsError(f"{len(labels)} graphs carry {flat.numel()} values in y; pass y= to fit")
+    if flat.numel() != count:
+        raise InvalidLabelsError(f"{count} graphs carry {flat.numel()} values in y; pass y= to fit")
     return flat
 
 

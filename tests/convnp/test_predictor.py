@@ -78,7 +78,7 @@ def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, t
     assert predictor.fit(graphs, truth[ROWS]) is predictor
     mean, std = predictor.predict(every, return_std=True)
     assert mean.shape == std.shape == (128,)
-    assert mean.dtype == torch.float32
+    assert mean.dtype == torch.float64
     assert mean.isfinite().all()
     assert bool((std > 0).all())
     torch.testing.assert_close(predictor.predict(every), mean)
@@ -94,7 +94,7 @@ def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, e
     bank = BankPredictor(toy_space).fit(graphs, truth[ROWS])
     (mean, std), expected = own.predict_scores(every), bank.predict_scores(every)
     torch.testing.assert_close(mean, expected[0], rtol=1e-3, atol=1e-3)
-    between = bank.bank_.predict(bank._inputs(every))[..., 0].double().var(dim=1, unbiased=False)
+    between = bank.bank_.predict(bank._inputs(bank._known(every)))[..., 0].double().var(dim=1, unbiased=False)
     share = (100 - len(ROWS)) / 80
     assert 0.0 < share < 1.0
     torch.testing.assert_close(std, (expected[1].square() + share * between).sqrt(), rtol=1e-3, atol=1e-3)
@@ -127,7 +127,7 @@ def test_quantiles(fitted, every):
     levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
     quantiles = fitted.predict_quantiles(every, levels)
     assert quantiles.shape == (128, 7)
-    assert quantiles.dtype == torch.float32
+    assert quantiles.dtype == torch.float64
     assert bool((quantiles.diff(dim=1) >= 0).all())
     assert bool((quantiles[:, -1] > quantiles[:, 0]).all())
     torch.testing.assert_close(quantiles[:, 3], fitted.predict(every))
@@ -142,7 +142,7 @@ def test_samples_are_coherent_and_seeded(toy_space, weights, graphs, truth):
     rows = torch.tensor([5, 77, 5, 120])
     draws = predictor.sample(toy_space.batch_encode(rows), 6)
     assert draws.shape == (6, 4)
-    assert draws.dtype == torch.float32
+    assert draws.dtype == torch.float64
     torch.testing.assert_close(draws[:, 0], draws[:, 2])
     assert float(draws.std(dim=0).min()) > 0
     assert torch.equal(draws, predictor.sample(toy_space.batch_encode(rows), 6))

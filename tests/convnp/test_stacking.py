@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pyg_nas_np.convnp.stacking import FOLDS, LIFT, MOST, Stacking, best_share
 from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.predictors import Architectures
 from pyg_nas_np.spaces import NASBench201Space
 
 
@@ -52,9 +53,9 @@ def test_the_average_of_networks_is_as_good_as_the_share_supposes():
 
 def test_without_learners_the_process_is_left_alone():
     space, _, rows, x, z = task(10)
-    experts = Stacking([0], 3, boosting=False, networks=False).fit(space, rows, x, z, z[:, None])
-    assert torch.equal(experts.mean(space, z, rows, x), z)
-    assert experts.state_dict() == {}
+    stacking = Stacking([0], 3, boosting=False, networks=False).fit(Architectures(space, rows), x, z, z[:, None])
+    assert torch.equal(stacking.mean(z, Architectures(space, rows), x), z)
+    assert stacking.state_dict() == {}
 
 
 def test_learners_join_the_mean_and_come_back_from_their_state():
@@ -62,37 +63,38 @@ def test_learners_join_the_mean_and_come_back_from_their_state():
     space, descriptors, rows, x, z = task(count)
     num_meta = len(descriptors.features.feature_names)
     context, target = slice(0, count), slice(count, None)
-    experts = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
+    stacking = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
     # A process that knows nothing, with trees that know a little.
     left_out = torch.stack([torch.zeros(count), 0.1 * z[context]], dim=1)
-    known = rows[context], x[context], z[context], left_out
-    experts.fit(space, *known)
-    assert 0.4 < experts.share <= MOST
-    assert experts.tree_share == MOST
-    mean = experts.mean(space, torch.zeros(200), rows[target], x[target])
+    known = Architectures(space, rows[context]), x[context], z[context], left_out
+    targets = Architectures(space, rows[target])
+    stacking.fit(*known)
+    assert 0.4 < stacking.share <= MOST
+    assert stacking.tree_share == MOST
+    mean = stacking.mean(torch.zeros(200), targets, x[target])
     assert float(torch.corrcoef(torch.stack([mean, z[target]]))[0, 1]) > 0.7
     again = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
-    again.fit(None, *known, experts.state_dict())
-    torch.testing.assert_close(again.mean(space, torch.zeros(200), rows[target], x[target]), mean)
+    again.fit(None, *known[1:], stacking.state_dict())
+    torch.testing.assert_close(again.mean(torch.zeros(200), targets, x[target]), mean)
     # A weighted mean: a constant process pulls it towards itself.
-    shifted = experts.mean(space, torch.full((200,), 8.0), rows[target], x[target])
+    shifted = stacking.mean(torch.full((200,), 8.0), targets, x[target])
     torch.testing.assert_close(
-        shifted - mean, torch.full_like(mean, 8.0 * (1 - experts.share) * (1 - experts.tree_share))
+        shifted - mean, torch.full_like(mean, 8.0 * (1 - stacking.share) * (1 - stacking.tree_share))
     )
 
 
 def test_networks_do_not_count_where_the_process_knows_all():
     space, descriptors, rows, x, z = task(30)
     num_meta = len(descriptors.features.feature_names)
-    experts = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
-    experts.fit(space, rows[:30], x[:30], z[:30], torch.stack([z[:30]] * 2, dim=1))
-    assert (experts.tree_share, experts.share) == (0.0, pytest.approx(0.0, abs=1e-3))
+    stacking = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
+    stacking.fit(Architectures(space, rows[:30]), x[:30], z[:30], torch.stack([z[:30]] * 2, dim=1))
+    assert (stacking.tree_share, stacking.share) == (0.0, pytest.approx(0.0, abs=1e-3))
 
 
 def test_the_share_of_trees_follows_bagged_trees():
     space, _, rows, x, z = task(30)
     noise = torch.randn(2, 30, generator=torch.Generator().manual_seed(1)).double()
     left_out = (z[:30] + 0.5 * noise).t() + torch.tensor([0.0, 1.0])
-    experts = Stacking(range(5), 5, boosting=True, networks=False)
-    experts.fit(space, rows[:30], x[:30], z[:30], left_out)
-    assert experts.tree_share == LIFT * best_share(left_out[:, 0] - z[:30], left_out[:, 1] - z[:30]) > 0.0
+    stacking = Stacking(range(5), 5, boosting=True, networks=False)
+    stacking.fit(Architectures(space, rows[:30]), x[:30], z[:30], left_out)
+    assert stacking.tree_share == LIFT * best_share(left_out[:, 0] - z[:30], left_out[:, 1] - z[:30]) > 0.0

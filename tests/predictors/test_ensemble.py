@@ -30,9 +30,9 @@ def test_moments_are_those_of_the_mixture():
     weights = {"gp": 2.0, "ridge": 1.0, "wl": 0.0}
     model = EnsemblePredictor(SPACE, members(), weights).fit(BATCH, Y)
     assert list(model.predictors_) == ["gp", "ridge"]
-    mean, std = model._predict(TEST, True)
+    mean, std = model.predict_scores(TEST)
     scores = {name: members()[name].set_params(space=SPACE).fit(BATCH, Y) for name in ("gp", "ridge")}
-    parts = [member._predict(member._inputs(TEST), True) for member in scores.values()]
+    parts = [member.predict_scores(TEST) for member in scores.values()]
     mixture = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(torch.tensor([2.0, 1.0]).double().expand(60, 2)),
         torch.distributions.Normal(*(torch.stack(part, dim=1).double() for part in zip(*parts, strict=True))),
@@ -56,7 +56,7 @@ def test_members_are_left_as_they_are():
 def test_parameters_of_members():
     model = EnsemblePredictor(SPACE, members(), {"gp": 1.0})
     assert model.get_params()["gp__kernel"] == "matern32"
-    assert set(model.get_params(deep=False)) == {"space", "predictors", "weights", "labels"}
+    assert set(model.get_params(deep=False)) == {"space", "predictors", "weights", "maximize", "labels"}
     copy = clone(model).set_params(gp__kernel="rbf", labels="robust")
     assert (copy.predictors["gp"].kernel, copy.labels, copy.weights) == ("rbf", "robust", {"gp": 1.0})
     assert (model.predictors["gp"].kernel, model.labels) == ("matern32", "auto")

@@ -15,8 +15,8 @@ class Oracle(Predictor):
     def _fit(self, inputs, z):
         self.inputs_ = inputs
 
-    def _inputs(self, graphs):
-        values = self.space_.batch_num_parameters(graphs.arch_index) / 1e4 + graphs.arch_index / 1e3
+    def _inputs(self, archs):
+        values = self.space_.batch_num_parameters(archs.index) / 1e4 + archs.index / 1e3
         return (values - 40) / 40
 
     def _predict(self, inputs, return_std):

@@ -118,7 +118,11 @@ def test_labels_come_in_any_form(y):
     ("y", "count", "message"),
     [
         ([], 0, "no labels; at least 1"),
-        ([1.0, float("nan"), float("nan")], 3, r"2 of 3 labels are NaN or infinite, the first at position 1 \(nan\)"),
+        (
+            [1.0, float("nan"), float("nan")],
+            3,
+            r"2 of 3 labels are missing, NaN or infinite, the first at position 1 \(nan\)",
+        ),
         ([float("inf")], 1, r"\(inf\)"),
         ([1.0, 2.0], 3, "2 labels for 3 architectures"),
         (torch.ones(2, 2), 2, r"shape \[2, 2\]"),
@@ -132,10 +136,13 @@ def test_unusable_labels_are_named(y, count, message):
 
 
 @given(accuracies)
-def test_auto_is_robust_for_accuracies_and_ranks_otherwise(values):
+def test_auto_is_robust_for_every_target(values):
     torch.testing.assert_close(fitted(values, "auto")[1], fitted(values, "robust")[1])
-    for others in ([v + 100 for v in values], [v - 100 for v in values]):
-        torch.testing.assert_close(fitted(others, "auto")[1], fitted(others, "rank")[1])
+    for shift in (100, -100):
+        others = [v + shift for v in values]
+        torch.testing.assert_close(
+            fitted(others, "auto")[1], robust_scores(torch.tensor(others, dtype=torch.float64)), rtol=1e-6, atol=1e-6
+        )
     torch.testing.assert_close(fitted(values, "auto")[1], fitted([v / 100 for v in values], "auto")[1])
     assert LabelTransform().kind == "auto"
 

@@ -112,7 +112,7 @@ def test_iterations():
 def test_certainty_grows_near_labelled_architectures():
     model, index = fitted()
     near, far = (model.predict(SPACE.batch_encode(part), return_std=True)[1] for part in (index, torch.arange(300)))
-    score_near, score_far = (model._predict(part, True)[1] for part in (index, torch.arange(300)))
+    score_near, score_far = (model.predict_scores(part)[1] for part in (index, torch.arange(300)))
     assert near.isfinite().all()
     assert far.isfinite().all()
     assert score_near.mean() < score_far.mean()

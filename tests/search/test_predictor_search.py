@@ -44,20 +44,20 @@ def test_asks_for_the_maximum_of_the_acquisition_function(kwargs, merit):
 
 
 class Helped(RidgePredictor):
-    """Remembers what else it was fitted with."""
+    """Remembers the auxiliary labels that it was fitted with."""
 
     seen: ClassVar[list[str]] = []
 
-    def fit(self, graphs, y=None, *, note="none"):
-        self.seen.append(note)
-        return super().fit(graphs, y)
+    def fit(self, x, y=None, *, auxiliary=None):
+        self.seen.append(*auxiliary)
+        return super().fit(x, y)
 
 
-def test_further_arguments_reach_the_predictor():
-    search = PredictorSearch(SPACE, Helped(), initial=1, fit_params={"note": "other tables"})
+def test_auxiliary_labels_reach_the_predictor():
+    search = PredictorSearch(SPACE, Helped(), initial=1, auxiliary={"svhn": Y})
     search.tell(TOLD, Y[TOLD])
     search.ask(2)
-    assert set(Helped.seen) == {"other tables"}
+    assert set(Helped.seen) == {"svhn"}
 
 
 def test_batches_and_pending_ones_are_believed():
@@ -103,9 +103,9 @@ class Undecided(RidgePredictor):
 
     every: ClassVar[bool] = False
 
-    def predict_scores(self, graphs):
-        mean, std = super().predict_scores(graphs)
-        return mean.masked_fill(self.every | (graphs.arch_index % 2 == 0), torch.nan), std
+    def predict_scores(self, x):
+        mean, std = super().predict_scores(x)
+        return mean.masked_fill(self.every | (x.index % 2 == 0), torch.nan), std
 
 
 @pytest.mark.parametrize("acquisition", ["ucb", "thompson", "independent-thompson"])
@@ -121,8 +121,8 @@ def test_predictions_that_are_not_numbers_come_last(acquisition, monkeypatch):
 class Joint(RidgePredictor):
     """Joint samples that agree on an offset, and rank by index."""
 
-    def sample(self, graphs, n, generator):
-        return torch.randn(n, 1, generator=generator) + graphs.arch_index.double()
+    def sample(self, x, n, generator):
+        return torch.randn(n, 1, generator=generator) + x.index.double()
 
 
 @pytest.mark.parametrize("maximize", [True, False])
@@ -132,7 +132,7 @@ def test_thompson_sampling_takes_joint_samples_over_the_shortlist(maximize, monk
     search.tell(TOLD, Y[TOLD])
     asked = [SPACE.index(arch) for arch in search.ask(3)]
     mean, std = search.predictor.predict_scores(SPACE.batch_encode())
-    bound = (mean if maximize else -mean) + 2 * std
+    bound = mean + 2 * std
     bound[TOLD] = -torch.inf
     short = bound.topk(50).indices.sort(descending=maximize).values
     assert asked == short[:3].tolist()
@@ -172,11 +172,11 @@ def test_spaces_too_large_to_predict_are_searched_through_proposals():
     search = PredictorSearch(space, RidgePredictor(), initial=1, proposals=40)
     y = space.batch_num_parameters(index).double()
     search.tell(index, y)
-    pool, graphs = search._pool(search._taken())
+    pool = search._pool(search._taken())
     parents = index[y.argsort(descending=True)[: predictor_search.PARENTS]]
     near = {space.index(arch) for i in parents.tolist() for arch in space.neighbors(space[i])} - set(index.tolist())
     assert near <= set(pool.tolist())
-    assert pool.numel() == pool.unique().numel() == graphs.num_graphs == len(near) + 40
+    assert pool.numel() == pool.unique().numel() == len(near) + 40
     (asked,) = search.ask()
     assert space.num_parameters(asked) > y.median()
 

@@ -50,7 +50,7 @@ def test_every_form_gives_the_same_features(dataset, toy_space, form):
     graphs = forms(dataset, toy_space)[form]
     assert count_graphs(graphs) == 4
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(graphs, features), features.table()[INDEX])
+    torch.testing.assert_close(meta_features(graphs, features), features.table()[INDEX])
     assert torch.equal(arch_indices(graphs, toy_space), INDEX)
 
 
@@ -68,7 +68,7 @@ def test_live_cells_keep_their_ends(toy_space):
 
 def test_single_graph_and_none(dataset, toy_space):
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(dataset[7], features), features.table()[[7]])
+    torch.testing.assert_close(meta_features(dataset[7], features), features.table()[[7]])
     assert meta_features([], features).shape == (0, len(features.feature_names))
     assert (count_graphs(dataset[7]), count_graphs([])) == (1, 0)
 
@@ -80,7 +80,7 @@ def test_batch_of_plain_data_undoes_the_shift_of_indices(toy_space):
         graphs.append(toy_space.encode(toy_space[i]))
         graphs[-1].arch_index = torch.tensor([i])
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(Batch.from_data_list(graphs), features), features.table()[INDEX])
+    torch.testing.assert_close(meta_features(Batch.from_data_list(graphs), features), features.table()[INDEX])
 
 
 def test_edited_graphs_are_not_looked_up_by_their_old_index(dataset, toy_space):
@@ -89,7 +89,7 @@ def test_edited_graphs_are_not_looked_up_by_their_old_index(dataset, toy_space):
     other = toy_space.index(toy_space.decode(graph))
     assert other != 100
     features = shared_features(toy_space)
-    assert torch.equal(meta_features([dataset[5], graph], features), features.table()[[5, other]])
+    torch.testing.assert_close(meta_features([dataset[5], graph], features), features.table()[[5, other]])
 
 
 def test_features_made_by_pre_transform_are_used(toy_space, tmp_path, monkeypatch):
@@ -98,14 +98,14 @@ def test_features_made_by_pre_transform_are_used(toy_space, tmp_path, monkeypatc
     features = MetaFeatures(toy_space)
     expected = features.table()[INDEX]
     monkeypatch.setattr(MetaFeatures, "table", None)
-    assert torch.equal(meta_features(dataset[INDEX], features), expected)
+    torch.testing.assert_close(meta_features(dataset[INDEX], features), expected)
 
 
 def test_raw_features_made_by_pre_transform_are_not_mistaken(toy_space, tmp_path):
     kind = type("ToyData", (ToyData,), {"space": toy_space})
     dataset = kind(str(tmp_path), source="graphs-only", pre_transform=MetaFeatures(toy_space, standardize=False))
     features = shared_features(toy_space)
-    assert torch.equal(meta_features(dataset[INDEX], features), features.table()[INDEX])
+    torch.testing.assert_close(meta_features(dataset[INDEX], features), features.table()[INDEX])
 
 
 def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
@@ -114,7 +114,7 @@ def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
     features = shared_features(toy_space)
     expected = features.table()[INDEX]
     monkeypatch.setattr(type(toy_space), "decode", None)
-    assert torch.equal(meta_features(batch, features), expected)
+    torch.testing.assert_close(meta_features(batch, features), expected)
 
 
 def test_edited_graph_of_a_batch_is_decoded(toy_space):
@@ -122,9 +122,9 @@ def test_edited_graph_of_a_batch_is_decoded(toy_space):
     batch.x[1] = torch.eye(6)[3]
     edited = toy_space.index(toy_space.decode(batch[0]))
     assert edited != INDEX[0]
-    assert torch.equal(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
+    torch.testing.assert_close(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
     batch.arch_index[2] = 1000
-    assert torch.equal(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
+    torch.testing.assert_close(meta_features(batch, features), features.table()[[edited, *INDEX[1:].tolist()]])
 
 
 def test_unknown_operations_are_refused(dataset, toy_space):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # Triton reads this once, when it is first imported: its kernels are interpreted on the CPU. On a machine with a GPU,
@@ -27,7 +29,7 @@ settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 # Workers of pytest-xdist share the cores.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("PYG_NAS_NP_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,24 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"measured tables are absent ({SHARED}); set PYG_NAS_NP_SHARED to the folder above 'data'")
     return SHARED
+
+
+@pytest.fixture(params=[(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")], ids=str)
+def foreign_defaults(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """A context with the default dtype and device of somebody else's program, which change no result of ours."""
+    dtype, device = request.param
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device(device):
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+    return context
 
 
 class ToySpace(SearchSpace[tuple[str, str, int]]):

@@ -15,8 +15,8 @@ class CurveScale:
 
     Example:
         >>> scale = CurveScale(LearningCurves([[0.1, 0.4], [0.2, 0.6]]))
-        >>> scale.forward(np.array([0.4, 0.5, 0.6])).round(6)
-        array([-1.,  0.,  1.])
+        >>> scale.forward(np.array([0.4, 0.6])).round(6)
+        array([-1.,  1.])
     """
 
     def __init__(self, curves: LearningCurves) -> None:

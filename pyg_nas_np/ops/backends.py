@@ -7,17 +7,14 @@ from contextlib import contextmanager
 
 import torch
 
-from pyg_nas_np.utils import NASError
+from pyg_nas_np.ops import cpu, cuda
+from pyg_nas_np.utils import BackendUnavailableError
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
 
 # Plain module globals: torch.compile guards on them, and the autograd threads of a CUDA device see them.
 _backend = "auto"
 _validate = True
-
-
-class BackendUnavailableError(NASError, RuntimeError):
-    r"""A back end was asked for that cannot run here; the message says what is missing."""
 
 
 @contextmanager
@@ -84,8 +81,6 @@ def resolve(name: str, device: torch.device) -> str:
     Raises:
         BackendUnavailableError: If the back end that was asked for cannot run on this device or is not installed.
     """
-    from pyg_nas_np.ops import cpu, cuda
-
     if name == "auto":
         if device.type == "cpu" and cpu.is_available():
             return "cpu"

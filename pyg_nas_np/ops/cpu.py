@@ -1,7 +1,8 @@
 r"""The C++ back end: a plain C library, loaded with :mod:`ctypes` and called with raw pointers.
 
 The library knows nothing of Python or PyTorch, so that one build serves every version of both. It is looked up in
-``$PYG_NAS_NP_CPU_LIBRARY``, beside this file, and in the installed copy of the package (for editable installs).
+``$PYG_NAS_NP_CPU_LIBRARY``, beside this file, and in the installed copy of the package (for editable installs). It runs
+on the widest vectors of the processor; ``$PYG_NAS_NP_CPU_ISA`` restricts it to ``avx512``, ``avx2`` or ``baseline``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyg_nas_np.ops.backends import BackendUnavailableError
 from pyg_nas_np.ops.radial import KERNELS
 from pyg_nas_np.ops.reference import accumulation_dtype
+from pyg_nas_np.utils import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def kernels() -> ctypes.CDLL:
 
     Raises:
         BackendUnavailableError: If the package was installed without a compiler, or with kernels of another version.
+        ValueError: If ``$PYG_NAS_NP_CPU_ISA`` names an instruction set that the processor or the library lacks.
     """
     for path in _candidates():
         if not path.is_file():
@@ -95,6 +97,12 @@ def kernels() -> ctypes.CDLL:
             raise BackendUnavailableError(
                 f"The CPU kernels at {path} have interface version {version}, this package needs {_ABI_VERSION}. "
                 f"Install the package again."
+            )
+        wanted = os.environ.get("PYG_NAS_NP_CPU_ISA") or "best"
+        if not lib.pnn_force_instruction_set(wanted.encode()):
+            raise ValueError(
+                f"PYG_NAS_NP_CPU_ISA must be best, avx512, avx2 or baseline, and one that this processor has, but is "
+                f"{wanted!r}. Unset it for the best one."
             )
         return lib
     raise BackendUnavailableError(
@@ -185,8 +193,8 @@ def set_conv(
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv`."""
     dtype = accumulation_dtype(y_src.dtype)
     problem, _keep = _problem(x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst, kernel, normalize, eps)
-    density = torch.empty(x_dst.shape[:2], dtype=dtype)
-    signal = torch.empty(*x_dst.shape[:2], y_src.size(2), dtype=dtype)
+    density = y_src.new_empty(x_dst.shape[:2], dtype=dtype)
+    signal = y_src.new_empty(*x_dst.shape[:2], y_src.size(2), dtype=dtype)
     problem.density, problem.signal = density.data_ptr(), signal.data_ptr()
     _call("pnn_set_conv_forward", problem)
     return density.to(y_src.dtype), signal.to(y_src.dtype)
@@ -216,7 +224,7 @@ def set_conv_backward(
     problem.density, problem.signal, problem.grad_density, problem.grad_signal = (v.data_ptr() for v in inputs)
 
     def zeros(like: Tensor, needed: bool, kind: torch.dtype = dtype) -> Tensor:
-        return torch.zeros(like.shape if needed else (0,), dtype=kind)
+        return like.new_zeros(like.shape if needed else (0,), dtype=kind)
 
     grad_x_src, grad_y_src, grad_x_dst = zeros(x_src, need_x), zeros(y_src, need_y), zeros(x_dst, need_x)
     grad_scale = zeros(lengthscale, need_x, torch.float64)
@@ -256,15 +264,15 @@ def _grid_call(
     **values: Tensor | None,
 ) -> None:
     fold = _FOLD[KERNELS.index(kernel)]
-    step = torch.tensor(list(spacing), dtype=torch.float64)
+    step = torch.tensor(list(spacing), dtype=torch.float64, device="cpu")
     tensors = [
         x.detach().to(dtype).contiguous(),
         ptr.contiguous(),
         origin.detach().double().contiguous(),
         step,
         fold * step / lengthscale.detach().double(),
-        torch.tensor(list(shape), dtype=torch.int64),
-        torch.tensor(list(window), dtype=torch.int64),
+        torch.tensor(list(shape), dtype=torch.int64, device="cpu"),
+        torch.tensor(list(window), dtype=torch.int64, device="cpu"),
     ]
     problem = _Grid(
         *(tensor.data_ptr() for tensor in tensors),
@@ -299,8 +307,8 @@ def set_conv_to_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_to_grid`, always in the same order of summation."""
     dtype = accumulation_dtype(y.dtype)
-    density = torch.zeros(ptr.numel() - 1, *shape, dtype=dtype)
-    signal = torch.zeros(*density.shape, y.size(1), dtype=dtype)
+    density = y.new_zeros(ptr.numel() - 1, *shape, dtype=dtype)
+    signal = y.new_zeros(*density.shape, y.size(1), dtype=dtype)
     grid = (x, lengthscale, ptr, origin, spacing, shape, window, kernel, y.size(1), dtype)
     _grid_call("pnn_grid_scatter", *grid, u=_dense(y, dtype), out_density=density, out_signal=signal)
     return density.to(y.dtype), signal.to(y.dtype)
@@ -318,8 +326,8 @@ def set_conv_from_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_from_grid`."""
     dtype = accumulation_dtype(y.dtype)
-    density = torch.zeros(x.size(0), dtype=dtype)
-    signal = torch.zeros(x.size(0), y.size(-1), dtype=dtype)
+    density = y.new_zeros(x.size(0), dtype=dtype)
+    signal = y.new_zeros(x.size(0), y.size(-1), dtype=dtype)
     grid = (x, lengthscale, ptr, origin, spacing, y.shape[1:-1], window, kernel, y.size(-1), dtype)
     _grid_call("pnn_grid_gather", *grid, v=_dense(y, dtype), out_density=density, out_signal=signal)
     return density.to(y.dtype), signal.to(y.dtype)
@@ -340,8 +348,8 @@ def grid_gradient(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.grid_gradient`."""
     dtype = accumulation_dtype(u.dtype)
-    grad_x = torch.zeros(x.shape, dtype=dtype)
-    grad_scale = torch.zeros(x.size(1), dtype=torch.float64)
+    grad_x = x.new_zeros(x.shape, dtype=dtype)
+    grad_scale = x.new_zeros(x.size(1), dtype=torch.float64)
     grid = (x, lengthscale, ptr, origin, spacing, v.shape[1:-1], window, kernel, u.size(1), dtype)
     _grid_call(
         "pnn_grid_gradient",

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.ops import reference
-from pyg_nas_np.ops.backends import BackendUnavailableError
 from pyg_nas_np.ops.radial import KERNELS
+from pyg_nas_np.utils import BackendUnavailableError
 
 if TYPE_CHECKING:
     from pyg_nas_np.ops import triton_kernels

@@ -158,14 +158,15 @@ def _offsets(
     window: Sequence[int],
     dtype: torch.dtype,
 ) -> Iterator[_Offset]:
-    batch = torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=x.size(0))
+    numbers = torch.arange(ptr.numel() - 1, dtype=torch.int64, device=ptr.device)
+    batch = torch.repeat_interleave(numbers, ptr.diff(), output_size=x.size(0))
     # Positions in cells are formed in double: on a long grid float32 would lose the place inside the cell.
     step = torch.tensor(spacing, dtype=torch.float64, device=x.device)
     position = (x.double() - origin.double()[batch]) / step
     width = torch.tensor(window, dtype=torch.float64, device=x.device)
     first = torch.ceil(position.detach() - width / 2)
     scale = (step / lengthscale.double()).to(torch.float64)
-    sizes = torch.tensor(shape, device=x.device)
+    sizes = torch.tensor(shape, dtype=torch.int64, device=x.device)
     for place in itertools.product(*(range(w) for w in window)):
         index = first + torch.tensor(place, dtype=torch.float64, device=x.device)
         inside = ((index >= 0) & (index < sizes)).all(dim=-1)

@@ -1,6 +1,7 @@
 r"""Helpers without domain knowledge: errors, files, optional imports, threads."""
 
 from pyg_nas_np.utils.errors import (
+    BackendUnavailableError,
     ChecksumError,
     DataFileError,
     ForbiddenPickleError,
@@ -29,6 +30,7 @@ from pyg_nas_np.utils.imports import require
 from pyg_nas_np.utils.parallel import map_chunks
 
 __all__ = [
+    "BackendUnavailableError",
     "ChecksumError",
     "DataFileError",
     "ForbiddenPickleError",

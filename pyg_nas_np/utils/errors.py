@@ -55,6 +55,10 @@ class MissingWeightsError(NASError, LookupError):
     r"""No trained weights exist for a search space."""
 
 
+class BackendUnavailableError(NASError, RuntimeError):
+    r"""A back end of an operator was asked for that cannot run here; the message says what is missing."""
+
+
 class MissingExtraError(NASError, ImportError):
     r"""An optional dependency is not installed.
 

@@ -47,7 +47,7 @@ def test_direction_is_a_sign(mean, std, nth, offset):
     values = np.array([[0.1], [0.5], [0.3]])
     up = rule.probability(LearningCurves(values), np.array([mean]), np.array([std]))
     down = rule.probability(LearningCurves(-values, "down"), np.array([-mean]), np.array([std]))
-    np.testing.assert_array_equal(up, down)
+    np.testing.assert_allclose(up, down)
 
 
 def test_no_spread():
@@ -72,7 +72,7 @@ def test_it_stops_the_hopeless(direction):
 def test_it_waits():
     rule = trained(count=29)
     assert rule.decide(curve(0.1)[:4]).reason == "29 of 30 trainings of the burn-in have finished"
-    assert rule.predicted_value(curve(0.1)[:4]) == curve(0.1)[3]
+    assert rule.predicted_value(curve(0.1)[:4]) == pytest.approx(curve(0.1)[3])
     rule.finish(curve(0.3)[:7])  # Ended early.
     assert not rule.decide(curve(0.1)[:4]).stop
     rule.finish(curve(0.6))

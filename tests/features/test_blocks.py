@@ -100,5 +100,5 @@ def test_functional_twins_share_live_features():
     groups = MetaFeatures(SPACE, groups=("live", "paths", "strings", "bigrams", "spectrum"))
     twins = [SPACE.from_digits(digits) for digits in ("032134", "030104", "031124")]
     table = groups.table(twins)
-    assert torch.equal(table[0], table[1])
-    assert torch.equal(table[0], table[2])
+    torch.testing.assert_close(table[0], table[1])
+    torch.testing.assert_close(table[0], table[2])

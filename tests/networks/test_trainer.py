@@ -70,7 +70,7 @@ def test_arrays_and_loaders_give_what_tensors_give():
     images, labels = (TRAIN[0] * 50 + 100).clamp(0, 255).byte(), TRAIN[1]
     grey = train_network(SPACE, SPACE[11], (images[:, 0].numpy(), labels.numpy()), VALID, epochs=1, **TINY)
     tensors = train_network(SPACE, SPACE[11], (images, labels.int()), VALID, epochs=1, **TINY)
-    assert grey.loss == tensors.loss
+    assert grey.loss == pytest.approx(tensors.loss, rel=1e-3)
 
     def loader(pair):
         return DataLoader(TensorDataset(*pair), batch_size=16)
@@ -89,8 +89,8 @@ def test_files_give_what_arrays_give(tmp_path):
         np.savez(pairs[name], x=images.permute(0, 2, 3, 1).numpy(), y=labels.numpy())
     read = train_network(SPACE, SPACE[11], pairs["train"], pairs["valid"], epochs=1, **TINY)
     arrays = train_network(SPACE, SPACE[11], (images, labels), (images, labels), epochs=1, **TINY)
-    assert read.loss == arrays.loss
-    assert read.accuracy == arrays.accuracy
+    assert read.loss == pytest.approx(arrays.loss, rel=1e-3)
+    assert read.accuracy == pytest.approx(arrays.accuracy, abs=1 / 48)  # one image
     np.savez(pairs["valid"], x=images.permute(0, 2, 3, 1).numpy(), y=labels.clamp(max=1).numpy())
     with pytest.raises(InvalidLabelsError, match="class '2' is in one of training and validation images only"):
         train_network(SPACE, SPACE[11], pairs["train"], pairs["valid"])

@@ -300,7 +300,7 @@ def test_fixed_length_scales_are_a_buffer(cls):
     assert not list(fixed.parameters())
     learnt = cls(3, lengthscale=0.7, **options).double()
     fixed.load_state_dict(learnt.state_dict())  # the same keys
-    assert torch.equal(run(fixed), run(learnt))
+    torch.testing.assert_close(run(fixed), run(learnt))
     assert "learnable=False" in repr(fixed)
 
 

@@ -154,3 +154,22 @@ def test_bad_grids_are_named():
         ops.set_conv_from_grid(grid[:2], x, 1.0, ptr, origin, 0.5, 13)
     with pytest.raises(ValueError, match="'window' = 3 on axis 0 drops"):
         ops.set_conv_from_grid(grid, x, 1.0, ptr, origin, 0.5, 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_default_dtype_and_device_change_nothing(backend: str, foreign_defaults):
+    x, y, grid, _, ptr, origin = problem(dtype=torch.float32)
+    leaves = [x.detach().requires_grad_(), y, grid]
+    grads = [torch.ones(3, 4, 5), torch.ones(3, 4, 5, 2), torch.ones(5), torch.ones(5, 2)]
+
+    def run() -> list[torch.Tensor]:
+        there = ops.set_conv_to_grid(leaves[0], y, 0.7, ptr, origin, 0.5, SHAPES[2], 9, normalize=True)
+        back = ops.set_conv_from_grid(grid, leaves[0], 0.7, ptr, origin, 0.5, 9)
+        return [*there, *back, *torch.autograd.grad([*there, *back], leaves, grads)]
+
+    with ops.backend(backend):
+        expected = run()
+        with foreign_defaults():
+            actual = run()
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e)  # dtype and device included

@@ -66,3 +66,10 @@ def test_windows_per_axis():
 def test_bad_windows_are_named(arguments: tuple[object, ...], message: str):
     with pytest.raises(ValueError, match=message):
         ops.window_for(*arguments)  # type: ignore[arg-type]
+
+
+def test_default_dtype_and_device_change_no_window(foreign_defaults):
+    scale = torch.tensor(0.1)
+    expected = ops.window_for(scale, 0.05), ops.window_for([0.1, 0.3], 0.05)
+    with foreign_defaults():
+        assert (ops.window_for(scale, 0.05), ops.window_for([0.1, 0.3], 0.05)) == expected

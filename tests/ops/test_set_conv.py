@@ -202,3 +202,21 @@ def test_value_checks_can_be_switched_off():
     with ops.validation(False), ops.backend("reference"):
         density, _ = ops.set_conv(*broken(lengthscale=math.nan))
     assert density.isnan().any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_default_dtype_and_device_change_nothing(backend: str, foreign_defaults):
+    args = [v.detach().float() if v.is_floating_point() else v for v in problem()]
+    leaves = [v.requires_grad_() for v in args[:3]]
+    grads = [torch.ones(9), torch.ones(9, 3)]
+
+    def run() -> list[torch.Tensor]:
+        outputs = ops.set_conv(*leaves, 0.7, *args[4:], kernel="matern52", normalize=True)
+        return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+
+    with ops.backend(backend):
+        expected = run()
+        with foreign_defaults():
+            actual = run()
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e)  # dtype and device included

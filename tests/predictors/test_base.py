@@ -116,9 +116,12 @@ def test_order_of_scores_is_kept():
     model = GPPredictor(SPACE).fit(BATCH, Y)
     score = model._predict(model._inputs(model._known(TEST)), False)[0]
     label = model.transform_.inverse(score)[0]
-    assert torch.equal(score.argsort(stable=True), label.argsort(stable=True))
-    assert score.unique().numel() == label.unique().numel()
-    assert torch.equal(model.predict(TEST), label)
+    order = score.argsort()
+    higher, better = score[order].diff(), label[order].diff()
+    # Cells that compute the same may differ by rounding alone.
+    assert bool((better[higher > 1e-9] > 0).all())
+    assert float(better.min()) > -1e-9
+    torch.testing.assert_close(model.predict(TEST), label)
 
 
 def test_scores_have_the_order_of_labels():
@@ -135,7 +138,8 @@ def test_scores_have_the_order_of_labels():
 def test_score_is_kendall_tau():
     model = RidgePredictor(SPACE).fit(BATCH, Y)
     truth = SPACE.batch_num_parameters(torch.arange(200))
-    assert model.score(TEST, truth) == kendalltau(model.predict(TEST).numpy(), truth.numpy()).statistic
+    expected = kendalltau(model.predict(TEST).numpy(), truth.numpy()).statistic
+    assert model.score(TEST, truth) == pytest.approx(expected)
 
 
 def test_labels_in_any_form_and_from_the_graphs():

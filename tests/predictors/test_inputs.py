@@ -87,7 +87,7 @@ def test_live_cells_keep_their_ends(toy_space):
 
 def test_single_graph_and_none(dataset, toy_space):
     features = shared_features(toy_space)
-    assert torch.equal(features_of(dataset[7], toy_space), features.table()[[7]])
+    torch.testing.assert_close(features_of(dataset[7], toy_space), features.table()[[7]])
     assert features_of([], toy_space).shape == (0, len(features.feature_names))
     assert (len(as_architectures(dataset[7], toy_space)), len(as_architectures([], toy_space))) == (1, 0)
 
@@ -99,7 +99,7 @@ def test_batch_of_plain_data_undoes_the_shift_of_indices(toy_space):
         graphs.append(toy_space.encode(toy_space[i]))
         graphs[-1].arch_index = torch.tensor([i])
     features = shared_features(toy_space)
-    assert torch.equal(features_of(Batch.from_data_list(graphs), toy_space), features.table()[INDEX])
+    torch.testing.assert_close(features_of(Batch.from_data_list(graphs), toy_space), features.table()[INDEX])
 
 
 def test_edited_graphs_are_not_looked_up_by_their_old_index(dataset, toy_space):
@@ -108,14 +108,14 @@ def test_edited_graphs_are_not_looked_up_by_their_old_index(dataset, toy_space):
     other = toy_space.index(toy_space.decode(graph))
     assert other != 100
     features = shared_features(toy_space)
-    assert torch.equal(features_of([dataset[5], graph], toy_space), features.table()[[5, other]])
+    torch.testing.assert_close(features_of([dataset[5], graph], toy_space), features.table()[[5, other]])
 
 
 def test_raw_features_made_by_pre_transform_are_not_mistaken(toy_space, tmp_path):
     kind = type("ToyData", (ToyData,), {"space": toy_space})
     dataset = kind(str(tmp_path), source="graphs-only", pre_transform=MetaFeatures(toy_space, standardize=False))
     features = shared_features(toy_space)
-    assert torch.equal(features_of(dataset[INDEX], toy_space), features.table()[INDEX])
+    torch.testing.assert_close(features_of(dataset[INDEX], toy_space), features.table()[INDEX])
 
 
 def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
@@ -124,7 +124,7 @@ def test_collated_batch_is_looked_up_without_decoding(toy_space, monkeypatch):
     features = shared_features(toy_space)
     expected = features.table()[INDEX]
     monkeypatch.setattr(type(toy_space), "decode", None)
-    assert torch.equal(features_of(batch, toy_space), expected)
+    torch.testing.assert_close(features_of(batch, toy_space), expected)
 
 
 def test_edited_graph_of_a_batch_is_decoded(toy_space):
@@ -132,9 +132,9 @@ def test_edited_graph_of_a_batch_is_decoded(toy_space):
     batch.x[1] = torch.eye(6)[3]
     edited = toy_space.index(toy_space.decode(batch[0]))
     assert edited != INDEX[0]
-    assert torch.equal(features_of(batch, toy_space), features.table()[[edited, *INDEX[1:].tolist()]])
+    torch.testing.assert_close(features_of(batch, toy_space), features.table()[[edited, *INDEX[1:].tolist()]])
     batch.arch_index[2] = 1000
-    assert torch.equal(features_of(batch, toy_space), features.table()[[edited, *INDEX[1:].tolist()]])
+    torch.testing.assert_close(features_of(batch, toy_space), features.table()[[edited, *INDEX[1:].tolist()]])
 
 
 def test_unknown_operations_are_refused(dataset, toy_space):

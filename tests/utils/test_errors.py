@@ -25,6 +25,7 @@ def test_one_base_class_and_a_public_name(cls):
 @pytest.mark.parametrize(
     ("cls", "builtin"),
     [
+        (errors.BackendUnavailableError, RuntimeError),
         (errors.InvalidArchitectureError, ValueError),
         (errors.InvalidLabelsError, ValueError),
         (errors.DataFileError, ValueError),

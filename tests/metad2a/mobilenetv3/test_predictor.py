@@ -56,8 +56,8 @@ def test_graphs_may_come_in_any_form():
     archs = draw(4)
     predictor = MetaD2APredictor(SPACE).fit(TASK)
     batched = predictor.predict(SPACE.batch_encode(archs))
-    assert torch.equal(predictor.predict([SPACE.encode(arch) for arch in archs]), batched)
-    assert torch.equal(predictor.predict(SPACE.encode(archs[0])), batched[:1])
+    torch.testing.assert_close(predictor.predict([SPACE.encode(arch) for arch in archs]), batched)
+    torch.testing.assert_close(predictor.predict(SPACE.encode(archs[0])), batched[:1])
 
 
 def test_few_measurements_on_another_data_set_correct_the_order():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import torch
 
 from pyg_nas_np.spaces import SearchSpace, Validity
+from pyg_nas_np.spaces.base import draw_indices
 from pyg_nas_np.utils import InvalidArchitectureError
 
 
@@ -89,6 +92,48 @@ def test_samples_with_replacement_are_uniform(toy_space):
     # Chi-square with 127 degrees of freedom: mean 127, standard deviation 16.
     assert float(((counts - 400.0) ** 2 / 400).sum()) < 127 + 5 * 16
     assert len(toy_space.sample(300, seeded(0), replace=True)) == 300
+
+
+@pytest.mark.parametrize("size", [128, 1 << 20])
+def test_draws_from_tabulated_spaces_keep_their_values(size):
+    # Published benchmark results name draws by their seed.
+    expected = torch.randperm(size, generator=seeded(3))[:50].tolist()
+    assert draw_indices(size, 50, seeded(3)) == expected
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 10**8, 2**48 + 1, 2**63 - 1, 2**64, 543966387314312146275])
+def test_draws_from_huge_spaces_are_distinct_uniform_and_follow_the_generator(size):
+    drawn = draw_indices(size, 4000, seeded(0))
+    assert drawn == draw_indices(size, 4000, seeded(0))
+    assert len(set(drawn)) == 4000
+    counts = torch.bincount(torch.tensor([16 * index // size for index in drawn]), minlength=16)
+    # Chi-square with 15 degrees of freedom: mean 15, standard deviation 5.5.
+    assert counts.numel() == 16
+    assert float(((counts - 250.0) ** 2 / 250).sum()) < 15 + 5 * 5.5
+
+
+def test_most_of_a_large_space_can_be_drawn():
+    size = (1 << 20) + 3
+    for n in (size // 2 - 1, size - 1, size):
+        drawn = torch.tensor(draw_indices(size, n, seeded(0)))
+        assert drawn.unique().numel() == n
+        assert 0 <= int(drawn.min()) <= int(drawn.max()) < size
+
+
+def test_few_architectures_of_a_huge_space_take_little_memory(toy_space):
+    class Huge(type(toy_space)):
+        def __len__(self):
+            return 10**12
+
+    tracemalloc.start()
+    try:
+        # A permutation would take eight terabytes, and its allocation fail.
+        index = Huge().sample_indices(100, seeded(0))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert index.unique().numel() == 100
+    assert int(index.max()) > 10**11
 
 
 def test_an_explicit_generator_leaves_the_global_one_alone(toy_space):

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyg_nas_np.convnp.bank import Bank, bank_groups, bank_moments
 from pyg_nas_np.convnp.datamodule import SyntheticTaskModule
 from pyg_nas_np.convnp.predictor import process_inputs
-from pyg_nas_np.convnp.priors import mixture_prior, space_prior, table_prior
+from pyg_nas_np.convnp.priors import MixturePrior, TablePrior, space_prior
 from pyg_nas_np.convnp.synthetic import SyntheticTasks
 from pyg_nas_np.convnp.weights import write_weights
 from pyg_nas_np.features import RandomNetworks, shared_descriptors
@@ -166,8 +166,8 @@ def space_tasks(
     table = descriptors.table(rows)
     prior = space_prior(table, bank_groups(descriptors), RandomNetworks(space, seed=OTHER_SEED).table(rows))
     if labels:
-        chosen = labels if rows is None else {name: y[rows] for name, y in labels.items()}
-        prior = mixture_prior([prior, table_prior(chosen, target), table_prior(chosen, target)])
+        tables = TablePrior(labels if rows is None else {name: y[rows] for name, y in labels.items()}, target)
+        prior = MixturePrior([prior, tables, tables])
     largest = min(300, table.size(0) // 2)
     return SyntheticTasks(
         table,

@@ -99,9 +99,7 @@ def metad2a_generator(
     source: SourceArgument,
     output: Annotated[Path, typer.Option(help="Weights to write, .safetensors.")],
     space: SpaceOption = DEFAULT_SPACE,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Gradient steps. (default: 1000, of a table 2000)")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps. (default: 1000, of a table 2000)")] = None,
     sharpness: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(min=0, max=100, help="How much accurate architectures are preferred. (default: 1, of a table 10)"),

@@ -140,7 +140,7 @@ class MetaD2APredictor:
             InvalidArchitectureError: If a graph is not one of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
-        if not hasattr(self, "task_"):
+        if not hasattr(self, "dataset_"):
             raise NotFittedError("this MetaD2APredictor is not fitted yet; call fit with a data set")
         if self.context_ is not None and not isinstance(self.context_, tuple):
             return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)

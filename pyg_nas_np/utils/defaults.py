@@ -20,14 +20,27 @@ _OTHERS = frozenset(
         torch.tril_indices, torch.triu_indices,
     }
 )  # fmt: skip
-_DIVISIONS = frozenset({torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.__truediv__})
+_QUOTIENTS = frozenset(
+    {
+        torch.div, torch.true_divide, torch.sqrt, torch.exp, torch.log, torch.log2, torch.log1p,
+        Tensor.div, Tensor.true_divide, Tensor.__truediv__, Tensor.__rtruediv__, Tensor.reciprocal,
+        Tensor.sqrt, Tensor.exp, Tensor.log, Tensor.log2, Tensor.log1p,
+    }
+)  # fmt: skip
+_SUMS = frozenset(
+    {
+        torch.add, torch.sub, torch.mul, torch.pow, Tensor.add, Tensor.sub, Tensor.mul, Tensor.pow,
+        Tensor.__add__, Tensor.__radd__, Tensor.__sub__, Tensor.__rsub__, Tensor.__mul__, Tensor.__rmul__,
+        Tensor.__pow__, Tensor.__rpow__,
+    }
+)  # fmt: skip
 
 
 class FixedDefaults(TorchFunctionMode):
     r"""Within it, new tensors have a fixed type and device where a call names none; it belongs to its thread alone.
 
     Args:
-        dtype: Type of new floating-point tensors, and of quotients of integers.
+        dtype: Type of new floating-point tensors, and of quotients and roots of integers.
         device: Where they are.
     """
 
@@ -43,8 +56,8 @@ class FixedDefaults(TorchFunctionMode):
             kwargs["device"] = self.device
         if func in _FLOATS and kwargs.get("dtype") is None:
             kwargs["dtype"] = self.dtype
-        elif func in _DIVISIONS and not any(_is_floating(value) for value in args):
-            args = (args[0].to(self.dtype), *args[1:])
+        elif _promotes(func, args, kwargs):
+            args = tuple(value.to(self.dtype) if isinstance(value, Tensor) else value for value in args)
         result = func(*args, **kwargs)
         if func in _OTHERS and kwargs.get("dtype") is None and _is_floating(result) and not _typed(args):
             # A list of Python's numbers: made again, because the first time may have rounded.
@@ -73,6 +86,13 @@ def fixed_defaults(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return wrapped
+
+
+def _promotes(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether integers become numbers of the default type."""
+    if kwargs.get("rounding_mode") is not None or any(map(_is_floating, args)):
+        return False
+    return func in _QUOTIENTS or (func in _SUMS and any(isinstance(value, float) for value in args))
 
 
 def _any_tensor(args: tuple[Any, ...]) -> bool:

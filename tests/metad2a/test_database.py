@@ -187,7 +187,7 @@ def test_bad_databases_are_named(tmp_path: Path, toy_space: SearchSpace[Any]) ->
         ),
         ({"accuracy": torch.full((4,), 101.0)}, InvalidLabelsError, "got 101.0 at tuple 0"),
         ({"accuracy": torch.zeros(3)}, InvalidLabelsError, "vectors of one length"),
-        ({"dataset": database.dataset + 1}, InvalidLabelsError, "data set must lie between 0 and 3"),
+        ({"dataset": database.dataset + 1}, InvalidLabelsError, "dataset must lie between 0 and 3"),
         ({"arch": torch.full((4,), 128)}, InvalidLabelsError, "arch must lie between 0 and 127"),
         ({"class_names": ("a",)}, InvalidFeaturesError, "1 class_names for 6 classes"),
     ]:

@@ -59,7 +59,7 @@ def kernel(process: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
     total += variances["networks"] * x[:, groups["networks"]] @ y[:, groups["networks"]].t()
     classes = [
         [(class_directions(rows, torch.arange(6)) @ process.projection).double() for rows in features]
-        for features in ([part.sets([int(t)]).features for t in part.task] for part in (a, b))
+        for features in ([part.sets([int(t)]).features for t in part.dataset] for part in (a, b))
     ]
     for i, own in enumerate(classes[0]):
         for j, other in enumerate(classes[1]):

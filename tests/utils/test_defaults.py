@@ -28,6 +28,13 @@ MAKERS: dict[str, Callable[[], Tensor]] = {
     "quotient": lambda: torch.tensor([1, 2, 3]) / 7,
     "quotient of tensors": lambda: torch.tensor([1, 2, 3]).div(torch.tensor(7)),
     "quotient of floats": lambda: torch.tensor([1, 2, 3]) / torch.tensor([7.0], dtype=torch.float64),
+    "whole quotient": lambda: torch.div(torch.tensor([10, 21]), 4, rounding_mode="floor"),
+    "quotient by a float": lambda: torch.tensor([1, 2, 3]) / 7.0,
+    "product with a float": lambda: 0.1 * torch.arange(3) + 0.3,
+    "difference from a float": lambda: 0.1 - torch.arange(3),
+    "logarithm": lambda: torch.arange(1, 4).log(),
+    "fraction": lambda: 1 / torch.arange(1, 4),
+    "float of an integer": lambda: torch.arange(3).float() / 7,
     "triangle": lambda: torch.triu_indices(3, 3)[0],
 }
 

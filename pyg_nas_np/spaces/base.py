@@ -86,6 +86,22 @@ class Validity(NamedTuple):
         return self.ok
 
 
+class Layer(NamedTuple):
+    r"""A layer of a chain: its description, which kind it is (:obj:`None`: all architectures share it), its size."""
+
+    text: str
+    kind: int | None
+    size: int
+
+
+class Stage(NamedTuple):
+    r"""Layers in a row, with a title and a note."""
+
+    title: str
+    note: str
+    layers: tuple[Layer, ...]
+
+
 class SearchSpace(ABC, Generic[ArchT]):
     r"""A finite, indexed set of architectures that are small labelled DAGs.
 
@@ -243,6 +259,10 @@ class SearchSpace(ABC, Generic[ArchT]):
             batch._slice_dict["arch_index"] = torch.arange(count + 1)
             batch._inc_dict["arch_index"] = torch.zeros(count, dtype=torch.long)
         return batch
+
+    def stages(self, arch: ArchT) -> tuple[Stage, ...]:
+        r"""Returns the stages of an architecture that is a chain of layers; none where it is a graph."""
+        return ()
 
     def batch_canonical(self, archs: Archs = None) -> list[str]:
         r"""Returns the isomorphism keys of many architectures."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from pyg_nas_np.spaces.base import Archs, SearchSpace, Validity
+from pyg_nas_np.spaces.base import Archs, Layer, SearchSpace, Stage, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, SpaceTooLargeError
 
@@ -296,6 +296,18 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
         return self.to_str(arch)
 
     # -- graphs -----------------------------------------------------------------------------------------------------
+
+    def stages(self, arch: MobileNetV3Arch) -> tuple[Stage, ...]:
+        r"""Returns the stem, the five stages and the classifier; kinds are kernels, sizes are expansions."""
+        middle = []
+        for number, stage in enumerate(arch.stages):
+            title = f"stage {number + 1}{', SE' if SQUEEZE[number] else ''}"
+            note = f"{WIDTHS[number + 1]} channels{f', stride {STRIDES[number]}' if STRIDES[number] > 1 else ''}"
+            layers = [Layer(f"{kernel}×{kernel} · e{e}", KERNELS.index(kernel), e) for kernel, e in stage]
+            middle.append(Stage(title, note, tuple(layers)))
+        side = arch.resolution
+        first = Stage("", "", (Layer(f"image {side} × {side} · stem", None, 9),))
+        return (first, *middle, Stage("", "", (Layer("pooling · classifier", None, 9),)))
 
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the chains, padded to 23 nodes: input, resolution, layers, output."""

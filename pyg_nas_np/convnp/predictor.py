@@ -24,7 +24,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Graphs, arch_indices, meta_features, space_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
-from pyg_nas_np.utils import InvalidLabelsError, map_chunks
+from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
 
 CHUNK = 1 << 12
 """Cells predicted at a time; their states fit into the processor's cache."""
@@ -328,5 +328,6 @@ class ConvNPPredictor(Predictor):
         self.stacking_ = self._new_stacking(state["num_meta"])
         self._fit_stacking(None, state["networks"])
         if "tuned" in state:
-            self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
+            with drawing_from(torch.Generator(device="cpu")):
+                self.tuned_ = ConvNP(state["in_channels"], **state["config"]).eval()
             self.tuned_.load_state_dict(state["tuned"])

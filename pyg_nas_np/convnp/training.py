@@ -29,6 +29,7 @@ from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import drawing_from
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
@@ -230,8 +231,7 @@ def pretrain(
     tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
     descriptors = shared_descriptors(space)
     if model is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawing_from(torch.Generator(device="cpu").manual_seed(seed)):
             model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members), **(process or {}))
     started = time.monotonic()
     folder = None if root is None else Path(root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -22,6 +22,10 @@ ArchT = TypeVar("ArchT", bound=Hashable)
 Archs: TypeAlias = Sequence[Any] | Tensor | None
 """Many architectures: a sequence of them, a one-dimensional integer tensor of official indices, or the whole space."""
 
+
+KeptT = TypeVar("KeptT")
+
+_KEPT = "_kept"
 
 _LARGEST = torch.iinfo(torch.long).max
 
@@ -285,6 +289,26 @@ class SearchSpace(ABC, Generic[ArchT]):
     @abstractmethod
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Vectorised :meth:`flops`: int64 ``[B]``."""
+
+    # -- what is computed from a space ------------------------------------------------------------------------------
+
+    def keep(self, make: Callable[[SearchSpace[ArchT]], KeptT]) -> KeptT:
+        r"""Returns ``make(self)``, made once and kept as long as this space and no longer.
+
+        Example:
+            >>> from pyg_nas_np.spaces import NASBench201Space
+            >>> space = NASBench201Space()
+            >>> space.keep(NASBench201Space.batch_flops) is space.keep(NASBench201Space.batch_flops)
+            True
+        """
+        kept: dict[Callable[..., Any], Any] = self.__dict__.setdefault(_KEPT, {})
+        if make not in kept:
+            kept.setdefault(make, make(self))
+        made: KeptT = kept[make]
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != _KEPT}
 
     # -- helpers for subclasses -------------------------------------------------------------------------------------
 

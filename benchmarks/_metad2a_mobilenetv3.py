@@ -30,7 +30,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
-from pyg_nas_np.datasets.mobilenetv3 import Subnets, read_accuracies
+from pyg_nas_np.datasets.mobilenetv3 import SubNetworks, read_accuracies
 from pyg_nas_np.metad2a import MetaD2A
 from pyg_nas_np.metad2a.backbone import class_vectors
 from pyg_nas_np.metad2a.database import FeatureSets
@@ -38,13 +38,13 @@ from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator, write_generator
 from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
-from pyg_nas_np.metad2a.mobilenetv3.generator_training import train_subnet_generator
-from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets, select_subnets
+from pyg_nas_np.metad2a.mobilenetv3.generator_training import train_sub_network_generator
+from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_sub_networks, select_sub_networks
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space, space_by_name
 
 Row = dict[str, Any]
-Guess = Callable[[Subnets, Subnets], Tensor]
+Guess = Callable[[SubNetworks, SubNetworks], Tensor]
 TABLE = Path("ofa_mbv3") / "dynast_ofa_mbv3_w1.0_imagenet_top1.csv"
 IMAGES = {"cifar10": "cifar10_300_100.npz", "mnist": "mnist_300_100.npz"}
 BUDGETS = {"200 M MACs": 2e8, "300 M MACs": 3e8, "400 M MACs": 4e8, "none": float("inf")}
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     sets = {name: ImageFeatures()(args.mobilenetv3_data / "images" / file) for name, file in IMAGES.items()}
     rows: list[Row] = []
     for name, (past, new) in _splits(table, path).items():
-        rows += _predicted(name, select_subnets(table, past), select_subnets(table, new))
+        rows += _predicted(name, select_sub_networks(table, past), select_sub_networks(table, new))
     rows += _generated(table, sets["cifar10"], args)
     model = shipped_generator(SPACE)
     rows += _samples(model, table, sets["cifar10"])
@@ -84,7 +84,7 @@ def _row(question: str, data: str, method: str, **values: float) -> Row:
 # -- the predictor ----------------------------------------------------------------------------------------------------
 
 
-def _splits(table: Subnets, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def _splits(table: SubNetworks, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     count = len(table.archs)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     visited: dict[MobileNetV3Arch, set[str]] = {}
@@ -101,24 +101,24 @@ def _splits(table: Subnets, path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def _x(table: Subnets) -> Tensor:
+def _x(table: SubNetworks) -> Tensor:
     return mobilenetv3_features(SPACE).table(table.archs)
 
 
-def _layers(table: Subnets) -> np.ndarray[Any, Any]:
+def _layers(table: SubNetworks) -> np.ndarray[Any, Any]:
     return _x(table)[:, mobilenetv3_features(SPACE).groups["layers"]].numpy()
 
 
-def ours(past: Subnets, new: Subnets) -> Tensor:
-    model = fit_subnets(past, SPACE)
+def ours(past: SubNetworks, new: SubNetworks) -> Tensor:
+    model = fit_sub_networks(past, SPACE)
     return model.mean + model.scale * (_x(new) @ model.weights)
 
 
-def process(past: Subnets, new: Subnets) -> Tensor:
+def process(past: SubNetworks, new: SubNetworks) -> Tensor:
     return judge(past, new.archs)
 
 
-def judge(past: Subnets, archs: Sequence[MobileNetV3Arch]) -> Tensor:
+def judge(past: SubNetworks, archs: Sequence[MobileNetV3Arch]) -> Tensor:
     """An exact process with radial kernels on the same features; it would have to keep all measurements."""
     features = mobilenetv3_features(SPACE)
     y, columns = past.values[:, 0], {name: features.groups[name] for name in ("stages", "layers")}
@@ -126,12 +126,12 @@ def judge(past: Subnets, archs: Sequence[MobileNetV3Arch]) -> Tensor:
     return y.mean() + y.std() * gp.predict(features.table(archs), False)[0]
 
 
-def boosting(past: Subnets, new: Subnets) -> Tensor:
+def boosting(past: SubNetworks, new: SubNetworks) -> Tensor:
     model = HistGradientBoostingRegressor(random_state=0).fit(_x(past).numpy(), past.values[:, 0].numpy())
     return torch.from_numpy(model.predict(_x(new).numpy()))
 
 
-def ridge(past: Subnets, new: Subnets) -> Tensor:
+def ridge(past: SubNetworks, new: SubNetworks) -> Tensor:
     model = RidgeCV(np.logspace(-3, 3, 13)).fit(_layers(past), past.values[:, 0].numpy())
     return torch.from_numpy(model.predict(_layers(new)))
 
@@ -139,7 +139,7 @@ def ridge(past: Subnets, new: Subnets) -> Tensor:
 def by_cost(cost: Callable[[Any], Tensor]) -> Guess:
     """Linear in the logarithm of a cost."""
 
-    def guess(past: Subnets, new: Subnets) -> Tensor:
+    def guess(past: SubNetworks, new: SubNetworks) -> Tensor:
         x, y = cost(past.archs).double().log(), past.values[:, 0]
         slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
         return y.mean() + slope * (cost(new.archs).double().log() - x.mean())
@@ -157,7 +157,7 @@ REGRESSORS: dict[str, Guess] = {
 }
 
 
-def _predicted(name: str, past: Subnets, new: Subnets) -> list[Row]:
+def _predicted(name: str, past: SubNetworks, new: SubNetworks) -> list[Row]:
     rows, y = [], new.values[:, 0]
     for method, guess in REGRESSORS.items():
         start = time.perf_counter()
@@ -180,11 +180,11 @@ def _predicted(name: str, past: Subnets, new: Subnets) -> list[Row]:
 # -- the generator ----------------------------------------------------------------------------------------------------
 
 
-def _generated(table: Subnets, sets: FeatureSets, args: argparse.Namespace) -> list[Row]:
+def _generated(table: SubNetworks, sets: FeatureSets, args: argparse.Namespace) -> list[Row]:
     """Judged accuracies: mean and best, and mean of the ten that the predictor of the generator's half prefers."""
     halves = torch.randperm(len(table.archs), generator=torch.Generator().manual_seed(0)).tensor_split(2)
-    first, second = (select_subnets(table, half) for half in halves)
-    model, predictor = _half_generator(first, args), fit_subnets(first, SPACE)
+    first, second = (select_sub_networks(table, half) for half in halves)
+    model, predictor = _half_generator(first, args), fit_sub_networks(first, SPACE)
     ways: dict[str, Callable[[float], list[MobileNetV3Arch]]] = {
         "generated": lambda limit: model.generate(
             sets.prototypes(),
@@ -207,11 +207,11 @@ def _generated(table: Subnets, sets: FeatureSets, args: argparse.Namespace) -> l
     return rows
 
 
-def _half_generator(half: Subnets, args: argparse.Namespace) -> MetaD2AGenerator:
+def _half_generator(half: SubNetworks, args: argparse.Namespace) -> MetaD2AGenerator:
     path = args.mobilenetv3_half
     if path is not None and path.exists():
         return read_generator(path, SPACE)
-    model, card = train_subnet_generator(half, class_vectors(), steps=args.mobilenetv3_steps)
+    model, card = train_sub_network_generator(half, class_vectors(), steps=args.mobilenetv3_steps)
     print(f"Trained the generator of one half: {card}")
     if path is not None:
         write_generator(path, model, card)
@@ -233,7 +233,7 @@ def _within(archs: list[MobileNetV3Arch], limit: float) -> list[MobileNetV3Arch]
     return [arch for arch, cost in zip(archs, costs, strict=True) if cost <= limit]
 
 
-def _samples(model: MetaD2AGenerator, table: Subnets, sets: FeatureSets) -> list[Row]:
+def _samples(model: MetaD2AGenerator, table: SubNetworks, sets: FeatureSets) -> list[Row]:
     """Validity, uniqueness of the valid, novelty of the unique, in percent."""
     rows, one = [], sets.prototypes()
     for name, limit in BUDGETS.items():

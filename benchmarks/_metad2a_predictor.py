@@ -4,9 +4,9 @@ r"""How well accuracies on new data sets are predicted, on MetaD2A's public data
     python benchmarks/_metad2a_predictor.py --metad2a FOLDER --train-predictor FILE   # makes the shipped weights
 
 ``FOLDER`` holds ``predictor_db.csv``, ``tasks.csv`` and ``imagenet_class_ids.csv``. Two protocols: the official split
-(4,230 tuples for training, 400 for validation, most of whose tasks and cells occur in training, though never together),
-and five folds by task within the training part (no class list of the test occurs in training). Nothing was chosen on
-the official validation part.
+(4,230 tuples for training, 400 for validation, most of whose data sets and cells occur in training, though never
+together), and five folds by data set within the training part (no class list of the test occurs in training). Nothing
+was chosen on the official validation part.
 """
 
 from __future__ import annotations
@@ -29,12 +29,8 @@ from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.metad2a import MetaD2ADatabase, read_database
-from pyg_nas_np.metad2a.predictor_training import (
-    Form,
-    PerformanceModel,
-    train_performance_model,
-    write_performance_model,
-)
+from pyg_nas_np.metad2a.predictor_training import Estimator, PerformanceModel, train_performance_model
+from pyg_nas_np.metad2a.predictor_weights import write_performance_model
 from pyg_nas_np.spaces.registry import space_by_name
 
 Row = dict[str, Any]
@@ -45,7 +41,7 @@ _AXES = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metad2a", type=Path, help="folder of MetaD2A's predictor database")
-    parser.add_argument("--predictor-folds", type=int, default=5, help="folds by task that are run, at most 5")
+    parser.add_argument("--predictor-folds", type=int, default=5, help="folds by data set that are run, at most 5")
     parser.add_argument("--train-predictor", type=Path, metavar="FILE", help="train, and write the weights here")
 
 
@@ -62,8 +58,8 @@ def run(args: argparse.Namespace) -> list[Row]:
     methods = (architecture_only, task_only, boosting, meta)
     for fold in range(args.predictor_folds):
         inner = database[train]
-        split = inner.split_by_task(5, fold)
-        rows += _scores(methods, inner[split.train], inner[split.test], f"leave tasks out, fold {fold}")
+        split = inner.split_by_dataset(5, fold)
+        rows += _scores(methods, inner[split.train], inner[split.test], f"leave data sets out, fold {fold}")
     start = time.perf_counter()
     rows += _scores(methods, database[train], database[valid], "official validation")
     if args.train_predictor is not None:
@@ -74,7 +70,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             "seed": 0,
             "seconds": round(time.perf_counter() - start),
             "machine": machine(),
-            "official validation, Spearman": {name: kept[name] for name in get_args(Form)},
+            "official validation, Spearman": {name: kept[name] for name in get_args(Estimator)},
         }
         write_performance_model(args.train_predictor, learned[0], database.space, card)
     _print(rows)
@@ -82,9 +78,9 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def by_model(model: PerformanceModel, new: MetaD2ADatabase) -> dict[str, Tensor]:
-    tasks, of = new.task.unique(return_inverse=True)
-    sets, cells = new.sets(tasks), shared_descriptors(new.space).table(new.arch)
-    return {form: model.predict(form, sets, of, cells, False)[0] for form in get_args(Form)}
+    datasets, of = new.dataset.unique(return_inverse=True)
+    sets, cells = new.sets(datasets), shared_descriptors(new.space).table(new.arch)
+    return {name: model.predict(name, sets, of, cells, False)[0] for name in get_args(Estimator)}
 
 
 def architecture_only(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
@@ -95,7 +91,7 @@ def architecture_only(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, 
 
 def task_only(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
     model = RidgeCV(np.logspace(-2, 4, 13)).fit(_mean_classes(past), past.accuracy)
-    return {"task only": torch.from_numpy(model.predict(_mean_classes(new)))}
+    return {"data set only": torch.from_numpy(model.predict(_mean_classes(new)))}
 
 
 def boosting(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
@@ -104,7 +100,7 @@ def boosting(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
     axes = torch.linalg.svd(past.classes.features, full_matrices=False).Vh[:_AXES].t()
 
     def table(database: MetaD2ADatabase) -> np.ndarray[Any, Any]:
-        members, ptr = database.members(database.task)
+        members, ptr = database.members(database.dataset)
         rows = (database.classes.features @ axes)[members].view(ptr.numel() - 1, -1, _AXES)
         return torch.cat([cells.table(database.arch), rows.mean(dim=1), rows.std(dim=1)], dim=1).numpy()
 
@@ -113,7 +109,7 @@ def boosting(past: MetaD2ADatabase, new: MetaD2ADatabase) -> dict[str, Tensor]:
 
 
 def _mean_classes(database: MetaD2ADatabase) -> np.ndarray[Any, Any]:
-    members, ptr = database.members(database.task)
+    members, ptr = database.members(database.dataset)
     return database.classes.features[members].view(ptr.numel() - 1, -1, database.classes.num_features).mean(1).numpy()
 
 

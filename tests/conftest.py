@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -85,14 +86,21 @@ class ToySpace(SearchSpace[tuple[str, str, int]]):
         return " ".join(map(str, arch))
 
     def from_str(self, text):
-        first, second, bits = text.split()
-        return (first, second, int(bits))
+        match = re.fullmatch(r"(\w+) (\w+) ([0-7])", text)
+        if match is None:
+            raise InvalidArchitectureError(f"{text!r} is not of the form 'conv pool 5'")
+        return self.check((match[1], match[2], int(match[3])))
 
     def is_valid(self, arch):
-        return Validity(True)
+        if not isinstance(arch, tuple) or len(arch) != 3:
+            return Validity(False, "a cell is (operation, operation, bits)")
+        unknown = [op for op in arch[:2] if op not in self.op_names[2:]]
+        return Validity(False, f"unknown operation {unknown[0]!r}") if unknown else Validity(True)
 
     def canonical(self, arch):
-        return self.to_str(arch)
+        # The inner nodes have one role where both follow the input and neither the other.
+        ops = sorted(arch[:2]) if arch[2] & 3 == 1 else arch[:2]
+        return self.to_str((*ops, arch[2]))
 
     def dense(self, archs=None):
         archs = self.resolve(archs)
@@ -114,11 +122,12 @@ class ToySpace(SearchSpace[tuple[str, str, int]]):
         raise InvalidArchitectureError("not a toy cell")
 
     def batch_num_parameters(self, archs=None):
-        return torch.tensor([1 + 10 * arch[:2].count("conv") for arch in self.resolve(archs)])
+        return torch.tensor([1 + 10 * arch[:2].count("conv") for arch in self.resolve(archs)], dtype=torch.long)
 
     def batch_flops(self, archs=None):
         costs = {"conv": 100, "pool": 20}
-        return torch.tensor([1 + sum(costs.get(op, 0) for op in arch[:2]) for arch in self.resolve(archs)])
+        values = [1 + sum(costs.get(op, 0) for op in arch[:2]) for arch in self.resolve(archs)]
+        return torch.tensor(values, dtype=torch.long)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 import pyg_nas_np
-from pyg_nas_np.cli import curves
+from pyg_nas_np.cli import curves, train
 from pyg_nas_np.cli.benchmark import compare
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.generate import generate
@@ -30,7 +30,6 @@ from pyg_nas_np.cli.report import Ranking, write_report
 from pyg_nas_np.cli.score import score
 from pyg_nas_np.cli.search import search
 from pyg_nas_np.cli.tables import console, score_table, write_csv
-from pyg_nas_np.cli.train import train
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.convnp.weights import shipped_weights
 from pyg_nas_np.datasets import ArchitectureDataset
@@ -44,6 +43,7 @@ app = typer.Typer(
 )
 
 app.add_typer(curves.app, name="curves")
+app.add_typer(train.app, name="train")
 
 BenchmarkOption = Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")]
 DatasetOption = Annotated[Optional[str], typer.Option(help="Image or graph data set. (default: the first)")]  # noqa: UP045
@@ -196,7 +196,6 @@ def _write_ranking(path: Path, data: ArchitectureDataset, mean: Tensor, std: Ten
 
 
 app.command()(search)
-app.command()(train)
 app.command()(generate)
 app.command()(score)
 app.command("benchmark")(compare)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 import re
 import time
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pyg_nas_np.cli import svg
-from pyg_nas_np.cli.mobilenetv3 import draw_subnet
+from pyg_nas_np.cli.options import SeedOption, check_output, say
+from pyg_nas_np.cli.stages import draw_stages
 from pyg_nas_np.cli.tables import console, write_csv
+from pyg_nas_np.metad2a.generator import MOST
 from pyg_nas_np.metad2a.image_features import ImageFeatures
+from pyg_nas_np.metad2a.predictor import MetaD2APredictor
 from pyg_nas_np.metad2a.search import Candidate, MetaD2A
-from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, SearchSpace, space_by_name
+from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.spaces.graph_codec import GRAPH_CODECS
 from pyg_nas_np.utils import atomic_path
 
@@ -26,27 +31,21 @@ _STYLE = (
     ".head{fill:#777}rect.op{fill:#e6e6e6;stroke:#555}svg{background:#fff}</style>"
 )
 _HUE = re.compile(r"hsl\((\d+) 60% var\(--op\)\)")
-_SCALES = {
-    NASBench201Space.name: "Accuracies are on the scale of the 20-class tasks of the meta-training; their order is "
-    "what counts.",
-    MobileNetV3Space.name: "Accuracies are those on ImageNet with the weights of the super-network, the only data set "
-    "that was measured: the images do not change the order.",
-}
 _HEADER = ["rank", "predicted", "std", "parameters", "flops", "arch"]
 
 
 def generate(
     images: Annotated[Path, typer.Argument(help="Folder with a folder of images for each class, or an .npz file.")],
-    space: Annotated[str, typer.Option(help=f"One of {', '.join(GRAPH_CODECS)}.")] = "nasbench201",
-    top_k: Annotated[int, typer.Option(min=1, help="Architectures to show.")] = 10,
-    candidates: Annotated[int, typer.Option(min=1, help="Different architectures to generate.")] = 500,
+    space: Annotated[str, typer.Option(help=f"One of {', '.join(GRAPH_CODECS)}.")] = next(iter(GRAPH_CODECS)),
+    top_k: Annotated[int, typer.Option(min=1, max=MOST, help="Architectures to show.")] = 10,
+    candidates: Annotated[int, typer.Option(min=1, max=MOST, help="Different architectures to generate.")] = 500,
     limit: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Largest cost, 'parameters=1e6' or 'flops=1e8'; repeat for both."),
     ] = None,
     images_per_class: Annotated[int, typer.Option(min=1, help="Images of each class that are looked at.")] = 20,
     temperature: Annotated[float, typer.Option(help="Below 1 prefers what is likely, above 1 spreads.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of generation and of the choice of images.")] = 0,
+    seed: SeedOption = 0,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for architectures.csv, architectures.json and a drawing of each."),
@@ -55,9 +54,14 @@ def generate(
     """Generate architectures for a data set of images and rank them; nothing is trained."""
     if space not in GRAPH_CODECS:
         raise typer.BadParameter(f"'{space}' is none of {', '.join(GRAPH_CODECS)}", param_hint="--space")
+    if not 0 < temperature < math.inf:
+        raise typer.BadParameter(f"{temperature} is not a positive number", param_hint="--temperature")
+    if output is not None:
+        check_output(output, folder=True)
     budget = dict(_limit(text) for text in limit or ())
     chosen = space_by_name(space)
-    method = MetaD2A(features=ImageFeatures(images_per_class=images_per_class, seed=seed))
+    predictor = MetaD2APredictor(chosen)
+    method = MetaD2A(features=ImageFeatures(images_per_class=images_per_class, seed=seed), predictor=predictor)
     started = time.perf_counter()
     sets = method.describe(images)
     described = time.perf_counter()
@@ -65,9 +69,9 @@ def generate(
     done = time.perf_counter()
     rows = _rows(chosen, found)
     console.print(_table(rows, f"Best {len(rows)} of {candidates} {space} architectures for {images.name}"))
-    console.print(
+    say(
         f"{sets.num_classes} classes, {sets.features.size(0)} images described in {described - started:.1f} s; "
-        f"generated and ranked in {done - described:.1f} s. {_SCALES.get(space, '')}"
+        f"generated and ranked in {done - described:.1f} s. {predictor.model(chosen).note}"
     )
     if output is not None:
         write_csv(output / "architectures.csv", _HEADER, rows)
@@ -77,7 +81,7 @@ def generate(
         for rank, candidate in enumerate(found, start=1):
             with atomic_path(output / f"architecture-{rank:02d}.svg") as tmp:
                 tmp.write_text(_drawing(chosen, candidate.arch))
-        console.print(f"Wrote architectures.csv, architectures.json and {len(found)} drawings to {output}")
+        say(f"Wrote architectures.csv, architectures.json and {len(found)} drawings to {output}")
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -98,18 +102,21 @@ def _rows(space: SearchSpace[Any], found: list[Candidate[Any]]) -> list[list[Any
 
 
 def _table(rows: list[list[Any]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for column in ("rank", "predicted", "parameters", "FLOPs"):
         table.add_column(column, justify="right")
     table.add_column("architecture", overflow="fold")
     for rank, mean, std, parameters, flops, arch in rows:
-        table.add_row(str(rank), f"{mean:.2f} ± {std:.2f}", f"{parameters / 1e6:.3f} M", f"{flops / 1e6:.1f} M", arch)
+        table.add_row(
+            str(rank), f"{mean:.2f} ± {std:.2f}", f"{parameters / 1e6:.3f} M", f"{flops / 1e6:.1f} M", escape(arch)
+        )
     return table
 
 
 def _drawing(space: SearchSpace[Any], arch: Any) -> str:
     """A drawing that is a file of its own: with a name space, a background and plain colours."""
-    drawn = draw_subnet(arch) if isinstance(space, MobileNetV3Space) else svg.cell(space, arch)
+    stages = space.stages(arch)
+    drawn = draw_stages(stages, space.to_str(arch)) if stages else svg.cell(space, arch)
     head, _, rest = _HUE.sub(_plain, drawn).partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{rest}\n'
 

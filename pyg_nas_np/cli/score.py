@@ -3,15 +3,18 @@ r"""The command that scores architectures without training."""
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pyg_nas_np.cli.options import SeedOption, check_output, parse_arch, say
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.datasets.images import read_images
 from pyg_nas_np.networks.cells import NETWORKS
@@ -19,15 +22,18 @@ from pyg_nas_np.networks.zero_cost import SCORES, score_archs
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidImagesError, NASError
 
+MAX_VALUES = 1 << 28
+"""Largest batch of images, in values (1 GiB)."""
+
 
 def score(
     archs: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(metavar="[ARCH]...", help="Architectures: strings of the space, or official indices."),
     ] = None,
-    space: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = "nasbench201",
+    space: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = next(iter(NETWORKS)),
     file: Annotated[Optional[Path], typer.Option(help="CSV with a column 'arch' of more architectures.")] = None,  # noqa: UP045
-    random: Annotated[int, typer.Option(min=0, help="Architectures to draw at random.")] = 0,
+    random: Annotated[int, typer.Option(min=0, max=1_000_000, help="Architectures to draw at random.")] = 0,
     score: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help=f"One of {', '.join(SCORES)}; repeat. The last one orders the table. (default: all)"),
@@ -36,14 +42,14 @@ def score(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder with a folder for each class, or .npz. (default: noise)"),
     ] = None,
-    batch: Annotated[int, typer.Option(min=2, help="Images that the networks see.")] = 16,
-    size: Annotated[int, typer.Option(min=4, help="Side to which images are resized.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Draws of weights that SWAP averages over.")] = 32,
+    batch: Annotated[int, typer.Option(min=2, max=65_536, help="Images that the networks see.")] = 16,
+    size: Annotated[int, typer.Option(min=4, max=4096, help="Side to which images are resized.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, max=100_000, help="Draws of weights that SWAP averages over.")] = 32,
     swap_mean: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="Thousands of parameters that swap-reg prefers. (default: the space's largest)"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, images and random architectures.")] = 0,
+    seed: SeedOption = 0,
     output: Annotated[Optional[Path], typer.Option(help="CSV to write.")] = None,  # noqa: UP045
 ) -> None:
     """Score architectures without training: SWAP, NASWOT, synaptic flow, parameters, FLOPs."""
@@ -52,8 +58,17 @@ def score(
     names = list(dict.fromkeys(score or SCORES))
     if unknown := [name for name in names if name not in SCORES]:
         raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(SCORES)}", param_hint="--score")
+    if swap_mean is not None and not 0 < swap_mean < math.inf:
+        raise typer.BadParameter(f"{swap_mean} is not a positive number", param_hint="--swap-mean")
+    if batch * 3 * size**2 > MAX_VALUES:
+        raise typer.BadParameter(
+            f"{batch} images of {size} x {size} are more than {MAX_VALUES:,} values; take fewer or smaller ones",
+            param_hint="--batch",
+        )
+    if output is not None:
+        check_output(output)
     chosen = space_by_name(space)
-    found = [_parse(chosen, text) for text in archs or ()]
+    found = [parse_arch(chosen, text) for text in archs or ()]
     found += [] if file is None else _read_column(chosen, file)
     found += chosen.sample(random, torch.Generator().manual_seed(seed))
     found = list(dict.fromkeys(found))
@@ -80,15 +95,15 @@ def score(
         shown.add_column(name, justify="right")
     shown.add_column("architecture", overflow="fold")
     for rank, row in enumerate(rows, start=1):
-        shown.add_row(str(rank), *(_shown(name, value) for name, value in zip(names, row[:-1], strict=True)), row[-1])
+        shown.add_row(
+            str(rank),
+            *(_shown(name, value) for name, value in zip(names, row[:-1], strict=True)),
+            escape(str(row[-1])),
+        )
     console.print(shown)
     if output is not None:
         write_csv(output, [*names, "arch"], rows)
-        console.print(f"Wrote {output}")
-
-
-def _parse(space: SearchSpace[Any], text: str) -> Any:
-    return space[int(text)] if text.isdigit() else space.from_str(text)
+        say(f"Wrote {output}")
 
 
 def _read_column(space: SearchSpace[Any], path: Path) -> list[Any]:
@@ -99,8 +114,8 @@ def _read_column(space: SearchSpace[Any], path: Path) -> list[Any]:
     found = []
     for line, row in enumerate(rows, start=2):
         try:
-            found.append(_parse(space, row["arch"] or ""))
-        except (NASError, IndexError) as error:
+            found.append(parse_arch(space, row["arch"] or ""))
+        except (NASError, typer.BadParameter) as error:
             raise DataFileError(f"{path}, line {line}: {error}") from error
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -220,12 +221,20 @@ def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:
 
 def bank_moments(groups: Mapping[str, list[int]], *, max_iter: int = 30, num_trees: int = 60) -> Moments:
     r"""Returns the base predictions of a task by a :class:`Bank`, for :class:`~pyg_nas_np.convnp.SyntheticTasks`."""
+    # Not a closure: workers of a data loader may have to unpickle it.
+    return partial(_moments, groups, max_iter, num_trees)
 
-    def moments(x_context: Tensor, z_context: Tensor, x_target: Tensor) -> tuple[Tensor, Tensor]:
-        bank = Bank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context)
-        return bank.context, bank.predict(x_target)
 
-    return moments
+def _moments(
+    groups: Mapping[str, list[int]],
+    max_iter: int,
+    num_trees: int,
+    x_context: Tensor,
+    z_context: Tensor,
+    x_target: Tensor,
+) -> tuple[Tensor, Tensor]:
+    bank = Bank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context)
+    return bank.context, bank.predict(x_target)
 
 
 def _left_out(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> float:

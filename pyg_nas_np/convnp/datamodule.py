@@ -57,7 +57,7 @@ class SyntheticTaskModule(lightning.LightningDataModule):
         self.pool: Sequence[TaskBatch] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # Priors are closures, and a pool has more tensors than a process may share: other processes read the file.
+        # A pool has more tensors than a process may share: other processes read the file.
         return {**self.__dict__, "tasks": None, "pool": []}
 
     def prepare_data(self) -> None:

@@ -24,7 +24,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
-from pyg_nas_np.utils import InvalidLabelsError, map_chunks
+from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
 
 CHUNK = 1 << 12
 """Cells predicted at a time; their states fit into the processor's cache."""
@@ -320,7 +320,8 @@ class ConvNPPredictor(Predictor):
         self.bank_ = Bank(state["groups"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
         self.stacking_ = self._new_stacking(state["num_meta"])
         self._fit_stacking(None, state["networks"])
-        self.model_ = ConvNP(state["in_channels"], **state["config"]).eval()
+        with drawing_from(torch.Generator(device="cpu")):
+            self.model_ = ConvNP(state["in_channels"], **state["config"]).eval()
         self.model_.load_state_dict(state["model"])
 
 

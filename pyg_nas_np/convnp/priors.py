@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ Prior = Callable[[Tensor, torch.Generator], Tensor]
 """Draws one function at some rows ``[n]`` of a table of architectures: values ``[n]`` float64."""
 
 
-def additive_gp_prior(table: Tensor, groups: Mapping[str, Sequence[int]]) -> Prior:
-    r"""Returns the prior of additive Gaussian processes over feature groups.
+@dataclass(frozen=True, eq=False, repr=False)
+class AdditiveGPPrior:
+    r"""Additive Gaussian processes over feature groups.
 
     A function is a sum over groups of Matérn-3/2 processes. Log length-scales and log variances are drawn from the
     normal distributions that the GP predictor uses as its hyperprior, so that some groups matter and others do not.
@@ -25,61 +27,69 @@ def additive_gp_prior(table: Tensor, groups: Mapping[str, Sequence[int]]) -> Pri
         table: Descriptors, ``[A, F]``.
         groups: Columns of each feature group.
     """
-    columns = [list(c) for c in groups.values()]
 
-    def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
-        x = table[rows].double()
-        covariance = torch.zeros(x.size(0), x.size(0), dtype=torch.float64)
-        lengths = (0.3 + 0.7 * torch.randn(len(columns), generator=generator)).exp().tolist()
-        variances = (-1.0 + 1.5 * torch.randn(len(columns), generator=generator)).exp()
-        for part, length, variance in zip(columns, lengths, (variances / variances.sum()).tolist(), strict=True):
-            scaled = x[:, part] / math.sqrt(len(part))
+    table: Tensor
+    groups: Mapping[str, Sequence[int]]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Draws one function."""
+        x = self.table[rows].double()
+        count = len(self.groups)
+        covariance = x.new_zeros(x.size(0), x.size(0))
+        lengths = (0.3 + 0.7 * _normal(generator, count)).exp().tolist()
+        variances = (-1.0 + 1.5 * _normal(generator, count)).exp()
+        weights = (variances / variances.sum()).tolist()
+        for columns, length, variance in zip(self.groups.values(), lengths, weights, strict=True):
+            scaled = x[:, list(columns)] / math.sqrt(len(columns))
             r = math.sqrt(3.0) / length * torch.cdist(scaled, scaled)
             covariance += variance * (1.0 + r) * (-r).exp()
         covariance.diagonal().add_(1e-6)
-        white = torch.randn(x.size(0), generator=generator, dtype=torch.float64)
-        values: Tensor = torch.linalg.cholesky(covariance) @ white
+        values: Tensor = torch.linalg.cholesky(covariance) @ _normal(generator, x.size(0), dtype=torch.float64)
         return values
 
-    return draw
 
-
-def network_prior(coordinates: Tensor) -> Prior:
-    r"""Returns the prior of random networks: combinations of their principal coordinates, few of them large.
+@dataclass(frozen=True, eq=False, repr=False)
+class NetworkPrior:
+    r"""Combinations of the principal coordinates of random networks, few of them with large weights.
 
     Args:
         coordinates: Those of :class:`~pyg_nas_np.features.RandomNetworks`, ``[A, R]``; of another seed than the ones
             that a predictor uses, so that no task is exactly in its span.
     """
 
-    def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
-        count = coordinates.size(1)
-        chi = torch.randn(3, count, generator=generator).square().sum(dim=0) / 3
-        weights = torch.randn(count, generator=generator) / chi.sqrt()
-        return (coordinates[rows] @ weights).double()
+    coordinates: Tensor
 
-    return draw
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Draws one function."""
+        count = self.coordinates.size(1)
+        chi = _normal(generator, 3, count).square().sum(dim=0) / 3
+        weights = _normal(generator, count) / chi.sqrt()
+        return (self.coordinates[rows] @ weights).double()
 
 
-def trend_prior(table: Tensor, column: int) -> Prior:
-    r"""Returns the prior of mechanisms along the prior trend: monotone, saturating more or less, mostly upwards.
+@dataclass(frozen=True, eq=False, repr=False)
+class TrendPrior:
+    r"""Monotone functions of the prior trend, saturating more or less, mostly increasing.
 
     Args:
         table: Descriptors, ``[A, F]``.
         column: Column of the trend.
     """
 
-    def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
-        h = table[rows, column].double()
-        bend, sign = torch.rand(2, generator=generator).tolist()
+    table: Tensor
+    column: int
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Draws one function."""
+        h = self.table[rows, self.column].double()
+        bend, sign = _uniform(generator, 2).tolist()
         curve = torch.tanh(0.3 + 1.5 * bend * h) if bend > 0.3 else h
         return curve if sign < 0.9 else -curve
 
-    return draw
 
-
-def tree_prior(table: Tensor, columns: Sequence[int], num_trees: int = 30, depth: int = 3) -> Prior:
-    r"""Returns the prior of sums of random trees: steps and interactions of a few features.
+@dataclass(frozen=True, eq=False, repr=False)
+class TreePrior:
+    r"""Sums of random trees: steps and interactions of a few features.
 
     Args:
         table: Descriptors, ``[A, F]``.
@@ -87,25 +97,31 @@ def tree_prior(table: Tensor, columns: Sequence[int], num_trees: int = 30, depth
         num_trees: Number of trees.
         depth: Splits from the root to a leaf; all nodes of a level share one split.
     """
-    candidates = torch.tensor(columns)
 
-    def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
-        x = table[rows]
+    table: Tensor
+    columns: Sequence[int]
+    num_trees: int = 30
+    depth: int = 3
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Draws one function."""
+        x = self.table[rows]
+        splits = (self.num_trees, self.depth)
+        candidates = torch.tensor(self.columns, dtype=torch.long, device="cpu")
         # Few features matter in one task.
-        relevant = candidates[torch.randint(len(candidates), (12,), generator=generator)]
-        chosen = relevant[torch.randint(len(relevant), (num_trees, depth), generator=generator)]
-        thresholds = x[torch.randint(x.size(0), (num_trees, depth), generator=generator), chosen]
+        relevant = candidates[_below(generator, len(candidates), 12)]
+        chosen = relevant[_below(generator, len(relevant), *splits)]
+        thresholds = x[_below(generator, x.size(0), *splits), chosen]
         right = x[:, chosen] > thresholds
-        leaf = (right * 2 ** torch.arange(depth)).sum(dim=2)
-        values = torch.randn(num_trees, 2**depth, generator=generator, dtype=torch.float64)
+        leaf = (right * 2 ** torch.arange(self.depth, device="cpu")).sum(dim=2)
+        values = _normal(generator, self.num_trees, 2**self.depth, dtype=torch.float64)
         total: Tensor = values.expand(x.size(0), -1, -1).gather(2, leaf.unsqueeze(2)).sum(dim=(1, 2))
         return total
 
-    return draw
 
-
-def table_prior(labels: Mapping[str, Tensor], target: str) -> Prior:
-    r"""Returns the prior of real tables: random mixtures of the ranks of measured labels of other tasks.
+@dataclass(frozen=True, eq=False, repr=False)
+class TablePrior:
+    r"""Random mixtures of the ranks of measured labels of other data sets.
 
     Args:
         labels: Name of each table → its labels ``[A]``. A name is ``dataset/metric``.
@@ -114,23 +130,30 @@ def table_prior(labels: Mapping[str, Tensor], target: str) -> Prior:
     Raises:
         InvalidLabelsError: If a table belongs to :obj:`target`, or a label is missing.
     """
-    check_foreign(labels, target)
-    ranks = torch.stack([_standardise(y.double().argsort().argsort().double()) for y in labels.values()], dim=1)
 
-    def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
+    labels: InitVar[Mapping[str, Tensor]]
+    target: str
+    ranks: Tensor = field(init=False)
+
+    def __post_init__(self, labels: Mapping[str, Tensor]) -> None:
+        check_foreign(labels, self.target)
+        ranks = [_standardise(y.double().argsort().argsort().double()) for y in labels.values()]
+        object.__setattr__(self, "ranks", torch.stack(ranks, dim=1))
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Draws one function."""
         # Dirichlet(0.3) by Gamma variates: mostly one table, sometimes a mixture.
-        gamma = torch._standard_gamma(torch.full((ranks.size(1),), 0.3, dtype=torch.float64), generator=generator)
-        return ranks[rows] @ (gamma / gamma.sum().clamp_min(1e-12))
-
-    return draw
+        gamma = _gamma(generator, 0.3, self.ranks.size(1))
+        return self.ranks[rows] @ (gamma / gamma.sum().clamp_min(1e-12))
 
 
-def mixture_prior(parts: Sequence[Prior], concentration: float = 3.0) -> Prior:
-    r"""Returns a prior over all mechanisms at once, as a benchmark might have measured it.
+@dataclass(frozen=True, eq=False, repr=False)
+class MixturePrior:
+    r"""All mechanisms at once, as a benchmark might have measured them.
 
-    Each function is a sum of draws from :obj:`parts` with Dirichlet weights, bent by a random monotone map (skewed and
-    heavy- or light-tailed), with noise whose level grows towards bad architectures, and in one of ten tasks with a few
-    failed measurements.
+    Each function is a sum of draws from :obj:`parts` with Dirichlet weights, warped by a random monotone map (skewed
+    and heavy- or light-tailed), with noise whose level grows towards bad architectures, and in one of ten tasks with a
+    few failed measurements.
 
     Args:
         parts: Priors of single mechanisms.
@@ -138,25 +161,26 @@ def mixture_prior(parts: Sequence[Prior], concentration: float = 3.0) -> Prior:
             single base predictor is right about it.
     """
 
-    def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
-        concentrations = torch.full((len(parts),), concentration, dtype=torch.float64)
-        weights = torch._standard_gamma(concentrations, generator=generator)
-        values = torch.zeros(rows.numel(), dtype=torch.float64)
-        for part, weight in zip(parts, (weights / weights.sum()).sqrt().tolist(), strict=True):
+    parts: Sequence[Prior]
+    concentration: float = 3.0
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Draws one function."""
+        weights = _gamma(generator, self.concentration, len(self.parts))
+        values = weights.new_zeros(rows.numel())
+        for part, weight in zip(self.parts, (weights / weights.sum()).sqrt().tolist(), strict=True):
             if weight > 0.05:
                 values += weight * _standardise(part(rows, generator))
         values = _standardise(values)
-        skew, tail, level, slope = torch.randn(4, generator=generator).tolist()
+        skew, tail, level, slope = _normal(generator, 4).tolist()
         values = _standardise(torch.sinh(values.asinh() * math.exp(0.3 * tail) - 0.5 * skew))
-        noise = torch.randn(rows.numel(), generator=generator, dtype=torch.float64)
+        noise = _normal(generator, rows.numel(), dtype=torch.float64)
         scale = math.exp(0.5 * (math.log(0.04) + level))
         values = values + scale * (-0.3 * abs(slope) * values.clamp(-3.0, 3.0)).exp() * noise
-        if float(torch.rand((), generator=generator)) < 0.1:
-            failed = torch.rand(rows.numel(), generator=generator) < 0.02
+        if float(_uniform(generator)) < 0.1:
+            failed = _uniform(generator, rows.numel()) < 0.02
             values = torch.where(failed, values.min() - 2.0, values)
         return values
-
-    return draw
 
 
 def space_prior(table: Tensor, groups: Mapping[str, list[int]], coordinates: Tensor) -> Prior:
@@ -169,12 +193,29 @@ def space_prior(table: Tensor, groups: Mapping[str, list[int]], coordinates: Ten
     """
     features = {name: columns for name, columns in groups.items() if name not in (NETWORKS, TREND)}
     every = [column for columns in features.values() for column in columns]
-    parts = [additive_gp_prior(table, features), network_prior(coordinates), tree_prior(table, every)]
+    networks = NetworkPrior(coordinates)
     # Random networks describe real tables best, and are counted twice.
-    parts.append(network_prior(coordinates))
+    parts: list[Prior] = [AdditiveGPPrior(table, features), networks, TreePrior(table, every), networks]
     if TREND in groups:
-        parts.append(trend_prior(table, groups[TREND][0]))
-    return mixture_prior(parts)
+        parts.append(TrendPrior(table, groups[TREND][0]))
+    return MixturePrior(parts)
+
+
+def _normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def _below(generator: torch.Generator, bound: int, *shape: int) -> Tensor:
+    return torch.randint(bound, shape, generator=generator, device="cpu")
+
+
+def _gamma(generator: torch.Generator, concentration: float, count: int) -> Tensor:
+    shape = torch.full((count,), concentration, dtype=torch.float64, device="cpu")
+    return torch._standard_gamma(shape, generator=generator)
 
 
 def _standardise(values: Tensor) -> Tensor:

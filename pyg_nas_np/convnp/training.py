@@ -21,7 +21,7 @@ from torch import Tensor
 from pyg_nas_np.convnp.bank import Bank, bank_groups, bank_moments
 from pyg_nas_np.convnp.datamodule import SyntheticTaskModule
 from pyg_nas_np.convnp.predictor import process_inputs
-from pyg_nas_np.convnp.priors import mixture_prior, space_prior, table_prior
+from pyg_nas_np.convnp.priors import MixturePrior, TablePrior, space_prior
 from pyg_nas_np.convnp.synthetic import SyntheticTasks
 from pyg_nas_np.convnp.weights import write_weights
 from pyg_nas_np.features import RandomNetworks, shared_descriptors
@@ -29,6 +29,7 @@ from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import drawing_from
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
@@ -166,8 +167,8 @@ def space_tasks(
     table = descriptors.table(rows)
     prior = space_prior(table, bank_groups(descriptors), RandomNetworks(space, seed=OTHER_SEED).table(rows))
     if labels:
-        chosen = labels if rows is None else {name: y[rows] for name, y in labels.items()}
-        prior = mixture_prior([prior, table_prior(chosen, target), table_prior(chosen, target)])
+        tables = TablePrior(labels if rows is None else {name: y[rows] for name, y in labels.items()}, target)
+        prior = MixturePrior([prior, tables, tables])
     largest = min(300, table.size(0) // 2)
     return SyntheticTasks(
         table,
@@ -230,8 +231,7 @@ def pretrain(
     tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
     descriptors = shared_descriptors(space)
     if model is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawing_from(torch.Generator(device="cpu").manual_seed(seed)):
             model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members), **(process or {}))
     started = time.monotonic()
     folder = None if root is None else Path(root)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,14 @@ from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    MissingWeightsError,
+    atomic_path,
+    drawing_from,
+    read_tensors,
+)
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
@@ -54,7 +60,9 @@ def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvN
         raise InvalidArchitectureError(
             f"{os.fspath(path)} was trained for other descriptors of {metadata['space']}; train again with pretrain()"
         )
-    model = ConvNP(json.loads(metadata["in_channels"]), **json.loads(metadata["config"]))
+    # Initial parameters must not be drawn from the state of the process.
+    with drawing_from(torch.Generator(device="cpu")):
+        model = ConvNP(json.loads(metadata["in_channels"]), **json.loads(metadata["config"]))
     model.load_state_dict(state)
     return model.eval()
 
@@ -80,13 +88,16 @@ def _probe(space: SearchSpace[Any]) -> Tensor:
     return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
 
 
-@lru_cache(maxsize=8)
 def shipped_model(space: SearchSpace[Any]) -> ConvNP:
     r"""Returns the process whose weights the package ships for a space.
 
     Raises:
         MissingWeightsError: If it ships none.
     """
+    return space.keep(_read_shipped)
+
+
+def _read_shipped(space: SearchSpace[Any]) -> ConvNP:
     path = WEIGHTS / f"convnp-{space.name}.safetensors"
     if not path.exists():
         have = ", ".join(shipped_weights()) or "none"

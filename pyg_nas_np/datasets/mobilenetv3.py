@@ -26,7 +26,7 @@ METRICS = ("top1", *DEVICES)
 """What can be in ``y``: ``"top1"`` in percent, latencies in milliseconds."""
 
 
-class Subnets(NamedTuple):
+class SubNetworks(NamedTuple):
     r"""Distinct sub-networks with their measurements.
 
     Args:
@@ -44,7 +44,7 @@ class Subnets(NamedTuple):
     n_meas: Tensor
 
 
-def read_accuracies(path: str | Path) -> Subnets:
+def read_accuracies(path: str | Path) -> SubNetworks:
     r"""Reads a DyNAS-T table of ImageNet top-1 accuracies.
 
     Columns ``arch_json`` (``d``, ``ks``, ``e``, ``r``), ``params``, ``macs``, ``top1_mean``, ``n_meas``, ``top1_min``
@@ -77,7 +77,7 @@ def read_accuracies(path: str | Path) -> Subnets:
     return _merged(archs, mean[:, None], lowest[:, None], highest[:, None], count.long())
 
 
-def read_latencies(path: str | Path) -> Subnets:
+def read_latencies(path: str | Path) -> SubNetworks:
     r"""Reads a HELP table of latencies: ``arch`` (JSON, as :func:`read_accuracies`) and one column for each of
     :data:`DEVICES`, in milliseconds; several rows of one sub-network are averaged.
 
@@ -302,7 +302,7 @@ def _read(path: Path, arch: str, names: tuple[str, ...]) -> tuple[list[MobileNet
     return archs, torch.tensor(numbers, dtype=torch.float64)
 
 
-def _merged(archs: list[MobileNetV3Arch], mean: Tensor, lowest: Tensor, highest: Tensor, count: Tensor) -> Subnets:
+def _merged(archs: list[MobileNetV3Arch], mean: Tensor, lowest: Tensor, highest: Tensor, count: Tensor) -> SubNetworks:
     """Makes one row of all rows of an architecture."""
     first: dict[MobileNetV3Arch, int] = {}
     owner = torch.tensor([first.setdefault(arch, len(first)) for arch in archs])
@@ -310,7 +310,7 @@ def _merged(archs: list[MobileNetV3Arch], mean: Tensor, lowest: Tensor, highest:
     values = mean.new_zeros(len(first), mean.size(1)).index_add(0, owner, mean * count.unsqueeze(1))
     wide = owner.unsqueeze(1).expand_as(mean)
     empty = mean.new_zeros(len(first), mean.size(1))
-    return Subnets(
+    return SubNetworks(
         tuple(first),
         values / total.unsqueeze(1),
         empty.scatter_reduce(0, wide, lowest, "amin", include_self=False),

@@ -3,8 +3,7 @@ r"""Everything that the predictors know of a cell, in one table: meta-features, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -53,7 +52,7 @@ class Descriptors:
         self.features = features
         self.networks = networks
 
-    @cached_property
+    @property
     def groups(self) -> Mapping[str, list[int]]:
         r"""Columns of each group."""
         start = len(self.features.feature_names)
@@ -95,12 +94,10 @@ class Descriptors:
         return f"{type(self).__name__}({self.features!r}, {self.networks!r})"
 
 
-@lru_cache(maxsize=32)
 def shared_descriptors(space: SearchSpace[Any]) -> Descriptors:
-    r"""Returns the descriptors of a space, one object per space object, so that tables are computed once."""
+    r"""Returns the descriptors of a space, kept with it, so that tables are computed once."""
+    return space.keep(_descriptors)
+
+
+def _descriptors(space: SearchSpace[Any]) -> Descriptors:
     return Descriptors(shared_features(space), shared_networks(space))
-
-
-def select(groups: Mapping[str, list[int]], names: Sequence[str]) -> dict[str, list[int]]:
-    r"""Returns the named groups that exist."""
-    return {name: groups[name] for name in names if name in groups}

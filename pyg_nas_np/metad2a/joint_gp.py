@@ -70,8 +70,8 @@ class JointGP:
         self.archs, self.cell_count = archs, count.double()
         self.classes = (directions @ self.projection).double()
         shares = torch.zeros(len(database), self.classes.size(0), dtype=torch.float64)
-        sizes = database.task_ptr.diff()[database.task]
-        members, _ = database.members(database.task)
+        sizes = database.dataset_ptr.diff()[database.dataset]
+        members, _ = database.members(database.dataset)
         rows = torch.arange(len(database)).repeat_interleave(sizes)
         shares[rows, members] = 1.0 / sizes.repeat_interleave(sizes).double()
         self.class_count = shares.square().sum(dim=0)
@@ -109,7 +109,7 @@ class JointGP:
             Means and standard deviations (noise included) or :obj:`None`, in percent, ``[n]`` float32.
         """
         classes = (class_directions(sets.features, sets.class_ptr) @ self.projection).double()
-        sizes = sets.task_ptr.diff()
+        sizes = sets.dataset_ptr.diff()
         owner = torch.arange(len(sets)).repeat_interleave(sizes)
         shares = torch.zeros(len(sets), classes.size(0), dtype=torch.float64)
         shares[owner, torch.arange(classes.size(0))] = 1.0 / sizes.double()[owner]

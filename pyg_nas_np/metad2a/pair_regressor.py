@@ -27,8 +27,8 @@ class PairRegressor(nn.Module):
         dropout: Share of activations that training drops.
 
     Shapes:
-        - **input:** ``features`` ``[N, F]``, ``class_ptr`` ``[K + 1]``, ``task_ptr`` ``[T + 1]`` (the parts of
-          :class:`~pyg_nas_np.metad2a.FeatureSets`), ``task`` ``[n]`` and ``cells`` ``[n, D]``: the data set and the
+        - **input:** ``features`` ``[N, F]``, ``class_ptr`` ``[K + 1]``, ``dataset_ptr`` ``[T + 1]`` (the parts of
+          :class:`~pyg_nas_np.metad2a.FeatureSets`), ``dataset`` ``[n]`` and ``cells`` ``[n, D]``: the data set and the
           descriptors of each pair.
         - **output:** ``[n]``.
 
@@ -37,10 +37,10 @@ class PairRegressor(nn.Module):
 
     Example:
         >>> from pyg_nas_np.metad2a import FeatureSets
-        >>> sets = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
+        >>> sets = FeatureSets.from_datasets([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
         >>> model = PairRegressor(16, torch.ones(4))
-        >>> task, cells = torch.tensor([0, 0, 1]), torch.randn(3, 4)
-        >>> model(sets.features, sets.class_ptr, sets.task_ptr, task, cells).shape
+        >>> dataset, cells = torch.tensor([0, 0, 1]), torch.randn(3, 4)
+        >>> model(sets.features, sets.class_ptr, sets.dataset_ptr, dataset, cells).shape
         torch.Size([3])
     """
 
@@ -79,13 +79,15 @@ class PairRegressor(nn.Module):
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
 
-    def forward(self, features: Tensor, class_ptr: Tensor, task_ptr: Tensor, task: Tensor, cells: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, class_ptr: Tensor, dataset_ptr: Tensor, dataset: Tensor, cells: Tensor
+    ) -> Tensor:
         r"""Predicts pairs of data set and cell."""
-        return self.join(self.embed(features, class_ptr, task_ptr)[task], cells)
+        return self.join(self.embed(features, class_ptr, dataset_ptr)[dataset], cells)
 
-    def embed(self, features: Tensor, class_ptr: Tensor, task_ptr: Tensor) -> Tensor:
+    def embed(self, features: Tensor, class_ptr: Tensor, dataset_ptr: Tensor) -> Tensor:
         r"""Encodes data sets, ``[T, channels]``."""
-        return self.between(self.within(features, class_ptr), task_ptr)
+        return self.between(self.within(features, class_ptr), dataset_ptr)
 
     def within(self, features: Tensor, class_ptr: Tensor) -> Tensor:
         r"""Encodes classes, ``[K, channels]``."""
@@ -96,16 +98,16 @@ class PairRegressor(nn.Module):
         # Of the size that the initial weights are made for, halfway between norm 1 and entries of size 1.
         return self.encoder.prototypes(self.drop(directions * self.in_channels**0.25), ptr)
 
-    def between(self, prototypes: Tensor, task_ptr: Tensor) -> Tensor:
+    def between(self, prototypes: Tensor, dataset_ptr: Tensor) -> Tensor:
         r"""Encodes data sets from the codes of their classes ``[K, channels]``, ``[T, channels]``."""
-        encoded: Tensor = self.encoder.between(self.drop(prototypes), task_ptr)
+        encoded: Tensor = self.encoder.between(self.drop(prototypes), dataset_ptr)
         return encoded
 
-    def join(self, tasks: Tensor, cells: Tensor) -> Tensor:
+    def join(self, datasets: Tensor, cells: Tensor) -> Tensor:
         r"""Predicts from codes of data sets ``[n, channels]`` and descriptors of cells ``[n, D]``, ``[n]``."""
         if cells.size(-1) != self.cell_scale.numel():
             raise ValueError(f"cells must have {self.cell_scale.numel()} descriptors, got {cells.size(-1)}")
-        both = torch.cat([tasks, self.cell(cells / self.cell_scale)], dim=1)
+        both = torch.cat([datasets, self.cell(cells / self.cell_scale)], dim=1)
         guess: Tensor = self.head(both) + self.direct(both)
         return guess.squeeze(1)
 

@@ -10,13 +10,12 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.metad2a.database import FeatureSets
-from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetPosterior
-from pyg_nas_np.metad2a.predictor_training import (
-    AnyPerformanceModel,
-    Form,
-    read_performance_file,
+from pyg_nas_np.metad2a.predictor_training import Estimator
+from pyg_nas_np.metad2a.predictor_weights import (
+    AccuracyModel,
+    Conditioned,
+    read_performance_model,
     shipped_performance_model,
 )
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
@@ -29,45 +28,45 @@ _LEVEL = 10.0
 
 
 class MetaD2APredictor:
-    r"""Predicts accuracies on a new data set from its features: the task conditions the prediction.
+    r"""Predicts the accuracies that architectures reach on a new data set.
 
-    Two models are meta-trained (see :func:`~pyg_nas_np.metad2a.predictor_training.train_performance_model`):
+    The features of the images describe the data set. Two estimators are meta-trained on a database of other data sets
+    (:func:`~pyg_nas_np.metad2a.predictor_training.train_performance_model`):
 
-    - ``"regression"``, that of MetaD2A: a network embeds data set and cell, and joins them to an accuracy;
-    - ``"process"``: a Gaussian process over data sets and cells
-      (:class:`~pyg_nas_np.metad2a.joint_gp.JointGP`);
-    - ``"both"`` is their mean.
+    - ``"network"``, the predictor of MetaD2A: a network embeds data set and cell and maps both to an accuracy;
+    - ``"gp"``: a Gaussian process over data sets and cells (:class:`~pyg_nas_np.metad2a.joint_gp.JointGP`);
+    - ``"both"`` is the mean of the two.
 
-    Accuracies measured on the new data set become the context of the neural process
-    (:class:`~pyg_nas_np.convnp.ConvNPPredictor`; not with ``"regression"``, which is the paper's), and what was
-    predicted for the whole space stands beside them as the table of another task, which the bank of the neural process
-    follows as far as the context bears it out. Labels that are all equal, or a single one, only shift the level.
+    Accuracies measured on the new data set become the context of a :class:`~pyg_nas_np.convnp.ConvNPPredictor`, with
+    the predictions for the whole space as auxiliary labels. ``"network"`` takes no measurements, as in the paper. One
+    label, or labels that are all equal, shift the predictions by a constant.
 
-    In the MobileNetV3 space there is the process only, and it knows one data set, ImageNet
-    (:class:`~pyg_nas_np.metad2a.mobilenetv3.predictor.SubnetModel`): the images do not matter, measured accuracies do.
+    What is available depends on the model of the space. That of the MobileNetV3 space is a Gaussian process of one data
+    set, ImageNet (:class:`~pyg_nas_np.metad2a.mobilenetv3.predictor.SubNetworkModel`): the images do not change its
+    predictions, measured accuracies do.
 
-    Accuracies are predicted on the scale of the database that the networks were trained on; the shipped one holds
-    20-class tasks. On a data set with more or fewer classes, the order is what counts until something is measured.
+    Accuracies are on the scale of the database. That of the shipped weights has data sets of 20 classes. On a data set
+    with another number of classes only the order is meaningful until something is measured.
 
     Args:
         space: The search space. (default: that of the architectures)
-        form: ``"process"``, ``"regression"`` or ``"both"``.
-        weights: File written by :func:`~pyg_nas_np.metad2a.predictor_training.write_performance_model`. (default:
+        estimator: ``"gp"``, ``"network"`` or ``"both"``.
+        weights: File written by :func:`~pyg_nas_np.metad2a.predictor_weights.write_performance_model`. (default:
             what the package ships for the space)
 
     Raises:
-        ValueError: If :obj:`form` is unknown.
+        ValueError: If :obj:`estimator` is unknown.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
-        >>> task = FeatureSets.from_tasks([[torch.randn(5, 1280) for _ in range(10)]])
-        >>> predictor = MetaD2APredictor(space).fit(task)
+        >>> dataset = FeatureSets.from_datasets([[torch.randn(5, 1280) for _ in range(10)]])
+        >>> predictor = MetaD2APredictor(space).fit(dataset)
         >>> mean, std = predictor.predict(space.batch_encode(torch.arange(3)), return_std=True)
         >>> mean.shape, bool((std > 0).all())
         (torch.Size([3]), True)
         >>> cells = space.batch_encode(torch.tensor([1, 5, 9, 700]))
-        >>> predictor.fit(task, cells, [60.0, 71.5, 58.0, 70.2]).predict(cells).shape
+        >>> predictor.fit(dataset, cells, [60.0, 71.5, 58.0, 70.2]).predict(cells).shape
         torch.Size([4])
     """
 
@@ -75,17 +74,17 @@ class MetaD2APredictor:
         self,
         space: SearchSpace[Any] | None = None,
         *,
-        form: Form = "process",
+        estimator: Estimator = "gp",
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
-        if form not in get_args(Form):
-            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
+        if estimator not in get_args(Estimator):
+            raise ValueError(f"estimator must be one of {', '.join(get_args(Estimator))}, got {estimator!r}")
         self.space = space
-        self.form = form
+        self.estimator = estimator
         self.weights = weights
-        self._read: dict[SearchSpace[Any], AnyPerformanceModel] = {}
+        self._read: dict[SearchSpace[Any], AccuracyModel] = {}
 
-    def model(self, space: SearchSpace[Any]) -> AnyPerformanceModel:
+    def model(self, space: SearchSpace[Any]) -> AccuracyModel:
         r"""Returns the meta-trained model for a space.
 
         Raises:
@@ -94,34 +93,34 @@ class MetaD2APredictor:
         if self.weights is None:
             return shipped_performance_model(space)
         if space not in self._read:
-            self._read = {space: read_performance_file(self.weights, space)}
+            self._read = {space: read_performance_model(self.weights, space)}
         return self._read[space]
 
-    def fit(self, task: FeatureSets, graphs: ArchitecturesLike | None = None, y: Labels | None = None) -> Self:
+    def fit(self, dataset: FeatureSets, graphs: ArchitecturesLike | None = None, y: Labels | None = None) -> Self:
         r"""Names the data set to predict on, and what was measured there.
 
         Args:
-            task: One data set, as of :class:`~pyg_nas_np.metad2a.ImageFeatures` with its default network.
+            dataset: One data set, as of :class:`~pyg_nas_np.metad2a.ImageFeatures` with its default network.
             graphs: ``n`` architectures that were measured on it. (default: none)
             y: Their accuracies, ``[n]``. (default: those that the graphs carry)
 
         Raises:
-            InvalidFeaturesError: If :obj:`task` is not one data set.
+            InvalidFeaturesError: If :obj:`dataset` is not one data set.
             InvalidLabelsError: If a label is NaN or infinite, or there is not one an architecture.
-            ValueError: If the form is ``"regression"`` and something was measured.
+            ValueError: If the estimator is ``"network"`` and something was measured.
         """
-        if len(task) != 1:
-            raise InvalidFeaturesError(f"fit takes one data set, got {len(task)}; index them as sets[i]")
+        if len(dataset) != 1:
+            raise InvalidFeaturesError(f"fit takes one data set, got {len(dataset)}; index them as sets[i]")
         if graphs is None and y is not None:
             raise ValueError("y are labels of graphs; pass these as well")
         context = None
         archs = None if graphs is None else as_architectures(graphs, self.space)
         if graphs is not None and archs is not None and len(archs) > 0:
-            if self.form == "regression":
-                raise ValueError("form='regression' does not learn from measurements; take form='both'")
+            if self.estimator == "network":
+                raise ValueError("estimator='network' does not learn from measurements; take estimator='gp' or 'both'")
             labels = check_labels(labels_of(graphs) if y is None else y, len(archs))
-            context = self._condition(task, self.model(archs.space), archs, labels)
-        self.task_, self.context_ = task, context
+            context = self._condition(dataset, self.model(archs.space), archs, labels)
+        self.dataset_, self.context_ = dataset, context
         return self
 
     @overload
@@ -142,27 +141,27 @@ class MetaD2APredictor:
             InvalidArchitectureError: If a graph is not one of the space.
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
         """
-        if not hasattr(self, "task_"):
+        if not hasattr(self, "dataset_"):
             raise NotFittedError("this MetaD2APredictor is not fitted yet; call fit with a data set")
         if self.context_ is not None and not isinstance(self.context_, tuple):
             return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
         archs = as_architectures(graphs, self.space)
-        mean, std = self._regress(self.task_, self.model(archs.space), archs, return_std)
+        mean, std = self._regress(self.dataset_, self.model(archs.space), archs, return_std)
         shift, spread = self.context_ or (0.0, 0.0)
         return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 
     def _regress(
-        self, task: FeatureSets, model: AnyPerformanceModel, archs: Architectures, return_std: bool
+        self, dataset: FeatureSets, model: AccuracyModel, archs: Architectures, return_std: bool
     ) -> tuple[Tensor, Tensor | None]:
         cells = model.describe(archs)
-        return model.predict(self.form, task, torch.zeros(cells.size(0), dtype=torch.long), cells, return_std)
+        return model.predict(self.estimator, dataset, torch.zeros(cells.size(0), dtype=torch.long), cells, return_std)
 
     def _condition(
-        self, task: FeatureSets, model: AnyPerformanceModel, archs: Architectures, y: Tensor
-    ) -> ConvNPPredictor | SubnetPosterior | tuple[float, float]:
+        self, dataset: FeatureSets, model: AccuracyModel, archs: Architectures, y: Tensor
+    ) -> Conditioned | tuple[float, float]:
         if bool((y != y[0]).any()):
-            return model.condition(self.form, task, archs, y)
-        mean, std = self._regress(task, model, archs, True)
+            return model.condition(self.estimator, dataset, archs, y)
+        mean, std = self._regress(dataset, model, archs, True)
         assert std is not None
         noise = float(std.mean()) ** 2 / y.numel()
         share = _LEVEL**2 / (_LEVEL**2 + noise)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pyg_nas_np.metad2a.backbone import class_vectors
-from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase, number, parse, read_rows
-from pyg_nas_np.spaces import NASBench201Space
+from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaD2ADatabase, number, parse, read_rows
+from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError
 
 FILES = ("predictor_db.csv", "tasks.csv", "imagenet_class_ids.csv")
 _CLASSES = 20
 
 
-def read_database(folder: str | os.PathLike[str], space: NASBench201Space | None = None) -> MetaD2ADatabase:
+def open_database(folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
+    r"""Reads a folder of either kind: of :meth:`MetaD2ADatabase.save`, or of :func:`read_database`.
+
+    Raises:
+        DataFileError: If a file is missing or corrupt.
+    """
+    own = (Path(folder) / CLASSES_FILE).exists()
+    return MetaD2ADatabase.load(folder, space) if own else read_database(folder, space)
+
+
+def read_database(folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
     r"""Reads the database from three files of the user.
 
     - ``predictor_db.csv``: columns ``arch_str``, ``task`` (a row of ``tasks.csv``), ``acc`` (percent) and ``split``
@@ -25,13 +36,13 @@ def read_database(folder: str | os.PathLike[str], space: NASBench201Space | None
       development kit, from 1;
     - ``imagenet_class_ids.csv``: the ``wnid`` of each ``class_id``.
 
-    Each class has one feature vector, its row in the classifier of
-    :class:`~pyg_nas_np.metad2a.backbone.EfficientNetLite0`: these tell classes apart without a single image of
-    ImageNet. Classifiers order classes by WordNet id, the development kit does not; the third file maps them.
+    What these files call a task is a data set of twenty classes. The feature vector of a class is its row in the
+    classifier of :class:`~pyg_nas_np.metad2a.backbone.EfficientNetLite0`, so that no image of ImageNet is needed.
+    Classifiers order classes by WordNet id, the development kit does not; the third file maps one order to the other.
 
     Args:
         folder: The folder of the files.
-        space: The search space.
+        space: The search space; that of MetaD2A's file is NAS-Bench-201.
 
     Returns:
         The database; the names of the classes are their WordNet ids.
@@ -40,7 +51,6 @@ def read_database(folder: str | os.PathLike[str], space: NASBench201Space | None
         DataFileError: If a file is missing or corrupt; the message names file and line.
         MissingExtraError: If the packages of the extra ``backbone`` are not installed.
     """
-    space = NASBench201Space() if space is None else space
     results, tasks, ids = (Path(folder) / name for name in FILES)
     wnid: dict[int, str] = {}
     for where, row in read_rows(ids, ("wnid", "class_id")):
@@ -60,14 +70,14 @@ def read_database(folder: str | os.PathLike[str], space: NASBench201Space | None
             raise DataFileError(f"{where}: the {_CLASSES} classes must be different")
         members.append([wnid[value] for value in numbers])
     rows = read_rows(results, ("arch_str", "task", "acc", "split"))
-    arch, task, accuracy, held_out = [], [], [], []
+    arch, dataset, accuracy, held_out = [], [], [], []
     for where, row in rows:
         arch.append(parse(space, row["arch_str"], where))
-        task.append(number(int, row["task"], where))
+        dataset.append(number(int, row["task"], where))
         accuracy.append(number(float, row["acc"], where))
         held_out.append(row["split"] == "val")
-        if not 0 <= task[-1] < len(members):
-            raise DataFileError(f"{where}: there is no task {task[-1]} in {tasks.name}")
+        if not 0 <= dataset[-1] < len(members):
+            raise DataFileError(f"{where}: there is no task {dataset[-1]} in {tasks.name}")
         if not 0 <= accuracy[-1] <= 100:
             raise DataFileError(f"{where}: accuracy {row['acc']} is not in percent")
         if row["split"] not in ("train", "val"):
@@ -82,7 +92,7 @@ def read_database(folder: str | os.PathLike[str], space: NASBench201Space | None
         pool,
         torch.tensor([position[name] for names in members for name in names]),
         torch.arange(len(members) + 1) * _CLASSES,
-        torch.tensor(task),
+        torch.tensor(dataset),
         torch.tensor(arch),
         torch.tensor(accuracy, dtype=torch.float64),
         torch.tensor(held_out),

@@ -54,13 +54,13 @@ class MetaD2A:
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
         >>> class FewConvolutions:  # any object with fit and predict
-        ...     def fit(self, task, graphs=None, y=None):
+        ...     def fit(self, dataset, graphs=None, y=None):
         ...         return self
         ...     def predict(self, graphs, return_std):
         ...         count = -graphs.x[:, 4:6].sum(dim=1).view(-1, 8).sum(dim=1)
         ...         return count, torch.ones_like(count)
         >>> untrained = MetaD2AGenerator(NASBench201GraphCodec(), in_channels=16)
-        >>> digits = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)]])
+        >>> digits = FeatureSets.from_datasets([[torch.randn(3, 16), torch.randn(5, 16)]])
         >>> method = MetaD2A(generator=untrained, predictor=FewConvolutions())
         >>> found = method.search(digits, NASBench201Space(), n_candidates=200, top_k=3)
         >>> len(found), found[0].accuracy >= found[1].accuracy

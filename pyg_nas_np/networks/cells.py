@@ -3,8 +3,8 @@ r"""The networks behind the cells: the macro skeletons of NAS-Bench-201 and NAS-
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,20 @@ from pyg_nas_np.spaces import NASBench101Arch, NASBench101Space, NASBench201Arch
 from pyg_nas_np.spaces.nasbench201 import EDGES
 
 
-class NASBench201Network(nn.Module):
+class CellNetwork(nn.Module):
+    r"""A network made of copies of a cell."""
+
+    small: ClassVar[Mapping[str, Any]]
+    """Sizes of the skeleton that zero-cost scores are computed on."""
+
+    short: ClassVar[Mapping[str, Any]]
+    """Sizes that differ from the benchmark's where a training is short."""
+
+    largest: ClassVar[str]
+    """String of the architecture with the most parameters."""
+
+
+class NASBench201Network(CellNetwork):
     r"""The network that `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ trains for a cell.
 
     A stem, three stages of :obj:`num_cells` equal cells at :obj:`channels`, twice and four times as many channels, a
@@ -46,6 +59,12 @@ class NASBench201Network(nn.Module):
         >>> NASBench201Network(space[11], 100, channels=4, num_cells=1)(torch.randn(2, 3, 32, 32)).shape
         torch.Size([2, 100])
     """
+
+    small: ClassVar[Mapping[str, Any]] = {"channels": 3, "num_cells": 1}
+    short: ClassVar[Mapping[str, Any]] = {}
+    largest: ClassVar[str] = (
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    )
 
     def __init__(
         self,
@@ -93,7 +112,7 @@ class NASBench201Network(nn.Module):
         return f"{type(self).__name__}('{self.arch}', {sizes})"
 
 
-class NASBench101Network(nn.Module):
+class NASBench101Network(CellNetwork):
     r"""The network that `NAS-Bench-101 <https://arxiv.org/abs/1902.09635>`_ trains for a cell.
 
     A stem, three stacks of :obj:`num_modules` equal cells at :obj:`channels`, twice and four times as many channels, a
@@ -127,6 +146,10 @@ class NASBench101Network(nn.Module):
         >>> NASBench101Network("3:111:1", channels=8, num_modules=1)(torch.randn(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
+
+    small: ClassVar[Mapping[str, Any]] = {"channels": 8, "num_modules": 1}
+    short: ClassVar[Mapping[str, Any]] = {"norm_momentum": 0.1}
+    largest: ClassVar[str] = "7:110101001001000100101:33333"
 
     def __init__(
         self,
@@ -189,11 +212,22 @@ class NASBench101Network(nn.Module):
         return f"{type(self).__name__}('{self.arch}', {sizes})"
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, type[CellNetwork]] = {
     NASBench201Space.name: NASBench201Network,
     NASBench101Space.name: NASBench101Network,
 }
 """Networks by the name of the space whose cells they take."""
+
+
+def network_of(space: SearchSpace[Any]) -> type[CellNetwork]:
+    r"""Returns the class of the networks that the architectures of a space are cells of.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if space.name not in NETWORKS:
+        raise ValueError(f"there is no network for the cells of {space.name}; there is one for {', '.join(NETWORKS)}")
+    return NETWORKS[space.name]
 
 
 def make_network(space: SearchSpace[Any], arch: Any, num_classes: int = 10, **skeleton: Any) -> nn.Module:
@@ -213,9 +247,7 @@ def make_network(space: SearchSpace[Any], arch: Any, num_classes: int = 10, **sk
         >>> make_network(space, space[0], num_classes=2, channels=4, num_cells=1).num_classes
         2
     """
-    if space.name not in NETWORKS:
-        raise ValueError(f"there is no network for the cells of {space.name}; there is one for {', '.join(NETWORKS)}")
-    network = NETWORKS[space.name]
+    network: Callable[..., nn.Module] = network_of(space)
     known = list(inspect.signature(network).parameters)[2:]
     if unknown := sorted(skeleton.keys() - set(known)):
         raise ValueError(f"the network of {space.name} has no size '{unknown[0]}'; it has {', '.join(known)}")

@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyg_nas_np.datasets.images import LabelledImages, read_images
-from pyg_nas_np.networks.cells import make_network
+from pyg_nas_np.networks.cells import make_network, network_of
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError
+from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError, drawing_from
 
 TrainingImages: TypeAlias = Any
 """``(images, labels)`` as tensors or arrays (see :func:`as_images`), a loader of such batches, or what
@@ -178,7 +178,7 @@ def train_network(
     r"""Trains the network of an architecture from scratch.
 
     Args:
-        space: NAS-Bench-201 or NAS-Bench-101.
+        space: A space of :data:`~pyg_nas_np.networks.cells.NETWORKS`.
         arch: The architecture.
         train: The training images with labels ``0 ... K - 1``; a loader of batches ``(images, labels)`` with images as
             :func:`as_images` returns them; or a folder, an ``.npz`` file or a PyTorch data set
@@ -217,11 +217,8 @@ def train_network(
     if epochs < 1 or batch_size < 1 or not lr > 0:
         raise ValueError(f"epochs, batch_size and lr must be positive, got {epochs}, {batch_size} and {lr}")
     loaders, shape, statistics, known = _loaders(train, validation, num_classes, batch_size, seed)
-    if space.name == "nasbench101":
-        skeleton.setdefault("norm_momentum", 0.1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = make_network(space, arch, known, **{"in_channels": shape[0], **skeleton})
+    with drawing_from(torch.Generator().manual_seed(seed)):
+        network = make_network(space, arch, known, **{"in_channels": shape[0], **network_of(space).short, **skeleton})
     options: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "crop": crop, "flip": flip, "seed": seed}
     module = ImageClassifier(network, *statistics, **options)
     started = time.perf_counter()

@@ -12,23 +12,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyg_nas_np.networks.cells import make_network
+from pyg_nas_np.networks.cells import make_network, network_of
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import InvalidImagesError
+from pyg_nas_np.utils import InvalidImagesError, drawing_from
 
 SCORES = ("params", "flops", "swap", "swap-reg", "naswot", "synflow")
 """Names of the scores of :func:`score_archs`; more is meant to be better for each."""
-
-SMALL: dict[str, dict[str, Any]] = {
-    "nasbench201": {"channels": 3, "num_cells": 1},
-    "nasbench101": {"channels": 8, "num_modules": 1},
-}
-"""Skeletons that :func:`score_archs` builds where it is not told otherwise, by the name of the space."""
-
-_LARGEST = {
-    "nasbench201": "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|",
-    "nasbench101": "7:110101001001000100101:33333",
-}
 
 _TABLE_BITS = 22  # up to so many images, patterns are counted in a table of all that there can be
 
@@ -69,7 +58,7 @@ def score_archs(
     NAS-Bench-201 no worse. Every architecture sees the same images, and its row does not depend on the others.
 
     Args:
-        space: NAS-Bench-201 or NAS-Bench-101.
+        space: A space of :data:`~pyg_nas_np.networks.cells.NETWORKS`.
         archs: ``n`` architectures.
         images: A batch ``[S, C, H, W]`` float, normalised; 16 are enough for SWAP. (default: 16 of noise, 3 x 32 x 32)
         scores: Columns of the table, among :data:`SCORES`: ``"params"``, ``"flops"``, ``"swap"`` (:func:`swap`),
@@ -81,7 +70,7 @@ def score_archs(
         swap_width: Its tolerance, in thousands. (default: :obj:`swap_mean`, as the authors choose it)
         seed: Seed of the weights.
         progress: Whether to show a progress bar.
-        **skeleton: Sizes of the networks (:func:`~pyg_nas_np.networks.cells.make_network`). (default: :data:`SMALL`)
+        **skeleton: Sizes of the networks (:func:`~pyg_nas_np.networks.cells.make_network`). (default: small ones)
 
     Raises:
         ValueError: If a score is unknown, there is no network for the space, or :obj:`repeats` is not positive.
@@ -99,12 +88,11 @@ def score_archs(
     """
     if unknown := [name for name in scores if name not in SCORES]:
         raise ValueError(f"'{unknown[0]}' is no score; scores: {', '.join(SCORES)}")
+    kind = network_of(space)
     if images is None:
         images = torch.randn(16, skeleton.get("in_channels", 3), 32, 32, generator=torch.Generator().manual_seed(seed))
     images = _check_batch(images)
-    if space.name not in SMALL:
-        raise ValueError(f"there are no networks for the architectures of {space.name}, only for {', '.join(SMALL)}")
-    skeleton = {"in_channels": images.size(1), **SMALL[space.name], **skeleton}
+    skeleton = {"in_channels": images.size(1), **kind.small, **skeleton}
     found: dict[str, Tensor] = {
         "params": space.batch_num_parameters(archs).double(),
         "flops": space.batch_flops(archs).double(),
@@ -113,8 +101,7 @@ def score_archs(
     rows = []
     for arch in tqdm(archs, unit="net", disable=not (progress and asked)):
         # Each architecture has the seed for itself, so that its row is the same whatever is scored beside it.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawing_from(torch.Generator().manual_seed(seed)):
             network = make_network(space, arch, num_classes, **skeleton)
         row = []
         for name in asked:
@@ -124,10 +111,10 @@ def score_archs(
             else:
                 row.append(naswot(network, images) if name == "naswot" else synflow(network, images.shape[1:]))
         rows.append(row)
-    columns = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(asked)).unbind(dim=1)
+    columns = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(asked)).unbind(dim=1)
     found |= dict(zip(asked, columns, strict=True))
     if "swap-reg" in scores:
-        mean = space.num_parameters(space.from_str(_LARGEST[space.name])) / 1000 if swap_mean is None else swap_mean
+        mean = space.num_parameters(space.from_str(kind.largest)) / 1000 if swap_mean is None else swap_mean
         width = mean if swap_width is None else swap_width
         pairs = zip(found["swap"].tolist(), found["params"].tolist(), strict=True)
         values = [regularised_swap(psi, params, mean, width, log=True) for psi, params in pairs]

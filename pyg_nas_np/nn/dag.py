@@ -171,7 +171,7 @@ class DAGDecoder(nn.Module):
     edges as the paper does; its last vertex is the end, which every vertex without a successor feeds.
 
     Args:
-        codec: Graph form of the space.
+        codec: Graph codec of the space.
         in_channels: Width of the latent vector, with what it is conditioned on.
         channels: Width of the states.
 
@@ -210,7 +210,7 @@ class DAGDecoder(nn.Module):
     # -- likelihood -------------------------------------------------------------------------------------------------
 
     def loss(self, z: Tensor, types: Tensor) -> Tensor:
-        r"""Negative log likelihood of graphs of the form under free decoding, ``[B]``: types, then edges.
+        r"""Negative log likelihood of graphs of the codec under free decoding, ``[B]``: types, then edges.
 
         Args:
             z: ``[B, in_channels]``.

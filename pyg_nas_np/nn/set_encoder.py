@@ -51,16 +51,16 @@ class DatasetEncoder(nn.Module):
         heads: Number of heads.
 
     Shapes:
-        - **input:** ``features`` ``[N, F]``, ``class_ptr`` ``[K + 1]``, ``task_ptr`` ``[T + 1]``: the parts of
+        - **input:** ``features`` ``[N, F]``, ``class_ptr`` ``[K + 1]``, ``dataset_ptr`` ``[T + 1]``: the parts of
           :class:`~pyg_nas_np.metad2a.FeatureSets`.
         - **output:** ``[T, hidden_channels]``.
 
     Example:
         >>> import torch
         >>> from pyg_nas_np.metad2a import FeatureSets
-        >>> sets = FeatureSets.from_tasks([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
+        >>> sets = FeatureSets.from_datasets([[torch.randn(3, 16), torch.randn(5, 16)], [torch.randn(2, 16)]])
         >>> encoder = DatasetEncoder(16, hidden_channels=8)
-        >>> encoder(sets.features, sets.class_ptr, sets.task_ptr).shape
+        >>> encoder(sets.features, sets.class_ptr, sets.dataset_ptr).shape
         torch.Size([2, 8])
     """
 
@@ -75,7 +75,7 @@ class DatasetEncoder(nn.Module):
         self.within.reset_parameters()
         self.between.reset_parameters()
 
-    def forward(self, features: Tensor, class_ptr: Tensor, task_ptr: Tensor) -> Tensor:
+    def forward(self, features: Tensor, class_ptr: Tensor, dataset_ptr: Tensor) -> Tensor:
         r"""Encodes the data sets.
 
         Raises:
@@ -83,7 +83,7 @@ class DatasetEncoder(nn.Module):
         """
         if features.dim() != 2 or features.size(1) != self.in_channels:
             raise ValueError(f"features must have shape [N, {self.in_channels}], got {list(features.shape)}")
-        encoded: Tensor = self.between(self.prototypes(features, class_ptr), task_ptr)
+        encoded: Tensor = self.between(self.prototypes(features, class_ptr), dataset_ptr)
         return encoded
 
     def prototypes(self, features: Tensor, class_ptr: Tensor) -> Tensor:

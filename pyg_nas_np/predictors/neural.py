@@ -14,6 +14,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import drawing_from
 
 CHUNK = 2048
 """Architectures predicted at a time; their states fit into the processor's cache."""
@@ -95,8 +96,8 @@ class NeuralPredictor(Predictor):
     The members differ in their initial weights. The mean is that of the members; the variance is that between the
     members plus the mean squared error of cross-validation.
 
-    Two runs with one :obj:`random_state` on one machine give equal weights; the random state of the process is left as
-    it was. Subclasses implement :meth:`_sizes` and :meth:`_network`.
+    Two runs with one :obj:`random_state` on one machine give equal weights; the random state of the process is neither
+    read nor changed. Subclasses implement :meth:`_sizes` and :meth:`_network`.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -156,8 +157,7 @@ class NeuralPredictor(Predictor):
             )
         self.sizes_ = self._sizes(*inputs)
         parts, z = self._tensors(*inputs), z.float()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
+        with drawing_from(torch.Generator(device="cpu").manual_seed(self.random_state)):
             self.networks_ = [self._trained(parts, z) for _ in range(self.members)]
             fold = torch.randperm(z.numel()) % max(1, self.folds)
             errors = [] if self.folds else [torch.zeros(1)]
@@ -189,7 +189,9 @@ class NeuralPredictor(Predictor):
         self.sizes_, self.noise_ = state["sizes"], state["noise"]
         self.networks_ = []
         for weights in state["weights"]:
-            network = self._network(**self.sizes_)
+            # Initial parameters must not be drawn from the state of the process.
+            with drawing_from(torch.Generator(device="cpu")):
+                network = self._network(**self.sizes_)
             network.load_state_dict(weights)
             self.networks_.append(network.eval())
 

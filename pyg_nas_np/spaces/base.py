@@ -2,8 +2,9 @@ r"""The protocol that every search space implements."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.spaces.dense import DenseGraphs, collate, to_batch
-from pyg_nas_np.utils.errors import InvalidArchitectureError
+from pyg_nas_np.utils.errors import InvalidArchitectureError, SpaceTooLargeError
 
 ArchT = TypeVar("ArchT", bound=Hashable)
 """An architecture of a space: an immutable, hashable value."""
@@ -20,6 +21,63 @@ ArchT = TypeVar("ArchT", bound=Hashable)
 
 Archs: TypeAlias = Sequence[Any] | Tensor | None
 """Many architectures: a sequence of them, a one-dimensional integer tensor of official indices, or the whole space."""
+
+
+KeptT = TypeVar("KeptT")
+
+_KEPT = "_kept"
+
+_LARGEST = torch.iinfo(torch.long).max
+
+_TABULATED = 1 << 20
+"""Spaces up to this size are drawn from by a permutation of all."""
+
+_MODULO = 1 << 48
+"""Up to here the modulo bias of :func:`torch.randint`, which divides 64 random bits, is below 2e-5."""
+
+
+def draw_indices(size: int, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[int]:
+    r"""Draws :obj:`n` numbers below :obj:`size` uniformly, in the order drawn, distinct unless :obj:`replace`.
+
+    Memory is proportional to :obj:`n` beyond a million; numbers may exceed 64 bits.
+
+    Raises:
+        ValueError: If :obj:`n` is negative, or larger than :obj:`size` without replacement.
+
+    Example:
+        >>> draw = draw_indices(10**20, 1000, torch.Generator().manual_seed(0))
+        >>> len(set(draw)), max(draw) < 10**20
+        (1000, True)
+    """
+    if n < 0:
+        raise ValueError(f"n must not be negative, got {n}")
+    if replace:
+        return _independent(size, n, generator)
+    if n > size:
+        raise ValueError(f"cannot draw n={n} distinct architectures from a space of {size}; pass replace=True")
+    if size <= max(_TABULATED, 2 * n):
+        permutation: list[int] = torch.randperm(size, generator=generator, device="cpu")[:n].tolist()
+        return permutation
+    # Skipping repetitions of independent draws is drawing without replacement; at most half of a draw is skipped.
+    drawn: dict[int, None] = {}
+    while len(drawn) < n:
+        drawn.update(dict.fromkeys(_independent(size, n - len(drawn), generator)))
+    return list(drawn)
+
+
+def _independent(size: int, n: int, generator: torch.Generator | None) -> list[int]:
+    if size <= _MODULO:
+        below: list[int] = torch.randint(size, (n,), generator=generator, device="cpu").tolist()
+        return below
+    # As many random bits as the largest number has; what is too large is drawn again.
+    bits = (size - 1).bit_length()
+    found: list[int] = []
+    while len(found) < n:
+        shape = (n - len(found), math.ceil(bits / 32))
+        limbs = torch.randint(1 << 32, shape, generator=generator, device="cpu").tolist()
+        numbers = (sum(limb << 32 * k for k, limb in enumerate(row)) & ((1 << bits) - 1) for row in limbs)
+        found += [number for number in numbers if number < size]
+    return found
 
 
 class Validity(NamedTuple):
@@ -30,6 +88,22 @@ class Validity(NamedTuple):
 
     def __bool__(self) -> bool:
         return self.ok
+
+
+class Layer(NamedTuple):
+    r"""A layer of a chain: its description, which kind it is (:obj:`None`: all architectures share it), its size."""
+
+    text: str
+    kind: int | None
+    size: int
+
+
+class Stage(NamedTuple):
+    r"""Layers in a row, with a title and a note."""
+
+    title: str
+    note: str
+    layers: tuple[Layer, ...]
 
 
 class SearchSpace(ABC, Generic[ArchT]):
@@ -80,28 +154,33 @@ class SearchSpace(ABC, Generic[ArchT]):
             InvalidArchitectureError: If :obj:`arch` is not in the space.
         """
 
+    @property
+    def size(self) -> int:
+        r"""Number of architectures, also where ``len`` cannot return one beyond 64 bits."""
+        return len(self)
+
     def enumerate(self) -> Iterator[ArchT]:
         r"""Yields every architecture in index order."""
-        for i in range(len(self)):
-            yield self[i]
+        return (self[i] for i in range(self.size))
 
     def sample(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[ArchT]:
-        r"""Draws :obj:`n` architectures uniformly over indices.
+        r"""Draws :obj:`n` architectures uniformly over indices, in time and memory that do not grow with a huge space.
 
         Raises:
             ValueError: If :obj:`n` is negative, or larger than the space without replacement.
         """
-        return [self[i] for i in self.sample_indices(n, generator, replace=replace).tolist()]
+        return [self[i] for i in draw_indices(self.size, n, generator, replace=replace)]
 
     def sample_indices(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> Tensor:
-        r"""Draws :obj:`n` official indices uniformly, as an int64 tensor ``[n]``."""
-        if n < 0:
-            raise ValueError(f"n must not be negative, got {n}")
-        if replace:
-            return torch.randint(len(self), (n,), generator=generator)
-        if n > len(self):
-            raise ValueError(f"cannot draw n={n} distinct architectures from a space of {len(self)}; pass replace=True")
-        return torch.randperm(len(self), generator=generator)[:n]
+        r"""Draws :obj:`n` official indices uniformly, as an int64 tensor ``[n]``; the same as :meth:`sample` draws.
+
+        Raises:
+            SpaceTooLargeError: If indices of the space do not fit into 64 bits.
+            ValueError: If :obj:`n` is negative, or larger than the space without replacement.
+        """
+        if self.size - 1 > _LARGEST:
+            raise SpaceTooLargeError(f"most indices of {self.name} do not fit into 64 bits; use sample()")
+        return torch.tensor(draw_indices(self.size, n, generator, replace=replace), dtype=torch.long, device="cpu")
 
     # -- editing ----------------------------------------------------------------------------------------------------
 
@@ -185,6 +264,10 @@ class SearchSpace(ABC, Generic[ArchT]):
             batch._inc_dict["arch_index"] = torch.zeros(count, dtype=torch.long)
         return batch
 
+    def stages(self, arch: ArchT) -> tuple[Stage, ...]:
+        r"""Returns the stages of an architecture that is a chain of layers; none where it is a graph."""
+        return ()
+
     def batch_canonical(self, archs: Archs = None) -> list[str]:
         r"""Returns the isomorphism keys of many architectures."""
         return [self.canonical(arch) for arch in self.resolve(archs)]
@@ -207,6 +290,26 @@ class SearchSpace(ABC, Generic[ArchT]):
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Vectorised :meth:`flops`: int64 ``[B]``."""
 
+    # -- what is computed from a space ------------------------------------------------------------------------------
+
+    def keep(self, make: Callable[[SearchSpace[ArchT]], KeptT]) -> KeptT:
+        r"""Returns ``make(self)``, made once and kept as long as this space and no longer.
+
+        Example:
+            >>> from pyg_nas_np.spaces import NASBench201Space
+            >>> space = NASBench201Space()
+            >>> space.keep(NASBench201Space.batch_flops) is space.keep(NASBench201Space.batch_flops)
+            True
+        """
+        kept: dict[Callable[..., Any], Any] = self.__dict__.setdefault(_KEPT, {})
+        if make not in kept:
+            kept.setdefault(make, make(self))
+        made: KeptT = kept[make]
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != _KEPT}
+
     # -- helpers for subclasses -------------------------------------------------------------------------------------
 
     def resolve(self, archs: Archs) -> Sequence[ArchT]:
@@ -226,9 +329,9 @@ class SearchSpace(ABC, Generic[ArchT]):
         """
         if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
             raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
-        outside = (index < 0) | (index >= len(self))
+        outside = (index < 0) | (index > min(self.size - 1, _LARGEST))
         if bool(outside.any()):
-            raise IndexError(f"index {int(index[outside][0])} is outside the {len(self)} architectures of {self.name}")
+            raise IndexError(f"index {int(index[outside][0])} is outside the {self.size} architectures of {self.name}")
         return index
 
     def __contains__(self, arch: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from pyg_nas_np.spaces.base import Archs, SearchSpace, Validity
+from pyg_nas_np.spaces.base import Archs, Layer, SearchSpace, Stage, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, SpaceTooLargeError
 
@@ -149,21 +149,19 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
             rank = _STAGE_CODES * rank + _OFFSETS[len(stage) - 2] + code
         return rank
 
-    def enumerate(self) -> Iterator[MobileNetV3Arch]:
-        r"""Yields every architecture in index order, for whoever stops early."""
-        return (self[i] for i in range(self.size))
-
     def sample(
         self, n: int, generator: torch.Generator | None = None, *, replace: bool = False
     ) -> list[MobileNetV3Arch]:
-        r"""Draws :obj:`n` architectures uniformly; most have stages of four layers, since most stages do."""
+        r"""Draws :obj:`n` architectures uniformly, stage by stage; most stages have four layers."""
         if n < 0:
             raise ValueError(f"n must not be negative, got {n}")
+        if not replace and n > self.size:
+            raise ValueError(f"cannot draw n={n} distinct architectures from a space of {self.size}")
         drawn: list[MobileNetV3Arch] = []
         while len(drawn) < n:
             count = n - len(drawn)
-            codes = torch.randint(_STAGE_CODES, (count, NUM_STAGES), generator=generator).tolist()
-            sides = torch.randint(len(self.resolutions), (count,), generator=generator).tolist()
+            codes = torch.randint(_STAGE_CODES, (count, NUM_STAGES), generator=generator, device="cpu").tolist()
+            sides = torch.randint(len(self.resolutions), (count,), generator=generator, device="cpu").tolist()
             drawn += [
                 MobileNetV3Arch(tuple(_stage(code) for code in row), self.resolutions[side])
                 for row, side in zip(codes, sides, strict=True)
@@ -171,24 +169,6 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
             if not replace:
                 drawn = list(dict.fromkeys(drawn))
         return drawn
-
-    def sample_indices(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> Tensor:
-        r"""Raises :class:`~pyg_nas_np.utils.SpaceTooLargeError`: most indices do not fit into 64 bits."""
-        raise SpaceTooLargeError(f"most indices of {self.name} do not fit into 64 bits; use sample()")
-
-    def check_indices(self, index: Tensor) -> Tensor:
-        r"""Returns :obj:`index` if it is a one-dimensional integer tensor without negative entries."""
-        if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
-            raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
-        if bool((index < 0).any()):
-            raise IndexError(f"index {int(index.min())} is outside the {self.size} architectures of {self.name}")
-        return index
-
-    def resolve(self, archs: Archs) -> Sequence[MobileNetV3Arch]:
-        r"""Turns a list, or a tensor of indices, into a sequence of architectures."""
-        if archs is None:
-            len(self)
-        return super().resolve(archs)
 
     # -- editing ----------------------------------------------------------------------------------------------------
 
@@ -316,6 +296,18 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
         return self.to_str(arch)
 
     # -- graphs -----------------------------------------------------------------------------------------------------
+
+    def stages(self, arch: MobileNetV3Arch) -> tuple[Stage, ...]:
+        r"""Returns the stem, the five stages and the classifier; kinds are kernels, sizes are expansions."""
+        middle = []
+        for number, stage in enumerate(arch.stages):
+            title = f"stage {number + 1}{', SE' if SQUEEZE[number] else ''}"
+            note = f"{WIDTHS[number + 1]} channels{f', stride {STRIDES[number]}' if STRIDES[number] > 1 else ''}"
+            layers = [Layer(f"{kernel}×{kernel} · e{e}", KERNELS.index(kernel), e) for kernel, e in stage]
+            middle.append(Stage(title, note, tuple(layers)))
+        side = arch.resolution
+        first = Stage("", "", (Layer(f"image {side} × {side} · stem", None, 9),))
+        return (first, *middle, Stage("", "", (Layer("pooling · classifier", None, 9),)))
 
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the chains, padded to 23 nodes: input, resolution, layers, output."""

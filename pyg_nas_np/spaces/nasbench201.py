@@ -227,7 +227,7 @@ class NASBench201Space(SearchSpace[NASBench201Arch]):
         count = codes.size(0)
         ends = torch.zeros(count, 1, dtype=torch.long)
         ops = torch.cat([ends, codes.long() + 2, ends + 1], dim=1)
-        return DenseGraphs(self._template.expand(count, 8, 8), ops, torch.full((count,), 8))
+        return DenseGraphs(self._template.repeat(count, 1, 1), ops, torch.full((count,), 8))
 
     def encode(self, arch: NASBench201Arch, view: Literal["node", "edge"] = "node") -> Data:
         r"""Returns the cell as a graph.

@@ -2,8 +2,8 @@ r"""The spaces of the package by name."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from pyg_nas_np.spaces.base import SearchSpace
 from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Space
@@ -18,7 +18,8 @@ SPACES: dict[str, type[SearchSpace[Any]]] = {
 
 
 def space_by_name(name: str) -> SearchSpace[Any]:
-    r"""Returns the space of a name; one object a name, so that what is computed from it is computed once.
+    r"""Returns the space of a name; one object a name as long as it is in use, so that what is computed from it is
+    computed once.
 
     Args:
         name: Key of :data:`SPACES`; hyphens and case do not matter (``"NAS-Bench-201"``).
@@ -33,9 +34,8 @@ def space_by_name(name: str) -> SearchSpace[Any]:
     key = name.replace("-", "").lower()
     if key not in SPACES:
         raise ValueError(f"no search space is called {name!r}; there are {', '.join(SPACES)}")
-    return _space(key)
+    space = _SHARED.get(key)
+    return _SHARED.setdefault(key, SPACES[key]()) if space is None else space
 
 
-@cache
-def _space(key: str) -> SearchSpace[Any]:
-    return SPACES[key]()
+_SHARED: WeakValueDictionary[str, SearchSpace[Any]] = WeakValueDictionary()

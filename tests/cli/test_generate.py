@@ -43,10 +43,10 @@ def images(tmp_path, monkeypatch):
         def __call__(self, path):
             with np.load(path) as file:
                 labels = torch.from_numpy(file["y_train"])
-            return FeatureSets.from_tasks([[torch.full((3, width), float(k)) for k in labels.unique()]])
+            return FeatureSets.from_datasets([[torch.full((3, width), float(k)) for k in labels.unique()]])
 
     monkeypatch.setattr(command, "ImageFeatures", Features)
-    monkeypatch.setattr(command, "MetaD2A", lambda features: MetaD2A(features=features, predictor=Fewest()))
+    monkeypatch.setattr(command, "MetaD2A", lambda features, predictor: MetaD2A(features=features, predictor=Fewest()))
     path = tmp_path / "images.npz"
     np.savez(path, x_train=np.zeros((6, 8, 8), np.uint8), y_train=np.arange(6) % 3)
     return path

@@ -5,10 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from pyg_nas_np.convnp import SyntheticTasks, additive_gp_prior
+from pyg_nas_np.convnp import AdditiveGPPrior, MixturePrior, SyntheticTasks, TablePrior, space_prior
+from pyg_nas_np.convnp.bank import bank_groups, bank_moments
 from pyg_nas_np.convnp.datamodule import PoolOrder, SyntheticTaskModule
-from pyg_nas_np.predictors.labels import rank_gauss
+from pyg_nas_np.features import RandomNetworks, shared_descriptors
+from pyg_nas_np.predictors.labels import rank_gauss, robust_scores
+from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import DataFileError
 
 TABLE = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
@@ -19,7 +23,7 @@ def no_moments(x_context, z_context, x_target):
 
 
 def module(*, num_batches: int = 4, tasks_seed: int = 0, **kwargs) -> SyntheticTaskModule:
-    prior = additive_gp_prior(TABLE, {"all": [0, 1, 2]})
+    prior = AdditiveGPPrior(TABLE, {"all": [0, 1, 2]})
     tasks = SyntheticTasks(
         TABLE,
         [0, 1],
@@ -49,6 +53,24 @@ def test_pool_does_not_depend_on_the_workers():
     for one, two in zip(ready().pool, ready(num_workers=2).pool, strict=True):
         torch.testing.assert_close(one.z_target, two.z_target)
         torch.testing.assert_close(one.x_context, two.x_context)
+
+
+def test_tasks_reach_workers_that_are_spawned():
+    # The default on macOS and Windows; workers get the stream pickled.
+    space = NASBench201Space()
+    index = torch.arange(0, 15625, 50)
+    descriptors = shared_descriptors(space)
+    table = descriptors.table(index)
+    groups = bank_groups(descriptors)
+    prior = space_prior(table, groups, RandomNetworks(space, num_functions=32, rank=8).table(index))
+    prior = MixturePrior([prior, TablePrior({"cifar100/x": table[:, 0]}, "cifar10")])
+    moments = bank_moments(groups, max_iter=2, num_trees=3)
+    tasks = SyntheticTasks(
+        table, [0, 1], prior, robust_scores, moments, num_context=(4, 10), num_target=5, batch_size=1
+    )
+    loader = DataLoader(tasks, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    batch = next(iter(loader))
+    torch.testing.assert_close(batch.z_target, tasks.batch(0).z_target)
 
 
 def test_every_pass_shows_the_pool_in_a_new_order():

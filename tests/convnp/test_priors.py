@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_nas_np.convnp import (
-    additive_gp_prior,
-    mixture_prior,
-    network_prior,
+    AdditiveGPPrior,
+    MixturePrior,
+    NetworkPrior,
+    TablePrior,
+    TreePrior,
+    TrendPrior,
     space_prior,
-    table_prior,
-    tree_prior,
-    trend_prior,
 )
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -21,14 +23,24 @@ COORDINATES = torch.randn(300, 5, generator=torch.Generator().manual_seed(1)) * 
 GROUPS = {"first": [0, 1], "second": [2], "networks": [3, 4], "trend": [5]}
 LABELS = {"cifar100/valid": TABLE[:, 0].exp(), "ImageNet16-120/valid": TABLE[:, 1]}
 PRIORS = {
-    "gp": additive_gp_prior(TABLE, {"first": [0, 1], "second": [2]}),
-    "network": network_prior(COORDINATES),
-    "trend": trend_prior(TABLE, 5),
-    "tree": tree_prior(TABLE, [0, 1, 2]),
-    "tables": table_prior(LABELS, "cifar10"),
-    "mixture": mixture_prior([network_prior(COORDINATES), trend_prior(TABLE, 5)]),
+    "gp": AdditiveGPPrior(TABLE, {"first": [0, 1], "second": [2]}),
+    "network": NetworkPrior(COORDINATES),
+    "trend": TrendPrior(TABLE, 5),
+    "tree": TreePrior(TABLE, [0, 1, 2]),
+    "tables": TablePrior(LABELS, "cifar10"),
+    "mixture": MixturePrior([NetworkPrior(COORDINATES), TrendPrior(TABLE, 5)]),
     "space": space_prior(TABLE, GROUPS, COORDINATES),
     "space without trend": space_prior(TABLE, {"first": [0, 1], "networks": [3, 4]}, COORDINATES),
+}
+DRAWS = {
+    "gp": [-1.585971, -0.413249, -0.459311],
+    "network": [-0.561251, 0.141064, -0.198548],
+    "trend": [0.692009, 0.454402, -1.761098],
+    "tree": [0.939518, 0.781634, 1.613801],
+    "tables": [-1.274485, -0.160405, -0.538192],
+    "mixture": [0.418364, -0.192054, 1.165414],
+    "space": [0.073934, 0.188634, 0.054084],
+    "space without trend": [0.688773, 0.930413, 0.466524],
 }
 every = pytest.mark.parametrize("name", list(PRIORS))
 
@@ -60,6 +72,20 @@ def test_functions_differ_and_vary(name):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@every
+def test_priors_can_be_pickled(name):
+    # Workers of a data loader get them so, wherever processes are spawned.
+    rows = torch.arange(40)
+    again = pickle.loads(pickle.dumps(PRIORS[name]))
+    assert torch.equal(again(rows, generator(3)), PRIORS[name](rows, generator(3)))
+
+
+@every
+def test_equal_seeds_give_the_same_functions_as_ever(name):
+    values = PRIORS[name](torch.arange(40), generator(3))
+    assert values[[0, 17, 39]].tolist() == pytest.approx(DRAWS[name], rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", ["gp", "network", "trend", "tables"])
 def test_equal_architectures_have_equal_values(name):
     values = PRIORS[name](torch.tensor([7, 9, 7, 30, 41]), generator(3))
@@ -69,7 +95,7 @@ def test_equal_architectures_have_equal_values(name):
 
 def test_additive_functions_have_unit_variance_and_are_smooth():
     table = torch.cat([torch.zeros(1, 5), torch.full((1, 5), 1e-3), torch.full((1, 5), 100.0)])
-    prior = additive_gp_prior(table, {"first": [0, 1], "second": [2, 3, 4]})
+    prior = AdditiveGPPrior(table, {"first": [0, 1], "second": [2, 3, 4]})
     draws = torch.stack([prior(torch.arange(3), generator(seed)) for seed in range(2000)])
     assert draws.var(dim=0).tolist() == pytest.approx([1.0] * 3, rel=0.15)
     correlation = torch.corrcoef(draws.t())
@@ -80,7 +106,7 @@ def test_additive_functions_have_unit_variance_and_are_smooth():
 def test_additive_functions_of_one_group_ignore_other_columns():
     table = torch.zeros(2, 3)
     table[1, 2] = 5.0
-    values = additive_gp_prior(table, {"only": [0, 1]})(torch.arange(2), generator(0))
+    values = AdditiveGPPrior(table, {"only": [0, 1]})(torch.arange(2), generator(0))
     assert float(values[0]) == pytest.approx(float(values[1]), abs=0.01)
 
 
@@ -95,11 +121,11 @@ def test_trends_are_monotone_and_mostly_rise():
 
 def test_trees_are_steps_of_the_given_columns():
     rows = torch.arange(300)
-    values = tree_prior(TABLE, [0, 1], num_trees=1, depth=2)(rows, generator(0))
+    values = TreePrior(TABLE, [0, 1], num_trees=1, depth=2)(rows, generator(0))
     assert 2 <= values.unique().numel() <= 4
     other = TABLE.clone()
     other[:, 2:] += torch.randn(300, 4, generator=generator(5))
-    assert torch.equal(tree_prior(other, [0, 1], num_trees=1, depth=2)(rows, generator(0)), values)
+    assert torch.equal(TreePrior(other, [0, 1], num_trees=1, depth=2)(rows, generator(0)), values)
 
 
 def test_network_functions_lie_in_the_span_of_the_coordinates():
@@ -112,9 +138,9 @@ def test_tables_enter_by_their_ranks_alone():
     rows = torch.arange(300)
     warped = {name: (3 * y).exp() for name, y in LABELS.items()}
     torch.testing.assert_close(
-        table_prior(warped, "cifar10")(rows, generator(0)), PRIORS["tables"](rows, generator(0)), rtol=1e-6, atol=1e-6
+        TablePrior(warped, "cifar10")(rows, generator(0)), PRIORS["tables"](rows, generator(0)), rtol=1e-6, atol=1e-6
     )
-    single = table_prior({"cifar100/valid": TABLE[:, 0]}, "cifar10")(rows, generator(0))
+    single = TablePrior({"cifar100/valid": TABLE[:, 0]}, "cifar10")(rows, generator(0))
     assert torch.equal(single.argsort(), TABLE[:, 0].argsort())
     # Mostly one table, sometimes a mixture.
     best = []
@@ -150,7 +176,7 @@ def test_tables_enter_by_their_ranks_alone():
 def test_no_table_of_the_target_takes_part(name, target):
     labels = {"other/x": torch.arange(5.0), name: torch.arange(5.0)}
     with pytest.raises(InvalidLabelsError, match=f"the table {name!r} is of {target!r}, the data set to predict"):
-        table_prior(labels, target)
+        TablePrior(labels, target)
 
 
 @pytest.mark.parametrize(
@@ -158,19 +184,19 @@ def test_no_table_of_the_target_takes_part(name, target):
     [("cifar100/x", "cifar10"), ("cifar10/x", "cifar100"), ("cs/x", "physics"), ("cifar10/x", ""), ("/x", "")],
 )
 def test_tables_of_other_data_sets_take_part(name, target):
-    assert table_prior({name: torch.arange(5.0)}, target)(torch.arange(5), generator(0)).isfinite().all()
+    assert TablePrior({name: torch.arange(5.0)}, target)(torch.arange(5), generator(0)).isfinite().all()
 
 
 def test_tables_with_missing_labels_are_refused():
     for bad in (torch.nan, torch.inf):
         labels = {"cifar100/x": torch.tensor([1.0, bad, 2.0, bad])}
         with pytest.raises(InvalidLabelsError, match="'cifar100/x' lacks 2 of 4 labels"):
-            table_prior(labels, "cifar10")
+            TablePrior(labels, "cifar10")
 
 
 def test_mixtures_follow_their_parts_and_add_noise():
     rows = torch.arange(300)
-    prior = mixture_prior([trend_prior(TABLE, 5)])
+    prior = MixturePrior([TrendPrior(TABLE, 5)])
     h = TABLE[:, 5].double()
     correlation = [
         abs(float(torch.corrcoef(torch.stack([prior(rows, generator(seed)), h]))[0, 1])) for seed in range(30)

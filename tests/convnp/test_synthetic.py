@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from pyg_nas_np.convnp import SyntheticTasks, additive_gp_prior
+from pyg_nas_np.convnp import AdditiveGPPrior, SyntheticTasks
 from pyg_nas_np.predictors.labels import robust_scores
 
 TABLE = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
-PRIOR = additive_gp_prior(TABLE, {"first": [0, 1], "second": [2, 3, 4]})
+PRIOR = AdditiveGPPrior(TABLE, {"first": [0, 1], "second": [2, 3, 4]})
 
 
 def sizes_as_moments(x_context, z_context, x_target):
@@ -96,7 +96,7 @@ def test_ranks_draw_streams_of_their_own(monkeypatch):
 
 def test_a_task_may_take_the_whole_table():
     table = TABLE[:30]
-    prior = additive_gp_prior(table, {"all": [0, 1, 2, 3, 4]})
+    prior = AdditiveGPPrior(table, {"all": [0, 1, 2, 3, 4]})
     tasks = stream(table, prior, num_context=(10, 10), num_target=20, batch_size=8)
     batch = tasks.batch(0)
     assert batch.ptr_context.diff().tolist() == [10] * 8

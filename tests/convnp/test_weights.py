@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -83,3 +86,12 @@ def test_shipped_weights_fit_their_space_and_tell_of_themselves(name):
     card = read_card(path)
     assert card["space"] == name
     assert {"priors", "tables", "seed", "steps", "minutes", "final_nll"} <= set(card)
+
+
+def test_a_discarded_space_takes_its_shipped_process_along():
+    space = NASBench201Space()
+    gone = weakref.ref(shipped_model(space))
+    assert shipped_model(space) is gone()
+    del space
+    gc.collect()
+    assert gone() is None

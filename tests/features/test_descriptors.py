@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import gc
+import pickle
+import weakref
+
 import pytest
 import torch
 
-from pyg_nas_np.features import Descriptors, MetaFeatures, RandomNetworks, shared_descriptors
+from pyg_nas_np.features import Descriptors, MetaFeatures, RandomNetworks, shared_descriptors, shared_features
+from pyg_nas_np.spaces import NASBench201Space
 
 
 def make(space) -> Descriptors:
@@ -58,6 +63,41 @@ def test_parts_must_fit(toy_space, averaging_space):
         Descriptors(MetaFeatures(averaging_space), networks)
     with pytest.raises(ValueError, match="standardize=True"):
         Descriptors(MetaFeatures(toy_space, standardize=False), networks)
+
+
+def test_what_is_handed_out_may_be_written_into(toy_space):
+    descriptors = make(toy_space)
+    for source in (descriptors.features, descriptors.networks, descriptors):
+        for rows in (None, torch.arange(128), torch.arange(3), [toy_space[5]]):
+            before = source.table(rows).clone()
+            source.table(rows).fill_(7.0)
+            torch.testing.assert_close(source.table(rows), before, rtol=0, atol=0)
+    for mapping in (descriptors.groups, descriptors.features.feature_groups):
+        next(iter(mapping.values())).append(99)
+        mapping.clear()
+    descriptors.features.feature_names.clear()
+    assert descriptors.groups == make(toy_space).groups
+    assert descriptors.features.feature_names == make(toy_space).features.feature_names
+
+
+def test_a_discarded_space_takes_its_tables_along(toy_space):
+    gone = []
+    for _ in range(3):
+        space = type(toy_space)()
+        descriptors = shared_descriptors(space)
+        descriptors.table()
+        parts = (space, descriptors, descriptors.features, descriptors.networks._basis.axes)
+        gone += [weakref.ref(part) for part in parts]
+    del space, descriptors, parts
+    gc.collect()
+    assert [part() for part in gone] == [None] * 12
+
+
+def test_a_pickled_space_carries_no_tables():
+    space = NASBench201Space()
+    shared_features(space).table()
+    assert len(pickle.dumps(space)) < 1000
+    assert pickle.loads(pickle.dumps(space))[7] == space[7]
 
 
 def test_one_table_a_space(toy_space):

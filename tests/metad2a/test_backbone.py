@@ -45,7 +45,7 @@ def test_features_are_pooled_activations() -> None:
         features = backbone(torch.rand(2, 3, 64, 64))
     assert features.shape == (2, 1280)
     assert bool((features >= 0).all())
-    with pytest.raises(ValueError, match="form must be 'classes' or 'features', got 'rows'"):
+    with pytest.raises(ValueError, match="output must be 'classes' or 'features', got 'rows'"):
         EfficientNetLite0("rows")
 
 

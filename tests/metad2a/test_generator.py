@@ -12,7 +12,7 @@ FORM = NASBench201GraphCodec()
 
 def data_set(seed, classes=3):
     draw = torch.Generator().manual_seed(seed)
-    return FeatureSets.from_tasks([[torch.randn(2 + i, 16, generator=draw) for i in range(classes)]])
+    return FeatureSets.from_datasets([[torch.randn(2 + i, 16, generator=draw) for i in range(classes)]])
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_refuses_limits(generator, limits, message):
 
 
 def test_refuses_several_data_sets(generator):
-    two = FeatureSets.from_tasks([[torch.zeros(1, 16)], [torch.ones(1, 16)]])
+    two = FeatureSets.from_datasets([[torch.zeros(1, 16)], [torch.ones(1, 16)]])
     with pytest.raises(ValueError, match="one data set at a time, got 2"):
         generator.generate(two, 5)
 
@@ -79,7 +79,7 @@ def test_learns_which_cells_suit_which_data_set():
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     draw = torch.Generator().manual_seed(0)
     for _ in range(100):
-        v = torch.cat([model.set_encoder(s.features, s.class_ptr, s.task_ptr) for s in sets])
+        v = torch.cat([model.set_encoder(s.features, s.class_ptr, s.dataset_ptr) for s in sets])
         loss = model.loss(v, types, generator=draw)
         optimizer.zero_grad()
         loss.total.backward()
@@ -134,7 +134,7 @@ def test_constrained_loss_is_the_likelihood_of_generation():
         torch.manual_seed(0)
         model = MetaD2AGenerator(MobileNetV3GraphCodec(), 16, hidden_channels=8, noise=0.0)
     types = model.codec.types(model.codec.space.sample(3, torch.Generator().manual_seed(0)))
-    v = model.set_encoder(*[getattr(data_set(0), name) for name in ("features", "class_ptr", "task_ptr")])
+    v = model.set_encoder(*[getattr(data_set(0), name) for name in ("features", "class_ptr", "dataset_ptr")])
     bound = model.loss(v.expand(3, -1), types, constrained=True)
     expected = -model.log_prob(data_set(0)[[0, 0, 0]], types)
     torch.testing.assert_close(bound.reconstruction, expected.mean())

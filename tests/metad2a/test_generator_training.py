@@ -18,24 +18,24 @@ def database(count=300, noise=0.5):
     draw = torch.Generator().manual_seed(0)
     features = torch.randn(30, 16, generator=draw)
     classes = torch.stack([torch.randperm(30, generator=draw)[:5] for _ in range(60)])
-    task = torch.randint(60, (count,), generator=draw)
+    dataset = torch.randint(60, (count,), generator=draw)
     arch = torch.randint(len(SPACE), (count,), generator=draw)
     merit = (SPACE.dense(arch).ops == 5).sum(dim=1).double()
     difficulty = 20 * features[classes].mean(dim=1)[:, 0].double()
-    accuracy = 50 + difficulty[task] + 3 * merit + noise * torch.randn(count, generator=draw)
+    accuracy = 50 + difficulty[dataset] + 3 * merit + noise * torch.randn(count, generator=draw)
     pool = FeatureSets(features, torch.arange(31), torch.tensor([0, 30]))
     held_out = torch.zeros(count, dtype=torch.bool)
     data = MetaD2ADatabase(
-        SPACE, pool, classes.flatten(), torch.arange(61) * 5, task, arch, accuracy.clamp(0, 100).double(), held_out
+        SPACE, pool, classes.flatten(), torch.arange(61) * 5, dataset, arch, accuracy.clamp(0, 100).double(), held_out
     )
-    return data, difficulty[task], merit
+    return data, difficulty[dataset], merit
 
 
 def test_explains_accuracies_by_data_set_and_architecture():
     data, difficulty, merit = database()
-    task, cell = explain(data)
+    dataset, cell = explain(data)
     assert float(torch.corrcoef(torch.stack([cell, merit]))[0, 1]) > 0.9
-    assert float(torch.corrcoef(torch.stack([task, difficulty]))[0, 1]) > 0.9
+    assert float(torch.corrcoef(torch.stack([dataset, difficulty]))[0, 1]) > 0.9
     raw = float(torch.corrcoef(torch.stack([data.accuracy, merit]))[0, 1])
     assert raw < 0.8
 

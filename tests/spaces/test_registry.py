@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space, NASBenchGraphSpace
@@ -27,3 +30,13 @@ def test_hyphens_do_not_matter():
 def test_unknown_names():
     with pytest.raises(ValueError, match="no search space is called 'darts'; there are nasbench201, nasbench101"):
         space_by_name("darts")
+
+
+def test_a_shared_space_lives_as_long_as_it_is_used():
+    space = space_by_name("nasbenchgraph")
+    assert space_by_name("NAS-Bench-Graph") is space
+    gone = weakref.ref(space)
+    space.keep(type(space).batch_flops)
+    del space
+    gc.collect()
+    assert gone() is None

@@ -1,28 +1,19 @@
-r"""Trains the generator of MobileNetV3 sub-networks, towards what is accurate within its budget.
-
-    python -m pyg_nas_np.metad2a.mobilenetv3.generator_training TABLE --output weights.safetensors
-
-``TABLE`` is a DyNAS-T table in the form of :func:`~pyg_nas_np.datasets.mobilenetv3.read_accuracies`.
-"""
+r"""Trains the generator of MobileNetV3 sub-networks, towards those that are accurate within a budget."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyg_nas_np.datasets.mobilenetv3 import Subnets, read_accuracies
-from pyg_nas_np.metad2a.backbone import class_vectors
+from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
 from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
 from pyg_nas_np.metad2a.generator_training import Batch, new_generator, optimize
-from pyg_nas_np.metad2a.generator_weights import write_generator
-from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel
-from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets
+from pyg_nas_np.metad2a.mobilenetv3.predictor import SubNetworkModel
+from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_sub_networks
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
 
@@ -50,8 +41,8 @@ class Pool(NamedTuple):
 
 
 def grow_pool(
-    table: Subnets,
-    model: SubnetModel,
+    table: SubNetworks,
+    model: SubNetworkModel,
     generator: MetaD2AGenerator,
     *,
     rounds: int = 6,
@@ -122,8 +113,8 @@ def draw_rows(pool: Pool, limits: Tensor, count: int, sharpness: float, draw: to
     return torch.cat(rows)
 
 
-def train_subnet_generator(
-    table: Subnets,
+def train_sub_network_generator(
+    table: SubNetworks,
     classes: Tensor,
     *,
     steps: int = 2000,
@@ -166,7 +157,7 @@ def train_subnet_generator(
     # Measurements of one resolution say nothing about others.
     codec = MobileNetV3GraphCodec(space, max(arch.resolution for arch in table.archs))
     model = new_generator(codec, classes.size(1), hidden_channels, seed)
-    known = fit_subnets(table, space)
+    known = fit_sub_networks(table, space)
     pool = grow_pool(table, known, model, rounds=rounds, size=pool_size, sharpness=sharpness, seed=seed)
     types = codec.types(pool.archs)
     scale = feature_noise * classes.std(dim=0)
@@ -182,9 +173,9 @@ def train_subnet_generator(
         rows = draw_rows(pool, limits, 8, sharpness, draw).flatten()
         # Architectures of one limit belong to different data sets.
         shuffled = owners[torch.randperm(batch_size, generator=draw)]
-        task_ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        dataset_ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         limits = limits.repeat_interleave(8, dim=0)
-        return Batch(noisy, each, each[:-1], task_ptr, shuffled, types[rows], limits, torch.ones(batch_size))
+        return Batch(noisy, each, each[:-1], dataset_ptr, shuffled, types[rows], limits, torch.ones(batch_size))
 
     reached = optimize(model, batch, steps=steps, lr=lr, seed=seed, constrained=True)
     card = {
@@ -203,38 +194,15 @@ def train_subnet_generator(
     return model.eval(), card
 
 
-def _measure(generator: MetaD2AGenerator, model: SubnetModel, archs: list[MobileNetV3Arch]) -> Pool:
+def _measure(generator: MetaD2AGenerator, model: SubNetworkModel, archs: list[MobileNetV3Arch]) -> Pool:
     score = model.table(archs) @ model.weights
     costs = {name: cost_of(generator.codec.space, name)(archs) for name in LIMITED}
     return Pool(archs, score, generator.positions(costs))
 
 
-def _joined(pool: Pool, archs: list[MobileNetV3Arch], model: SubnetModel, generator: MetaD2AGenerator) -> Pool:
+def _joined(pool: Pool, archs: list[MobileNetV3Arch], model: SubNetworkModel, generator: MetaD2AGenerator) -> Pool:
     known, codec = set(pool.archs), generator.codec
-    # Whatever the resolution was drawn to be, the form writes its own.
+    # Whatever the resolution was drawn to be, the codec writes its own.
     fresh = [arch for arch in dict.fromkeys(codec.archs(codec.types(archs))) if arch not in known]
     new = _measure(generator, model, fresh)
     return Pool(pool.archs + new.archs, torch.cat([pool.score, new.score]), torch.cat([pool.place, new.place]))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    r"""The command of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="measured sub-networks, .csv or .csv.gz")
-    parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--sharpness", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    table = read_accuracies(given.table)
-    model, card = train_subnet_generator(
-        table, class_vectors(), steps=given.steps, sharpness=given.sharpness, seed=given.seed
-    )
-    card = {"data": given.table.name, **card}
-    write_generator(given.output, model, card)
-    logger.info("Wrote %s: %s", given.output, card)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +18,7 @@ from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
-from pyg_nas_np.utils import InvalidArchitectureError, atomic_path, read_tensors
+from pyg_nas_np.utils import InvalidArchitectureError, atomic_path
 
 FORMAT = "pyg_nas_np.meta_subnets/1"
 _LEAST_SPREAD = 0.05
@@ -26,7 +26,7 @@ _LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class SubnetModel:
+class SubNetworkModel:
     r"""Accuracy of sub-networks on the one data set that their super-network was measured on.
 
     A Gaussian process with linear kernels in the groups of
@@ -34,8 +34,9 @@ class SubnetModel:
     depths, sums of kernels and of expansions of the stages, products of these, and every single layer. It is kept in
     weight space: no measurement is stored.
 
-    **The data set does not enter.** One measured task cannot teach how tasks differ. On a data set of its own, the
-    order of the sub-networks is that of ImageNet until something is measured there (:meth:`condition`).
+    **The data set is not an input.** Accuracies were measured on one data set only: nothing is known of how data sets
+    differ. On others the order of the sub-networks is that of ImageNet until something is measured there
+    (:meth:`condition`).
 
     Args:
         space: The search space.
@@ -46,6 +47,11 @@ class SubnetModel:
         scale: Their standard deviation.
         noise: Standard deviation of a measurement, in units of :obj:`scale`.
     """
+
+    note: ClassVar[str] = (
+        "Accuracies are those on ImageNet with the weights of the super-network, the only data set that was measured: "
+        "the images do not change the order."
+    )
 
     space: MobileNetV3Space
     resolutions: tuple[int, ...]
@@ -74,14 +80,14 @@ class SubnetModel:
         return self.table(list(archs))
 
     def predict(
-        self, form: str, sets: FeatureSets, task: Tensor, cells: Tensor, return_std: bool = True
+        self, estimator: str, sets: FeatureSets, dataset: Tensor, cells: Tensor, return_std: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         r"""Predicts accuracies in percent.
 
         Args:
-            form: ``"process"``; there is no other.
+            estimator: ``"gp"``; there is no other.
             sets: Data sets; they do not matter.
-            task: The data set of each pair, ``[n]``.
+            dataset: The data set of each pair, ``[n]``.
             cells: Features of its sub-network, ``[n, D]``.
             return_std: Whether to return standard deviations too.
 
@@ -89,12 +95,12 @@ class SubnetModel:
             Means and standard deviations of a new measurement or :obj:`None`, ``[n]`` float32.
 
         Raises:
-            ValueError: If :obj:`form` is another one.
+            ValueError: If :obj:`estimator` is another one.
         """
-        if form != "process":
+        if estimator != "gp":
             raise ValueError(
-                f"the model of {self.space.name} has no form {form!r}: one measured data set cannot train a network "
-                f"over data sets; take form='process'"
+                f"the model of {self.space.name} has no estimator {estimator!r}: one measured data set cannot train a "
+                f"network over data sets; take estimator='gp'"
             )
         mean = (self.mean + self.scale * (cells @ self.weights)).float()
         if not return_std:
@@ -102,12 +108,12 @@ class SubnetModel:
         variance = (cells @ self.root.t()).square().sum(dim=1) + self.noise**2
         return mean, (self.scale * variance.sqrt()).float()
 
-    def condition(self, form: str, sets: FeatureSets, archs: Architectures, y: Tensor) -> SubnetPosterior:
+    def condition(self, estimator: str, sets: FeatureSets, archs: Architectures, y: Tensor) -> SubNetworkPosterior:
         r"""Returns a process that has seen accuracies on another data set, at least two different ones."""
-        return SubnetPosterior(self, self.describe(archs), y)
+        return SubNetworkPosterior(self, self.describe(archs), y)
 
 
-class SubnetPosterior:
+class SubNetworkPosterior:
     r"""A Gaussian process over sub-networks on a data set of the user, which follows a model of another one.
 
     Standardised accuracies rise along the standardised predictions with a slope around
@@ -120,7 +126,7 @@ class SubnetPosterior:
         y: Their accuracies, ``[n]``.
     """
 
-    def __init__(self, model: SubnetModel, cells: Tensor, y: Tensor) -> None:
+    def __init__(self, model: SubNetworkModel, cells: Tensor, y: Tensor) -> None:
         self.model = model
         guess = cells @ model.weights
         self.center = float(guess.mean())
@@ -130,7 +136,7 @@ class SubnetPosterior:
         columns = {"stages": groups["stages"], "layers": groups["layers"], "guess": [cells.size(1)]}
         x, along = self._inputs(cells)
         z = (y.double() - self.mean) / self.scale
-        self.process = AdditiveGP(columns, linear=("guess",)).fit(x, z - SLOPE * along)
+        self.gp = AdditiveGP(columns, linear=("guess",)).fit(x, z - SLOPE * along)
 
     @overload
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
@@ -139,7 +145,7 @@ class SubnetPosterior:
     def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts accuracies, with standard deviations of new measurements where asked."""
         x, along = self._inputs(self.model.describe(as_architectures(graphs, self.model.space)))
-        mean, std = self.process.predict(x, return_std)
+        mean, std = self.gp.predict(x, return_std)
         mean = (self.mean + self.scale * (mean + SLOPE * along)).float()
         return mean if std is None else (mean, (self.scale * std).float())
 
@@ -151,7 +157,7 @@ class SubnetPosterior:
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def write_subnet_model(path: str | os.PathLike[str], model: SubnetModel, card: Mapping[str, Any]) -> None:
+def write_sub_network_model(path: str | os.PathLike[str], model: SubNetworkModel, card: Mapping[str, Any]) -> None:
     r"""Writes a model as safetensors, with a card of how it was made, atomically."""
     metadata = {
         "format": FORMAT,
@@ -164,17 +170,18 @@ def write_subnet_model(path: str | os.PathLike[str], model: SubnetModel, card: M
         save_file({"weights": model.weights, "root": model.root.float().contiguous()}, tmp, metadata)
 
 
-def read_subnet_model(path: str | os.PathLike[str], space: MobileNetV3Space) -> SubnetModel:
-    r"""Reads a model for a space.
+def read(
+    path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], space: MobileNetV3Space
+) -> SubNetworkModel:
+    r"""Makes a model of the header and the tensors of a file.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the model is for another space, or for other features of it.
     """
-    metadata, state = read_tensors(path, FORMAT)
     width = mobilenetv3_features(space).num_columns if metadata["space"] == space.name else None
     if state["weights"].numel() != width:
-        raise InvalidArchitectureError(f"{os.fspath(path)} was fitted to other features of {metadata['space']}")
+        raise InvalidArchitectureError(f"{path} was fitted to other features of {metadata['space']}")
     resolutions = tuple(json.loads(metadata["resolutions"]))
-    scalars = json.loads(metadata["scalars"])
-    return SubnetModel(space, resolutions, state["weights"], state["root"].double(), *scalars)
+    return SubNetworkModel(
+        space, resolutions, state["weights"], state["root"].double(), *json.loads(metadata["scalars"])
+    )

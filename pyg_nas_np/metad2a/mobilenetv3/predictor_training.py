@@ -1,35 +1,26 @@
-r"""Fits the predictor of the MobileNetV3 space to measured sub-networks of Once-for-All.
-
-    python -m pyg_nas_np.metad2a.mobilenetv3.predictor_training TABLE --output weights.safetensors
-
-``TABLE`` is a DyNAS-T table in the form of :func:`~pyg_nas_np.datasets.mobilenetv3.read_accuracies`.
-"""
+r"""Fits the predictor of the MobileNetV3 space to measured sub-networks of Once-for-All."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import time
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyg_nas_np.datasets.mobilenetv3 import Subnets, read_accuracies
+from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
-from pyg_nas_np.metad2a.mobilenetv3.predictor import SubnetModel, write_subnet_model
+from pyg_nas_np.metad2a.mobilenetv3.predictor import SubNetworkModel
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.utils import InvalidLabelsError
 
-logger = logging.getLogger(__name__)
-
 HELD_OUT = 0.2
 """Share of the sub-networks that the correlation in the card is measured on."""
 
 
-def fit_subnets(table: Subnets, space: MobileNetV3Space) -> SubnetModel:
+def fit_sub_networks(table: SubNetworks, space: MobileNetV3Space) -> SubNetworkModel:
     r"""Fits the model to measured sub-networks.
 
     Variances of the groups and of the noise maximise the posterior, as in
@@ -57,44 +48,35 @@ def fit_subnets(table: Subnets, space: MobileNetV3Space) -> SubnetModel:
     weights = torch.cholesky_solve((x.t() @ ((y - mean) / scale) / noise).unsqueeze(1), factor).squeeze(1)
     root = torch.linalg.solve_triangular(factor, torch.eye(x.size(1)).double(), upper=False)
     resolutions = tuple(sorted({arch.resolution for arch in table.archs}))
-    return SubnetModel(space, resolutions, weights, root, mean, scale, float(noise.sqrt()))
+    return SubNetworkModel(space, resolutions, weights, root, mean, scale, float(noise.sqrt()))
 
 
-def select_subnets(table: Subnets, rows: Tensor) -> Subnets:
+def select_sub_networks(table: SubNetworks, rows: Tensor) -> SubNetworks:
     r"""Returns the sub-networks of a table at :obj:`rows`."""
     archs = tuple(table.archs[i] for i in rows.tolist())
-    return Subnets(archs, *(column[rows] for column in table[1:]))
+    return SubNetworks(archs, *(column[rows] for column in table[1:]))
 
 
-def held_out_spearman(table: Subnets, space: MobileNetV3Space, seed: int = 0) -> float:
+def held_out_spearman(table: SubNetworks, space: MobileNetV3Space, seed: int = 0) -> float:
     r"""Returns the rank correlation on a random fifth of the sub-networks of a model fitted to the others."""
     order = torch.randperm(len(table.archs), generator=torch.Generator().manual_seed(seed))
     tested, trained = order.tensor_split([max(2, round(HELD_OUT * order.numel()))])
-    model = fit_subnets(select_subnets(table, trained), space)
-    held = select_subnets(table, tested)
+    model = fit_sub_networks(select_sub_networks(table, trained), space)
+    held = select_sub_networks(table, tested)
     return float(spearman_rho(model.table(held.archs) @ model.weights, held.values[:, 0]))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    r"""The command of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="measured sub-networks, .csv or .csv.gz")
-    parser.add_argument("--output", type=Path, required=True, help="weights to write, .safetensors")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    started = time.perf_counter()
-    table, space = read_accuracies(given.table), MobileNetV3Space()
+def train_sub_network_model(table: SubNetworks) -> tuple[SubNetworkModel, dict[str, Any]]:
+    r"""Fits the model to a table.
+
+    Returns:
+        The model, and a card of how it was made.
+    """
+    started, space = time.perf_counter(), MobileNetV3Space()
     card = {
-        "data": f"{given.table.name}, {len(table.archs)} distinct sub-networks, all of them",
-        "command": "python -m pyg_nas_np.metad2a.mobilenetv3.predictor_training TABLE --output FILE",
+        "sub-networks": len(table.archs),
         "Spearman on a fifth, fitted without it": round(held_out_spearman(table, space), 4),
         "seed of that split": 0,
     }
-    model = fit_subnets(table, space)
-    card["seconds"] = round(time.perf_counter() - started, 1)
-    write_subnet_model(given.output, model, card)
-    logger.info("Wrote %s: %s", given.output, card)
-
-
-if __name__ == "__main__":
-    main()
+    model = fit_sub_networks(table, space)
+    return model, {**card, "seconds": round(time.perf_counter() - started, 1)}

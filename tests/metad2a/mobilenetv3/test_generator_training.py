@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyg_nas_np.convnp.weights import WEIGHTS, read_card
-from pyg_nas_np.datasets.mobilenetv3 import Subnets
+from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator_training import new_generator
 from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator
@@ -16,9 +16,9 @@ from pyg_nas_np.metad2a.mobilenetv3.generator_training import (
     draw_limits,
     draw_rows,
     grow_pool,
-    train_subnet_generator,
+    train_sub_network_generator,
 )
-from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets
+from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_sub_networks
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
 
@@ -31,13 +31,13 @@ def measured(count, seed=0):
     archs = MobileNetV3Space((224,)).sample(count, generator)
     kernels = torch.tensor([sum(k for k, _ in arch.stages[0]) / len(arch.stages[0]) for arch in archs]).double()
     y = (70 + kernels).unsqueeze(1)
-    return Subnets(tuple(archs), y, y, y, torch.ones(count, dtype=torch.long))
+    return SubNetworks(tuple(archs), y, y, y, torch.ones(count, dtype=torch.long))
 
 
 def test_pool_grows_by_better_ones():
     table = measured(80)
     generator = new_generator(MobileNetV3GraphCodec(SPACE), 8, 8, 0)
-    model = fit_subnets(table, SPACE)
+    model = fit_sub_networks(table, SPACE)
     pools = [grow_pool(table, model, generator, rounds=rounds, size=60) for rounds in (0, 3)]
     assert list(pools[0].archs[:80]) == list(table.archs)
     torch.testing.assert_close(pools[0].score[:80], (table.values[:, 0] - model.mean) / model.scale)
@@ -77,16 +77,18 @@ def test_a_step_sees_good_architectures_within_limits_on_random_classes(monkeypa
     )
     table = measured(150)
     classes = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
-    model, card = train_subnet_generator(table, classes, batch_size=128, hidden_channels=8, rounds=1, pool_size=100)
+    model, card = train_sub_network_generator(
+        table, classes, batch_size=128, hidden_channels=8, rounds=1, pool_size=100
+    )
     assert seen["constrained"]
     assert (card["measured"], card["classes"], card["reconstruction_nats"]) == (150, 40, 1.0)
     step = seen["batch"](torch.Generator().manual_seed(0))
     # Sixteen data sets of 2 to 40 classes, each class once, and eight architectures of each.
-    sizes = step.task_ptr.diff()
+    sizes = step.dataset_ptr.diff()
     assert sizes.numel() == 16
     assert 2 <= int(sizes.min()) <= int(sizes.max()) <= 40
     assert step.features.shape == (int(sizes.sum()), 8)
-    assert torch.bincount(step.task).tolist() == [8] * 16
+    assert torch.bincount(step.dataset).tolist() == [8] * 16
     archs = model.codec.archs(step.types)
     place = model.positions({"parameters": SPACE.batch_num_parameters(archs), "flops": SPACE.batch_flops(archs)})
     assert bool((place <= step.limits + 1e-6).all())
@@ -99,22 +101,24 @@ def test_a_step_sees_good_architectures_within_limits_on_random_classes(monkeypa
 def test_training_fits_the_pool():
     classes = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     settings = {"batch_size": 32, "hidden_channels": 8, "lr": 2e-2, "rounds": 0, "pool_size": 20}
-    cards = [train_subnet_generator(measured(30), classes, steps=steps, **settings)[1] for steps in (1, 25)]
+    cards = [train_sub_network_generator(measured(30), classes, steps=steps, **settings)[1] for steps in (1, 25)]
     # The mean over all steps, for there are less than a hundred.
     assert cards[1]["reconstruction_nats"] < cards[0]["reconstruction_nats"] - 3
 
 
 def test_refuses_batches_that_cannot_be_dealt():
     with pytest.raises(ValueError, match="multiple of 16, got 20"):
-        train_subnet_generator(measured(20), torch.randn(30, 8), batch_size=20)
+        train_sub_network_generator(measured(20), torch.randn(30, 8), batch_size=20)
 
 
 def test_command(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "class_vectors", lambda: torch.randn(20, 8))
     monkeypatch.setattr(training, "read_accuracies", lambda path: measured(30))
-    real = train_subnet_generator
+    real = train_sub_network_generator
     monkeypatch.setattr(
-        training, "train_subnet_generator", lambda *a, **k: real(*a, rounds=0, pool_size=10, hidden_channels=8, **k)
+        training,
+        "train_sub_network_generator",
+        lambda *a, **k: real(*a, rounds=0, pool_size=10, hidden_channels=8, **k),
     )
     training.main([str(tmp_path / "table.csv"), "--output", str(tmp_path / "w.safetensors"), "--steps", "2"])
     assert read_generator(tmp_path / "w.safetensors", SPACE).in_channels == 8
@@ -127,7 +131,7 @@ def test_command(tmp_path, monkeypatch):
 def test_shipped():
     model = shipped_generator(SPACE)
     assert (WEIGHTS / "metad2a-generator-mobilenetv3.safetensors").stat().st_size < 3e6
-    sets = FeatureSets.from_tasks([[torch.zeros(1, model.in_channels), torch.ones(1, model.in_channels)]])
+    sets = FeatureSets.from_datasets([[torch.zeros(1, model.in_channels), torch.ones(1, model.in_channels)]])
     spent = []
     for limit in (2e8, 3e8, 4.5e8):
         archs = model.generate(sets, 200, limits={"flops": limit}, generator=torch.Generator().manual_seed(0))

@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from pyg_nas_np.convnp.weights import read_card
-from pyg_nas_np.datasets.mobilenetv3 import Subnets
-from pyg_nas_np.metad2a.mobilenetv3.predictor import read_subnet_model
-from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_subnets, held_out_spearman, main, select_subnets
+from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
+from pyg_nas_np.metad2a.mobilenetv3.predictor_training import (
+    fit_sub_networks,
+    held_out_spearman,
+    main,
+    select_sub_networks,
+)
+from pyg_nas_np.metad2a.predictor_weights import read_performance_model
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -23,7 +28,7 @@ def measured(count, noise=0.05, seed=0):
     kernels = torch.tensor([sum(k for k, _ in arch.stages[2]) for arch in archs]).double()
     y = 40 + 2 * SPACE.batch_flops(archs).double().log() + 0.1 * kernels
     y = (y + noise * torch.randn(count, generator=generator, dtype=torch.float64)).unsqueeze(1)
-    return Subnets(tuple(archs), y, y, y, torch.ones(count, dtype=torch.long))
+    return SubNetworks(tuple(archs), y, y, y, torch.ones(count, dtype=torch.long))
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +37,13 @@ def table():
 
 
 def test_learns_what_makes_subnets_accurate(table):
-    model, new = fit_subnets(table, SPACE), measured(200, noise=0.0, seed=1)
+    model, new = fit_sub_networks(table, SPACE), measured(200, noise=0.0, seed=1)
     cells = model.table(new.archs)
-    mean, std = model.predict("process", None, None, cells)  # type: ignore[arg-type]
+    mean, std = model.predict("gp", None, None, cells)  # type: ignore[arg-type]
     truth = new.values[:, 0]
     assert float(torch.corrcoef(torch.stack([mean.double(), truth]))[0, 1]) > 0.98
     noisy = measured(200, noise=0.05, seed=2)
-    mean, std = model.predict("process", None, None, model.table(noisy.archs))  # type: ignore[arg-type]
+    mean, std = model.predict("gp", None, None, model.table(noisy.archs))  # type: ignore[arg-type]
     assert 0.8 < float(((noisy.values[:, 0] - mean).abs() < 1.645 * std).double().mean()) <= 1
 
 
@@ -47,10 +52,10 @@ def test_equals_the_process_in_function_space(table):
     from pyg_nas_np.predictors.additive_gp import AdditiveGP
 
     features = mobilenetv3_features(SPACE)
-    model, x, y = fit_subnets(table, SPACE), features.table(table.archs), table.values[:, 0]
+    model, x, y = fit_sub_networks(table, SPACE), features.table(table.archs), table.values[:, 0]
     process = AdditiveGP(features.groups, linear=tuple(features.groups)).fit(x, (y - y.mean()) / y.std())
     mean, std = process.predict(features.table(measured(20, seed=3).archs))
-    own = model.predict("process", None, None, model.table(measured(20, seed=3).archs))  # type: ignore[arg-type]
+    own = model.predict("gp", None, None, model.table(measured(20, seed=3).archs))  # type: ignore[arg-type]
     torch.testing.assert_close(own[0].double(), y.mean() + y.std() * mean, atol=1e-3, rtol=0)
     torch.testing.assert_close(own[1].double(), y.std() * std, atol=1e-3, rtol=1e-3)
 
@@ -61,7 +66,7 @@ def test_correlation_on_what_is_held_out(table):
 
 
 def test_selects_rows(table):
-    part = select_subnets(table, torch.tensor([5, 2]))
+    part = select_sub_networks(table, torch.tensor([5, 2]))
     assert part.archs == (table.archs[5], table.archs[2])
     assert torch.equal(part.values, table.values[[5, 2]])
     assert part.n_meas.numel() == 2
@@ -70,7 +75,7 @@ def test_selects_rows(table):
 @pytest.mark.parametrize("rows", [[0], []])
 def test_needs_different_accuracies(table, rows):
     with pytest.raises(InvalidLabelsError, match="at least two different accuracies"):
-        fit_subnets(select_subnets(table, torch.tensor(rows, dtype=torch.long)), SPACE)
+        fit_sub_networks(select_sub_networks(table, torch.tensor(rows, dtype=torch.long)), SPACE)
 
 
 def test_command(tmp_path):
@@ -79,7 +84,7 @@ def test_command(tmp_path):
     card = read_card(tmp_path / "w.safetensors")
     assert "60 distinct sub-networks" in card["data"]
     assert card["Spearman on a fifth, fitted without it"] > 0.5
-    model = read_subnet_model(tmp_path / "w.safetensors", MobileNetV3Space())
+    model = read_performance_model(tmp_path / "w.safetensors", MobileNetV3Space())
     assert model.resolutions == (224,)
 
 

@@ -1,0 +1,67 @@
+r"""Checks of options that several commands share; what is wrong is found before the work."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from pyg_nas_np.cli.tables import console
+from pyg_nas_np.spaces import SearchSpace
+
+SEED_LIMIT = 2**63 - 1
+"""Largest seed of a :class:`torch.Generator` that is an int64 too."""
+
+SeedOption = Annotated[int, typer.Option(min=0, max=SEED_LIMIT, help="Seed of everything random.")]
+
+
+def say(text: str) -> None:
+    r"""Prints a line as it is: brackets in paths and names are not markup."""
+    console.print(escape(text), highlight=False)
+
+
+def check_output(path: Path, suffix: str = "", *, folder: bool = False, option: str = "--output") -> None:
+    r"""Checks that a file, or files in a folder, can be written; folders that are missing are made later.
+
+    Args:
+        path: The file or folder.
+        suffix: How its name must end.
+        folder: Whether it is a folder.
+        option: Name of the option, for the message.
+
+    Raises:
+        typer.BadParameter: If not.
+    """
+    if suffix and path.suffix != suffix:
+        raise typer.BadParameter(f"'{path.name}' must end in {suffix}", param_hint=option)
+    if not folder and path.exists() and not path.is_file():
+        raise typer.BadParameter(f"{path} exists and is not a file", param_hint=option)
+    parent = path if folder else path.absolute().parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.absolute().parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(
+            f"{path} cannot be written ({error.strerror or error}: {parent})", param_hint=option
+        ) from error
+
+
+def parse_arch(space: SearchSpace[Any], text: str) -> Any:
+    r"""Returns the architecture of an official index or of a string of the space.
+
+    Raises:
+        typer.BadParameter: If there is no such index.
+        InvalidArchitectureError: If the string does not follow the format.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        return space.from_str(text)
+    try:
+        return space[int(text)]
+    except (IndexError, ValueError) as error:
+        shown = text if len(text) <= 20 else f"{text[:20]}…"
+        raise typer.BadParameter(f"there is no architecture {shown} in {space.name} ({error})") from error

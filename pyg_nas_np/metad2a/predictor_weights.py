@@ -1,0 +1,139 @@
+r"""Weight files of the predictor, one reader a kind of model, and those that the package ships."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, ClassVar, Literal, Protocol, overload
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pyg_nas_np.convnp.weights import WEIGHTS
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features.descriptors import TREND
+from pyg_nas_np.metad2a.database import FeatureSets
+from pyg_nas_np.metad2a.joint_gp import JointGP
+from pyg_nas_np.metad2a.mobilenetv3 import predictor as sub_networks
+from pyg_nas_np.metad2a.pair_regressor import PairRegressor
+from pyg_nas_np.metad2a.predictor_training import Estimator, PerformanceModel, cell_inputs
+from pyg_nas_np.predictors.inputs import Architectures
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
+
+FORMAT = "pyg_nas_np.meta_performance/1"
+PROBE = "descriptors of the first architectures"
+
+
+class Conditioned(Protocol):
+    r"""What predicts on a data set where something was measured."""
+
+    @overload
+    def predict(self, archs: Architectures, return_std: Literal[False] = False) -> Tensor: ...
+    @overload
+    def predict(self, archs: Architectures, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+
+class AccuracyModel(Protocol):
+    r"""A meta-trained model of accuracies on a new data set."""
+
+    note: ClassVar[str]
+    """What the predicted accuracies mean, in one sentence."""
+
+    def describe(self, archs: Architectures) -> Tensor:
+        r"""Returns what the model sees of architectures, ``[n, D]``."""
+
+    def predict(
+        self, estimator: Estimator, sets: FeatureSets, dataset: Tensor, cells: Tensor, return_std: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        r"""Predicts accuracies in percent of pairs of data set and architecture."""
+
+    def condition(self, estimator: Estimator, sets: FeatureSets, archs: Architectures, y: Tensor) -> Conditioned:
+        r"""Returns a predictor with measurements on a data set as context, at least two different ones."""
+
+
+def write_performance_model(
+    path: str | os.PathLike[str], model: PerformanceModel, space: SearchSpace[Any], card: Mapping[str, Any]
+) -> None:
+    r"""Writes a model as safetensors, with the descriptors that it expects of a few cells, atomically."""
+    tensors = {"cell_scale": model.network.cell_scale, PROBE: _probe(space)}
+    tensors |= {f"network.{name}": value for name, value in model.network.named_parameters()}
+    tensors |= {f"process.{name}": value for name, value in model.gp.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "space": space.name,
+        "config": json.dumps({"in_channels": model.network.in_channels, **model.network.config}),
+        "scalars": json.dumps([model.mean, model.scale, model.noise]),
+        "card": json.dumps(card),
+    }
+    with atomic_path(path) as tmp:
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, tmp, metadata)
+
+
+def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> AccuracyModel:
+    r"""Reads a model for a space; the header of the file names the kind.
+
+    Raises:
+        DataFileError: If the file is missing, corrupt or of another format.
+        InvalidArchitectureError: If the model is for another space, or for other descriptors of it.
+    """
+    metadata, state = read_tensors(path)
+    kind = metadata.get("format", "")
+    if kind not in READERS:
+        raise DataFileError(f"{os.fspath(path)} has format {kind!r}, expected {' or '.join(map(repr, READERS))}")
+    return READERS[kind](os.fspath(path), metadata, state, space)
+
+
+def _read(
+    path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], space: SearchSpace[Any]
+) -> AccuracyModel:
+    probe, cell_scale = state[PROBE], state["cell_scale"]
+    own = _probe(space) if metadata["space"] == space.name else None
+    if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
+        raise InvalidArchitectureError(
+            f"{path} was trained for other descriptors of {metadata['space']}; train again with "
+            "pyg-nas-np train metad2a-predictor"
+        )
+    config = json.loads(metadata["config"])
+    network = PairRegressor(config.pop("in_channels"), cell_scale, **config)
+    network.load_state_dict({**_part(state, "network."), "cell_scale": cell_scale})
+    gp = JointGP().load_state_dict(_part(state, "process."), space)
+    return PerformanceModel(gp, network.eval(), *json.loads(metadata["scalars"]))
+
+
+READERS: dict[str, Callable[[str, Mapping[str, str], Mapping[str, Tensor], Any], AccuracyModel]] = {
+    FORMAT: _read,
+    sub_networks.FORMAT: sub_networks.read,
+}
+"""Readers by the format that the header of a file names; they take path, header, tensors and space."""
+
+
+@lru_cache(maxsize=4)
+def shipped_performance_model(space: SearchSpace[Any]) -> AccuracyModel:
+    r"""Returns the model that the package ships for a space.
+
+    Raises:
+        MissingWeightsError: If it ships none.
+    """
+    path = WEIGHTS / f"metad2a-predictor-{space.name}.safetensors"
+    if not path.exists():
+        raise MissingWeightsError(
+            f"no meta-trained predictor is shipped for the space '{space.name}'; train one with "
+            "pyg-nas-np train metad2a-predictor and pass MetaD2APredictor(weights=path)"
+        )
+    return read_performance_model(path, space)
+
+
+def _probe(space: SearchSpace[Any]) -> Tensor:
+    """Descriptors of a few cells; not the costs, which differ between the data sets of one space."""
+    descriptors = shared_descriptors(space)
+    varying = {column for name in ("cost", TREND) for column in descriptors.groups.get(name, [])}
+    columns = [column for column in cell_inputs(descriptors) if column not in varying]
+    return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

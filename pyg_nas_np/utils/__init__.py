@@ -14,19 +14,14 @@ from pyg_nas_np.utils.errors import (
     MissingWeightsError,
     NASError,
     SpaceTooLargeError,
+    UnwritableFileError,
     VerificationError,
 )
-from pyg_nas_np.utils.files import (
-    atomic_path,
-    cache_dir,
-    check_sha256,
-    file_digest,
-    load_pickle,
-    numpy_scalar_globals,
-    read_tensors,
-)
+from pyg_nas_np.utils.files import atomic_path, cache_dir, check_sha256, file_digest, foreign_file, open_regular
 from pyg_nas_np.utils.imports import require
 from pyg_nas_np.utils.parallel import map_chunks
+from pyg_nas_np.utils.pickles import load_pickle, numpy_scalar_globals
+from pyg_nas_np.utils.state_files import load_module, read_state, read_tensors, write_state, write_tensors
 
 __all__ = [
     "ChecksumError",
@@ -42,14 +37,21 @@ __all__ = [
     "MissingWeightsError",
     "NASError",
     "SpaceTooLargeError",
+    "UnwritableFileError",
     "VerificationError",
     "atomic_path",
     "cache_dir",
     "check_sha256",
     "file_digest",
+    "foreign_file",
+    "load_module",
     "load_pickle",
     "map_chunks",
     "numpy_scalar_globals",
+    "open_regular",
+    "read_state",
     "read_tensors",
     "require",
+    "write_state",
+    "write_tensors",
 ]

@@ -266,7 +266,7 @@ def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]
         DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the model is for another space, or for other descriptors of it.
     """
-    metadata, state = read_tensors(path, FORMAT)
+    metadata, state = read_tensors(path, FORMAT, infinite=("cell_scale",))
     probe, cell_scale = state.pop(PROBE), state.pop("cell_scale")
     own = _probe(space) if metadata["space"] == space.name else None
     if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):

@@ -145,7 +145,7 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def read_tensors(
-    path: PathLike, form: str = "", required: Sequence[str] = (), *, finite: bool = True
+    path: PathLike, form: str = "", required: Sequence[str] = (), *, infinite: Sequence[str] = ()
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     r"""Reads a safetensors file.
 
@@ -153,14 +153,14 @@ def read_tensors(
         path: The file.
         form: What its metadata must have as ``format``. (default: anything)
         required: Further entries that its metadata must have.
-        finite: Whether NaN and infinite values of tensors are refused.
+        infinite: Names of tensors that may hold NaN or infinite values. (default: none)
 
     Returns:
         The metadata, and the tensors by name.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or of another format, an entry is missing, or a tensor is not
-            finite.
+        DataFileError: If the file is missing, corrupt or of another format, an entry is missing, or a tensor is NaN
+            or infinite.
     """
     data = read_bytes(path)
     with foreign_file(path, "a safetensors file"):
@@ -174,7 +174,7 @@ def read_tensors(
         if entry not in metadata:
             raise DataFileError(f"{name} lacks the entry '{entry}' in its metadata; it is not a file of this package")
     for key, tensor in tensors.items():
-        if problem := _tensor_problem(tensor, finite):
+        if problem := _tensor_problem(tensor, key not in infinite):
             raise DataFileError(f"{name}: tensor '{key}' {problem}; get the file again")
     if metadata.get(DIGEST, "") not in ("", _digest(tensors)):
         raise DataFileError(f"{name} is corrupt: its tensors do not have the digest that it states; get it again")
@@ -187,7 +187,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         if tensor.numel():
-            digest.update(memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy()))
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -29,12 +29,24 @@ from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import DataFileError, read_state
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
 
 POOL_CELLS = 1 << 16
 """Tasks are made of at most this many architectures of a space."""
+
+_CHECKPOINT = {
+    "state_dict": dict,
+    "global_step": int,
+    "epoch": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "pytorch-lightning_version": str,
+}
 
 OTHER_SEED = 1
 """Seed of the random networks that tasks are made of; predictors use those of seed 0."""
@@ -226,6 +238,7 @@ def pretrain(
 
     Raises:
         InvalidLabelsError: If :obj:`labels` hold a table of :obj:`target`.
+        DataFileError: If the checkpoint in :obj:`root` is damaged, or of another process.
     """
     tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
     descriptors = shared_descriptors(space)
@@ -259,6 +272,8 @@ def pretrain(
     num_batches = max(1, num_tasks // batch_size)
     checkpoint = None if folder is None else folder / "last.ckpt"
     resumed = checkpoint is not None and checkpoint.exists()
+    if checkpoint is not None and resumed:
+        check_checkpoint(checkpoint, training)
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) if folder is None and devices > 1 else folder
         pool = SyntheticTaskModule(
@@ -273,7 +288,7 @@ def pretrain(
             # Only here is the stream known that the file must agree with.
             pool.prepare_data()
             pool.setup("fit")
-        trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=False)
+        trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=True)
     model.eval()
     if path is not None and trainer.is_global_zero:
         # A training that had ended before has no metrics.
@@ -295,6 +310,21 @@ def pretrain(
         }
         write_weights(path, model, space, card)
     return model
+
+
+def check_checkpoint(path: Path, training: MetaTraining) -> None:
+    r"""Checks that a training can resume from a checkpoint, before Lightning reads it.
+
+    Raises:
+        DataFileError: If the file is damaged, holds anything but tensors and plain types, or is of another process.
+    """
+    state = read_state(path, "a checkpoint of this training", _CHECKPOINT, cure="delete it to start anew")
+    for name, own in training.state_dict().items():
+        given = state["state_dict"].get(name)
+        if not isinstance(given, Tensor) or given.shape != own.shape:
+            raise DataFileError(f"{path} is of another process: '{name}' differs; delete it to start anew")
+    if extra := sorted(state["state_dict"].keys() - training.state_dict().keys()):
+        raise DataFileError(f"{path} is of another process: it has '{extra[0]}'; delete it to start anew")
 
 
 def _loggers(folder: Path | None) -> Any:

@@ -66,7 +66,7 @@ def shipped_generator(space: SearchSpace[Any]) -> MetaD2AGenerator:
         have = [file.stem.removeprefix("metad2a-generator-") for file in WEIGHTS.glob("metad2a-generator-*")]
         raise MissingWeightsError(
             f"no generator is shipped for the space '{space.name}' (shipped: {', '.join(sorted(have)) or 'none'}). "
-            "Train one with pyg-nas-np train metad2a-generator, read it with read_generator(path, space) and pass it as "
-            "generator="
+            "Train one with pyg-nas-np train metad2a-generator, read it with read_generator(path, space) and pass it "
+            "as generator="
         )
     return read_generator(path, space)

@@ -406,7 +406,9 @@ def build_database(
 
 def _check_pointer(name: str, ptr: Tensor, total: int, member: str) -> None:
     if ptr.dim() != 1 or ptr.numel() < 2 or ptr.dtype != torch.long:
-        raise InvalidFeaturesError(f"{name} must be int64 of shape [at least 2], got {ptr.dtype} {list(ptr.shape)}")
+        raise InvalidFeaturesError(
+            f"{name} must be a vector of at least two integers (int64), got {ptr.dtype} {list(ptr.shape)}"
+        )
     if int(ptr[0]) != 0 or int(ptr[-1]) != total:
         raise InvalidFeaturesError(f"{name} must run from 0 to {total}, got {int(ptr[0])} to {int(ptr[-1])}")
     if int(ptr.diff().min()) < 1:
@@ -495,7 +497,7 @@ def number(kind: type[int] | type[float], text: str, where: str) -> Any:
     except ValueError as error:
         shown = "an integer" if kind is int else "a number"
         raise DataFileError(f"{where}: {text[:40]!r} is not {shown}") from error
-    if not -(2**63) <= value < 2**63:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise DataFileError(f"{where}: {text[:40]!r} is out of range")
     return value
 

@@ -89,10 +89,12 @@ def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]
         DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the model is for another space, or for other descriptors of it.
     """
-    metadata, state = read_tensors(path, required=("format", "space", "scalars"), infinite=("cell_scale",))
-    kind = metadata["format"]
+    metadata, state = read_tensors(path, infinite=("cell_scale",))
+    kind = metadata.get("format", "")
     if kind not in READERS:
         raise DataFileError(f"{os.fspath(path)} has format {kind!r:.80}, expected {' or '.join(map(repr, READERS))}")
+    if missing := [entry for entry in ("space", "scalars") if entry not in metadata]:
+        raise DataFileError(f"{os.fspath(path)} lacks the entry '{missing[0]}' in its metadata; get the file again")
     return READERS[kind](os.fspath(path), metadata, state, space)
 
 

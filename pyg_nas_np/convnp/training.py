@@ -30,6 +30,7 @@ from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, read_state
+from pyg_nas_np.utils.state_files import check_state
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
@@ -318,13 +319,16 @@ def check_checkpoint(path: Path, training: MetaTraining) -> None:
     Raises:
         DataFileError: If the file is damaged, holds anything but tensors and plain types, or is of another process.
     """
-    state = read_state(path, "a checkpoint of this training", _CHECKPOINT, cure="delete it to start anew")
+    what, cure = "a checkpoint of this training", "delete it to start anew"
+    # Callbacks begin with an infinite best value; weights are always finite.
+    state = read_state(path, what, _CHECKPOINT, finite=False, cure=cure)
+    check_state(state["state_dict"], path, what, {}, cure=cure)
     for name, own in training.state_dict().items():
         given = state["state_dict"].get(name)
         if not isinstance(given, Tensor) or given.shape != own.shape:
-            raise DataFileError(f"{path} is of another process: '{name}' differs; delete it to start anew")
+            raise DataFileError(f"{path} is of another process: '{name}' differs; {cure}")
     if extra := sorted(state["state_dict"].keys() - training.state_dict().keys()):
-        raise DataFileError(f"{path} is of another process: it has '{extra[0]}'; delete it to start anew")
+        raise DataFileError(f"{path} is of another process: it has '{extra[0]}'; {cure}")
 
 
 def _loggers(folder: Path | None) -> Any:

@@ -71,7 +71,7 @@ def foreign_file(path: str | os.PathLike[str], what: str, cure: str = "get it ag
     except NASError:
         raise
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}".strip(": ")
+        problem = " ".join(f"{type(error).__name__}: {error}".strip(": ").split())
         raise DataFileError(f"{os.fspath(path)} is corrupt or not {what} ({problem[:300]}); {cure}") from error
 
 

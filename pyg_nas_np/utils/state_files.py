@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -78,7 +80,13 @@ def load_torch(data: bytes, *, verify: bool = True) -> Any:
             raise DataFileError("a part of the file claims more bytes than there are")
         if verify and (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's message tells how to load the file all the same, which would run its code.
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        name = f", and this asks for {found[1]}" if found else ""
+        raise pickle.UnpicklingError(f"only tensors and plain types are read{name}") from error
 
 
 def check_state(

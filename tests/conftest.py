@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,6 +32,43 @@ settings.load_profile("default")
 
 # Workers of pytest-xdist share the cores.
 torch.set_num_threads(int(os.environ.get("PYG_NAS_NP_TEST_THREADS", "1")))
+
+
+MUTATIONS = int(os.environ.get("PYG_NAS_NP_MUTATIONS", "300"))
+"""Damaged copies of a file that its reader is tried on; a benchmark takes more."""
+
+
+def _mutations(content: bytes, seed: int = 0, count: int = MUTATIONS) -> Iterator[bytes]:
+    """Yields damaged copies of a file: flipped bits, cuts, spliced, repeated, zeroed and random parts, other bytes."""
+    rng = random.Random(seed)
+    for i in range(count):
+        data = bytearray(content)
+        a, b = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+        # Headers and trailers decide most; half of the damage goes there.
+        if rng.random() < 0.5:
+            a, b = rng.choice([(min(a, 64), min(b, 128)), (max(a, len(data) - 128), max(b, len(data) - 64))])
+        match i % 8:
+            case 0 | 1:
+                data[min(a, len(data) - 1)] ^= 1 << rng.randrange(8)
+            case 2:
+                del data[a:]
+            case 3:
+                del data[a:b]
+            case 4:
+                data[a:a] = data[a:b][:4096]
+            case 5:
+                data[a:b] = bytes(b - a)
+            case 6:
+                data[a : a + 8] = rng.randbytes(8)
+            case _:
+                for _ in range(rng.randrange(1, 20)):
+                    data[rng.randrange(len(data))] = rng.randrange(256)
+        yield bytes(data)
+
+
+@pytest.fixture(scope="session")
+def mutations() -> Callable[..., Iterator[bytes]]:
+    return _mutations
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@ r"""Synthesised tasks for a Lightning trainer; apart, because importing Lightnin
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -18,7 +17,9 @@ from tqdm import tqdm
 
 from pyg_nas_np.convnp.synthetic import SyntheticTasks
 from pyg_nas_np.nn.task_batch import TaskBatch
-from pyg_nas_np.utils import DataFileError, atomic_path
+from pyg_nas_np.utils import DataFileError, atomic_path, foreign_file
+from pyg_nas_np.utils.files import read_bytes
+from pyg_nas_np.utils.state_files import check_state, load_torch
 
 
 class SyntheticTaskModule(lightning.LightningDataModule):
@@ -84,11 +85,10 @@ class SyntheticTaskModule(lightning.LightningDataModule):
         return list(tqdm(stream, "drawing tasks", self.num_batches, disable=not self.progress))
 
     def _read(self, path: Path) -> list[TaskBatch]:
-        with open(path, "rb") as file:
-            try:
-                pool = [TaskBatch(**fields) for fields in torch.load(file, weights_only=True)]
-            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
-                raise DataFileError(f"{path} is corrupt or holds no tasks ({error}); delete it") from error
+        with foreign_file(path, "a file of tasks", "delete it"):
+            batches = load_torch(read_bytes(path))
+            check_state({"tasks": batches}, path, "a file of tasks", {"tasks": list}, cure="delete it")
+            pool = [TaskBatch(**fields) for fields in batches]
         if len(pool) != self.num_batches:
             raise DataFileError(f"{path} holds {len(pool)} batches, {self.num_batches} are wanted; delete it")
         # Training on tasks of another seed, space or table would go unnoticed.

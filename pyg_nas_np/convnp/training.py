@@ -29,13 +29,25 @@ from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import drawing_from
+from pyg_nas_np.utils import DataFileError, drawing_from, read_state
+from pyg_nas_np.utils.state_files import check_state
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
 
 POOL_CELLS = 1 << 16
 """Tasks are made of at most this many architectures of a space."""
+
+_CHECKPOINT = {
+    "state_dict": dict,
+    "global_step": int,
+    "epoch": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "pytorch-lightning_version": str,
+}
 
 OTHER_SEED = 1
 """Seed of the random networks that tasks are made of; predictors use those of seed 0."""
@@ -227,6 +239,7 @@ def pretrain(
 
     Raises:
         InvalidLabelsError: If :obj:`labels` hold a table of :obj:`target`.
+        DataFileError: If the checkpoint in :obj:`root` is damaged, or of another process.
     """
     tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
     descriptors = shared_descriptors(space)
@@ -259,6 +272,8 @@ def pretrain(
     num_batches = max(1, num_tasks // batch_size)
     checkpoint = None if folder is None else folder / "last.ckpt"
     resumed = checkpoint is not None and checkpoint.exists()
+    if checkpoint is not None and resumed:
+        check_checkpoint(checkpoint, training)
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) if folder is None and devices > 1 else folder
         pool = SyntheticTaskModule(
@@ -273,7 +288,7 @@ def pretrain(
             # Only here is the stream known that the file must agree with.
             pool.prepare_data()
             pool.setup("fit")
-        trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=False)
+        trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=True)
     model.eval()
     if path is not None and trainer.is_global_zero:
         # A training that had ended before has no metrics.
@@ -295,6 +310,24 @@ def pretrain(
         }
         write_weights(path, model, space, card)
     return model
+
+
+def check_checkpoint(path: Path, training: MetaTraining) -> None:
+    r"""Checks that a training can resume from a checkpoint, before Lightning reads it.
+
+    Raises:
+        DataFileError: If the file is damaged, holds anything but tensors and plain types, or is of another process.
+    """
+    what, cure = "a checkpoint of this training", "delete it to start anew"
+    # Callbacks begin with an infinite best value; weights are always finite.
+    state = read_state(path, what, _CHECKPOINT, finite=False, cure=cure)
+    check_state(state["state_dict"], path, what, {}, cure=cure)
+    for name, own in training.state_dict().items():
+        given = state["state_dict"].get(name)
+        if not isinstance(given, Tensor) or given.shape != own.shape:
+            raise DataFileError(f"{path} is of another process: '{name}' differs; {cure}")
+    if extra := sorted(state["state_dict"].keys() - training.state_dict().keys()):
+        raise DataFileError(f"{path} is of another process: it has '{extra[0]}'; {cure}")
 
 
 def _loggers(folder: Path | None) -> Any:

@@ -8,21 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import (
-    DataFileError,
-    InvalidArchitectureError,
-    MissingWeightsError,
-    atomic_path,
-    drawing_from,
-    read_tensors,
-)
+from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, foreign_file, read_tensors, write_tensors
+from pyg_nas_np.utils.state_files import load_module, read_json
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
@@ -40,31 +33,33 @@ def write_weights(path: str | os.PathLike[str], model: ConvNP, space: SearchSpac
         "config": json.dumps(model.config),
         "card": json.dumps(card),
     }
-    tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-    tensors[PROBE] = _probe(space)
-    with atomic_path(path) as tmp:
-        save_file(tensors, tmp, metadata)
+    write_tensors(path, {**model.state_dict(), PROBE: _probe(space)}, metadata)
 
 
 def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvNP:
     r"""Reads weights for a space.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or of another format.
+        DataFileError: If the file is missing, corrupt or of another format, or its tensors do not fit its network.
         InvalidArchitectureError: If the weights are for another space, or for other descriptors of it.
     """
-    metadata, state = read_tensors(path, FORMAT)
-    probe = state.pop(PROBE)
+    metadata, state = read_tensors(path, FORMAT, ("space", "in_channels", "config"))
     own = _probe(space) if metadata["space"] == space.name else None
-    if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
+    probe = state.pop(PROBE, None)
+    if own is None or probe is None or probe.shape != own.shape or not _same_scale(probe, own):
         raise InvalidArchitectureError(
             f"{os.fspath(path)} was trained for other descriptors of {metadata['space']}; train again with pretrain()"
         )
-    # Initial parameters must not be drawn from the state of the process.
-    with drawing_from(torch.Generator(device="cpu")):
-        model = ConvNP(json.loads(metadata["in_channels"]), **json.loads(metadata["config"]))
-    model.load_state_dict(state)
+    in_channels, config = read_json(metadata, "in_channels", int, path), read_json(metadata, "config", dict, path)
+    # Nothing is drawn for weights that are replaced, nor allocated for a network that is not that of the file.
+    with foreign_file(path, "a weight file of the process"), torch.device("meta"):
+        model = ConvNP(in_channels, **config)
+    load_module(model, state, path)
     return model.eval()
+
+
+def _same_scale(probe: Tensor, own: Tensor) -> bool:
+    return torch.allclose(probe.to(own.dtype), own, atol=1e-2, rtol=1e-2)
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -73,10 +68,8 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         DataFileError: If the file is missing, corrupt or has no card.
     """
-    metadata, _ = read_tensors(path)
-    if "card" not in metadata:
-        raise DataFileError(f"{os.fspath(path)} has no card; it was not written by this package")
-    card: dict[str, Any] = json.loads(metadata["card"])
+    metadata, _ = read_tensors(path, required=("card",))
+    card: dict[str, Any] = read_json(metadata, "card", dict, path)
     return card
 
 

@@ -1,12 +1,13 @@
 r"""Benchmarks as PyG in-memory data sets."""
 
-from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source, SourceInfo
+from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source
 from pyg_nas_np.datasets.images import LabelledImages, read_images
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.mobilenetv3 import OFAMobileNetV3
 from pyg_nas_np.datasets.nasbench101 import NASBench101
 from pyg_nas_np.datasets.nasbench201 import NASBench201
 from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
+from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.datasets.splits import Split
 
 __all__ = [

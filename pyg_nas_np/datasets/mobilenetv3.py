@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,22 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data
 
-from pyg_nas_np.datasets.base import Check, SourceInfo
+from pyg_nas_np.datasets.base import Check
+from pyg_nas_np.datasets.processed import MANIFEST, ProcessedDataset, SourceInfo
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.dense import collate
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingLabelsError, VerificationError, atomic_path
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    MissingLabelsError,
+    VerificationError,
+    foreign_file,
+)
+
+logger = logging.getLogger(__name__)
 
 DEVICES = tuple(f"{gpu}_{batch}" for gpu in ("2080ti", "titan_rtx", "titan_xp", "v100") for batch in (1, 32, 64))
 """Settings of the latencies: GPU and batch size."""
@@ -91,7 +101,7 @@ def read_latencies(path: str | Path) -> SubNetworks:
     return _merged(archs, numbers, numbers, numbers, torch.ones(len(archs), dtype=torch.long))
 
 
-class OFAMobileNetV3(InMemoryDataset):  # type: ignore[misc]
+class OFAMobileNetV3(ProcessedDataset):
     r"""Measured sub-networks of the `Once-for-All <https://arxiv.org/abs/1908.09791>`_ MobileNetV3 of width 1.0.
 
     The space cannot be enumerated, so that the data set holds the measured architectures only, those that have the
@@ -155,19 +165,35 @@ class OFAMobileNetV3(InMemoryDataset):  # type: ignore[misc]
         self.metric = metric
         self.space = MobileNetV3Space()
         self.root = str(Path(root).expanduser())
-        source = self._find()
-        path = Path(self.processed_paths[0])
-        stale = path.exists() and source is not None and self._load(path)["fingerprint"] != source.fingerprint
+        self.pre_transform, self.pre_filter = pre_transform, pre_filter
+        stale = self._is_stale()
         super().__init__(self.root, transform, pre_transform, pre_filter, log=False, force_reload=force_reload or stale)
-        state = self._load(path)
-        self.data, self.slices = Data.from_dict(state["data"]), state["slices"]
-        self.source = SourceInfo(state["name"], state["location"], state["fingerprint"])
-        self._archs: list[str] = state["archs"]
+        try:
+            self._load_processed()
+        except DataFileError as error:
+            logger.warning("%s; it is made again.", error)
+            self.process()
+            self._load_processed()
 
-    @staticmethod
-    def _load(path: Path) -> dict[str, Any]:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        return state
+    def _is_stale(self) -> bool:
+        manifest, source = self._manifest(), self._find()
+        if manifest is None:
+            return False
+        known = [info for info, _ in manifest.sources]
+        return manifest.made_with != self._made_with() or (source is not None and known != [source])
+
+    def _load_processed(self) -> None:
+        manifest = self._manifest()
+        if manifest is None or len(manifest.sources) != 1:
+            raise DataFileError(f"{self.processed_paths[1]} is missing or damaged")
+        state = self._read_processed("subnets.pt", manifest, {"data": dict, "slices": dict, "archs": list})
+        with foreign_file(self.processed_paths[0], "a file of graphs", "pass force_reload=True"):
+            self.data, self.slices = Data.from_dict(state["data"]), state["slices"]
+        self.source, self._archs = manifest.sources[0][0], state["archs"]
+
+    def describe_space(self) -> str:
+        r"""Describes the space and the metric."""
+        return f"{type(self).__qualname__}, {self.space!r}, {self.metric}"
 
     @property
     def processed_dir(self) -> str:
@@ -175,14 +201,9 @@ class OFAMobileNetV3(InMemoryDataset):  # type: ignore[misc]
         return str(Path(self.root) / "processed" / self.metric)
 
     @property
-    def raw_file_names(self) -> list[str]:
-        r"""Empty: tables may have any name."""
-        return []
-
-    @property
     def processed_file_names(self) -> list[str]:
-        r"""One file."""
-        return ["subnets.pt"]
+        r"""Graphs, and the description of their source."""
+        return ["subnets.pt", MANIFEST]
 
     def _find(self) -> SourceInfo | None:
         wanted, name = ("top1_mean", "dynast") if self.metric == "top1" else (self.metric, "help")
@@ -207,17 +228,9 @@ class OFAMobileNetV3(InMemoryDataset):  # type: ignore[misc]
         data.row = torch.arange(len(table.archs))
         slices |= dict.fromkeys(("y", "num_parameters", "flops", "n_meas", "row"), torch.arange(len(table.archs) + 1))
         if self.pre_filter is not None or self.pre_transform is not None:
-            self.data, self.slices = data, slices
-            graphs = [self.get(i) for i in range(len(table.archs))]
-            self._data_list = None
-            graphs = [graph for graph in graphs if self.pre_filter is None or self.pre_filter(graph)]
-            if not graphs:
-                raise ValueError(f"pre_filter kept none of {len(table.archs)} architectures")
-            data, slices = self.collate([g if self.pre_transform is None else self.pre_transform(g) for g in graphs])
+            data, slices = self._transform_each(data, slices)
         state = {"data": data.to_dict(), "slices": slices, "archs": [str(arch) for arch in table.archs]}
-        Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.processed_paths[0]) as path:
-            torch.save(state | source.__dict__, path)
+        self._write_processed({"subnets.pt": state}, [(source, [self.metric])])
 
     @property
     def y(self) -> Tensor:
@@ -227,9 +240,6 @@ class OFAMobileNetV3(InMemoryDataset):  # type: ignore[misc]
     def arch(self, position: int) -> MobileNetV3Arch:
         r"""Returns the architecture behind ``self[position]``."""
         return self.space.from_str(self._archs[int(self._data.row[self._selected()[position]])])
-
-    def _selected(self) -> Tensor:
-        return torch.as_tensor(list(self.indices()), dtype=torch.long)
 
     def published(self) -> list[Check]:
         r"""Returns published statistics of the table beside this data set's values."""

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from pyg_nas_np.datasets._nasbench101_records import BUDGETS, QUANTITIES, REPEATS, ForeignCellError, read_measurements
-from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source, SourceInfo
+from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source
 from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.spaces.nasbench101 import NASBench101Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle
 from pyg_nas_np.utils.download import download

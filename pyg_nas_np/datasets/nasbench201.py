@@ -15,9 +15,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_nas_np.datasets import nats
-from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source, SourceInfo, Unit
+from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source, Unit
 from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.spaces.nasbench201 import EDGES, Dataset, NASBench201Space, edge_view_x
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle
 

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source, SourceInfo
+from pyg_nas_np.datasets.base import ArchitectureDataset, Check, Source
 from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
+from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS, Dataset, NASBenchGraphSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle, numpy_scalar_globals

@@ -12,7 +12,7 @@ import torch
 from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.spaces.base import ArchT
-from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError, atomic_path, require
+from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError, read_state, require, write_state
 
 logger = logging.getLogger(__name__)
 
@@ -104,12 +104,11 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
 
     def save(self, checkpoint_path: str) -> None:
         r"""Writes what the search knows."""
-        with atomic_path(checkpoint_path) as path:
-            torch.save({"search": self.search.state_dict(), "trials": self._trials}, path)
+        write_state(checkpoint_path, {"search": self.search.state_dict(), "trials": self._trials})
 
     def restore(self, checkpoint_path: str) -> None:
         r"""Reads what :meth:`save` wrote."""
-        state = torch.load(checkpoint_path, weights_only=True)
+        state = read_state(checkpoint_path, "a saved searcher", {"search": dict, "trials": dict})
         self.search.load_state_dict(state["search"])
         self._trials = state["trials"]
 

@@ -76,7 +76,6 @@ class EfficientNetLite0(nn.Module):
         return f"{type(self).__name__}(output={self.output!r})"
 
 
-@lru_cache(maxsize=1)
 def class_vectors() -> Tensor:
     r"""Returns the centred rows of the backbone's classifier, ``[1000, 1280]`` float32, ordered by WordNet id.
 
@@ -85,6 +84,11 @@ def class_vectors() -> Tensor:
     Raises:
         MissingExtraError: If the packages of the extra ``backbone`` are not installed.
     """
+    return _class_vectors().clone()
+
+
+@lru_cache(maxsize=1)
+def _class_vectors() -> Tensor:
     rows = _weights()["_fc.weight"]
     return rows - rows.mean(dim=0)
 

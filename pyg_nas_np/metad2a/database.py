@@ -3,6 +3,7 @@ r"""Data sets as sets of classes, and what architectures reached on them."""
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import math
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,8 +25,13 @@ from pyg_nas_np.utils import (
     InvalidFeaturesError,
     InvalidLabelsError,
     atomic_path,
+    fixed_defaults,
+    foreign_file,
     read_tensors,
+    write_tensors,
 )
+from pyg_nas_np.utils.files import read_bytes
+from pyg_nas_np.utils.state_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +63,11 @@ class FeatureSets:
     class_ptr: Tensor
     dataset_ptr: Tensor
 
+    @fixed_defaults
     def __post_init__(self) -> None:
-        if self.features.dim() != 2:
-            raise InvalidFeaturesError(f"features must have shape [N, F], got {list(self.features.shape)}")
+        if self.features.dim() != 2 or self.features.dtype != torch.float32:
+            found = f"{self.features.dtype} {list(self.features.shape)}"
+            raise InvalidFeaturesError(f"features must be float32 of shape [N, F], got {found}")
         _check_pointer("class_ptr", self.class_ptr, self.features.size(0), "class")
         _check_pointer("dataset_ptr", self.dataset_ptr, self.num_classes, "data set")
         if not bool(self.features.isfinite().all()):
@@ -68,6 +75,7 @@ class FeatureSets:
             raise InvalidFeaturesError(f"row {row} of features holds a value that is NaN or infinite; leave it out")
 
     @classmethod
+    @fixed_defaults
     def from_datasets(cls, datasets: Sequence[Sequence[Tensor]]) -> FeatureSets:
         r"""Concatenates data sets.
 
@@ -103,6 +111,7 @@ class FeatureSets:
     def __len__(self) -> int:
         return self.dataset_ptr.numel() - 1
 
+    @fixed_defaults
     def __getitem__(self, index: int | Sequence[int] | Tensor) -> FeatureSets:
         r"""Returns the data sets at :obj:`index`, in that order; one may be taken more than once."""
         chosen = torch.as_tensor([index] if isinstance(index, int) else index, device=self.dataset_ptr.device)
@@ -112,6 +121,7 @@ class FeatureSets:
         rows, class_ptr = _members(self.class_ptr, classes)
         return FeatureSets(self.features[rows], class_ptr, dataset_ptr)
 
+    @fixed_defaults
     def prototypes(self) -> FeatureSets:
         r"""Returns the same data sets with each class reduced to the mean of its rows."""
         sizes = self.class_ptr.diff()
@@ -164,6 +174,7 @@ class MetaD2ADatabase:
     held_out: Tensor
     class_names: tuple[str, ...] = ()
 
+    @fixed_defaults
     def __post_init__(self) -> None:
         _check_pointer("dataset_ptr", self.dataset_ptr, self.dataset_classes.numel(), "dataset")
         count = self.classes.num_classes
@@ -194,23 +205,27 @@ class MetaD2ADatabase:
         r"""Number of data sets, ``T``."""
         return self.dataset_ptr.numel() - 1
 
+    @fixed_defaults
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> MetaD2ADatabase:
         r"""Returns the tuples at :obj:`index` (a slice, integers or a mask), with all data sets."""
         rows = index if isinstance(index, slice) else torch.as_tensor(index)
         dataset, arch, accuracy, held = self.dataset[rows], self.arch[rows], self.accuracy[rows], self.held_out[rows]
         return replace(self, dataset=dataset, arch=arch, accuracy=accuracy, held_out=held)
 
+    @fixed_defaults
     def sets(self, datasets: Sequence[int] | Tensor) -> FeatureSets:
         r"""Returns the features of data sets, in the order given."""
         classes, dataset_ptr = self.members(datasets)
         rows, class_ptr = _members(self.classes.class_ptr, classes)
         return FeatureSets(self.classes.features[rows], class_ptr, dataset_ptr)
 
+    @fixed_defaults
     def members(self, datasets: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the classes of data sets, concatenated, and where those of each start."""
         positions, dataset_ptr = _members(self.dataset_ptr, torch.as_tensor(datasets))
         return self.dataset_classes[positions], dataset_ptr
 
+    @fixed_defaults
     def official_split(self) -> Split:
         r"""Returns the split that the source made: training tuples, and the held-out ones for validation.
 
@@ -224,6 +239,7 @@ class MetaD2ADatabase:
         none = torch.empty(0, dtype=torch.long)
         return Split((~self.held_out).nonzero().flatten(), self.held_out.nonzero().flatten(), none)
 
+    @fixed_defaults
     def split_by_dataset(self, folds: int = 5, fold: int = 0, *, seed: int = 0) -> Split:
         r"""Splits the tuples such that no class list of the test occurs in training.
 
@@ -261,8 +277,7 @@ class MetaD2ADatabase:
             "dataset_ptr": self.dataset_ptr,
         }
         metadata = {"format": FORMAT, "space": self.space.name, "class_names": json.dumps(self.class_names)}
-        with atomic_path(path / CLASSES_FILE) as tmp:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp, metadata)
+        write_tensors(path / CLASSES_FILE, tensors, metadata)
         self.save_results(path)
 
     def save_results(self, folder: str | os.PathLike[str]) -> None:
@@ -275,6 +290,7 @@ class MetaD2ADatabase:
                 writer.writerow([self.space.to_str(self.space[arch]), dataset, repr(accuracy), int(held)])
 
     @classmethod
+    @fixed_defaults
     def load(cls, folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
         r"""Reads what :meth:`save` or :func:`build_database` wrote.
 
@@ -283,28 +299,32 @@ class MetaD2ADatabase:
             InvalidArchitectureError: If it is of another space.
         """
         path = Path(folder) / CLASSES_FILE
-        metadata, tensors = read_tensors(path, FORMAT)
+        metadata, tensors = read_tensors(path, FORMAT, ("space", "class_names"))
         if metadata["space"] != space.name:
             raise InvalidArchitectureError(f"{path} is about {metadata['space']}, not about {space.name}")
-        classes = FeatureSets(
-            tensors["features"], tensors["class_ptr"], torch.tensor([0, tensors["class_ptr"].numel() - 1])
-        )
+        names = ("features", "class_ptr", "dataset_classes", "dataset_ptr")
+        if tensors.keys() != set(names):
+            raise DataFileError(f"{path} must hold {', '.join(names)}, it holds {', '.join(sorted(tensors))}")
+        if tensors["dataset_classes"].dtype != torch.long or tensors["dataset_classes"].dim() != 1:
+            raise DataFileError(f"{path}: dataset_classes must be a vector of int64")
+        class_names = read_json(metadata, "class_names", list, path)
         rows = read_rows(Path(folder) / RESULTS_FILE, ("arch", "dataset", "accuracy", "held_out"))
-        arch = [parse(space, row["arch"], where) for where, row in rows]
-        dataset = [number(int, row["dataset"], where) for where, row in rows]
-        accuracy = [number(float, row["accuracy"], where) for where, row in rows]
-        held_out = [number(int, row["held_out"], where) for where, row in rows]
-        return cls(
-            space,
-            classes,
-            tensors["dataset_classes"],
-            tensors["dataset_ptr"],
-            torch.tensor(dataset, dtype=torch.long),
-            torch.tensor(arch, dtype=torch.long),
-            torch.tensor(accuracy, dtype=torch.float64),
-            torch.tensor(held_out, dtype=torch.bool),
-            tuple(json.loads(metadata["class_names"])),
-        )
+        try:
+            return cls(
+                space,
+                FeatureSets(
+                    tensors["features"], tensors["class_ptr"], torch.tensor([0, tensors["class_ptr"].numel() - 1])
+                ),
+                tensors["dataset_classes"],
+                tensors["dataset_ptr"],
+                torch.tensor([number(int, row["dataset"], where) for where, row in rows], dtype=torch.long),
+                torch.tensor([parse(space, row["arch"], where) for where, row in rows], dtype=torch.long),
+                torch.tensor([number(float, row["accuracy"], where) for where, row in rows], dtype=torch.float64),
+                torch.tensor([flag(row["held_out"], where) for where, row in rows], dtype=torch.bool),
+                tuple(map(str, class_names)),
+            )
+        except (InvalidFeaturesError, InvalidLabelsError) as error:
+            raise DataFileError(f"{folder} is not a database: {error}") from error
 
     def __repr__(self) -> str:
         return (
@@ -385,8 +405,10 @@ def build_database(
 
 
 def _check_pointer(name: str, ptr: Tensor, total: int, member: str) -> None:
-    if ptr.dim() != 1 or ptr.numel() < 2 or ptr.is_floating_point():
-        raise InvalidFeaturesError(f"{name} must be a vector of at least two integers, got {list(ptr.shape)}")
+    if ptr.dim() != 1 or ptr.numel() < 2 or ptr.dtype != torch.long:
+        raise InvalidFeaturesError(
+            f"{name} must be a vector of at least two integers (int64), got {ptr.dtype} {list(ptr.shape)}"
+        )
     if int(ptr[0]) != 0 or int(ptr[-1]) != total:
         raise InvalidFeaturesError(f"{name} must run from 0 to {total}, got {int(ptr[0])} to {int(ptr[-1])}")
     if int(ptr.diff().min()) < 1:
@@ -402,6 +424,7 @@ def _members(ptr: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     return shift + torch.arange(int(new[-1]), device=ptr.device), new
 
 
+@fixed_defaults
 def _plan(
     space: SearchSpace[Any],
     classes: Sequence[Tensor],
@@ -445,27 +468,45 @@ def _continues(done: MetaD2ADatabase, planned: MetaD2ADatabase) -> bool:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    r"""Returns the rows of a CSV file with at least these columns, each with the words for where it is."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="", strict=True)
-            rows: list[dict[str, str]] = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataFileError(f"{path} is missing, truncated or corrupt ({error})") from error
-    if absent := [name for name in columns if name not in (reader.fieldnames or ())]:
-        raise DataFileError(f"{path} has no column {absent[0]!r}; expected {', '.join(columns)}")
-    for line, row in enumerate(rows, start=2):
-        if "" in row or None in row.values():
-            raise DataFileError(f"{path}, line {line}: expected {len(reader.fieldnames or ())} cells")
-    return [(f"{path}, line {line}", row) for line, row in enumerate(rows, start=2)]
+    r"""Returns the rows of a CSV file with at least these columns, each with the words for where it is.
+
+    Raises:
+        DataFileError: If the file is missing, not a regular file, corrupt, or a column is missing or repeated.
+    """
+    rows: list[tuple[str, dict[str, str]]] = []
+    content = read_bytes(path)
+    with foreign_file(path, "a CSV file"):
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restkey="", strict=True)
+        header = reader.fieldnames or ()
+        if absent := [name for name in columns if name not in header]:
+            raise DataFileError(f"{path} has no column {absent[0]!r}; expected {', '.join(columns)}")
+        if repeated := [name for name in columns if header.count(name) > 1]:
+            raise DataFileError(f"{path} has the column {repeated[0]!r} more than once")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if "" in row or None in row.values():
+                raise DataFileError(f"{where}: expected {len(header)} cells")
+            rows.append((where, row))
+    return rows
 
 
 def number(kind: type[int] | type[float], text: str, where: str) -> Any:
-    r"""Returns a cell as a number, or says where it is none."""
+    r"""Returns a cell as a number of 64 bits, or says where it is none."""
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError as error:
-        raise DataFileError(f"{where}: {text!r} is not {'an integer' if kind is int else 'a number'}") from error
+        shown = "an integer" if kind is int else "a number"
+        raise DataFileError(f"{where}: {text[:40]!r} is not {shown}") from error
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise DataFileError(f"{where}: {text[:40]!r} is out of range")
+    return value
+
+
+def flag(text: str, where: str) -> bool:
+    r"""Returns a cell that is 0 or 1, or says where it is neither."""
+    if text not in ("0", "1"):
+        raise DataFileError(f"{where}: {text[:40]!r} is neither 0 nor 1")
+    return text == "1"
 
 
 def parse(space: SearchSpace[Any], text: str, where: str) -> int:

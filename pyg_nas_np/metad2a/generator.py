@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -89,7 +90,10 @@ class MetaD2AGenerator(nn.Module):
         self.mean = nn.Linear(hidden_channels, hidden_channels)
         self.log_variance = nn.Linear(hidden_channels, hidden_channels)
         self.decoder = DAGDecoder(codec, hidden_channels + len(LIMITED), hidden_channels)
-        self._ranges = _cost_ranges(codec)
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return _cost_ranges(self.codec)
 
     def reset_parameters(self) -> None:
         r"""Draws new weights."""
@@ -178,8 +182,11 @@ class MetaD2AGenerator(nn.Module):
             generator: Source of randomness.
 
         Raises:
-            ValueError: If there is not one data set, or a limit is not positive or of an unknown cost.
+            ValueError: If :obj:`n` is not from 1 to :data:`MOST`, there is not one data set, or a limit is not positive
+                or of an unknown cost.
         """
+        if not 1 <= n <= MOST:
+            raise ValueError(f"n must be from 1 to {MOST}, got {n}")
         if len(sets) != 1:
             raise ValueError(f"generate() takes one data set at a time, got {len(sets)}; index them as sets[i]")
         limits = check_limits(limits, costs)

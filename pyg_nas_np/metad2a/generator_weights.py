@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from functools import lru_cache
 from typing import Any
-
-from safetensors.torch import save_file
 
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.graph_codec import graph_codec
-from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
+from pyg_nas_np.utils import (
+    InvalidArchitectureError,
+    MissingWeightsError,
+    fixed_defaults,
+    foreign_file,
+    load_module,
+    read_tensors,
+    write_tensors,
+)
+from pyg_nas_np.utils.defaults import FixedDefaults
+from pyg_nas_np.utils.state_files import read_json
 
 FORMAT = "pyg_nas_np.metad2a_generator/1"
 
@@ -26,26 +33,28 @@ def write_generator(path: str | os.PathLike[str], generator: MetaD2AGenerator, c
         "config": json.dumps(generator.config),
         "card": json.dumps(card),
     }
-    with atomic_path(path) as tmp:
-        save_file({name: value.detach().contiguous() for name, value in generator.state_dict().items()}, tmp, metadata)
+    write_tensors(path, generator.state_dict(), metadata)
 
 
+@fixed_defaults
 def read_generator(path: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2AGenerator:
     r"""Reads a generator for a space.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or of another format.
+        DataFileError: If the file is missing, corrupt or of another format, or its tensors do not fit its network.
         InvalidArchitectureError: If the weights are for another space.
     """
-    metadata, state = read_tensors(path, FORMAT)
+    metadata, state = read_tensors(path, FORMAT, ("space", "config"))
     if metadata["space"] != space.name:
         raise InvalidArchitectureError(f"{os.fspath(path)} generates {metadata['space']}, not {space.name}")
-    generator = MetaD2AGenerator(graph_codec(space), **json.loads(metadata["config"]))
-    generator.load_state_dict(state)
+    codec, config = graph_codec(space), read_json(metadata, "config", dict, path)
+    # On the meta device a network that is not that of the file takes no memory.
+    with foreign_file(path, "a weight file of the generator"), FixedDefaults(device="meta"):
+        generator = MetaD2AGenerator(codec, **config)
+    load_module(generator, {name: value.float() for name, value in state.items()}, path)
     return generator.eval()
 
 
-@lru_cache(maxsize=8)
 def shipped_generator(space: SearchSpace[Any]) -> MetaD2AGenerator:
     r"""Returns the generator whose weights the package ships for a space.
 
@@ -57,6 +66,7 @@ def shipped_generator(space: SearchSpace[Any]) -> MetaD2AGenerator:
         have = [file.stem.removeprefix("metad2a-generator-") for file in WEIGHTS.glob("metad2a-generator-*")]
         raise MissingWeightsError(
             f"no generator is shipped for the space '{space.name}' (shipped: {', '.join(sorted(have)) or 'none'}). "
-            f"Train one with pyg_nas_np.metad2a.generator_training.train_generator(database), pass it as generator="
+            "Train one with pyg-nas-np train metad2a-generator, read it with read_generator(path, space) and pass it "
+            "as generator="
         )
     return read_generator(path, space)

@@ -5,23 +5,30 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from pyg_nas_np.datasets.images import Images, LabelledImages, read_images
+from pyg_nas_np.datasets.images import MAX_PIXELS, Images, LabelledImages, read_images
 from pyg_nas_np.metad2a.backbone import EfficientNetLite0
 from pyg_nas_np.metad2a.database import FeatureSets
-from pyg_nas_np.utils import DataFileError, InvalidImagesError, atomic_path, cache_dir
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidFeaturesError,
+    InvalidImagesError,
+    UnwritableFileError,
+    cache_dir,
+    read_tensors,
+    write_tensors,
+)
 
 logger = logging.getLogger(__name__)
+
+FORMAT = "pyg_nas_np.image_features/1"
 
 Corrupt = Literal["raise", "skip"]
 
@@ -42,6 +49,7 @@ class ImageFeatures:
         seed: Seed of the draw.
         batch_size: Number of images in a batch.
         on_corrupt: What to do with an image that cannot be read: ``"raise"``, or ``"skip"`` it and log its name.
+        max_pixels: Largest image of a folder; larger ones count as corrupt.
         cache: Folder of the cache. (default: ``image_features`` in :func:`~pyg_nas_np.utils.cache_dir`)
 
     Raises:
@@ -66,9 +74,15 @@ class ImageFeatures:
         seed: int = 0,
         batch_size: int = 50,
         on_corrupt: Corrupt = "raise",
+        max_pixels: int = MAX_PIXELS,
         cache: str | os.PathLike[str] | None = None,
     ) -> None:
-        for name, value in (("size", size), ("images_per_class", images_per_class), ("batch_size", batch_size)):
+        for name, value in (
+            ("size", size),
+            ("max_pixels", max_pixels),
+            ("images_per_class", images_per_class),
+            ("batch_size", batch_size),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
         if on_corrupt not in get_args(Corrupt):
@@ -79,6 +93,7 @@ class ImageFeatures:
         self.seed = seed
         self.batch_size = batch_size
         self.on_corrupt = on_corrupt
+        self.max_pixels = max_pixels
         self.cache = cache_dir() / "image_features" if cache is None else Path(cache)
 
     def __call__(self, images: Images) -> FeatureSets:
@@ -95,7 +110,7 @@ class ImageFeatures:
             InvalidImagesError: If the images cannot be used, or no image of a class can be read.
             DataFileError: If a file is corrupt, unless :obj:`on_corrupt` is ``"skip"``.
         """
-        found = read_images(images)
+        found = read_images(images, max_pixels=self.max_pixels)
         chosen = self._draw(found.labels, len(found.class_names))
         path = self.cache / f"{self._key(found, chosen)}.safetensors"
         if (kept := _read(path)) is not None:
@@ -106,9 +121,11 @@ class ImageFeatures:
             name = found.class_names[int((sizes == 0).nonzero()[0, 0])]
             raise InvalidImagesError(f"no image of class {name!r} can be read")
         class_ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        result = FeatureSets(features, class_ptr, torch.tensor([0, sizes.numel()]))
-        with atomic_path(path) as tmp:
-            save_file({"features": result.features, "class_ptr": result.class_ptr}, tmp)
+        result = FeatureSets(features, class_ptr, torch.tensor([0, sizes.numel()], device="cpu"))
+        try:
+            write_tensors(path, {"features": result.features, "class_ptr": result.class_ptr}, {"format": FORMAT})
+        except UnwritableFileError as error:
+            logger.warning("Features are not kept: %s", error)
         return result
 
     def _draw(self, labels: Tensor, count: int) -> list[int]:
@@ -117,24 +134,30 @@ class ImageFeatures:
         chosen: list[int] = []
         for label in range(count):
             members = (labels == label).nonzero().flatten()
-            order = torch.randperm(members.numel(), generator=generator)[: self.images_per_class]
+            order = torch.randperm(members.numel(), generator=generator, device="cpu")[: self.images_per_class]
             chosen += members[order].tolist()
         return chosen
 
-    @cached_property
     def _backbone_digest(self) -> bytes:
+        # Computed at every call: weights may change, also in place.
         digest = hashlib.sha256(f"{type(self.backbone).__qualname__} {self.backbone!r}".encode())
-        for name, value in self.backbone.state_dict().items():
+        for name, value in (*self.backbone.named_parameters(), *self.backbone.named_buffers()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.digest()
 
     def _key(self, images: LabelledImages, chosen: list[int]) -> str:
-        digest = hashlib.sha256(self._backbone_digest)
-        digest.update(f"{self.size} {self.on_corrupt}".encode())
+        digest = hashlib.sha256(self._backbone_digest())
+        digest.update(f"{self.size} {self.on_corrupt} {self.max_pixels}".encode())
         for i in chosen:
             digest.update(int(images.labels[i]).to_bytes(4, "little"))
-            digest.update(hashlib.sha256(images.fingerprint(i)).digest())
+            try:
+                content = images.fingerprint(i)
+            except DataFileError:
+                if self.on_corrupt == "raise":
+                    raise
+                content = b""
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
     @torch.no_grad()
@@ -156,8 +179,8 @@ class ImageFeatures:
                     bar.update(len(batch))
         finally:
             self.backbone.train(training)
-        features = torch.cat(parts) if parts else torch.empty(0, 1)
-        return features, torch.tensor(labels, dtype=torch.long)
+        features = torch.cat(parts) if parts else torch.empty(0, 1, dtype=torch.float32, device="cpu")
+        return features, torch.tensor(labels, dtype=torch.long, device="cpu")
 
     def _square(self, images: LabelledImages, i: int) -> Tensor | None:
         try:
@@ -190,8 +213,12 @@ def _read(path: Path) -> FeatureSets | None:
     if not path.exists():
         return None
     try:
-        state = load_file(path)
-        return FeatureSets(state["features"], state["class_ptr"], torch.tensor([0, state["class_ptr"].numel() - 1]))
-    except (SafetensorError, KeyError, ValueError) as error:
-        logger.warning("Computing features again: %s is damaged (%s)", path, error)
+        _, state = read_tensors(path, FORMAT)
+        if state.keys() != {"features", "class_ptr"}:
+            raise DataFileError(f"{path} holds {', '.join(sorted(state)) or 'nothing'}")
+        return FeatureSets(
+            state["features"], state["class_ptr"], torch.tensor([0, state["class_ptr"].numel() - 1], device="cpu")
+        )
+    except (DataFileError, InvalidFeaturesError) as error:
+        logger.warning("Computing features again: %s", error)
         return None

@@ -135,6 +135,11 @@ class JointGP:
             return mean, None
         return mean, (self.scale * (torch.cat(spreads) + self.theta[-1].exp()).sqrt()).float()
 
+    def num_variances(self, space: SearchSpace[Any]) -> int:
+        r"""Returns the number of variances for a space, that of the noise included."""
+        self._bind(space)
+        return len(self._groups) + len(CLASS_LENGTHS) + 2
+
     @property
     def hyperparameters(self) -> dict[str, float]:
         r"""Variance of each term and of the noise, on standardised labels."""

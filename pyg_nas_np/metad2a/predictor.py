@@ -82,7 +82,7 @@ class MetaD2APredictor:
         self.space = space
         self.estimator = estimator
         self.weights = weights
-        self._read: dict[SearchSpace[Any], AccuracyModel] = {}
+        self._models: dict[Any, AccuracyModel] = {}
 
     def model(self, space: SearchSpace[Any]) -> AccuracyModel:
         r"""Returns the meta-trained model for a space.
@@ -90,11 +90,11 @@ class MetaD2APredictor:
         Raises:
             MissingWeightsError: If neither :obj:`weights` is given nor a model is shipped for the space.
         """
-        if self.weights is None:
-            return shipped_performance_model(space)
-        if space not in self._read:
-            self._read = {space: read_performance_model(self.weights, space)}
-        return self._read[space]
+        weights = self.weights
+        if (key := (weights, space)) not in self._models:
+            model = shipped_performance_model(space) if weights is None else read_performance_model(weights, space)
+            self._models = {key: model}
+        return self._models[key]
 
     def fit(self, dataset: FeatureSets, graphs: ArchitecturesLike | None = None, y: Labels | None = None) -> Self:
         r"""Names the data set to predict on, and what was measured there.
@@ -106,6 +106,7 @@ class MetaD2APredictor:
 
         Raises:
             InvalidFeaturesError: If :obj:`dataset` is not one data set.
+            MissingWeightsError: If there is no model for the space.
             InvalidLabelsError: If a label is NaN or infinite, or there is not one an architecture.
             ValueError: If the estimator is ``"network"`` and something was measured.
         """
@@ -113,6 +114,9 @@ class MetaD2APredictor:
             raise InvalidFeaturesError(f"fit takes one data set, got {len(dataset)}; index them as sets[i]")
         if graphs is None and y is not None:
             raise ValueError("y are labels of graphs; pass these as well")
+        if self.space is not None:
+            # A fitted predictor does not need the file any more.
+            self.model(self.space)
         context = None
         archs = None if graphs is None else as_architectures(graphs, self.space)
         if graphs is not None and archs is not None and len(archs) > 0:

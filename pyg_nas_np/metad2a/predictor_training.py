@@ -32,7 +32,7 @@ Estimator = Literal["both", "gp", "network"]
 
 AUXILIARY = "MetaD2A"
 _COORDINATES = 32
-_LEAST_SCALE = 1e-3
+_LEAST_SCALE, _IGNORED = 1e-3, 1e30
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +173,8 @@ def train_performance_model(
     split = database.split_by_dataset(10, 0, seed=seed)
     with drawing_from(torch.Generator().manual_seed(seed)):
         scales = cells.std(dim=0)
-        # What never varies teaches nothing: divided by infinity, it is ignored where it does vary later.
-        scales = torch.where(scales < _LEAST_SCALE, math.inf, scales)
+        # What never varies teaches nothing: divided by a huge number, it is ignored where it does vary later.
+        scales = torch.where(scales < _LEAST_SCALE, _IGNORED, scales)
         network = PairRegressor(database.classes.num_features, scales, dropout=dropout)
         pairs = _Pairs(network, database, cells)
         _train(network, pairs, target, split.train, epochs, lr, weight_decay, batch_size)

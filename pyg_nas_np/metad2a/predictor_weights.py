@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, ClassVar, Literal, Protocol, overload
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pyg_nas_np.convnp.weights import WEIGHTS
@@ -20,9 +18,20 @@ from pyg_nas_np.metad2a.joint_gp import JointGP
 from pyg_nas_np.metad2a.mobilenetv3 import predictor as sub_networks
 from pyg_nas_np.metad2a.pair_regressor import PairRegressor
 from pyg_nas_np.metad2a.predictor_training import Estimator, PerformanceModel, cell_inputs
-from pyg_nas_np.predictors.inputs import Architectures
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError, atomic_path, read_tensors
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    MissingWeightsError,
+    fixed_defaults,
+    foreign_file,
+    load_module,
+    read_tensors,
+    write_tensors,
+)
+from pyg_nas_np.utils.defaults import FixedDefaults
+from pyg_nas_np.utils.state_files import read_json
 
 FORMAT = "pyg_nas_np.meta_performance/1"
 PROBE = "descriptors of the first architectures"
@@ -32,9 +41,9 @@ class Conditioned(Protocol):
     r"""What predicts on a data set where something was measured."""
 
     @overload
-    def predict(self, archs: Architectures, return_std: Literal[False] = False) -> Tensor: ...
+    def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
     @overload
-    def predict(self, archs: Architectures, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
 
 
 class AccuracyModel(Protocol):
@@ -69,10 +78,10 @@ def write_performance_model(
         "scalars": json.dumps([model.mean, model.scale, model.noise]),
         "card": json.dumps(card),
     }
-    with atomic_path(path) as tmp:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, tmp, metadata)
+    write_tensors(path, tensors, metadata)
 
 
+@fixed_defaults
 def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> AccuracyModel:
     r"""Reads a model for a space; the header of the file names the kind.
 
@@ -80,28 +89,72 @@ def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]
         DataFileError: If the file is missing, corrupt or of another format.
         InvalidArchitectureError: If the model is for another space, or for other descriptors of it.
     """
-    metadata, state = read_tensors(path)
+    metadata, state = read_tensors(path, infinite=("cell_scale",))
     kind = metadata.get("format", "")
     if kind not in READERS:
-        raise DataFileError(f"{os.fspath(path)} has format {kind!r}, expected {' or '.join(map(repr, READERS))}")
+        raise DataFileError(f"{os.fspath(path)} has format {kind!r:.80}, expected {' or '.join(map(repr, READERS))}")
+    if missing := [entry for entry in ("space", "scalars") if entry not in metadata]:
+        raise DataFileError(f"{os.fspath(path)} lacks the entry '{missing[0]}' in its metadata; get the file again")
     return READERS[kind](os.fspath(path), metadata, state, space)
 
 
 def _read(
     path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], space: SearchSpace[Any]
 ) -> AccuracyModel:
-    probe, cell_scale = state[PROBE], state["cell_scale"]
     own = _probe(space) if metadata["space"] == space.name else None
-    if own is None or probe.shape != own.shape or not torch.allclose(probe, own, atol=1e-2, rtol=1e-2):
+    probe = state.get(PROBE)
+    if own is None or probe is None or probe.shape != own.shape or not _same_scale(probe, own):
         raise InvalidArchitectureError(
             f"{path} was trained for other descriptors of {metadata['space']}; train again with "
             "pyg-nas-np train metad2a-predictor"
         )
-    config = json.loads(metadata["config"])
-    network = PairRegressor(config.pop("in_channels"), cell_scale, **config)
-    network.load_state_dict({**_part(state, "network."), "cell_scale": cell_scale})
-    gp = JointGP().load_state_dict(_part(state, "process."), space)
-    return PerformanceModel(gp, network.eval(), *json.loads(metadata["scalars"]))
+    config = read_json(metadata, "config", dict, path)
+    cell_scale = torch.ones(own.size(1)) if "cell_scale" not in state else state["cell_scale"].float()
+    with foreign_file(path, "a weight file of the predictor"):
+        in_channels = int(config.pop("in_channels"))
+        # On the meta device a network that is not that of the file takes no memory.
+        with FixedDefaults(device="meta"):
+            network = PairRegressor(in_channels, cell_scale, **config)
+    weights = {name: value.float() for name, value in _part(state, "network.").items()}
+    load_module(network, weights | ({"cell_scale": cell_scale} if "cell_scale" in state else {}), path)
+    gp = _part(state, "process.")
+    _check_gp(gp, in_channels, space, path)
+    return PerformanceModel(
+        JointGP().load_state_dict(gp, space), network.eval(), *sub_networks.read_scalars(metadata, path)
+    )
+
+
+def _check_gp(state: Mapping[str, Tensor], in_channels: int, space: SearchSpace[Any], path: str) -> None:
+    """Checks names, shapes and indices of the Gaussian process's tensors; sizes that only it knows are consistent."""
+    size = {name: state[name].shape for name in ("archs", "projection", "classes") if name in state}
+    if len(size) < 3 or any(len(size[name]) != dim for name, dim in (("archs", 1), ("projection", 2), ("classes", 2))):
+        raise DataFileError(f"{path} lacks the tensors of the Gaussian process; get the file again")
+    count, classes, width = size["archs"][0], size["classes"][0], size["projection"][1]
+    shapes: dict[str, tuple[int, ...]] = {
+        "projection": (in_channels, width),
+        "archs": (count,),
+        "cell_count": (count,),
+        "cell_weight": (count,),
+        "taste_weight": (count, width),
+        "classes": (classes, width),
+        "class_count": (classes,),
+        "class_weight": (classes,),
+        "theta": (JointGP().num_variances(space),),
+        "scalars": (3,),
+    }
+    for name, shape in shapes.items():
+        if name not in state or tuple(state[name].shape) != shape:
+            found = list(state[name].shape) if name in state else "absent"
+            raise DataFileError(f"{path}: tensor 'process.{name}' must have shape {list(shape)}, it is {found}")
+    if extra := sorted(state.keys() - shapes.keys()):
+        raise DataFileError(f"{path} holds the tensor 'process.{extra[0]}', which the predictor does not have")
+    archs = state["archs"]
+    if archs.is_floating_point() or not 0 <= int(archs.min()) <= int(archs.max()) < len(space):
+        raise DataFileError(f"{path}: 'process.archs' must hold indices of {space.name}")
+
+
+def _same_scale(probe: Tensor, own: Tensor) -> bool:
+    return torch.allclose(probe.to(own.dtype), own, atol=1e-2, rtol=1e-2)
 
 
 READERS: dict[str, Callable[[str, Mapping[str, str], Mapping[str, Tensor], Any], AccuracyModel]] = {
@@ -111,7 +164,6 @@ READERS: dict[str, Callable[[str, Mapping[str, str], Mapping[str, Tensor], Any],
 """Readers by the format that the header of a file names; they take path, header, tensors and space."""
 
 
-@lru_cache(maxsize=4)
 def shipped_performance_model(space: SearchSpace[Any]) -> AccuracyModel:
     r"""Returns the model that the package ships for a space.
 

@@ -79,7 +79,7 @@ def read_database(folder: str | os.PathLike[str], space: SearchSpace[Any]) -> Me
         if not 0 <= dataset[-1] < len(members):
             raise DataFileError(f"{where}: there is no task {dataset[-1]} in {tasks.name}")
         if not 0 <= accuracy[-1] <= 100:
-            raise DataFileError(f"{where}: accuracy {row['acc']} is not in percent")
+            raise DataFileError(f"{where}: accuracy {row['acc']:.40} is not in percent")
         if row["split"] not in ("train", "val"):
             raise DataFileError(f"{where}: split must be 'train' or 'val', got {row['split']!r}")
     # Only the classes that occur are kept.

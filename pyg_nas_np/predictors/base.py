@@ -3,7 +3,6 @@ r"""The interface of all predictors: fit on labelled architectures, predict labe
 from __future__ import annotations
 
 import os
-import pickle
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, overload
 
@@ -18,9 +17,19 @@ from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, atomic_path
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, read_state, write_state
+from pyg_nas_np.utils.state_files import Kinds
 
 FORMAT = "pyg_nas_np.predictor/2"
+_ENTRIES: Kinds = {
+    "class": str,
+    "params": dict,
+    "space": str,
+    "features": (list, tuple),
+    "labels": Tensor,
+    "maximize": bool,
+    "state": dict,
+}
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -193,6 +202,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Raises:
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+            UnwritableFileError: If the disk is full, or the folder cannot be written.
         """
         check_is_fitted(self, "transform_")
         state = {
@@ -205,8 +215,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "maximize": self.transform_.maximize,
             "state": self._state() if self.transform_.informative else {},
         }
-        with atomic_path(path) as tmp:
-            torch.save(state, tmp)
+        write_state(path, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: SearchSpace[Any] | None = None) -> Self:
@@ -217,30 +226,27 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             space: The search space. (default: that of the data set to predict)
 
         Raises:
-            DataFileError: If the file is corrupt, or does not hold a predictor of this class.
+            DataFileError: If the file is missing or damaged, does not hold a predictor of this class, or its state is
+                not one that such a predictor learns.
             InvalidArchitectureError: If :obj:`space` is not that of the predictor.
         """
-        with open(path, "rb") as file:
-            try:
-                state = torch.load(file, weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-                raise DataFileError(f"{os.fspath(path)} is corrupt or not a saved predictor ({error})") from error
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise DataFileError(f"{os.fspath(path)} is not a saved predictor of format {FORMAT}")
+        state = read_state(path, "a saved predictor", _ENTRIES, form=FORMAT, cure="fit and save it again")
+        name = os.fspath(path)
         found = known_class(state["class"])
         if not issubclass(found, cls):
-            raise DataFileError(f"{os.fspath(path)} holds a {state['class']}, which is not a known {cls.__name__}")
+            raise DataFileError(f"{name} holds a {state['class']}, which is not a known {cls.__name__}")
         if space is not None and space.name != state["space"]:
-            raise InvalidArchitectureError(f"{os.fspath(path)} was fitted on {state['space']}, not on {space.name}")
-        predictor = found._from_plain_params(space, state["params"])
-        if space is not None:
-            predictor.space_ = space
-        predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
-        predictor.labels_ = state["labels"]
-        predictor.transform_ = LabelTransform(predictor.labels, maximize=state["maximize"])
-        predictor.transform_.fit(predictor.labels_)
-        if predictor.transform_.informative:
-            predictor._set_state(state["state"])
+            raise InvalidArchitectureError(f"{name} was fitted on {state['space']}, not on {space.name}")
+        with foreign_file(name, f"a saved {state['class']}", "fit and save it again"):
+            predictor = found._from_plain_params(space, state["params"])
+            if space is not None:
+                predictor.space_ = space
+            predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
+            predictor.labels_ = check_labels(state["labels"], state["labels"].numel())
+            predictor.transform_ = LabelTransform(predictor.labels, maximize=state["maximize"])
+            predictor.transform_.fit(predictor.labels_)
+            if predictor.transform_.informative:
+                predictor._set_state(state["state"])
         return predictor
 
     def _plain_params(self) -> dict[str, Any]:

@@ -3,10 +3,9 @@ r"""The ask-and-tell protocol of all search methods."""
 from __future__ import annotations
 
 import os
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
@@ -15,9 +14,20 @@ from typing_extensions import Self
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, atomic_path
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, foreign_file, write_state
+from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
 
 FORMAT = "pyg_nas_np.search/1"
+_ENTRIES: Kinds = {
+    "method": str,
+    "space": str,
+    "maximize": bool,
+    "index": Tensor,
+    "y": Tensor,
+    "pending": list,
+    "discarded": list,
+    "generator": Tensor,
+}
 
 ENUMERABLE = 1 << 16
 """Spaces up to this size are searched as a whole; larger ones through proposals."""
@@ -42,6 +52,9 @@ class Search(ABC, Generic[ArchT]):
     Raises:
         ValueError: If there are no :obj:`candidates`.
     """
+
+    _own_entries: ClassVar[Kinds] = {}
+    """What the state of a subclass holds beside that of every search."""
 
     def __init__(
         self, space: SearchSpace[ArchT], *, candidates: Tensor | None = None, maximize: bool = True, seed: int = 0
@@ -224,37 +237,48 @@ class Search(ABC, Generic[ArchT]):
             DataFileError: If the state is not one of such a search.
             InvalidArchitectureError: If it is from another space.
         """
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise DataFileError(f"not the state of a search of format {FORMAT}")
+        check_state(state, "the state", "that of a search", _ENTRIES, form=FORMAT)
         if state["space"] != self.space.name:
             raise InvalidArchitectureError(f"the state is from {state['space']}, the search is on {self.space.name}")
         for name, own in (("method", type(self).__name__), ("maximize", self.maximize)):
             if state[name] != own:
                 raise DataFileError(f"the state has {name} {state[name]!r}, this search has {own!r}")
+        check_state(state, "the state", "that of a search", self._own_entries)
+        # Everything is checked before anything changes.
+        with foreign_file("the state", "that of a search", "start a new search"):
+            index = self.space.check_indices(state["index"])
+            y = check_labels(state["y"], index.numel()) if index.numel() else state["y"]
+            pending, discarded = (
+                self.space.check_indices(torch.tensor(state[name], dtype=torch.long)).tolist()
+                for name in ("pending", "discarded")
+            )
+            generator = torch.Generator()
+            generator.set_state(state["generator"])
         self.reset()
-        self.tell(state["index"], state["y"])
-        self._pending.update(dict.fromkeys(state["pending"]))
-        self._discarded.update(state["discarded"])
+        self.tell(index, y)
+        self._pending.update(dict.fromkeys(pending))
+        self._discarded.update(discarded)
         self.generator.set_state(state["generator"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        r"""Writes :meth:`state_dict` to a file, atomically."""
-        with atomic_path(path) as tmp:
-            torch.save(self.state_dict(), tmp)
+        r"""Writes :meth:`state_dict` to a file, atomically.
+
+        Raises:
+            UnwritableFileError: If the disk is full, or the folder cannot be written.
+        """
+        write_state(path, self.state_dict())
 
     def resume(self, path: str | os.PathLike[str]) -> Self:
         r"""Goes on from a file of :meth:`save`; runs no code from the file.
 
         Raises:
-            DataFileError: If the file is corrupt, or not of such a search.
+            DataFileError: If the file is missing or damaged, or not of such a search.
             InvalidArchitectureError: If it is from another space.
         """
-        with open(path, "rb") as file:
-            try:
-                state = torch.load(file, weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-                raise DataFileError(f"{os.fspath(path)} is corrupt or not a saved search ({error})") from error
-        self.load_state_dict(state)
+        cure = "start a new search"
+        state = read_state(path, "a saved search", _ENTRIES, form=FORMAT, cure=cure)
+        with foreign_file(path, "a saved search", cure):
+            self.load_state_dict(state)
         return self
 
     def __repr__(self) -> str:

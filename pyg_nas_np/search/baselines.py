@@ -2,7 +2,7 @@ r"""Search methods without a predictor: random search, regularised evolution, lo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.utils.state_files import Kinds
 
 
 class RandomSearch(Search[ArchT]):
@@ -137,6 +138,8 @@ class LocalSearch(Search[ArchT]):
         >>> bool(search.best[1] > 0.8 * space.batch_flops().max())
         True
     """
+
+    _own_entries: ClassVar[Kinds] = {"start": int, "draws": int}
 
     def __init__(
         self,

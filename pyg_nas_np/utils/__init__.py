@@ -1,5 +1,6 @@
-r"""Helpers without domain knowledge: errors, files, optional imports, threads, random draws."""
+r"""Helpers without domain knowledge: errors, files, optional imports, threads, defaults, random draws."""
 
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import (
     BackendUnavailableError,
     ChecksumError,
@@ -15,20 +16,15 @@ from pyg_nas_np.utils.errors import (
     MissingWeightsError,
     NASError,
     SpaceTooLargeError,
+    UnwritableFileError,
     VerificationError,
 )
-from pyg_nas_np.utils.files import (
-    atomic_path,
-    cache_dir,
-    check_sha256,
-    file_digest,
-    load_pickle,
-    numpy_scalar_globals,
-    read_tensors,
-)
+from pyg_nas_np.utils.files import atomic_path, cache_dir, check_sha256, file_digest, foreign_file, open_regular
 from pyg_nas_np.utils.imports import require
 from pyg_nas_np.utils.parallel import map_chunks
+from pyg_nas_np.utils.pickles import load_pickle, numpy_scalar_globals
 from pyg_nas_np.utils.random import drawing_from
+from pyg_nas_np.utils.state_files import load_module, read_state, read_tensors, write_state, write_tensors
 
 __all__ = [
     "BackendUnavailableError",
@@ -45,15 +41,23 @@ __all__ = [
     "MissingWeightsError",
     "NASError",
     "SpaceTooLargeError",
+    "UnwritableFileError",
     "VerificationError",
     "atomic_path",
     "cache_dir",
     "check_sha256",
     "drawing_from",
     "file_digest",
+    "fixed_defaults",
+    "foreign_file",
+    "load_module",
     "load_pickle",
     "map_chunks",
     "numpy_scalar_globals",
+    "open_regular",
+    "read_state",
     "read_tensors",
     "require",
+    "write_state",
+    "write_tensors",
 ]

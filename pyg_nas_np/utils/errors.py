@@ -43,6 +43,10 @@ class ForbiddenPickleError(DataFileError):
     r"""A pickle asks for a global that is not on the allow-list of its format."""
 
 
+class UnwritableFileError(NASError, OSError):
+    r"""A file cannot be written: the disk is full, or the folder refuses."""
+
+
 class VerificationError(NASError, ValueError):
     r"""A data set disagrees with its published statistics."""
 

@@ -2,19 +2,23 @@ r"""Reading files from outside safely and writing our own atomically."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
-import pickle
+import re
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from pyg_nas_np.utils.errors import ChecksumError, DataFileError, NASError, UnwritableFileError
 
-from pyg_nas_np.utils.errors import ChecksumError, DataFileError, ForbiddenPickleError
+STALE_SECONDS = 86_400.0
+"""Age from which a temporary file counts as left behind by a process that was killed."""
 
 
 def cache_dir() -> Path:
@@ -26,34 +30,135 @@ def cache_dir() -> Path:
     return path
 
 
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def max_bytes() -> int:
+    r"""Returns how many bytes a file may take in memory, unpacked: ``$PYG_NAS_NP_MAX_BYTES``, or 4 GiB.
+
+    Raises:
+        ValueError: If the variable is not a positive whole number.
+    """
+    text = os.environ.get("PYG_NAS_NP_MAX_BYTES") or str(1 << 32)
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"PYG_NAS_NP_MAX_BYTES must be a positive number of bytes, got {text!r}")
+    return int(text)
+
+
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    r"""Yields a temporary path that is renamed to :obj:`path` on success and removed on failure.
+def foreign_file(path: str | os.PathLike[str], what: str, cure: str = "get it again") -> Iterator[None]:
+    r"""Turns whatever a damaged file makes its reader raise into a :class:`DataFileError`.
+
+    Readers of other packages raise what they meet first: pickle alone has a dozen exceptions for damaged input. Keep
+    the body to the reading; errors of this package pass unchanged.
+
+    Args:
+        path: The file.
+        what: What it should be, ``"a saved predictor"``.
+        cure: What the user can do about it.
+
+    Raises:
+        DataFileError: With the name of the file, the problem and the cure.
 
     Example:
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     with atomic_path(Path(folder) / "x.txt") as tmp:
-        ...         _ = tmp.write_text("done")
-        ...     (Path(folder) / "x.txt").read_text()
-        'done'
+        >>> with foreign_file("x.pt", "a saved search"):
+        ...     {}["index"]
+        Traceback (most recent call last):
+        pyg_nas_np.utils.errors.DataFileError: x.pt is corrupt or not a saved search (KeyError: 'index'); get it again
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept because numpy.savez and matplotlib choose the format by it. A file of tempfile would be private
-    # to the user; this one follows the umask, which cannot be read without changing it for all threads.
-    tmp = target.with_name(f".{target.stem}.{secrets.token_hex(8)}{target.suffix}")
-    tmp.touch(exist_ok=False)
     try:
-        yield tmp
-        os.replace(tmp, target)
-    finally:
-        tmp.unlink(missing_ok=True)
+        yield
+    except NASError:
+        raise
+    except Exception as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".strip(": ").split())
+        raise DataFileError(f"{os.fspath(path)} is corrupt or not {what} ({problem[:300]}); {cure}") from error
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    r"""Opens a file for reading, and refuses pipes and devices, which could wait or go on forever.
+
+    Raises:
+        DataFileError: If there is no such file, it may not be read, or it is not a regular one.
+    """
+    name = os.fspath(path)
+
+    def opener(given: str, flags: int) -> int:
+        # Without O_NONBLOCK, opening a pipe waits for its writer.
+        handle = os.open(given, flags | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise DataFileError(f"{name} is not a regular file but a folder, pipe or device; name a file")
+        return handle
+
+    try:
+        return open(path, "rb", opener=opener)
+    except FileNotFoundError as error:
+        raise DataFileError(f"{name} is missing; check the path") from error
+    except OSError as error:
+        raise DataFileError(f"{name} cannot be read ({error.strerror}); check its permissions") from error
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    r"""Returns the content of a regular file of at most :func:`max_bytes`.
+
+    Raises:
+        DataFileError: As :func:`open_regular`, or if the file is too large.
+    """
+    with open_regular(path) as file:
+        check_size(path, os.fstat(file.fileno()).st_size)
+        try:
+            return file.read()
+        except OSError as error:
+            raise DataFileError(f"{os.fspath(path)} cannot be read ({error.strerror})") from error
+
+
+def check_size(path: str | os.PathLike[str], size: int) -> None:
+    r"""Refuses what would take more than :func:`max_bytes` of memory.
+
+    Raises:
+        DataFileError: If :obj:`size` is larger.
+    """
+    if size > max_bytes():
+        raise DataFileError(
+            f"{os.fspath(path)} holds or unpacks to {size} bytes or more, the limit is {max_bytes()}; if the file is "
+            f"sound, raise the environment variable PYG_NAS_NP_MAX_BYTES"
+        )
+
+
+class LimitedReader(io.RawIOBase):
+    r"""Reads on from a stream of unpacked bytes until it exceeds a limit.
+
+    Args:
+        file: The stream.
+        path: How messages call it.
+        limit: Number of bytes. (default: :func:`max_bytes`)
+    """
+
+    def __init__(self, file: IO[bytes], path: str | os.PathLike[str], limit: int | None = None) -> None:
+        self._file, self._path = file, path
+        self._limit = max_bytes() if limit is None else limit
+        self._count = 0
+
+    def readable(self) -> bool:
+        r"""Whether bytes can be read: they can."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        r"""Fills a buffer, and returns how many bytes were left."""
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._count += len(data)
+        if self._count > self._limit:
+            check_size(self._path, self._count)
+        return len(data)
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     r"""Returns the hexadecimal digest of a file, read in blocks of 1 MiB.
+
+    Raises:
+        DataFileError: If the file is missing, or not a regular one.
 
     Example:
         >>> from tempfile import NamedTemporaryFile
@@ -62,7 +167,7 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
         'd41d8cd98f00b204e9800998ecf8427e'
     """
     digest = hashlib.new(algorithm)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -82,90 +187,78 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
         )
 
 
-class _AllowListUnpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], allowed: Mapping[tuple[str, str], Any], label: str) -> None:
-        super().__init__(file)
-        self._allowed = allowed
-        self._label = label
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._allowed[module, name]
-        except KeyError:
-            raise ForbiddenPickleError(
-                f"{self._label} asks for the global '{module}.{name}', which is not part of its format. "
-                f"The file was not loaded; get it from its official source."
-            ) from None
+# -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def read_tensors(path: str | os.PathLike[str], form: str = "") -> tuple[dict[str, str], dict[str, Tensor]]:
-    r"""Reads a safetensors file.
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    r"""Yields a temporary path that is renamed to :obj:`path` on success and removed on failure.
 
-    Args:
-        path: The file.
-        form: What its metadata must have as ``format``. (default: anything)
-
-    Returns:
-        The metadata, and the tensors by name.
+    What a killed process left behind is removed by the next one that writes the same file, a day later.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or of another format.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataFileError(f"{os.fspath(path)} is missing, corrupt or not a safetensors file ({error})") from error
-    if form and metadata.get("format") != form:
-        raise DataFileError(f"{os.fspath(path)} has format {metadata.get('format')!r}, expected {form!r}")
-    return metadata, tensors
-
-
-def load_pickle(file: IO[bytes], *, allowed: Mapping[tuple[str, str], Any] | None = None, label: str = "pickle") -> Any:
-    r"""Unpickles a foreign file, resolving only globals on an allow-list.
-
-    Args:
-        file: The open binary file.
-        allowed: Maps ``(module, name)`` to the object that stands for it. (default: no global at all)
-        label: How messages call the file.
-
-    Raises:
-        ForbiddenPickleError: If the pickle asks for any other global.
-        DataFileError: If the pickle is truncated or corrupt.
+        UnwritableFileError: If the disk is full, or the folder cannot be written.
 
     Example:
-        >>> import io
-        >>> load_pickle(io.BytesIO(pickle.dumps({"000000": [9.5]})))
-        {'000000': [9.5]}
-        >>> load_pickle(io.BytesIO(pickle.dumps(print)), label="table.pkl")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        pyg_nas_np.utils.errors.ForbiddenPickleError: table.pkl asks for the global 'builtins.print', ...
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder) / "x.txt") as tmp:
+        ...         _ = tmp.write_text("done")
+        ...     (Path(folder) / "x.txt").read_text()
+        'done'
     """
+    target = Path(path)
+    # The suffix is kept because numpy.savez and matplotlib choose the format by it. A file of tempfile would be private
+    # to the user; this one follows the umask, which cannot be read without changing it for all threads.
+    tmp = target.with_name(f".{target.stem}.{secrets.token_hex(8)}{target.suffix}")
     try:
-        return _AllowListUnpickler(file, allowed or {}, label).load()
-    except ForbiddenPickleError:
-        raise
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        IndexError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        raise DataFileError(f"{label} is truncated or corrupt ({type(error).__name__}: {error}).") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        tmp.touch(exist_ok=False)
+        yield tmp
+        os.replace(tmp, target)
+    except (OSError, RuntimeError, NASError) as error:
+        if (cause := _write_error(error, tmp)) is None:
+            raise
+        raise UnwritableFileError(
+            cause.errno, f"{target} cannot be written ({cause.strerror}); free space or name another folder"
+        ) from error
+    finally:
+        with suppress(OSError):
+            tmp.unlink(missing_ok=True)
 
 
-def numpy_scalar_globals() -> dict[tuple[str, str], Any]:
-    r"""Returns the allow-list entries for NumPy scalars, under the module names of NumPy 1 and 2."""
-    import numpy as np
+_DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "EIO")
+    if hasattr(errno, name)
+)
 
-    scalar = np.float64(0.0).__reduce__()[0]
-    return {
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "scalar"): scalar,
-        ("numpy._core.multiarray", "scalar"): scalar,
-    }
+
+def _write_error(error: BaseException, tmp: Path) -> OSError | None:
+    """The operating system's error behind that of a writer, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UnwritableFileError):
+            return None
+        if isinstance(seen, OSError) and seen.errno in _DISK and not isinstance(error, NASError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    # torch.save tells a full disk by the position of its stream only, safetensors by its message.
+    text = str(error)
+    if type(error) is RuntimeError and re.search(r"unexpected pos|PytorchStreamWriter|inline_container", text):
+        return OSError(errno.ENOSPC, "the disk is full, or refuses to be written")
+    return None
+
+
+def _remove_stale(target: Path) -> None:
+    """Removes temporary files of the target that are so old that nobody can be writing them."""
+    pattern = re.compile(rf"\.{re.escape(target.stem)}\.[0-9a-f]{{16}}{re.escape(target.suffix)}")
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            # Two processes may find the same file; the second one's failure is none.
+            if entry.name.startswith(".") and pattern.fullmatch(entry.name):
+                with suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
+                        os.unlink(entry.path)

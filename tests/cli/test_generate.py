@@ -107,9 +107,25 @@ def test_mobilenetv3(images, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--space", "nasbench101"], "is none of"), (["--limit", "parameters=many"], "not of the form")],
+    [
+        (["--space", "nasbench101"], "is none of"),
+        (["--limit", "parameters=many"], "not of the form"),
+        (["--temperature", "nan"], "--temperature"),
+        (["--candidates", str(10**12)], "--candidates"),
+        (["--seed", str(2**64)], "--seed"),
+        (["--output", "/proc/none"], "cannot be written"),
+    ],
 )
 def test_refuses_options(images, options, message):
     result = runner.invoke(app, ["generate", str(images), *options])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_brackets_in_names_are_no_markup(images, tmp_path):
+    odd = images.rename(tmp_path / "[red].npz")
+    options = ["--top-k", "1", "--candidates", "5", "--output", str(tmp_path / "[/y]")]
+    result = runner.invoke(app, ["generate", str(odd), *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "[red].npz" in result.output
+    assert (tmp_path / "[/y]" / "architectures.json").exists()

@@ -92,6 +92,18 @@ def test_cells_of_nasbench101(run):
         (("0", "--score", "zen"), "'zen' is none of params"),
         (("|none~0|",), "is not of the form"),
         (("0", "--images", "nowhere"), "nowhere is neither a folder nor an .npz file"),
+        (("99999999",), "there is no architecture 99999999 in nasbench201"),
+        (("9" * 5000,), "there is no architecture 99999999999999999999…"),
+        (("²",), "is not of the form"),
+        (("0", "--seed", 2**64), "--seed"),
+        (("0", "--seed", "-1"), "--seed"),
+        (("0", "--batch", 10**8), "--batch"),
+        (("0", "--batch", 65536, "--size", 4096), "take fewer or smaller ones"),
+        (("0", "--swap-mean", "nan"), "--swap-mean"),
+        (("0", "--swap-mean", "inf"), "--swap-mean"),
+        (("0", "--output", "/proc/none/scores.csv"), "cannot be written"),
+        (("0", "--output", "."), "is not a file"),
+        (("--random", 10**9), "--random"),
     ],
 )
 def test_wrong_arguments_end_with_a_message(run, args, message):
@@ -105,9 +117,22 @@ def test_wrong_files_are_named(run, tmp_path):
     for text, message in (
         ("cell\nx\n", "must have a header with 'arch'"),
         ("arch\n1\nx\n", "line 3: 'x' is not of the form"),
-        ("arch\n99999\n", "line 2: index 99999 is outside"),
+        ("arch\n99999\n", "line 2: there is no architecture 99999"),
     ):
         path.write_text(text)
         code, _, err = run("--file", path)
         assert code == 2
         assert message in err
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_alone(run, score):
+    assert run("0", "11", "--score", score, *FAST)[0] == 0
+
+
+def test_brackets_in_names_are_no_markup(run, tmp_path):
+    path = tmp_path / "[/x]" / "[red].csv"
+    code, out, _ = run("0", "--score", "params", "--output", path, *FAST)
+    assert code == 0
+    assert "[/x]" in "".join(out.split())
+    assert read(path)[0]["arch"] == str(SPACE[0])

@@ -302,6 +302,37 @@ def test_tables_change_the_tasks_and_stand_in_the_card(tmp_path, toy_space):
     assert (card["tables"], card["target"]) == ("cifar100/valid", "cifar10")
 
 
+def test_checkpoints_that_are_damaged_foreign_or_run_code_are_refused(tmp_path, toy_space):
+    train(toy_space, root=tmp_path, max_steps=2)
+    path = tmp_path / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    weights = state["state_dict"]
+    name = next(iter(weights))
+    without = {key: value for key, value in weights.items() if key != name}
+
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path / "owned").mkdir, ()
+
+    for foreign in (
+        {},
+        5,
+        {key: value for key, value in state.items() if key != "optimizer_states"},
+        state | {"state_dict": without},
+        state | {"state_dict": weights | {"more": torch.ones(1)}},
+        state | {"state_dict": weights | {name: torch.full_like(weights[name], float("nan"))}},
+        state | {"callbacks": {"mine": Payload()}},
+    ):
+        torch.save(foreign, path)
+        with pytest.raises(DataFileError, match=r"last\.ckpt.*delete it to start anew"):
+            train(toy_space, root=tmp_path, max_steps=3)
+    for content in (b"", b"no checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(DataFileError, match=r"last\.ckpt.*delete it to start anew"):
+            train(toy_space, root=tmp_path, max_steps=3)
+    assert not (tmp_path / "owned").exists()
+
+
 def test_large_spaces_give_a_part_of_their_cells(toy_space, monkeypatch):
     monkeypatch.setattr("pyg_nas_np.convnp.training.POOL_CELLS", 64)
     labels = {"cifar100/valid": torch.randn(128, generator=torch.Generator().manual_seed(0))}

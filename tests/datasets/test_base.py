@@ -130,7 +130,7 @@ def test_damaged_source_report_is_rebuilt(tmp_path):
     Toy(tmp_path)
     (tmp_path / "processed" / "sources.json").write_text("{")
     assert Toy(tmp_path).y[2] == 2
-    assert json.loads((tmp_path / "processed" / "sources.json").read_text())[0]["name"] == "first"
+    assert json.loads((tmp_path / "processed" / "sources.json").read_text())["sources"][0]["name"] == "first"
 
 
 def test_meta_features_run_vectorised(tmp_path):

@@ -124,7 +124,7 @@ def test_filters_and_transforms(root):
     assert dataset.y.tolist() == [73.0, 74.0, 75.0]
     assert [dataset.arch(i) for i in range(3)] == ARCHS[3:]
     assert dataset[0].marked.tolist() == [1.0]
-    with pytest.raises(ValueError, match="pre_filter kept none of 6"):
+    with pytest.raises(ValueError, match="pre_filter kept 0 of 6"):
         OFAMobileNetV3(str(root), pre_filter=lambda graph: False, force_reload=True)
 
 

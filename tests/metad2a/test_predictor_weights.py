@@ -63,13 +63,13 @@ def test_files_give_the_same_model_back(model: PerformanceModel, tmp_path: Path)
 
 def test_bad_files_are_told(model: PerformanceModel, tmp_path: Path, toy_space: SearchSpace) -> None:  # type: ignore[type-arg]
     path = tmp_path / "m.safetensors"
-    with pytest.raises(DataFileError, match="missing, corrupt"):
+    with pytest.raises(DataFileError, match=r"missing|corrupt"):
         read_performance_model(path, SPACE)
     write_performance_model(path, model, SPACE, CARD)
     with pytest.raises(InvalidArchitectureError, match="was trained for other descriptors of nasbench201"):
         read_performance_model(path, toy_space)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataFileError, match="missing, corrupt"):
+    with pytest.raises(DataFileError, match=r"missing|corrupt"):
         read_performance_model(path, SPACE)
 
 

@@ -1,34 +1,22 @@
 from __future__ import annotations
 
-import collections
 import hashlib
-import io
 import os
 import pickle
 import stat
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from pyg_nas_np.utils import (
     ChecksumError,
-    DataFileError,
-    ForbiddenPickleError,
     atomic_path,
     cache_dir,
     check_sha256,
     file_digest,
-    load_pickle,
-    numpy_scalar_globals,
-    read_tensors,
 )
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
@@ -163,134 +151,6 @@ def test_check_names_the_file_and_both_digests(tmp_path):
         assert part in str(caught.value)
 
 
-# -- load_pickle ------------------------------------------------------------------------------------------------------
-
-
-def load(content, **kwargs):
-    return load_pickle(io.BytesIO(content), label="table.pkl", **kwargs)
-
-
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
-    max_leaves=12,
-)
-
-
-@given(value=plain, protocol=st.sampled_from(PROTOCOLS))
-def test_plain_values_need_no_global(value, protocol):
-    assert load(pickle.dumps(value, protocol)) == value
-
-
-@given(value=plain, protocol=st.sampled_from(PROTOCOLS), cut=st.floats(0, 1, exclude_max=True))
-def test_every_truncation_is_an_error(value, protocol, cut):
-    content = pickle.dumps(value, protocol)
-    with pytest.raises(DataFileError, match=r"table\.pkl is truncated or corrupt"):
-        load(content[: int(cut * len(content))])
-
-
-class RunsCommand:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("allowed", [None, {("collections", "OrderedDict"): collections.OrderedDict}])
-def test_code_is_refused_by_name_and_never_run(tmp_path, protocol, allowed):
-    payload = collections.OrderedDict(good=1.0, bad=[RunsCommand(tmp_path / "owned")])
-    with pytest.raises(ForbiddenPickleError, match=r"table\.pkl asks for the global"):
-        load(pickle.dumps(payload, protocol), allowed=allowed)
-    assert not (tmp_path / "owned").exists()
-    pickle.loads(pickle.dumps(payload, protocol))
-    assert (tmp_path / "owned").exists(), "the pickle is harmless, so that the test shows nothing"
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize(
-    ("value", "name"),
-    [
-        (os.system, f"{os.name if os.name == 'nt' else 'posix'}.system"),
-        (eval, "eval"),
-        (Path, "pathlib"),
-        (collections.Counter("ab"), "collections.Counter"),
-        (np.zeros(2), "numpy.*(_reconstruct|_frombuffer)"),
-    ],
-)
-def test_the_forbidden_global_is_named(protocol, value, name):
-    with pytest.raises(ForbiddenPickleError, match=name):
-        load(pickle.dumps(value, protocol), allowed=numpy_scalar_globals())
-
-
-def test_an_allowed_class_does_not_open_its_attributes():
-    nested = b"\x80\x04\x8c\x0bcollections\x8c\x13OrderedDict.popitem\x93."
-    assert pickle.loads(nested) is collections.OrderedDict.popitem
-    with pytest.raises(ForbiddenPickleError, match=r"collections\.OrderedDict\.popitem"):
-        load(nested, allowed={("collections", "OrderedDict"): collections.OrderedDict})
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_allowed_globals_resolve_to_what_the_list_says(protocol):
-    class Standin(dict):
-        pass
-
-    content = pickle.dumps([collections.OrderedDict(a=1, b=[2])], protocol)
-    allowed = {("collections", "OrderedDict"): Standin}
-    (value,) = load(content, allowed=allowed)
-    assert type(value) is Standin
-    assert value == {"a": 1, "b": [2]}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(b"", id="empty file"),
-        pytest.param(b"<!DOCTYPE html><title>Virus scan warning</title>", id="web page"),
-        pytest.param(b"\x80\xff.", id="unknown protocol"),
-        pytest.param(b"\x80\x04.", id="empty stack"),
-        pytest.param(b"\x80\x04h\x05.", id="unknown memo"),
-        pytest.param(b"\x80\x04K\x01(K\x01K\x02u.", id="items of a number"),
-        pytest.param(b"\x80\x04K\x01K\x02b.", id="state of a number"),
-        pytest.param(b"\x80\x04]K\x00R.", id="call of a list"),
-        pytest.param(b"\x80\x04}](K\x01s.", id="unhashable or unpaired key"),
-        pytest.param(b"\x80\x04\x8c\x02\xff\xfe.", id="invalid text"),
-        pytest.param(b"\x80\x04\x8e" + b"\xff" * 8 + b".", id="impossible length"),
-        pytest.param(b"\x80\x02\x82\x7f.", id="unregistered extension"),
-        pytest.param(b"\x80\x04K\x01Q.", id="persistent object"),
-        pytest.param(b"I1x\n.", id="malformed number"),
-        pytest.param(b"\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00K\x01.", id="frame too long"),
-    ],
-)
-def test_corrupt_content_is_one_kind_of_error(content):
-    with pytest.raises(DataFileError, match=r"^table\.pkl is truncated or corrupt \(\w+: ") as caught:
-        load(content)
-    assert not isinstance(caught.value, ForbiddenPickleError)
-    assert caught.value.__cause__ is not None
-
-
-def test_a_stream_is_read_object_by_object():
-    file = io.BytesIO(pickle.dumps([1]) + pickle.dumps("two"))
-    assert load_pickle(file) == [1]
-    assert load_pickle(file) == "two"
-
-
-@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
-@pytest.mark.parametrize("scalar", [np.float64(1.5), np.float32(-0.25), np.int64(7), np.bool_(True)])
-def test_numpy_scalars_of_either_major_version(module, scalar):
-    # Protocol 3 spells names as lines of text, so that the other version's name can be put in.
-    content = pickle.dumps({"para": scalar}, protocol=3)
-    own = b"cnumpy._core.multiarray\n" if b"numpy._core" in content else b"cnumpy.core.multiarray\n"
-    assert own in content
-    content = content.replace(own, f"c{module}\n".encode())
-    with pytest.raises(ForbiddenPickleError, match=module):
-        load(content)
-    value = load(content, allowed=numpy_scalar_globals())["para"]
-    assert value == scalar
-    assert value.dtype == scalar.dtype
-
-
 # -- cache_dir --------------------------------------------------------------------------------------------------------
 
 
@@ -310,17 +170,3 @@ def test_the_cache_falls_back_to_the_system(tmp_path, monkeypatch, value):
         monkeypatch.setenv("PYG_NAS_NP_CACHE", value)
     assert cache_dir() == tmp_path / "pyg_nas_np"
     assert cache_dir().is_dir()
-
-
-def test_tensors_come_with_their_metadata(tmp_path):
-    path = tmp_path / "t.safetensors"
-    save_file({"x": torch.arange(3)}, path, {"format": "a/1"})
-    metadata, tensors = read_tensors(path, "a/1")
-    assert metadata == {"format": "a/1"}
-    assert tensors["x"].tolist() == [0, 1, 2]
-    with pytest.raises(DataFileError, match=r"t\.safetensors has format 'a/1', expected 'b/1'"):
-        read_tensors(path, "b/1")
-    path.write_bytes(path.read_bytes()[:20])
-    for broken in (path, tmp_path / "absent"):
-        with pytest.raises(DataFileError, match="missing, corrupt or not a safetensors file"):
-            read_tensors(broken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class MobileNetV3Features:
 
         self._bounds = self._stages(MobileNetV3GraphCodec(self.space).extremes())
 
-    @cached_property
+    @property
     def groups(self) -> Mapping[str, list[int]]:
         r"""Columns of each group."""
         stages = self._bounds.size(1)
@@ -80,7 +80,11 @@ class MobileNetV3Features:
         return f"{type(self).__name__}({self.space!r})"
 
 
-@lru_cache(maxsize=32)
 def mobilenetv3_features(space: MobileNetV3Space) -> MobileNetV3Features:
-    r"""Returns the features of a space, one object per space object."""
-    return MobileNetV3Features(space)
+    r"""Returns the features of a space, one object for all spaces of the same resolutions."""
+    return _features(space.resolutions)
+
+
+@lru_cache(maxsize=32)
+def _features(resolutions: tuple[int, ...]) -> MobileNetV3Features:
+    return MobileNetV3Features(MobileNetV3Space(resolutions))

@@ -3,13 +3,13 @@ r"""A model of the accuracy of Once-for-All sub-networks, what measurements on a
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, overload
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pyg_nas_np.convnp.bank import SLOPE
@@ -18,7 +18,9 @@ from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
-from pyg_nas_np.utils import InvalidArchitectureError, atomic_path
+from pyg_nas_np.spaces.mobilenetv3 import RESOLUTIONS
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, write_tensors
+from pyg_nas_np.utils.state_files import read_json
 
 FORMAT = "pyg_nas_np.meta_subnets/1"
 _LEAST_SPREAD = 0.05
@@ -166,8 +168,7 @@ def write_sub_network_model(path: str | os.PathLike[str], model: SubNetworkModel
         "scalars": json.dumps([model.mean, model.scale, model.noise]),
         "card": json.dumps(card),
     }
-    with atomic_path(path) as tmp:
-        save_file({"weights": model.weights, "root": model.root.float().contiguous()}, tmp, metadata)
+    write_tensors(path, {"weights": model.weights, "root": model.root.float()}, metadata)
 
 
 def read(
@@ -176,12 +177,33 @@ def read(
     r"""Makes a model of the header and the tensors of a file.
 
     Raises:
+        DataFileError: If a tensor or an entry of the header is missing or not what it should be.
         InvalidArchitectureError: If the model is for another space, or for other features of it.
     """
     width = mobilenetv3_features(space).num_columns if metadata["space"] == space.name else None
-    if state["weights"].numel() != width:
-        raise InvalidArchitectureError(f"{path} was fitted to other features of {metadata['space']}")
-    resolutions = tuple(json.loads(metadata["resolutions"]))
-    return SubNetworkModel(
-        space, resolutions, state["weights"], state["root"].double(), *json.loads(metadata["scalars"])
-    )
+    for name, shape in {"weights": (width,), "root": (width, width)}.items():
+        if name not in state:
+            raise DataFileError(f"{path} lacks the tensor '{name}'; get the file again")
+        if tuple(state[name].shape) != shape or not state[name].is_floating_point():
+            raise InvalidArchitectureError(f"{path} was fitted to other features of {metadata['space']}")
+    if extra := sorted(state.keys() - {"weights", "root"}):
+        raise DataFileError(f"{path} holds the tensor '{extra[0]}', which the model does not have")
+    resolutions = read_json(metadata, "resolutions", list, path)
+    if not resolutions or any(side not in RESOLUTIONS for side in resolutions):
+        raise DataFileError(f"{path}: 'resolutions' must be among 128, 132, ..., 224, got {resolutions!s:.80}")
+    weights, root = state["weights"].double(), state["root"].double()
+    return SubNetworkModel(space, tuple(map(int, resolutions)), weights, root, *read_scalars(metadata, path))
+
+
+def read_scalars(metadata: Mapping[str, str], path: str) -> tuple[float, float, float]:
+    r"""Returns mean, scale and noise of a header.
+
+    Raises:
+        DataFileError: If they are not three numbers, or the last two are not positive.
+    """
+    scalars = read_json(metadata, "scalars", list, path)
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in scalars)
+    if len(scalars) != 3 or not numbers or min(scalars[1:]) <= 0:
+        raise DataFileError(f"{path}: 'scalars' must be mean, scale and noise, got {scalars!s:.80}")
+    mean, scale, noise = map(float, scalars)
+    return mean, scale, noise

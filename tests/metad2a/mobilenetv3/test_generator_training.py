@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from pyg_nas_np.convnp.weights import WEIGHTS, read_card
+from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator_training import new_generator
-from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator
+from pyg_nas_np.metad2a.generator_weights import shipped_generator
 from pyg_nas_np.metad2a.mobilenetv3 import generator_training as training
 from pyg_nas_np.metad2a.mobilenetv3.generator_training import (
     Pool,
@@ -109,23 +107,6 @@ def test_training_fits_the_pool():
 def test_refuses_batches_that_cannot_be_dealt():
     with pytest.raises(ValueError, match="multiple of 16, got 20"):
         train_sub_network_generator(measured(20), torch.randn(30, 8), batch_size=20)
-
-
-def test_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "class_vectors", lambda: torch.randn(20, 8))
-    monkeypatch.setattr(training, "read_accuracies", lambda path: measured(30))
-    real = train_sub_network_generator
-    monkeypatch.setattr(
-        training,
-        "train_sub_network_generator",
-        lambda *a, **k: real(*a, rounds=0, pool_size=10, hidden_channels=8, **k),
-    )
-    training.main([str(tmp_path / "table.csv"), "--output", str(tmp_path / "w.safetensors"), "--steps", "2"])
-    assert read_generator(tmp_path / "w.safetensors", SPACE).in_channels == 8
-    card = read_card(tmp_path / "w.safetensors")
-    assert card["data"] == "table.csv"
-    assert card["steps"] == 2
-    assert json.dumps(card)
 
 
 def test_shipped():

@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import csv
-import json
-
 import pytest
 import torch
 
-from pyg_nas_np.convnp.weights import read_card
 from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import (
     fit_sub_networks,
     held_out_spearman,
-    main,
     select_sub_networks,
+    train_sub_network_model,
 )
-from pyg_nas_np.metad2a.predictor_weights import read_performance_model
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -36,7 +31,7 @@ def table():
     return measured(300)
 
 
-def test_learns_what_makes_subnets_accurate(table):
+def test_learns_what_makes_sub_networks_accurate(table):
     model, new = fit_sub_networks(table, SPACE), measured(200, noise=0.0, seed=1)
     cells = model.table(new.archs)
     mean, std = model.predict("gp", None, None, cells)  # type: ignore[arg-type]
@@ -78,21 +73,8 @@ def test_needs_different_accuracies(table, rows):
         fit_sub_networks(select_sub_networks(table, torch.tensor(rows, dtype=torch.long)), SPACE)
 
 
-def test_command(tmp_path):
-    write(tmp_path / "table.csv", measured(60))
-    main([str(tmp_path / "table.csv"), "--output", str(tmp_path / "w.safetensors")])
-    card = read_card(tmp_path / "w.safetensors")
-    assert "60 distinct sub-networks" in card["data"]
+def test_the_card_tells_the_correlation_on_what_is_held_out():
+    model, card = train_sub_network_model(measured(60))
+    assert card["sub-networks"] == 60
     assert card["Spearman on a fifth, fitted without it"] > 0.5
-    model = read_performance_model(tmp_path / "w.safetensors", MobileNetV3Space())
     assert model.resolutions == (224,)
-
-
-def write(path, table):
-    """A table in the form of DyNAS-T."""
-    costs = zip(SPACE.batch_num_parameters(table.archs).tolist(), SPACE.batch_flops(table.archs).tolist(), strict=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["arch_json", "params", "macs", "top1_mean", "n_meas", "top1_min", "top1_max"])
-        for arch, (params, macs), y in zip(table.archs, costs, table.values[:, 0].tolist(), strict=True):
-            writer.writerow([json.dumps(SPACE.to_dict(arch)), params, macs, y, 1, y, y])

@@ -1,4 +1,4 @@
-r"""Helpers without domain knowledge: errors, files, optional imports, threads."""
+r"""Helpers without domain knowledge: errors, files, optional imports, threads, random draws."""
 
 from pyg_nas_np.utils.errors import (
     ChecksumError,
@@ -27,6 +27,7 @@ from pyg_nas_np.utils.files import (
 )
 from pyg_nas_np.utils.imports import require
 from pyg_nas_np.utils.parallel import map_chunks
+from pyg_nas_np.utils.random import drawing_from
 
 __all__ = [
     "ChecksumError",
@@ -46,6 +47,7 @@ __all__ = [
     "atomic_path",
     "cache_dir",
     "check_sha256",
+    "drawing_from",
     "file_digest",
     "load_pickle",
     "map_chunks",

@@ -1,4 +1,4 @@
-r"""Random draws that nobody outside sees: from a given generator, in a given type, on the CPU."""
+r"""Random numbers from a given generator where a call has no argument for one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from pyg_nas_np.utils.defaults import FixedDefaults
 
 _DRAWS: frozenset[Callable[..., Any]] = frozenset(
     {
@@ -18,18 +19,16 @@ _DRAWS: frozenset[Callable[..., Any]] = frozenset(
         nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
     }
 )  # fmt: skip
-_FLOATS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace})
-_OTHERS = frozenset({torch.tensor, torch.as_tensor, torch.full, torch.arange, torch.randint, torch.randperm})
 
 
-class drawing_from(TorchFunctionMode):
+class drawing_from(FixedDefaults):
     r"""Within it, layers take their initial parameters and their dropout masks from :obj:`generator`.
 
     :meth:`reset_parameters` and :class:`~torch.nn.Dropout` have no argument for a generator. The usual way around it,
     :func:`torch.manual_seed`, changes the state that every thread and every other library draws from. This context
-    belongs to its thread alone and passes the generator on; the numbers are those that :func:`torch.manual_seed` with
-    the same seed would give. New tensors are of type :obj:`dtype` and on the device of the generator, whatever the
-    defaults of the process are, unless a call names its own.
+    belongs to its thread alone and passes the generator on; the parameters are those that :func:`torch.manual_seed`
+    with the same seed would give. As in :class:`~pyg_nas_np.utils.defaults.FixedDefaults`, the default type and device
+    of the process do not matter.
 
     Args:
         generator: What to draw from. Its device is where modules are made.
@@ -43,9 +42,8 @@ class drawing_from(TorchFunctionMode):
     """
 
     def __init__(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
+        super().__init__(dtype, generator.device)
         self.generator = generator
-        self.dtype = dtype
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -55,20 +53,11 @@ class drawing_from(TorchFunctionMode):
             return self._dropout(*args, **kwargs)
         if func in _DRAWS and kwargs.get("generator") is None:
             kwargs["generator"] = self.generator
-        if func in _FLOATS and kwargs.get("dtype") is None:
-            kwargs["dtype"] = self.dtype
-        if (func in _FLOATS or func in _OTHERS) and kwargs.get("device") is None and not _has_tensor(args):
-            kwargs["device"] = self.generator.device
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
     def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0:
             return input
-        keep = torch.empty(input.shape, dtype=input.dtype, device=self.generator.device)
+        keep = torch.empty(input.shape, dtype=input.dtype, device=self.device)
         keep.bernoulli_(1 - p, generator=self.generator)
         return input * keep.to(input.device).div_(max(1 - p, torch.finfo(input.dtype).tiny))
-
-
-def _has_tensor(args: tuple[Any, ...]) -> bool:
-    # torch.as_tensor(x) and torch.tensor(x) of a tensor stay where it is.
-    return any(isinstance(value, Tensor) for value in args)

@@ -1,0 +1,90 @@
+r"""Results that do not depend on the default type and the default device of the process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FLOATS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace})
+_OTHERS = frozenset(
+    {
+        torch.arange, torch.as_tensor, torch.asarray, torch.full, torch.randint, torch.randperm, torch.tensor,
+        torch.tril_indices, torch.triu_indices,
+    }
+)  # fmt: skip
+_DIVISIONS = frozenset({torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.__truediv__})
+
+
+class FixedDefaults(TorchFunctionMode):
+    r"""Within it, new tensors have a fixed type and device where a call names none; it belongs to its thread alone.
+
+    Args:
+        dtype: Type of new floating-point tensors, and of quotients of integers.
+        device: Where they are.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.dtype, self.device = dtype, torch.device(device)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if (func in _FLOATS or func in _OTHERS) and kwargs.get("device") is None and not _any_tensor(args):
+            kwargs["device"] = self.device
+        if func in _FLOATS and kwargs.get("dtype") is None:
+            kwargs["dtype"] = self.dtype
+        elif func in _DIVISIONS and not any(_is_floating(value) for value in args):
+            args = (args[0].to(self.dtype), *args[1:])
+        result = func(*args, **kwargs)
+        if func in _OTHERS and kwargs.get("dtype") is None and _is_floating(result) and not _typed(args):
+            # A list of Python's numbers: made again, because the first time may have rounded.
+            result = func(*args, **{**kwargs, "dtype": self.dtype})
+        return result
+
+
+def fixed_defaults(function: Callable[P, R]) -> Callable[P, R]:
+    r"""Lets a function return the same under :func:`torch.set_default_dtype` and :func:`torch.set_default_device`.
+
+    It costs nothing where these are as PyTorch sets them.
+
+    Example:
+        >>> halves = fixed_defaults(lambda: torch.arange(3) / 2)
+        >>> torch.set_default_dtype(torch.float64)
+        >>> halves().dtype
+        torch.float32
+        >>> torch.set_default_dtype(torch.float32)
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.get_default_dtype() == torch.float32 and torch.get_default_device().type == "cpu":
+            return function(*args, **kwargs)
+        with FixedDefaults():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _any_tensor(args: tuple[Any, ...]) -> bool:
+    # torch.as_tensor(x) of a tensor stays where it is.
+    return any(isinstance(value, Tensor) for value in args)
+
+
+def _typed(args: tuple[Any, ...]) -> bool:
+    return any(hasattr(value, "dtype") for value in args)
+
+
+def _is_floating(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_floating_point() or value.is_complex()
+    return False

@@ -2,6 +2,7 @@ r"""Search by a predictor: fit on what was measured, ask for what the acquisitio
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
@@ -9,6 +10,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 from torch_geometric.data import Batch
+from typing_extensions import Self
 
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.search.acquisition import (
@@ -133,6 +135,14 @@ class PredictorSearch(Search[ArchT]):
         chosen = chosen[cost[chosen].argsort(stable=True)]
         return [(self.space[self._index[i]], self._y[i], float(cost[i])) for i in chosen.tolist()]
 
+    def fresh(self) -> Self:
+        r"""Returns a search with the same settings that knows nothing; both share the encoded space and nothing else."""
+        self._whole_space()
+        other = copy.copy(self)
+        other.predictor, other._around = clone(self.predictor), {}
+        other.reset()
+        return other
+
     # -- choosing ---------------------------------------------------------------------------------------------------
 
     def _choose(self, batch: int) -> list[int]:
@@ -224,14 +234,19 @@ class PredictorSearch(Search[ArchT]):
 
     def _pool(self, taken: set[int]) -> tuple[Tensor, Batch]:
         """Official indices to choose from, some of them perhaps taken, and their graphs."""
+        whole = self._whole_space()
+        if whole is not None:
+            return whole.arch_index, whole
+        near = self._near_best(taken)
+        index = torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
+        return index, self.space.batch_encode(index)
+
+    def _whole_space(self) -> Batch | None:
+        """The graphs of all candidates; None where they are too many."""
         size = len(self.space) if self.candidates is None else self.candidates.numel()
-        if size > ENUMERABLE:
-            near = self._near_best(taken)
-            index = torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
-            return index, self.space.batch_encode(index)
-        if self._whole is None:
+        if self._whole is None and size <= ENUMERABLE:
             self._whole = self.space.batch_encode(torch.arange(size) if self.candidates is None else self.candidates)
-        return self._whole.arch_index, self._whole
+        return self._whole
 
     def _near_best(self, taken: set[int]) -> list[int]:
         """Neighbors of the best measured architectures that may be asked for."""

@@ -63,7 +63,8 @@ def measure(kind: str, processes: int, threads: int, trials: int) -> dict[str, o
             workers = [
                 subprocess.Popen([sys.executable, __file__, "--worker", kind, folder, str(share)]) for share in shares
             ]
-            if any([worker.wait() for worker in workers]):
+            codes = [worker.wait() for worker in workers]
+            if any(codes):
                 raise SystemExit(f"a worker of {kind}:{processes} has failed")
         seconds = time.perf_counter() - started
         drawn = [trial.params["arch"] for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))]

@@ -136,7 +136,7 @@ class PredictorSearch(Search[ArchT]):
         return [(self.space[self._index[i]], self._y[i], float(cost[i])) for i in chosen.tolist()]
 
     def fresh(self) -> Self:
-        r"""Returns a search with the same settings that knows nothing; both share the encoded space and nothing else."""
+        r"""Returns a search with the same settings that knows nothing; only the encoded space is shared."""
         self._whole_space()
         other = copy.copy(self)
         other.predictor, other._around = clone(self.predictor), {}

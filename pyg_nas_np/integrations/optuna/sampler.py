@@ -177,12 +177,12 @@ class ConvNPSampler(BaseSampler):
             if held is None:
                 continue
             if other.state == TrialState.COMPLETE and other.value is not None and math.isfinite(other.value):
-                index.append(held.index)
+                index.append(held.arch)
                 y.append(other.value)
             elif other.state.is_finished():
-                search.discard(torch.tensor([held.index]))
+                search.discard(torch.tensor([held.arch]))
             else:
-                search.reserve(torch.tensor([held.index]))
+                search.reserve(torch.tensor([held.arch]))
         if y:
             search.tell(torch.tensor(index), y)
         proposed = search.ask()
@@ -198,7 +198,7 @@ class ConvNPSampler(BaseSampler):
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             held = {other.number: self._held(other) for other in _others(study, trial)}
-            rivals = {number: claim for number, claim in held.items() if claim is not None and claim.index == index}
+            rivals = {number: claim for number, claim in held.items() if claim is not None and claim.arch == index}
             if not rivals:
                 write([index, True])
                 return True
@@ -220,7 +220,7 @@ class ConvNPSampler(BaseSampler):
         """The architecture of a trial that has one, from a sampler or from ``study.enqueue_trial``."""
         value = trial.params.get(self.name, trial.system_attrs.get("fixed_params", {}).get(self.name))
         try:
-            index = int(value)  # type: ignore[arg-type]
+            index = int(value)
         except (TypeError, ValueError, OverflowError):
             return None
         return index if 0 <= index < len(self.space) else None
@@ -242,7 +242,7 @@ class ConvNPSampler(BaseSampler):
 
 
 class _Claim(NamedTuple):
-    index: int
+    arch: int
     kept: bool
 
 

@@ -225,7 +225,7 @@ def test_a_worker_that_died_undecided_holds_nobody_up(toy_space, monkeypatch):
     Rival(monkeypatch, study, lambda: study._storage.set_trial_system_attr(dead._trial_id, CLAIM, [expected, False]))
     assert alive.suggest_int("arch", 0, 127) != expected
     # Its architecture is free again once its trial is known to have failed.
-    assert study.sampler._held(study._storage.get_trial(dead._trial_id)).index == expected
+    assert study.sampler._held(study._storage.get_trial(dead._trial_id)).arch == expected
     study.tell(dead, state=TrialState.FAIL)
     assert study.sampler._held(study._storage.get_trial(dead._trial_id)) is None
 

@@ -2,12 +2,14 @@ r"""Search by a predictor: fit on what was measured, ask for what the acquisitio
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from sklearn.base import clone
 from torch import Tensor
+from typing_extensions import Self
 
 from pyg_nas_np.predictors import Architectures, Predictor
 from pyg_nas_np.search.acquisition import (
@@ -129,6 +131,13 @@ class PredictorSearch(Search[ArchT]):
         chosen = pareto_mask(self._merit(), cost).nonzero().flatten()
         chosen = chosen[cost[chosen].argsort(stable=True)]
         return [(self.space[self._index[i]], self._y[i], float(cost[i])) for i in chosen.tolist()]
+
+    def fresh(self) -> Self:
+        r"""Returns a search with the same settings that knows nothing."""
+        other = copy.copy(self)
+        other.predictor, other._around = clone(self.predictor), {}
+        other.reset()
+        return other
 
     # -- choosing ---------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@ r"""An Optuna sampler that proposes architectures by a predictor."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from pyg_nas_np.convnp import ConvNPPredictor
@@ -29,8 +31,14 @@ else:
 ARCH = "arch"
 """Name of the parameter that holds an architecture."""
 
-MAX_AHEAD = 15
-"""A worker leaves at most this many places of the batch to others that have not drawn yet."""
+CLAIM = "pyg_nas_np:claim"
+"""System attribute of a trial: the index that it claims, and whether it keeps it; ``None`` once it has given it up."""
+
+POLL_SECONDS = 0.02
+"""Between two looks at the claim of a trial that has not decided yet."""
+
+PATIENCE_SECONDS = 10.0
+"""A trial that has not decided by then has died with its worker; its claim stays respected."""
 
 
 def suggest_arch(trial: Trial, space: SearchSpace[ArchT], name: str = ARCH) -> ArchT:
@@ -52,11 +60,18 @@ def arch_of(trial: FrozenTrial, space: SearchSpace[ArchT], name: str = ARCH) -> 
 class ConvNPSampler(BaseSampler):
     r"""Samples architectures by a predictor fitted to the finished trials of a study.
 
-    The sampler keeps nothing between trials: it reads the study, so that any number of workers, in any number of
-    processes, share one study through its storage. Trials that are running count as measured at their predicted
-    values. Workers that have not drawn yet are served in the order of their trial numbers, so that those who start
-    together get different architectures; they should use the same arguments. Failed and pruned trials are not repeated,
-    and their values not used: what a pruned trial reported last is not what it would have reached.
+    The sampler keeps nothing between trials: it reads the study, so that any number of threads and processes share one
+    study through its storage. Architectures of running trials count as measured at their predicted values. Those of
+    failed and pruned trials are not repeated, and their values not used: what a pruned trial reported last is not what
+    it would have reached.
+
+    **No architecture is proposed twice** while others are left. A trial writes its proposal into the storage as a
+    claim, then reads the claims of all others. It gives way to a claim on the same architecture that is kept or belongs
+    to an earlier trial, and proposes again; it waits for a later trial to give way; and it keeps its claim only once it
+    sees no other. Of two trials with equal claims, the one that wrote second reads the claim of the first, so that both
+    cannot keep it. No clock and no lock is needed, only a storage in which a worker that has written sees everything
+    that was written before: every storage of Optuna on one server or file, but not one that reads from a replica.
+    A worker that dies leaves its claim until Optuna marks its trial as failed.
 
     Parameters other than the architecture are left to :obj:`independent_sampler`.
 
@@ -101,28 +116,22 @@ class ConvNPSampler(BaseSampler):
         independent_sampler: BaseSampler | None = None,
         seed: int = 0,
     ) -> None:
-        self.space = space
-        self.name = name
-        self.seed = seed
-        self.acquisition: Acquisition = acquisition
-        self.beta = beta
-        self.n_startup_trials = n_startup_trials
+        self.space, self.name, self.seed = space, name, seed
         # Trained networks at every suggestion would cost more than they bring.
-        self._predictor = ConvNPPredictor(stacking=False) if predictor is None else predictor
-        # Built now, so that wrong arguments are told here; each direction has a search of its own, for its caches.
-        self._searches = {True: self._search(True)}
+        predictor = ConvNPPredictor(stacking=False) if predictor is None else predictor
+        self._searches = {
+            maximize: PredictorSearch(
+                space,
+                predictor,
+                acquisition=acquisition,
+                beta=beta,
+                initial=n_startup_trials,
+                maximize=maximize,
+                seed=seed,
+            )
+            for maximize in (True, False)
+        }
         self._independent = independent_sampler or optuna.samplers.RandomSampler()
-
-    def _search(self, maximize: bool) -> PredictorSearch[Any]:
-        return PredictorSearch(
-            self.space,
-            self._predictor,
-            acquisition=self.acquisition,
-            beta=self.beta,
-            initial=self.n_startup_trials,
-            maximize=maximize,
-            seed=self.seed,
-        )
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         r"""Returns the parameter of the architecture."""
@@ -138,42 +147,88 @@ class ConvNPSampler(BaseSampler):
         """
         if len(study.directions) != 1:
             raise ValueError(f"ConvNPSampler needs a study with one objective, this one has {len(study.directions)}")
+        if self.name not in search_space or self._given(trial) is not None:
+            return {}  # Somebody has chosen the architecture already.
         maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
-        search = self._searches.get(maximize)
-        if search is None:
-            search = self._searches[maximize] = self._search(maximize)
-        search.reset()
+        attempt = 0
+        while True:
+            index = self._propose(study, trial, maximize, attempt)
+            # Once every architecture is taken, the only thing left is to repeat one.
+            if index is None:
+                return {self.name: self.space.index(self.space.sample(1, self._generator(trial, attempt))[0])}
+            if self._claim(study, trial, index):
+                return {self.name: index}
+            attempt += 1
+
+    def _propose(self, study: Study, trial: FrozenTrial, maximize: bool, attempt: int) -> int | None:
+        """Official index of the most wanted architecture that no other trial holds; None if there is none."""
+        search = self._searches[maximize].fresh()
+        search.generator = self._generator(trial, attempt)
         wanted = IntDistribution(0, len(self.space) - 1)
         index: list[int] = []
         y: list[float] = []
-        ahead = 0
-        for other in study.get_trials(deepcopy=False):
-            if other.number == trial.number:
-                continue
-            if self.name not in other.params:
-                ahead += other.state == TrialState.RUNNING and other.number < trial.number
-                continue
-            if other.distributions[self.name] != wanted:
+        for other in _others(study, trial):
+            if other.distributions.get(self.name, wanted) != wanted:
                 raise ValueError(
                     f"trial {other.number} draws {self.name!r} from {other.distributions[self.name]}, {self.space!r} "
                     f"needs {wanted}; use one study for one space"
                 )
-            drawn = int(other.params[self.name])
+            held = self._held(other)
+            if held is None:
+                continue
             if other.state == TrialState.COMPLETE and other.value is not None and math.isfinite(other.value):
-                index.append(drawn)
+                index.append(held.arch)
                 y.append(other.value)
             elif other.state.is_finished():
-                search.discard(torch.tensor([drawn]))
+                search.discard(torch.tensor([held.arch]))
             else:
-                search.reserve(torch.tensor([drawn]))
+                search.reserve(torch.tensor([held.arch]))
         if y:
             search.tell(torch.tensor(index), y)
-        # Whoever has seen the same trials ranks the same way, and takes the place that its number gives it.
-        search.generator.manual_seed(self.seed + len(y))
-        proposed = search.ask(1 + min(ahead, MAX_AHEAD))
-        # Once every architecture is taken, the only thing left is to repeat one.
-        arch = proposed[-1] if proposed else self.space.sample(1, search.generator)[0]
-        return {self.name: self.space.index(arch)}
+        proposed = search.ask()
+        return self.space.index(proposed[0]) if proposed else None
+
+    def _claim(self, study: Study, trial: FrozenTrial, index: int) -> bool:
+        """Claims an architecture; whether the trial may keep it."""
+
+        def write(claim: list[int | bool] | None) -> None:
+            study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
+
+        write([index, False])
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            held = {other.number: self._held(other) for other in _others(study, trial)}
+            rivals = {number: claim for number, claim in held.items() if claim is not None and claim.arch == index}
+            if not rivals:
+                write([index, True])
+                return True
+            if min(rivals) < trial.number or any(c.kept for c in rivals.values()) or time.monotonic() > deadline:
+                write(None)
+                return False
+            time.sleep(POLL_SECONDS)
+
+    def _held(self, trial: FrozenTrial) -> _Claim | None:
+        """What a trial has measured, will measure, or claims."""
+        given = self._given(trial)
+        if given is not None:
+            return _Claim(given, True)
+        claim = trial.system_attrs.get(CLAIM)
+        # One that has ended without an architecture has measured none.
+        return None if claim is None or trial.state.is_finished() else _Claim(*claim)
+
+    def _given(self, trial: FrozenTrial) -> int | None:
+        """The architecture of a trial that has one, from a sampler or from ``study.enqueue_trial``."""
+        value = trial.params.get(self.name, trial.system_attrs.get("fixed_params", {}).get(self.name))
+        try:
+            index = int(value)
+        except (TypeError, ValueError, OverflowError):
+            return None
+        return index if 0 <= index < len(self.space) else None
+
+    def _generator(self, trial: FrozenTrial, attempt: int) -> torch.Generator:
+        # Trials that start together draw among equals differently, and the same again when a study is repeated.
+        state = np.random.SeedSequence([self.seed % (1 << 63), trial.number, attempt]).generate_state(1)
+        return torch.Generator("cpu").manual_seed(int(state[0]))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -184,3 +239,14 @@ class ConvNPSampler(BaseSampler):
     def reseed_rng(self) -> None:
         r"""Reseeds the sampler of all other parameters; the architectures depend on the study alone."""
         self._independent.reseed_rng()
+
+
+class _Claim(NamedTuple):
+    arch: int
+    kept: bool
+
+
+def _others(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+    # From the storage: a pruner may show a sampler a part of the study only.
+    trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+    return [other for other in trials if other.number != trial.number]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyg_nas_np.convnp.auxiliary import check_foreign
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.predictors.kernels import LENGTH, VARIANCE
 
 Prior = Callable[[Tensor, torch.Generator], Tensor]
 """Draws one function at some rows ``[n]`` of a table of architectures: values ``[n]`` float64."""
@@ -30,8 +31,8 @@ def additive_gp_prior(table: Tensor, groups: Mapping[str, Sequence[int]]) -> Pri
     def draw(rows: Tensor, generator: torch.Generator) -> Tensor:
         x = table[rows].double()
         covariance = torch.zeros(x.size(0), x.size(0), dtype=torch.float64)
-        lengths = (0.3 + 0.7 * torch.randn(len(columns), generator=generator)).exp().tolist()
-        variances = (-1.0 + 1.5 * torch.randn(len(columns), generator=generator)).exp()
+        lengths = (LENGTH.mean + LENGTH.std * torch.randn(len(columns), generator=generator)).exp().tolist()
+        variances = (VARIANCE.mean + VARIANCE.std * torch.randn(len(columns), generator=generator)).exp()
         for part, length, variance in zip(columns, lengths, (variances / variances.sum()).tolist(), strict=True):
             scaled = x[:, part] / math.sqrt(len(part))
             r = math.sqrt(3.0) / length * torch.cdist(scaled, scaled)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaD2ADataba
 from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
 from pyg_nas_np.metad2a.generator_weights import write_generator
 from pyg_nas_np.metad2a.reader import read_database
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
+from pyg_nas_np.predictors.kernels import Precomputed
 from pyg_nas_np.spaces import space_by_name
 from pyg_nas_np.spaces.graph_codec import GraphCodec, graph_codec
 from pyg_nas_np.utils import InvalidLabelsError
@@ -70,13 +73,15 @@ def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     over_tasks = _task_kernel(database.sets(used))
     cells, cell = database.arch.unique(return_inverse=True)
     over_cells = _cell_kernel(database, cells)
-    total = over_tasks[task][:, task] + over_cells[cell][:, cell]
-    total.diagonal().add_(noise)
-    center = database.accuracy.mean()
-    weights = torch.linalg.solve(total, (database.accuracy - center).unsqueeze(1)).squeeze(1)
-    given_tasks = weights.new_zeros(used.numel()).index_add(0, task, weights)
-    given_cells = weights.new_zeros(cells.numel()).index_add(0, cell, weights)
-    return Explained(center + (over_tasks @ given_tasks)[task], (over_cells @ given_cells)[cell])
+    kernels = {
+        "task": Precomputed(lambda a, b: over_tasks[task[a]][:, task[b]]),
+        "cell": Precomputed(lambda a, b: over_cells[cell[a]][:, cell[b]]),
+    }
+    rows, center = torch.arange(len(database)), database.accuracy.double().mean()
+    log_noise = torch.tensor([math.log(noise)], dtype=torch.float64)
+    gp = GaussianProcess(kernels).condition(rows, database.accuracy - center, log_noise)
+    parts = gp.parts(rows)
+    return Explained(center + parts["task"], parts["cell"])
 
 
 def _task_kernel(sets: FeatureSets) -> Tensor:

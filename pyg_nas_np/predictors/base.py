@@ -20,7 +20,7 @@ from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, che
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, atomic_path
 
-FORMAT = "pyg_nas_np.predictor/1"
+FORMAT = "pyg_nas_np.predictor/2"
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from pyg_nas_np.utils.errors import (
     MissingLabelsError,
     MissingWeightsError,
     NASError,
+    SingularCovarianceError,
     SpaceTooLargeError,
     VerificationError,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "MissingLabelsError",
     "MissingWeightsError",
     "NASError",
+    "SingularCovarianceError",
     "SpaceTooLargeError",
     "VerificationError",
     "atomic_path",

@@ -16,8 +16,9 @@ from torch_geometric.data import Batch, Data
 from pyg_nas_np.convnp.bank import SLOPE
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
-from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.inputs import Graphs
+from pyg_nas_np.predictors.kernels import additive_kernels
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.utils import InvalidArchitectureError, atomic_path, read_tensors
 
@@ -134,9 +135,9 @@ class SubnetPosterior:
         self.mean, self.scale = float(y.double().mean()), float(y.double().std())
         groups = mobilenetv3_features(model.space).groups
         columns = {"stages": groups["stages"], "layers": groups["layers"], "guess": [cells.size(1)]}
-        x, along = self._inputs(cells)
+        kernels = additive_kernels(columns, linear=("guess",))
         z = (y.double() - self.mean) / self.scale
-        self.process = AdditiveGP(columns, linear=("guess",)).fit(x, z - SLOPE * along)
+        self.gp = GaussianProcess(kernels, mean=lambda x: SLOPE * x[:, -1]).fit(self._inputs(cells), z)
 
     @overload
     def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
@@ -144,14 +145,14 @@ class SubnetPosterior:
     def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
     def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts accuracies, with standard deviations of new measurements where asked."""
-        x, along = self._inputs(self.model.describe(graphs))
-        mean, std = self.process.predict(x, return_std)
-        mean = (self.mean + self.scale * (mean + SLOPE * along)).float()
+        mean, std = self.gp.predict(self._inputs(self.model.describe(graphs)), return_std)
+        mean = (self.mean + self.scale * mean).float()
         return mean if std is None else (mean, (self.scale * std).float())
 
-    def _inputs(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _inputs(self, cells: Tensor) -> Tensor:
+        """Features, and standardised predictions of the model as the last column."""
         along = (cells @ self.model.weights - self.center) / self.spread
-        return torch.cat([cells, along.unsqueeze(1)], dim=1), along
+        return torch.cat([cells, along.unsqueeze(1)], dim=1)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

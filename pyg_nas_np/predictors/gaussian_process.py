@@ -2,6 +2,7 @@ r"""Exact Gaussian process regression with a sum of kernels: the posterior, its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -218,7 +219,7 @@ class GaussianProcess:
         return std.square() - self.scale * self.theta[-1].exp()
 
     def parts(self, x: Tensor) -> dict[str, Tensor]:
-        r"""Returns the posterior mean of each term at ``x`` ``[m, ...]``; they add up to the mean, but for the prior's."""
+        r"""Returns the posterior mean of each term at ``x`` ``[m, ...]``; their sum is the mean less the prior mean."""
         x, (*thetas, _) = _precise(x), self._split(self.theta)
         terms = zip(self.kernels.items(), thetas, strict=True)
         return {name: kernel(x, self.x, theta) @ self.weights for (name, kernel), theta in terms}
@@ -256,7 +257,7 @@ class GaussianProcess:
             total = torch.zeros(len(part), num, dtype=torch.float64, device=part.device)
             for draw in draws:
                 total += draw(part)
-            return self.scale**0.5 * total.t()
+            return total.t() * math.sqrt(self.scale)
 
         deviations = (self.scale * log_noise.exp()).sqrt() * noise
         residuals = self._residuals(self.x, self.z) - prior(self.x) - deviations
@@ -289,7 +290,8 @@ class GaussianProcess:
 
     def explained(self, covariance: Tensor) -> Tensor:
         r"""Returns how much variance the points take from what has the covariance ``[m, n]`` with them, ``[m]``."""
-        return torch.linalg.solve_triangular(self.factor, covariance.t(), upper=False).square().sum(dim=0)
+        whitened: Tensor = torch.linalg.solve_triangular(self.factor, covariance.t(), upper=False)
+        return whitened.square().sum(dim=0)
 
     def _cross(self, x: Tensor, points: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """The covariance of rows like ``x`` with fixed points, in the precision of ``x``; prepared once."""
@@ -320,7 +322,8 @@ class GaussianProcess:
         return z.double() if self.mean is None else z.double() - self.mean(_precise(x)).double()
 
     def _split(self, theta: Tensor) -> tuple[Tensor, ...]:
-        return theta.split([*(len(kernel.priors) for kernel in self.kernels.values()), 1])
+        sizes = [*(len(kernel.priors) for kernel in self.kernels.values()), 1]
+        return torch.split(theta, sizes)
 
 
 def stable_cholesky(matrix: Tensor) -> Tensor:
@@ -334,7 +337,9 @@ def stable_cholesky(matrix: Tensor) -> Tensor:
         tensor([[1., 0.],
                 [1., 0.]], dtype=torch.float64)
     """
+    factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
+    # Some LAPACKs let NaN pass.
     if int(info) == 0 and bool(factor.diagonal().isfinite().all()):
         return factor
     size = matrix.size(0)

@@ -48,9 +48,10 @@ class GaussianProcess:
         noise: Prior of the noise variance.
         mean: Maps inputs ``[m, ...]`` to the prior mean ``[m]``. (default: zero)
         profiled: Whether the whole covariance, noise included, has one more factor, the most likely one given the
-            other hyperparameters, which is a closed form. Kernels need no variance then.
+            other hyperparameters, which is a closed form, :attr:`scale`. Kernels need no variance then; prior
+            covariances are without the factor.
         max_iter: Iterations of L-BFGS-B.
-        max_fit: Hyperparameters come from at most this many points, drawn with a fixed seed.
+        max_fit: Hyperparameters come from at most this many points, drawn with a fixed seed. (default: :data:`MAX_FIT`)
 
     Raises:
         SingularCovarianceError: From :meth:`fit` and :meth:`condition`, if the covariance is not finite, or not
@@ -97,7 +98,8 @@ class GaussianProcess:
         *parts, noise = self._split(self.theta)
         for (name, kernel), part in zip(self.kernels.items(), parts, strict=True):
             for own in dict.fromkeys(kernel.names):
-                values = [v for n, v in zip(kernel.names, part.exp().tolist(), strict=True) if n == own]
+                factor = self.scale if own == "variance" else 1.0
+                values = [factor * v for n, v in zip(kernel.names, part.exp().tolist(), strict=True) if n == own]
                 result.setdefault(own, {})[name] = values if kernel.names.count(own) > 1 else values[0]
         return {**result, "noise": float(self.scale * noise.exp())}
 

@@ -177,11 +177,15 @@ class WLPredictor(Predictor):
         self.gp_ = _unfitted().condition(state["colours"], state["z"], state["theta"])
 
 
+def _between(a: Tensor, b: Tensor) -> Tensor:
+    return WLKernel(b)(a)
+
+
 class _SubtreeKernel(Precomputed):
     """The kernel of colours, whose counts are made once for fixed graphs."""
 
     def __init__(self) -> None:
-        super().__init__(lambda a, b: WLKernel(b)(a))
+        super().__init__(_between)
 
     def cross(self, points: Tensor, theta: Tensor) -> Cross:
         kernel = WLKernel(points)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,12 @@ def test_a_profiled_scale_is_the_most_likely_one():
     torch.testing.assert_close(gp.leave_one_out()[1], 5 * small.leave_one_out()[1])
     # Targets without a size do not make it zero.
     assert GaussianProcess(gp.kernels, profiled=True).fit(x, 0 * z).predict(x)[1].isfinite().all()
+
+
+@each
+def test_fitted_ones_reach_other_processes(kernels):
+    gp = GaussianProcess(kernels, mean=trend).fit(*data())
+    torch.testing.assert_close(pickle.loads(pickle.dumps(gp)).predict(elsewhere()), gp.predict(elsewhere()))
 
 
 def test_what_was_fitted_before_leaves_no_trace():

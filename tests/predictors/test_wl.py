@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 
 import networkx as nx
@@ -101,6 +102,15 @@ def test_chunks_do_not_change_predictions(monkeypatch):
     whole = model.predict(graphs, return_std=True)
     monkeypatch.setattr(module, "CHUNK", 7)
     torch.testing.assert_close(model.predict(graphs, return_std=True), whole)
+
+
+def test_fitted_predictors_reach_other_processes(tmp_path):
+    model, index = fitted()
+    again = pickle.loads(pickle.dumps(model))
+    model.save(tmp_path / "wl.pt")
+    graphs, loaded = SPACE.batch_encode(index), WLPredictor.load(tmp_path / "wl.pt", SPACE)
+    for other in (again, loaded):
+        torch.testing.assert_close(other.predict_scores(graphs), model.predict_scores(graphs))
 
 
 def test_iterations():

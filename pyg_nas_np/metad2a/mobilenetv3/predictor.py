@@ -114,6 +114,10 @@ class SubnetModel:
         return [self.space.decode(graph) for graph in ([graphs] if isinstance(graphs, Data) else graphs)]
 
 
+def _along_the_guess(x: Tensor) -> Tensor:
+    return SLOPE * x[:, -1]
+
+
 class SubnetPosterior:
     r"""A Gaussian process over sub-networks on a data set of the user, which follows a model of another one.
 
@@ -137,7 +141,7 @@ class SubnetPosterior:
         columns = {"stages": groups["stages"], "layers": groups["layers"], "guess": [cells.size(1)]}
         kernels = additive_kernels(columns, linear=("guess",))
         z = (y.double() - self.mean) / self.scale
-        self.gp = GaussianProcess(kernels, mean=lambda x: SLOPE * x[:, -1]).fit(self._inputs(cells), z)
+        self.gp = GaussianProcess(kernels, mean=_along_the_guess).fit(self._inputs(cells), z)
 
     @overload
     def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...

@@ -40,7 +40,8 @@ from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.metad2a.mobilenetv3.generator_training import train_sub_network_generator
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_sub_networks, select_sub_networks
-from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
+from pyg_nas_np.predictors.kernels import additive_kernels
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space, space_by_name
 
 Row = dict[str, Any]
@@ -122,7 +123,7 @@ def judge(past: SubNetworks, archs: Sequence[MobileNetV3Arch]) -> Tensor:
     """An exact process with radial kernels on the same features; it would have to keep all measurements."""
     features = mobilenetv3_features(SPACE)
     y, columns = past.values[:, 0], {name: features.groups[name] for name in ("stages", "layers")}
-    gp = AdditiveGP(columns).fit(features.table(past.archs), (y - y.mean()) / y.std())
+    gp = GaussianProcess(additive_kernels(columns)).fit(features.table(past.archs), (y - y.mean()) / y.std())
     return y.mean() + y.std() * gp.predict(features.table(archs), False)[0]
 
 

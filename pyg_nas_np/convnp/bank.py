@@ -16,10 +16,11 @@ from typing_extensions import Self
 from pyg_nas_np.convnp.synthetic import Moments
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.predictors.additive_gp import AdditiveGP
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.gp import PATH_GROUPS
 from pyg_nas_np.predictors.inputs import Architectures
+from pyg_nas_np.predictors.kernels import additive_kernels
 from pyg_nas_np.utils import map_chunks
 
 SLOPE = 0.5
@@ -35,8 +36,9 @@ those that the benchmark reports."""
 AUXILIARY = "tables"
 """Name of the group of labels of other tasks."""
 
-_COORDINATES = 24
-"""Leading coordinates of the random networks that the trees split on."""
+LEADING_COORDINATES = 24
+"""Leading coordinates of the random networks that the trees split on and the neural process sees: the shipped weights
+were trained with them. Set by hand; no search over their number is on record."""
 
 
 class Bank:
@@ -50,7 +52,8 @@ class Bank:
     Where labels of other tasks are known, every member sees them, and predicts how the scores differ from a prior mean
     that follows their average. From few random labels it predicts too large a difference, which is shrunk.
 
-    Hyperparameters of the processes are fitted to the context (see :class:`AdditiveGP`).
+    Hyperparameters of the Gaussian processes are fitted to the context, see
+    :class:`~pyg_nas_np.predictors.gaussian_process.GaussianProcess`.
 
     Args:
         groups: Columns of each group; those called ``networks``, ``trend`` and ``tables`` play the roles above.
@@ -85,7 +88,7 @@ class Bank:
         self._additive = additive
         self._recipes = {name: linear for name, linear in recipes.items() if all(group in groups for group in linear)}
         self.split_columns = [column for name in additive for column in groups[name]]
-        self.split_columns += [*groups.get(NETWORKS, [])[:_COORDINATES], *groups.get(AUXILIARY, [])]
+        self.split_columns += [*groups.get(NETWORKS, [])[:LEADING_COORDINATES], *groups.get(AUXILIARY, [])]
 
     @property
     def members(self) -> list[str]:
@@ -98,17 +101,16 @@ class Bank:
         Args:
             x: Descriptors of the context, ``[n, F]``.
             z: Its scores, ``[n]``.
-            thetas: Hyperparameters of the processes, where they are known already.
+            thetas: Hyperparameters of the Gaussian processes, where they are known already.
         """
 
-        def fitted(name: str) -> AdditiveGP:
+        def fitted(name: str) -> GaussianProcess:
             linear = self._recipes[name]
-            columns = {group: self.groups[group] for group in self._additive + linear}
-            process = AdditiveGP(columns, linear=linear, max_iter=self.max_iter)
-            residual = z.double() - self._prior(name, x)
-            return process.fit(x, residual) if thetas is None else process.condition(x, residual, thetas[name])
+            kernels = additive_kernels({group: self.groups[group] for group in self._additive + linear}, linear=linear)
+            gp = GaussianProcess(kernels, mean=partial(self._prior, name), max_iter=self.max_iter)
+            return gp.fit(x, z) if thetas is None else gp.condition(x, z, thetas[name])
 
-        self.processes = dict(zip(self._recipes, map_chunks(fitted, self._recipes), strict=True))
+        self.gps = dict(zip(self._recipes, map_chunks(fitted, self._recipes), strict=True))
         self.trees = ExtraTreesRegressor(
             self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_left_out, random_state=0
         )
@@ -117,10 +119,7 @@ class Bank:
         self.trees.fit(self._tree_inputs(x), (z - prior).float().numpy())
         left_out = prior + self._trust * torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
         self._tree_noise = float((left_out - z).square().mean())
-        moments = []
-        for name, process in self.processes.items():
-            mean, std = process.leave_one_out()
-            moments.append(torch.stack([self._prior(name, x) + self._trust * mean, std.log()], dim=1))
+        moments = [self._moments(name, x, *gp.leave_one_out()) for name, gp in self.gps.items()]
         spread = torch.full_like(left_out, 0.5 * math.log(self._tree_noise + 1e-6))
         moments.append(torch.stack([left_out, spread], dim=1))
         self.context = torch.stack(moments, dim=1).float()
@@ -128,11 +127,7 @@ class Bank:
 
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
-        moments = []
-        for name, process in self.processes.items():
-            mean, std = process.predict(x)
-            assert std is not None
-            moments.append(torch.stack([self._prior(name, x) + self._trust * mean, std.log()], dim=1))
+        moments = [self._moments(name, x, *gp.predict(x)) for name, gp in self.gps.items()]
         inputs = self._tree_inputs(x)
         # What the forest's own method adds to its trees costs more than the trees.
         vote = np.mean([tree.tree_.predict(inputs)[:, 0] for tree in self.trees.estimators_], axis=0)
@@ -142,22 +137,21 @@ class Bank:
         return torch.stack(moments, dim=1).float()
 
     @property
-    def process(self) -> AdditiveGP:
-        r"""The process whose correlations samples have."""
-        return self.processes["networks"]
+    def gp(self) -> GaussianProcess:
+        r"""The Gaussian process whose correlations samples have."""
+        return self.gps["networks"]
 
     def sample(self, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
         r"""Draws joint, standardised deviations from the mean at ``x`` ``[m, F]``: ``[num, m]``."""
-        process = self.process
-        draws = process.sample(x, num, generator)
-        mean = process.predict(x, False)[0]
+        draws = self.gp.sample(x, num, generator)
+        mean = self.gp.predict(x, False)[0]
         # Of the function, not of a measurement: without noise.
-        variance = process.variance(x).clamp_min(1e-12)
+        variance = self.gp.variance(x).clamp_min(1e-12)
         return ((draws - mean) / variance.sqrt()).float()
 
     def state_dict(self) -> dict[str, Tensor]:
-        r"""Returns the hyperparameters of the processes; with the context, all that :meth:`fit` needs."""
-        return {name: process.theta for name, process in self.processes.items()}
+        r"""Returns the hyperparameters of the Gaussian processes; with the context, all that :meth:`fit` needs."""
+        return {name: gp.theta for name, gp in self.gps.items()}
 
     def prior(self, x: Tensor) -> Tensor:
         r"""Returns the prior mean at ``x`` ``[m, F]`` by the labels of other tasks, ``[m]``; zero without any."""
@@ -169,6 +163,12 @@ class Bank:
         if member == "trend" and AUXILIARY not in self.groups:
             return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
         return self.prior(x)
+
+    def _moments(self, member: str, x: Tensor, mean: Tensor, std: Tensor | None) -> Tensor:
+        """Mean and log standard deviation; the difference of the mean from the prior mean is believed in part only."""
+        assert std is not None
+        prior = self._prior(member, x)
+        return torch.stack([prior + self._trust * (mean - prior), std.log()], dim=1)
 
     def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
         return x[:, self.split_columns].numpy()

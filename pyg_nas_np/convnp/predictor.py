@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
-from pyg_nas_np.convnp.bank import AUXILIARY, SHRINKAGE, Bank, bank_groups
+from pyg_nas_np.convnp.bank import AUXILIARY, LEADING_COORDINATES, SHRINKAGE, Bank, bank_groups
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model
 from pyg_nas_np.features import Descriptors, shared_descriptors
@@ -33,14 +33,13 @@ DISAGREEMENT = (20, 100)
 """The variance between base predictors is added to that of the process in full up to 20 labels, not at all from 100."""
 
 _SAMPLES = 16
-_COORDINATES = 24
 
 
 def process_inputs(descriptors: Descriptors) -> list[int]:
     r"""Returns the columns of descriptors that the process sees: meta-features and the leading network coordinates."""
     groups = descriptors.groups
     meta = [column for name, part in groups.items() if name not in (NETWORKS, TREND) for column in part]
-    return [*meta, *groups[NETWORKS][:_COORDINATES]]
+    return [*meta, *groups[NETWORKS][:LEADING_COORDINATES]]
 
 
 class ConvNPPredictor(Predictor):
@@ -272,7 +271,8 @@ class ConvNPPredictor(Predictor):
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
 
-        The correlations are those of the base process with random networks; mean and spread are the predictor's.
+        The correlations are those of the bank's Gaussian process with random networks; mean and spread are the
+        predictor's.
 
         Args:
             x: ``n`` architectures.
@@ -287,11 +287,11 @@ class ConvNPPredictor(Predictor):
         if not self.transform_.informative:
             return self.transform_.inverse(mean)[0].expand(num, -1)
         inputs = self._inputs(self._known(x))[1]
-        process = self.bank_.process
-        total = process.predict(inputs)[1]
+        gp = self.bank_.gp
+        total = gp.predict(inputs)[1]
         assert total is not None
         # The share of the spread that is not noise.
-        latent = (process.variance(inputs).clamp_min(0.0)).sqrt() / total
+        latent = (gp.variance(inputs).clamp_min(0.0)).sqrt() / total
         deviation = self.bank_.sample(inputs, num, generator)
         return self.transform_.inverse(mean + std * latent * deviation)[0]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyg_nas_np.convnp.auxiliary import check_foreign
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.predictors.kernels import LENGTH, VARIANCE
 
 Prior = Callable[[Tensor, torch.Generator], Tensor]
 """Draws one function at some rows ``[n]`` of a table of architectures: values ``[n]`` float64."""
@@ -36,8 +37,8 @@ class AdditiveGPPrior:
         x = self.table[rows].double()
         count = len(self.groups)
         covariance = x.new_zeros(x.size(0), x.size(0))
-        lengths = (0.3 + 0.7 * _normal(generator, count)).exp().tolist()
-        variances = (-1.0 + 1.5 * _normal(generator, count)).exp()
+        lengths = (LENGTH.mean + LENGTH.std * _normal(generator, count)).exp().tolist()
+        variances = (VARIANCE.mean + VARIANCE.std * _normal(generator, count)).exp()
         weights = (variances / variances.sum()).tolist()
         for columns, length, variance in zip(self.groups.values(), lengths, weights, strict=True):
             scaled = x[:, list(columns)] / math.sqrt(len(columns))

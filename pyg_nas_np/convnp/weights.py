@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_nas_np.convnp.bank import LEADING_COORDINATES
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
@@ -19,7 +20,6 @@ from pyg_nas_np.utils.state_files import load_module, read_json
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
-_LEADING = 24
 PROBE = "descriptors of the first architectures"
 """Tensor that tells whether the descriptors still have the scale that the weights were trained for."""
 
@@ -77,7 +77,9 @@ def _probe(space: SearchSpace[Any]) -> Tensor:
     """Leading descriptors of a few cells; not the costs, which differ between the tasks of one space."""
     descriptors = shared_descriptors(space)
     groups = descriptors.groups
-    columns = [column for name, part in groups.items() if name not in ("cost", TREND) for column in part[:_LEADING]]
+    columns = [
+        column for name, part in groups.items() if name not in ("cost", TREND) for column in part[:LEADING_COORDINATES]
+    ]
     return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial.distance import cdist
 from scipy.stats import kendalltau
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import NuSVR
+from torch import Tensor
 
 from pyg_nas_np.curves.data import Floats
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
+from pyg_nas_np.predictors.kernels import ARD, Kernel, Linear, Stationary
 
 FOLDS = 3
 
@@ -129,18 +133,7 @@ def _solve(model: NuSVR, x: Floats, y: Floats) -> NuSVR:
         return model.fit(x, y)
 
 
-class KernelDraw(NamedTuple):
-    r"""A covariance of the :class:`GaussianProcess`: weights and inverse lengths by group, shares, noise."""
-
-    linear: Floats
-    joint: Floats
-    alone: Floats
-    lengths: Floats
-    shares: Floats
-    noise: float
-
-
-class GaussianProcess(Regressor):
+class GPRegressor(Regressor):
     r"""Gaussian process whose covariance is a sum: linear, Matérn-5/2 of everything, Matérn-5/2 of each group.
 
     A random search draws weights, lengths and noise by their leave-one-out predictive density, which is a closed form:
@@ -182,65 +175,54 @@ class GaussianProcess(Regressor):
         self.groups = np.concatenate([np.zeros(len(parts), dtype=int), self.given[self.given > 1]])
         return np.concatenate([means, described], axis=1)
 
-    def _parts(self, a: Floats, b: Floats) -> tuple[Floats, Floats]:
-        """Inner products and squared distances by group, each divided by the group's columns, ``[G, n, m]``."""
-        columns = [self.groups == g for g in np.unique(self.groups)]
-        inner = np.stack([a[:, c] @ b[:, c].T / c.sum() for c in columns])
-        distance = np.stack([cdist(a[:, c], b[:, c], "sqeuclidean") / c.sum() for c in columns])
-        return inner, distance
+    def _kernels(self) -> dict[str, Kernel]:
+        columns = [np.flatnonzero(self.groups == g).tolist() for g in np.unique(self.groups)]
+        linear = {f"linear {i}": Linear(part) for i, part in enumerate(columns)}
+        alone = {f"alone {i}": Stationary(part, "matern52") for i, part in enumerate(columns)}
+        return {**linear, "joint": ARD(range(len(self.groups)), "matern52"), **alone}
 
-    @staticmethod
-    def _kernel(parts: tuple[Floats, Floats], draw: KernelDraw) -> Floats:
-        linear = np.tensordot(draw.linear, parts[0], 1)
-        joint = _matern(np.tensordot(draw.joint, parts[1], 1))
-        alone = np.tensordot(draw.alone, _matern(draw.lengths[:, None, None] * parts[1]), 1)
-        return np.asarray(draw.shares[0] * linear + draw.shares[1] * joint + draw.shares[2] * alone)
+    def _draw(self, rng: np.random.Generator) -> Tensor:
+        """Log hyperparameters of the kernels and of the noise."""
+        _, group, widths = np.unique(self.groups, return_inverse=True, return_counts=True)
+        count = len(widths)
+        linear = rng.dirichlet(np.ones(count))
+        joint = np.exp(rng.normal(-1.5, 1.5, count))  # inverse squared length-scales, as are those below
+        alone = rng.dirichlet(np.ones(count))
+        lengths = np.exp(rng.normal(-1.5, 1.5, count))
+        shares = rng.dirichlet(np.ones(3)) * np.array([self.LINEAR ** rng.uniform(), 1.0, 1.0])
+        noise = np.exp(rng.uniform(np.log(1e-3), 0.0))
+        parts = [shares[0] * linear / widths, (widths / joint)[group] ** 0.5, shares[1:2]]
+        parts += [np.stack([lengths**-0.5, shares[2] * alone], axis=1).ravel(), [noise]]
+        return torch.from_numpy(np.concatenate(parts)).log()
 
     def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
-        parts = self._parts(x, x)
-        count = len(parts[0])
-        found = []
+        points, targets = torch.from_numpy(x), torch.from_numpy(y)
+        gp = GaussianProcess(self._kernels())
+        statistics, found = gp.statistics(points), []
         for _ in range(self.draws):
-            draw = KernelDraw(
-                rng.dirichlet(np.ones(count)),
-                np.exp(rng.normal(-1.5, 1.5, count)),
-                rng.dirichlet(np.ones(count)),
-                np.exp(rng.normal(-1.5, 1.5, count)),
-                rng.dirichlet(np.ones(3)) * np.array([self.LINEAR ** rng.uniform(), 1.0, 1.0]),
-                float(np.exp(rng.uniform(np.log(1e-3), 0.0))),
-            )
-            residual, variance = self._leave_one_out(parts, y, draw)
+            theta = self._draw(rng)
+            mean, std = gp.condition(points, targets, theta, statistics=statistics).leave_one_out()
             # The scale of the whole covariance that fits best, in closed form.
-            scale = float(np.mean(residual**2 / variance))
-            found.append((-0.5 * float(np.mean(np.log(scale * variance))), draw))
+            scale = ((targets - mean) / std).square().mean()
+            found.append((float(-0.5 * (scale.log() + 2.0 * std.log()).mean()), theta))
         found.sort(key=lambda pair: -pair[0])
-        self.settings = [draw for _, draw in found[: self.KEPT]]
+        self.settings = [theta for _, theta in found[: self.KEPT]]
 
-    def _covariance(self, parts: tuple[Floats, Floats], draw: KernelDraw) -> Floats:
-        return self._kernel(parts, draw) + draw.noise * np.eye(parts[0].shape[1])
-
-    def _leave_one_out(self, parts: tuple[Floats, Floats], y: Floats, draw: KernelDraw) -> tuple[Floats, Floats]:
-        inverse = np.linalg.inv(self._covariance(parts, draw))
-        return inverse @ y / np.diag(inverse), 1.0 / np.diag(inverse)
+    def _fitted(self, x: Floats, y: Floats) -> list[GaussianProcess]:
+        points, targets, kernels = torch.from_numpy(x), torch.from_numpy(y), self._kernels()
+        return [GaussianProcess(kernels).condition(points, targets, theta) for theta in self.settings]
 
     def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
-        parts = self._parts(x, x)
-        learned = [(draw, np.linalg.solve(self._covariance(parts, draw), y)) for draw in self.settings]
+        gps = self._fitted(x, y)
 
         def function(new: Floats) -> Floats:
-            across = self._parts(new, x)
-            return np.asarray(np.mean([self._kernel(across, draw) @ weights for draw, weights in learned], axis=0))
+            means = [gp.predict(torch.from_numpy(new), return_std=False)[0] for gp in gps]
+            return torch.stack(means).mean(dim=0).numpy()
 
         return function
 
     def _left_out(self, x: Floats, y: Floats) -> Floats:
-        parts = self._parts(x, x)
-        return np.asarray(y - np.mean([self._leave_one_out(parts, y, draw)[0] for draw in self.settings], axis=0))
-
-
-def _matern(squares: Floats) -> Floats:
-    r = np.sqrt(5.0 * squares)
-    return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
+        return torch.stack([gp.leave_one_out()[0] for gp in self._fitted(x, y)]).mean(dim=0).numpy()
 
 
 class RandomForest(Regressor):
@@ -383,7 +365,7 @@ def make_regressor(
         "ols": lambda: LeastSquares(1, seed),
         "forest": lambda: RandomForest(few, seed),
         "boosting": lambda: Boosting(few, seed),
-        "gp": lambda: GaussianProcess(draws, seed, groups),
+        "gp": lambda: GPRegressor(draws, seed, groups),
     }
     if kind != "ensemble":
         return kinds[kind]()

@@ -3,6 +3,7 @@ r"""Trains the generator of MetaD2A on a database, towards architectures that ar
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS
 from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
+from pyg_nas_np.predictors.kernels import Precomputed
 from pyg_nas_np.spaces.graph_codec import GraphCodec, graph_codec
 from pyg_nas_np.utils import InvalidLabelsError, drawing_from
 
@@ -58,13 +61,15 @@ def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     over_datasets = _dataset_kernel(database.sets(used))
     cells, cell = database.arch.unique(return_inverse=True)
     over_cells = _cell_kernel(database, cells)
-    total = over_datasets[dataset][:, dataset] + over_cells[cell][:, cell]
-    total.diagonal().add_(noise)
-    center = database.accuracy.mean()
-    weights = torch.linalg.solve(total, (database.accuracy - center).unsqueeze(1)).squeeze(1)
-    given_datasets = weights.new_zeros(used.numel()).index_add(0, dataset, weights)
-    given_cells = weights.new_zeros(cells.numel()).index_add(0, cell, weights)
-    return Explained(center + (over_datasets @ given_datasets)[dataset], (over_cells @ given_cells)[cell])
+    kernels = {
+        "data set": Precomputed(lambda a, b: over_datasets[dataset[a]][:, dataset[b]]),
+        "cell": Precomputed(lambda a, b: over_cells[cell[a]][:, cell[b]]),
+    }
+    rows, center = torch.arange(len(database)), database.accuracy.double().mean()
+    log_noise = torch.tensor([math.log(noise)], dtype=torch.float64)
+    gp = GaussianProcess(kernels).condition(rows, database.accuracy - center, log_noise)
+    parts = gp.parts(rows)
+    return Explained(center + parts["data set"], parts["cell"])
 
 
 def _dataset_kernel(sets: FeatureSets) -> Tensor:

@@ -3,13 +3,11 @@ r"""A Gaussian process over pairs of architecture and data set, which keeps sums
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 from typing_extensions import Self
 
@@ -18,19 +16,24 @@ from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.pair_regressor import class_directions
-from pyg_nas_np.predictors.additive_gp import KERNELS, negative_log_posterior
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
+from pyg_nas_np.predictors.kernels import LENGTH, Kernel, Linear, LogPrior, Precomputed, Stationary
 from pyg_nas_np.spaces import SearchSpace
 
-CELL_LENGTH = 1.35
+CELL_LENGTH = round(math.exp(LENGTH.mean), 2)
 CLASS_LENGTHS = (0.7, 1.5)
-r"""Length-scales: of cells the mean of the prior of :class:`~pyg_nas_np.predictors.additive_gp.AdditiveGP`, of classes
-below and above the typical distance between two classes, 1.4."""
+r"""Length-scales: of cells the centre of the prior :data:`~pyg_nas_np.predictors.kernels.LENGTH`, of classes below and
+above the typical distance between two classes, 1.4."""
+
+VARIANCE = LogPrior(-2.0, 2.0)
+r"""Of the variance of each term and of the noise: there are up to eight terms, most of which are small. Set by hand."""
 
 MAX_FIT = 1000
 """Variances come from at most this many tuples; the posterior uses all."""
 
-_PRIOR = (-2.0, 2.0)
 _CHUNK = 2048
+_UNIT = torch.zeros(1, dtype=torch.float64, device="cpu")
+"""The log hyperparameters of a kernel of variance 1."""
 
 
 class JointGP:
@@ -55,53 +58,76 @@ class JointGP:
         max_iter: Iterations of the search for variances.
     """
 
+    space: SearchSpace[Any]
+    projection: Tensor
+    archs: Tensor
+    cell_count: Tensor
+    cell_weight: Tensor
+    taste_weight: Tensor
+    classes: Tensor
+    class_count: Tensor
+    class_weight: Tensor
+    theta: Tensor
+
     def __init__(self, *, width: int = 64, max_iter: int = 40) -> None:
         self.width = width
         self.max_iter = max_iter
 
     def fit(self, database: MetaD2ADatabase) -> Self:
         r"""Learns from the tuples of a database."""
-        self._bind(database.space)
         archs, cell, count = database.arch.unique(return_inverse=True, return_counts=True)
         directions = class_directions(database.classes.features, database.classes.class_ptr)
         axes = torch.linalg.svd(directions, full_matrices=False).Vh[: self.width].t()
         # Typical classes have norm 1.
-        self.projection = axes / (directions @ axes).square().sum(dim=1).mean().sqrt()
-        self.archs, self.cell_count = archs, count.double()
-        self.classes = (directions @ self.projection).double()
-        shares = torch.zeros(len(database), self.classes.size(0), dtype=torch.float64)
+        projection = axes / (directions @ axes).square().sum(dim=1).mean().sqrt()
+        classes = (directions @ projection).double()
+        shares = torch.zeros(len(database), classes.size(0), dtype=torch.float64)
         sizes = database.dataset_ptr.diff()[database.dataset]
         members, _ = database.members(database.dataset)
-        rows = torch.arange(len(database)).repeat_interleave(sizes)
-        shares[rows, members] = 1.0 / sizes.repeat_interleave(sizes).double()
-        self.class_count = shares.square().sum(dim=0)
-        self.task_size = float(sizes.double().mean())
-        tasks = shares @ self.classes
-        self.mean, self.scale = float(database.accuracy.mean()), float(database.accuracy.std()) or 1.0
-        z = (database.accuracy.double() - self.mean) / self.scale
+        rows = torch.arange(len(database))
+        shares[rows.repeat_interleave(sizes), members] = 1.0 / sizes.repeat_interleave(sizes).double()
+        task_size = float(sizes.double().mean())
+        tasks = shares @ classes
+        mean, scale = float(database.accuracy.mean()), float(database.accuracy.std()) or 1.0
 
-        some = torch.randperm(len(database), generator=torch.Generator().manual_seed(0))[:MAX_FIT]
-        self.theta = self._maximize(torch.stack([*self._terms(cell[some], shares[some], tasks[some])]), z[some])
-        covariance = torch.zeros(len(database), len(database), dtype=torch.float64)
-        for variance, term in zip(self.theta.exp(), self._terms(cell, shares, tasks), strict=False):
-            covariance.add_(term, alpha=float(variance))
-        covariance.diagonal().add_(float(self.theta[-1].exp()))
-        factor = torch.linalg.cholesky(covariance)
-        alpha = torch.cholesky_solve(z.unsqueeze(1), factor).squeeze(1)
-        self.cell_weight = torch.zeros(archs.numel()).double().index_add_(0, cell, alpha)
-        self.taste_weight = torch.zeros(archs.numel(), self.width).double()[:, : tasks.size(1)]
-        self.taste_weight = self.taste_weight.index_add(0, cell, alpha.unsqueeze(1) * tasks)
-        self.class_weight = shares.t() @ alpha
-        return self
+        points = shared_descriptors(database.space).table(archs).double()
+        cells = {name: kernel(points, points, _UNIT) for name, kernel in _cell_kernels(database.space).items()}
+        terms: dict[str, Callable[[Tensor, Tensor], Tensor]]
+        terms = {name: partial(_of_cells, kernel, cell) for name, kernel in cells.items()}
+        first = next(iter(terms.values()))
+        terms["taste"] = lambda a, b: first(a, b).mul_(tasks[a] @ tasks[b].t() * task_size)
+        for name, kernel in _class_kernels(classes.size(1)).items():
+            terms[name] = partial(_of_classes, kernel(classes, classes, _UNIT) * task_size, shares)
+        gp = GaussianProcess(
+            {name: Precomputed(term, VARIANCE) for name, term in terms.items()},
+            noise=VARIANCE,
+            max_iter=self.max_iter,
+            max_fit=MAX_FIT,
+        ).fit(rows, (database.accuracy.double() - mean) / scale)
+        state = {
+            "projection": projection,
+            "archs": archs,
+            "cell_count": count,
+            "cell_weight": gp.weights.new_zeros(archs.numel()).index_add(0, cell, gp.weights),
+            "taste_weight": tasks.new_zeros(archs.numel(), tasks.size(1)).index_add(
+                0, cell, gp.weights.unsqueeze(1) * tasks
+            ),
+            "classes": classes,
+            "class_count": shares.square().sum(dim=0),
+            "class_weight": shares.t() @ gp.weights,
+            "theta": gp.theta,
+            "scalars": torch.tensor([mean, scale, task_size], dtype=torch.float64),
+        }
+        return self.load_state_dict(state, database.space)
 
     def predict(
-        self, sets: FeatureSets, task: Tensor, cells: Tensor, return_std: bool = True
+        self, sets: FeatureSets, dataset: Tensor, cells: Tensor, return_std: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         r"""Predicts pairs of data set and architecture.
 
         Args:
             sets: ``T`` data sets.
-            task: The data set of each pair, ``[n]``.
+            dataset: The data set of each pair, ``[n]``.
             cells: All descriptors of its architecture, ``[n, D]``.
             return_std: Whether to return standard deviations, which take longer than the means.
 
@@ -114,22 +140,16 @@ class JointGP:
         shares = torch.zeros(len(sets), classes.size(0), dtype=torch.float64)
         shares[owner, torch.arange(classes.size(0))] = 1.0 / sizes.double()[owner]
         ease, doubt = self._ease(classes, shares)
-        tastes = shares @ classes * self.task_size
-        *variances, taste_variance = self._cell_variances
+        tastes = shares @ classes * self.task_size * self.theta[len(self._cells.kernels)].exp()
+        first = next(iter(self._cells.kernels.values()))
         means, spreads = [], []
-        for part, of in zip(torch.split(cells, _CHUNK), torch.split(task, _CHUNK), strict=True):
-            kernels = self._cell_kernels(part, self._points)
-            cross = sum(variance * kernel for variance, kernel in zip(variances, kernels, strict=True))
-            assert isinstance(cross, Tensor)
-            taste = ((kernels[0] @ self.taste_weight) * tastes[of]).sum(dim=1)
-            means.append(cross @ self.cell_weight + taste_variance * taste + ease[of])
-            if not return_std:
-                continue
-            explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)
-            prior = torch.full((part.size(0),), sum(variances[: len(self._radial)]), dtype=torch.float64)
-            if NETWORKS in self._groups:
-                prior += variances[-1] * self._network(part).square().sum(dim=1)
-            spreads.append((prior - explained).clamp_min(0.0) + doubt[of])
+        for part, of in zip(torch.split(cells.double(), _CHUNK), torch.split(dataset, _CHUNK), strict=True):
+            cross = self._cells.covariance(part, self._points)
+            taste = ((first(part, self._points, _UNIT) @ self.taste_weight) * tastes[of]).sum(dim=1)
+            means.append(cross @ self.cell_weight + taste + ease[of])
+            if return_std:
+                left = self._cells.diagonal(part) - self._measured_cells.explained(cross)
+                spreads.append(left.clamp_min(0.0) + doubt[of])
         mean = (self.mean + self.scale * torch.cat(means)).float()
         if not return_std:
             return mean, None
@@ -137,15 +157,13 @@ class JointGP:
 
     def num_variances(self, space: SearchSpace[Any]) -> int:
         r"""Returns the number of variances for a space, that of the noise included."""
-        self._bind(space)
-        return len(self._groups) + len(CLASS_LENGTHS) + 2
+        return len(_cell_kernels(space)) + len(CLASS_LENGTHS) + 2
 
     @property
     def hyperparameters(self) -> dict[str, float]:
         r"""Variance of each term and of the noise, on standardised labels."""
-        names = [*self._radial, *([NETWORKS] if NETWORKS in self._groups else []), "taste"]
-        names += [f"classes_{length}" for length in CLASS_LENGTHS]
-        return dict(zip([*names, "noise"], self.theta.exp().tolist(), strict=True))
+        names = [*self._cells.kernels, "taste", *_class_kernels(self.classes.size(1)), "noise"]
+        return dict(zip(names, self.theta.exp().tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
         r"""Returns all that was learned, as tensors."""
@@ -165,92 +183,69 @@ class JointGP:
 
     def load_state_dict(self, state: Mapping[str, Tensor], space: SearchSpace[Any]) -> Self:
         r"""Inverse of :meth:`state_dict`."""
-        self._bind(space)
+        # What follows from the state is computed when it is first needed, and must not outlive it.
+        for name in ("_points", "_cells", "_measured_cells", "_classes"):
+            self.__dict__.pop(name, None)
+        self.space = space
         self.projection, self.archs = state["projection"], state["archs"]
         for name in ("cell_count", "cell_weight", "taste_weight", "classes", "class_count", "class_weight", "theta"):
             setattr(self, name, state[name].double())
         self.mean, self.scale, self.task_size = state["scalars"].tolist()
         return self
 
-    def _bind(self, space: SearchSpace[Any]) -> None:
-        self.space = space
-        self._groups = {name: part for name, part in bank_groups(shared_descriptors(space)).items() if name != TREND}
-        self._radial = [name for name in self._groups if name != NETWORKS]
-
     @cached_property
     def _points(self) -> Tensor:
-        return shared_descriptors(self.space).table(self.archs)
+        return shared_descriptors(self.space).table(self.archs).double()
 
     @cached_property
-    def _factor(self) -> Tensor:
-        kernels = self._cell_kernels(self._points, self._points)
-        covariance = torch.diag(self.theta[-1].exp() / self.cell_count)
-        for variance, kernel in zip(self._cell_variances, kernels, strict=False):
-            covariance.add_(kernel, alpha=variance)
-        factor: Tensor = torch.linalg.cholesky(covariance)
-        return factor
+    def _cells(self) -> GaussianProcess:
+        """The worth of architectures."""
+        kernels = _cell_kernels(self.space)
+        return GaussianProcess(kernels).assume(torch.cat([self.theta[: len(kernels)], self.theta[-1:]]))
 
-    @property
-    def _cell_variances(self) -> list[float]:
-        """Of each kernel of architectures, then of the taste."""
-        return self.theta[: -1 - len(CLASS_LENGTHS)].exp().tolist()
+    @cached_property
+    def _measured_cells(self) -> GaussianProcess:
+        """The same, as if each architecture of the database had been measured by itself."""
+        zero = torch.zeros_like(self.cell_count)
+        return self._cells.condition(self._points, zero, self._cells.theta, repeats=self.cell_count)
 
-    def _cell_kernels(self, x: Tensor, points: Tensor) -> list[Tensor]:
-        kernels = []
-        for name in self._radial:
-            columns = self._groups[name]
-            a, b = (part[:, columns].double() / math.sqrt(len(columns)) for part in (x, points))
-            kernels.append(KERNELS["matern32"](torch.cdist(a, b) / CELL_LENGTH)[0])
-        if NETWORKS in self._groups:
-            kernels.append(self._network(x) @ self._network(points).t())
-        return kernels
-
-    def _network(self, x: Tensor) -> Tensor:
-        return x[:, self._groups[NETWORKS]].double()
-
-    def _class_kernels(self, a: Tensor, b: Tensor) -> list[Tensor]:
-        distance = torch.cdist(a, b)
-        return [KERNELS["rbf"](distance / length)[0] for length in CLASS_LENGTHS]
+    @cached_property
+    def _classes(self) -> GaussianProcess:
+        """The ease of classes, as if each had been measured by itself."""
+        kernels = _class_kernels(self.classes.size(1))
+        variances = self.theta[-1 - len(kernels) : -1] + math.log(self.task_size)
+        gp, count = GaussianProcess(kernels), self.class_count.clamp_min(1e-12)
+        return gp.condition(
+            self.classes, torch.zeros_like(count), torch.cat([variances, self.theta[-1:]]), repeats=count
+        )
 
     def _ease(self, classes: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of how easy data sets are; the shares of the classes in them are ``[T, K]``."""
-        variances = self.theta[-1 - len(CLASS_LENGTHS) : -1].exp() * self.task_size
-        towards = shares @ _mixed(variances, self._class_kernels(classes, self.classes))
-        own = _mixed(variances, self._class_kernels(self.classes, self.classes))
-        own.diagonal().add_(self.theta[-1].exp() / self.class_count.clamp_min(1e-12))
-        explained = (towards * torch.linalg.solve(own, towards.t()).t()).sum(dim=1)
+        towards = shares @ self._classes.covariance(classes)
         doubts = []
-        for row, known in zip(shares, explained, strict=True):
-            members = row.nonzero().flatten()
-            inner = _mixed(variances, self._class_kernels(classes[members], classes[members]))
-            doubts.append((inner.mean() - known).clamp_min(0.0))
+        for row, known in zip(shares, self._classes.explained(towards), strict=True):
+            members = classes[row.nonzero().flatten()]
+            doubts.append((self._classes.covariance(members, members).mean() - known).clamp_min(0.0))
         return towards @ self.class_weight, torch.stack(doubts)
 
-    def _terms(self, cell: Tensor, shares: Tensor, tasks: Tensor) -> Any:
-        """Yields the kernel of each term of the model between tuples, ``[n, n]``."""
-        kernels = self._cell_kernels(self._points, self._points)
-        for kernel in kernels:
-            yield kernel[cell][:, cell]
-        yield kernels[0][cell][:, cell] * (tasks @ tasks.t() * self.task_size)
-        for kernel in self._class_kernels(self.classes, self.classes):
-            yield shares @ kernel @ shares.t() * self.task_size
 
-    def _maximize(self, products: Tensor, z: Tensor) -> Tensor:
-        distances = products.new_empty(0, z.numel(), z.numel())
-        centre = torch.full((products.size(0) + 1,), _PRIOR[0], dtype=torch.float64)
-        scale = torch.full_like(centre, _PRIOR[1])
-
-        def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-            loss, gradient = negative_log_posterior(
-                torch.from_numpy(theta), distances, products, z, KERNELS["rbf"], centre, scale
-            )
-            return loss, gradient.numpy()
-
-        bounds = [(float(centre[0] - 5 * scale[0]), float(centre[0] + 5 * scale[0]))] * centre.numel()
-        options = {"maxiter": self.max_iter}
-        found = minimize(objective, centre.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-        return torch.from_numpy(found.x)
+def _cell_kernels(space: SearchSpace[Any]) -> dict[str, Kernel]:
+    """Radial ones first; their only hyperparameters are variances."""
+    groups = {name: part for name, part in bank_groups(shared_descriptors(space)).items() if name != TREND}
+    networks = groups.pop(NETWORKS, None)
+    kernels: dict[str, Kernel] = {name: Stationary(part, length=CELL_LENGTH) for name, part in groups.items()}
+    return kernels if networks is None else {**kernels, NETWORKS: Linear(networks)}
 
 
-def _mixed(variances: Tensor, kernels: list[Tensor]) -> Tensor:
-    return torch.einsum("g,gij->ij", variances, torch.stack(kernels))
+def _class_kernels(width: int) -> dict[str, Kernel]:
+    # Lengths are of distances that are not divided by the root of the width.
+    lengths = {f"classes_{length}": length / math.sqrt(width) for length in CLASS_LENGTHS}
+    return {name: Stationary(range(width), "rbf", length=length) for name, length in lengths.items()}
+
+
+def _of_cells(kernel: Tensor, cell: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return kernel[cell[a]][:, cell[b]]
+
+
+def _of_classes(kernel: Tensor, shares: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return shares[a] @ kernel @ shares[b].t()

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors, shared_features
 from pyg_nas_np.features.descriptors import NETWORKS
-from pyg_nas_np.predictors.additive_gp import AdditiveGP, KernelName
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
+from pyg_nas_np.predictors.kernels import KernelName, additive_kernels
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 
@@ -91,9 +92,9 @@ class GPPredictor(Predictor):
         self.max_iter = max_iter
 
     @property
-    def hyperparameters(self) -> dict[str, dict[str, float] | float]:
+    def hyperparameters(self) -> dict[str, Any]:
         r"""Fitted ``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the score scale."""
-        return self.process_.hyperparameters
+        return self.gp_.hyperparameters
 
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
@@ -110,7 +111,7 @@ class GPPredictor(Predictor):
         archs = self._known(x)
         if not self.transform_.informative:
             return self.transform_.inverse(torch.zeros(num, len(archs)))[0]
-        return self.transform_.inverse(self.process_.sample(self._inputs(archs), num, generator))[0]
+        return self.transform_.inverse(self.gp_.sample(self._inputs(archs), num, generator))[0]
 
     def _inputs(self, archs: Architectures) -> Tensor:
         features = shared_descriptors(self.space_) if self.networks else shared_features(self.space_)
@@ -118,25 +119,21 @@ class GPPredictor(Predictor):
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
         columns = feature_columns(self.space_, self.groups)
-        linear = (NETWORKS,) if self.networks else ()
         if self.networks:
             columns[NETWORKS] = shared_descriptors(self.space_).groups[NETWORKS]
-        self.process_ = AdditiveGP(columns, self.kernel, linear=linear, max_iter=self.max_iter).fit(inputs, z)
+        self.gp_ = self._unfitted(columns).fit(inputs, z)
+        self.columns_ = columns
+
+    def _unfitted(self, columns: dict[str, list[int]]) -> GaussianProcess:
+        linear = (NETWORKS,) if self.networks else ()
+        return GaussianProcess(additive_kernels(columns, self.kernel, linear=linear), max_iter=self.max_iter)
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        return self.process_.predict(inputs, return_std)
+        return self.gp_.predict(inputs, return_std)
 
     def _state(self) -> dict[str, Any]:
-        process = self.process_
-        columns = {**process.radial, **process.linear}
-        return {
-            "columns": columns,
-            "linear": list(process.linear),
-            "theta": process.theta,
-            "x": process.x,
-            "z": process.z,
-        }
+        return {"columns": self.columns_, "theta": self.gp_.theta, "x": self.gp_.x, "z": self.gp_.z}
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        process = AdditiveGP(state["columns"], self.kernel, linear=state["linear"], max_iter=self.max_iter)
-        self.process_ = process.condition(state["x"], state["z"], state["theta"])
+        self.columns_ = state["columns"]
+        self.gp_ = self._unfitted(self.columns_).condition(state["x"], state["z"], state["theta"])

@@ -3,6 +3,7 @@ r"""A Gaussian process with a Weisfeiler-Lehman kernel, as in NAS-BOWL."""
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
+from pyg_nas_np.predictors.kernels import Cross, LogPrior, Precomputed
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -18,11 +21,8 @@ from pyg_nas_np.spaces.dense import DenseGraphs
 CHUNK = 8192
 """Architectures predicted at a time."""
 
-MAX_FIT = 512
-"""Iterations and noise come from at most this many points; the posterior uses all."""
-
-# Mean and standard deviation of the Gaussian prior of the log of noise variance over signal variance.
-_NOISE_PRIOR = (math.log(0.1), 1.5)
+NOISE = LogPrior(math.log(0.1), 1.5)
+"""Of the noise variance over the signal variance. Set by hand; no search over it is on record."""
 
 
 def wl_colours(graphs: DenseGraphs, iterations: int) -> Tensor:
@@ -122,7 +122,8 @@ class WLPredictor(Predictor):
 
     The kernel compares the live parts of cells by the neighbourhoods of their nodes, up to ``h`` steps along and
     against the edges. ``h`` and the share of noise maximise the marginal likelihood (with a Gaussian prior on the log
-    of noise over signal), the signal variance in closed form, from at most 512 of the labelled architectures.
+    of noise over signal), the signal variance in closed form, from at most
+    :data:`~pyg_nas_np.predictors.gaussian_process.MAX_FIT` of the labelled architectures.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -153,7 +154,7 @@ class WLPredictor(Predictor):
     @property
     def iterations(self) -> int:
         r"""The chosen ``h``, after :meth:`fit`."""
-        return self.colours_.size(2) - 1
+        return int(self.gp_.x.size(2)) - 1
 
     def _inputs(self, archs: Architectures) -> DenseGraphs:
         return live_cells(self.space_, archs.given)
@@ -162,47 +163,44 @@ class WLPredictor(Predictor):
         if self.max_iterations < 0:
             raise ValueError(f"max_iterations must not be negative, got {self.max_iterations}")
         colours = wl_colours(inputs, self.max_iterations)
-        some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0))[:MAX_FIT]
+        gp = _unfitted()
         options = []
         for h in range(self.max_iterations + 1):
-            part = colours[some, :, : h + 1]
-            options.append((*_best_noise(WLKernel(part)(part), z[some]), h))
-        _, noise, signal, h = max(options)
-        self._condition(colours[:, :, : h + 1], z, noise, signal)
-
-    def _condition(self, colours: Tensor, z: Tensor, noise: float, signal: float) -> None:
-        self.colours_, self.z_, self.noise_, self.signal_ = colours, z, noise, signal
-        self._kernel = WLKernel(colours)
-        covariance = self._kernel(colours)
-        covariance.diagonal().add_(noise)
-        factor = torch.linalg.cholesky(covariance)
-        self._weights = torch.cholesky_solve(z.unsqueeze(1), factor).squeeze(1)
-        self._factor = factor
+            theta, log_posterior = gp.maximize(colours[:, :, : h + 1], z)
+            options.append((log_posterior, h, theta))
+        _, h, theta = max(options, key=itemgetter(0))
+        self.gp_ = gp.condition(colours[:, :, : h + 1], z, theta)
 
     def _predict(self, inputs: DenseGraphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        means, variances = [], []
-        for chunk in zip(*(torch.split(part, CHUNK) for part in inputs), strict=True):
-            cross = self._kernel(wl_colours(DenseGraphs(*chunk), self.iterations))
-            means.append(cross @ self._weights)
-            if return_std:
-                explained = torch.linalg.solve_triangular(self._factor, cross.t(), upper=False).square().sum(dim=0)
-                variances.append(self.signal_ * (1.0 + self.noise_ - explained))
-        return torch.cat(means), torch.cat(variances).clamp_min(1e-12).sqrt() if return_std else None
+        parts = zip(*(torch.split(part, CHUNK) for part in inputs), strict=True)
+        chunks = (wl_colours(DenseGraphs(*part), self.iterations) for part in parts)
+        means, stds = zip(*(self.gp_.predict(colours, return_std) for colours in chunks), strict=True)
+        return torch.cat(means), torch.cat(stds) if return_std else None
 
     def _state(self) -> dict[str, Any]:
-        return {"colours": self.colours_, "z": self.z_, "noise": self.noise_, "signal": self.signal_}
+        return {"colours": self.gp_.x, "z": self.gp_.z, "theta": self.gp_.theta}
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self._condition(**state)
+        self.gp_ = _unfitted().condition(state["colours"], state["z"], state["theta"])
 
 
-def _best_noise(kernel: Tensor, z: Tensor) -> tuple[float, float, float]:
-    """Log evidence, noise over signal, and signal variance at the best of a grid of noises."""
-    values, vectors = torch.linalg.eigh(kernel)
-    noise = torch.logspace(-3, 1, 81, dtype=torch.double)
-    total = values.clamp_min(0.0).unsqueeze(1) + noise
-    signal = ((vectors.t() @ z).square().unsqueeze(1) / total).mean(dim=0)
-    prior = -0.5 * ((noise.log() - _NOISE_PRIOR[0]) / _NOISE_PRIOR[1]).square()
-    evidence = -0.5 * z.numel() * signal.log() - 0.5 * total.log().sum(dim=0) + prior
-    best = int(evidence.argmax())
-    return float(evidence[best]), float(noise[best]), float(signal[best])
+def _between(a: Tensor, b: Tensor) -> Tensor:
+    return WLKernel(b)(a)
+
+
+class _SubtreeKernel(Precomputed):
+    """The kernel of colours, whose counts are made once for fixed graphs."""
+
+    def __init__(self) -> None:
+        super().__init__(_between)
+
+    def cross(self, points: Tensor, theta: Tensor) -> Cross:
+        kernel = WLKernel(points)
+        return lambda x, out: out.add_(kernel(x))
+
+    def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
+        return torch.ones(len(x), dtype=torch.float64, device=x.device)
+
+
+def _unfitted() -> GaussianProcess:
+    return GaussianProcess({"subtrees": _SubtreeKernel()}, noise=NOISE, profiled=True)

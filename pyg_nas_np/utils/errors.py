@@ -51,6 +51,10 @@ class VerificationError(NASError, ValueError):
     r"""A data set disagrees with its published statistics."""
 
 
+class SingularCovarianceError(NASError, ValueError):
+    r"""A covariance is not finite, or not positive definite by more than rounding."""
+
+
 class MissingLabelsError(NASError, LookupError):
     r"""A metric was asked for that no available label source provides."""
 

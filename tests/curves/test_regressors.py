@@ -11,7 +11,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from pyg_nas_np.curves.regressors import (
     KINDS,
-    GaussianProcess,
+    GPRegressor,
     LeastSquares,
     NuSVRegressor,
     RankAwareEnsemble,
@@ -31,7 +31,7 @@ def test_least_squares_is_least_squares():
 
 
 def test_the_gaussian_process_leaves_out_in_closed_form():
-    model = GaussianProcess(30, 0, [0, 0, 1, 2]).fit(X, Y)
+    model = GPRegressor(30, 0, [0, 0, 1, 2]).fit(X, Y)
     rows = np.arange(40)
     by_hand = [model._learn(model.x[rows != i], model.y[rows != i])(model.x[i : i + 1])[0] for i in rows]
     np.testing.assert_allclose(model.left_out(), model.center + model.scale * np.array(by_hand), rtol=1e-6)

@@ -111,6 +111,20 @@ def test_files_keep_all_that_predictions_need() -> None:
     assert all(len(database) not in value.shape for value in process.state_dict().values())
 
 
+def test_a_second_fit_forgets_the_first_database() -> None:
+    first, second = make(60), make(80, seed=1)
+    process = JointGP(width=6, max_iter=5).fit(first)
+    predict(process, first)  # computes what standard deviations need
+    fresh = JointGP(width=6, max_iter=5).fit(second)
+    for found, expected in zip(predict(process.fit(second), first), predict(fresh, first), strict=True):
+        torch.testing.assert_close(found, expected)
+    predict(process, first)
+    process.load_state_dict(JointGP(width=6, max_iter=5).fit(first).state_dict(), SPACE)
+    restored = predict(JointGP().load_state_dict(process.state_dict(), SPACE), second)
+    for found, expected in zip(predict(process, second), restored, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_data_sets_do_not_see_each_other(count: int) -> None:
     database = make(60)

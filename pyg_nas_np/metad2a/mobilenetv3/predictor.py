@@ -15,8 +15,9 @@ from torch import Tensor
 from pyg_nas_np.convnp.bank import SLOPE
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
-from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
+from pyg_nas_np.predictors.kernels import additive_kernels
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.mobilenetv3 import RESOLUTIONS
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, write_tensors
@@ -115,6 +116,10 @@ class SubNetworkModel:
         return SubNetworkPosterior(self, self.describe(archs), y)
 
 
+def _along_the_guess(x: Tensor) -> Tensor:
+    return SLOPE * x[:, -1]
+
+
 class SubNetworkPosterior:
     r"""A Gaussian process over sub-networks on a data set of the user, which follows a model of another one.
 
@@ -136,9 +141,9 @@ class SubNetworkPosterior:
         self.mean, self.scale = float(y.double().mean()), float(y.double().std())
         groups = mobilenetv3_features(model.space).groups
         columns = {"stages": groups["stages"], "layers": groups["layers"], "guess": [cells.size(1)]}
-        x, along = self._inputs(cells)
+        kernels = additive_kernels(columns, linear=("guess",))
         z = (y.double() - self.mean) / self.scale
-        self.gp = AdditiveGP(columns, linear=("guess",)).fit(x, z - SLOPE * along)
+        self.gp = GaussianProcess(kernels, mean=_along_the_guess).fit(self._inputs(cells), z)
 
     @overload
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
@@ -146,14 +151,16 @@ class SubNetworkPosterior:
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
     def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts accuracies, with standard deviations of new measurements where asked."""
-        x, along = self._inputs(self.model.describe(as_architectures(graphs, self.model.space)))
-        mean, std = self.gp.predict(x, return_std)
-        mean = (self.mean + self.scale * (mean + SLOPE * along)).float()
+        mean, std = self.gp.predict(
+            self._inputs(self.model.describe(as_architectures(graphs, self.model.space))), return_std
+        )
+        mean = (self.mean + self.scale * mean).float()
         return mean if std is None else (mean, (self.scale * std).float())
 
-    def _inputs(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def _inputs(self, cells: Tensor) -> Tensor:
+        """Features, and standardised predictions of the model as the last column."""
         along = (cells @ self.model.weights - self.center) / self.spread
-        return torch.cat([cells, along.unsqueeze(1)], dim=1), along
+        return torch.cat([cells, along.unsqueeze(1)], dim=1)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

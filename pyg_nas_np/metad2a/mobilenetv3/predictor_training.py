@@ -12,7 +12,8 @@ from pyg_nas_np.datasets.mobilenetv3 import SubNetworks
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubNetworkModel
 from pyg_nas_np.metrics.functional import spearman_rho
-from pyg_nas_np.predictors.additive_gp import AdditiveGP
+from pyg_nas_np.predictors.gaussian_process import GaussianProcess, stable_cholesky
+from pyg_nas_np.predictors.kernels import additive_kernels
 from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -24,7 +25,8 @@ def fit_sub_networks(table: SubNetworks, space: MobileNetV3Space) -> SubNetworkM
     r"""Fits the model to measured sub-networks.
 
     Variances of the groups and of the noise maximise the posterior, as in
-    :class:`~pyg_nas_np.predictors.additive_gp.AdditiveGP`.
+    :class:`~pyg_nas_np.predictors.gaussian_process.GaussianProcess`; the posterior is then written in weight
+    space, so that the file need not hold the measurements.
 
     Args:
         table: The measurements; the first column of its values is the accuracy in percent.
@@ -39,12 +41,12 @@ def fit_sub_networks(table: SubNetworks, space: MobileNetV3Space) -> SubNetworkM
     x = mobilenetv3_features(space).table(table.archs)
     groups = mobilenetv3_features(space).groups
     mean, scale = float(y.mean()), float(y.std())
-    process = AdditiveGP(groups, linear=tuple(groups)).fit(x, (y - mean) / scale)
-    *variances, noise = process.theta.exp()
+    gp = GaussianProcess(additive_kernels(groups, linear=tuple(groups))).fit(x, (y - mean) / scale)
+    *variances, noise = gp.theta.exp()
     prior = torch.empty(x.size(1), dtype=torch.float64)
     for columns, variance in zip(groups.values(), variances, strict=True):
         prior[columns] = variance
-    factor = torch.linalg.cholesky(x.t() @ x / noise + torch.diag(1 / prior))
+    factor = stable_cholesky(x.t() @ x / noise + torch.diag(1 / prior))
     weights = torch.cholesky_solve((x.t() @ ((y - mean) / scale) / noise).unsqueeze(1), factor).squeeze(1)
     root = torch.linalg.solve_triangular(factor, torch.eye(x.size(1)).double(), upper=False)
     resolutions = tuple(sorted({arch.resolution for arch in table.archs}))

@@ -44,11 +44,13 @@ def test_learns_what_makes_sub_networks_accurate(table):
 
 def test_equals_the_process_in_function_space(table):
     from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
-    from pyg_nas_np.predictors.additive_gp import AdditiveGP
+    from pyg_nas_np.predictors.gaussian_process import GaussianProcess
+    from pyg_nas_np.predictors.kernels import additive_kernels
 
     features = mobilenetv3_features(SPACE)
     model, x, y = fit_sub_networks(table, SPACE), features.table(table.archs), table.values[:, 0]
-    process = AdditiveGP(features.groups, linear=tuple(features.groups)).fit(x, (y - y.mean()) / y.std())
+    kernels = additive_kernels(features.groups, linear=tuple(features.groups))
+    process = GaussianProcess(kernels).fit(x, (y - y.mean()) / y.std())
     mean, std = process.predict(features.table(measured(20, seed=3).archs))
     own = model.predict("gp", None, None, model.table(measured(20, seed=3).archs))  # type: ignore[arg-type]
     torch.testing.assert_close(own[0].double(), y.mean() + y.std() * mean, atol=1e-3, rtol=0)

@@ -131,5 +131,5 @@ def test_data_sets_do_not_see_each_other(count: int) -> None:
     process = JointGP(width=6, max_iter=5).fit(database)
     mean, std = predict(process, database)
     part = database[torch.arange(count)]
-    torch.testing.assert_close(predict(process, part)[0], mean[:count])
-    torch.testing.assert_close(predict(process, part)[1], std[:count])
+    torch.testing.assert_close(predict(process, part)[0], mean[:count], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(predict(process, part)[1], std[:count], rtol=1e-4, atol=1e-3)

@@ -63,8 +63,7 @@ def test_chunks_do_not_change_predictions(monkeypatch):
     model = GNNPredictor(SPACE, channels=8, **FAST).fit(BATCH, Y)
     whole = model.predict(TEST, return_std=True)
     monkeypatch.setattr(neural, "CHUNK", 7)
-    # Networks compute in single precision, in batches of another size.
-    torch.testing.assert_close(model.predict(TEST, return_std=True), whole, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(model.predict(TEST, return_std=True), whole, rtol=1e-4, atol=1e-3)
 
 
 class Constant(nn.Module):

@@ -36,7 +36,7 @@ from torch import Tensor
 from pyg_nas_np.datasets import NASBench201
 from pyg_nas_np.networks.trainer import as_images, train_network
 from pyg_nas_np.networks.zero_cost import SCORES, score_archs
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, SearchSpace
+from pyg_nas_np.spaces import CellSpace, NASBench101Space, NASBench201Space
 from pyg_nas_np.utils import atomic_path, cache_dir
 
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -92,7 +92,7 @@ def zero_cost(args: argparse.Namespace, out: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for name in args.networks_settings:
         setting = SETTINGS[name]
-        space: SearchSpace[Any] = NASBench201Space() if setting.space == "nasbench201" else NASBench101Space()
+        space: CellSpace[Any] = NASBench201Space() if setting.space == "nasbench201" else NASBench101Space()
         keys = list(targets[setting.space][next(iter(targets[setting.space]))])
         order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0)).tolist()
         wanted = [keys[i] for i in order[: math.ceil(setting.share * args.networks_cells)]]
@@ -124,7 +124,7 @@ def zero_cost(args: argparse.Namespace, out: Path) -> list[dict[str, object]]:
 
 
 def scored(
-    space: SearchSpace[Any], keys: Sequence[str], images: Tensor, setting: Setting, path: Path, deadline: float
+    space: CellSpace[Any], keys: Sequence[str], images: Tensor, setting: Setting, path: Path, deadline: float
 ) -> dict[str, dict[str, str]]:
     r"""Scores the architectures that the file does not have yet, ten at a time."""
     table = {row["arch"]: row for row in read(path)}

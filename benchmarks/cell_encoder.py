@@ -16,14 +16,14 @@ from _timing import machine, seconds
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.nn import CellEncoder
 from pyg_nas_np.predictors import GCNPredictor, GNNPredictor, MLPEnsemblePredictor, Predictor, WLPredictor
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, SearchSpace
+from pyg_nas_np.spaces import CellSpace, NASBench101Space, NASBench201Space
 from pyg_nas_np.spaces.dense import to_batch
 
 SPACES = (NASBench201Space(), NASBench101Space())
 PREDICTORS = (GNNPredictor, GCNPredictor, MLPEnsemblePredictor, WLPredictor)
 
 
-def encoders(space: SearchSpace[Any], cells: int) -> None:
+def encoders(space: CellSpace[Any], cells: int) -> None:
     r"""Forward, and forward with backward, of both forms."""
     graphs = space.dense(space.sample_indices(cells, torch.Generator().manual_seed(0)))
     batch = to_batch(graphs, len(space.op_names))
@@ -45,7 +45,7 @@ def encoders(space: SearchSpace[Any], cells: int) -> None:
         print(f"{space.name:<12} {cells} cells, {step:<21} {shown}, ratio {ratio:.2f}x", flush=True)
 
 
-def whole_space(kind: type[Predictor], space: SearchSpace[Any], labels: int) -> None:
+def whole_space(kind: type[Predictor], space: CellSpace[Any], labels: int) -> None:
     r"""Fit on random scores, and prediction of every architecture with uncertainty; meta-features are ready."""
     index = space.sample_indices(labels, torch.Generator().manual_seed(0))
     model, z = kind(space), torch.randn(labels, generator=torch.Generator().manual_seed(0)).double()

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from pyg_nas_np.features import MetaFeatures
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace, SearchSpace
+from pyg_nas_np.spaces import CellSpace, NASBench101Space, NASBench201Space, NASBenchGraphSpace
 
 
-def with_networkx(space: SearchSpace[Any], index: int) -> dict[str, float]:
+def with_networkx(space: CellSpace[Any], index: int) -> dict[str, float]:
     """What a loop over cells would do: operations on listed paths, bigrams, degrees, spectrum, costs."""
     arch = space[index]
     data = space.encode(arch)

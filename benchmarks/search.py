@@ -47,7 +47,7 @@ from pyg_nas_np.search import (
     Search,
     simulate,
 )
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 
 CHECKPOINTS = (20, 50, 100, 150)
 IMAGES = ("cifar10", "cifar100", "ImageNet16-120")
@@ -92,7 +92,7 @@ if "mlp" in PREDICTORS:
 
 
 class Table(NamedTuple):
-    space: SearchSpace[Any]
+    space: CellSpace[Any]
     labels: Tensor
     candidates: Tensor | None
 

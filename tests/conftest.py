@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from pyg_nas_np.datasets import Metric
 from pyg_nas_np.datasets.compact import write_compact
-from pyg_nas_np.spaces import NASBench201Space, SearchSpace, Validity
+from pyg_nas_np.spaces import CellSpace, NASBench201Space, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -97,7 +97,7 @@ def foreign_defaults(request: pytest.FixtureRequest) -> Callable[[], AbstractCon
     return context
 
 
-class ToySpace(SearchSpace[tuple[str, str, int]]):
+class ToySpace(CellSpace[tuple[str, str, int]]):
     """A third-party space: two inner operations and any subset of three optional edges, 128 cells."""
 
     name = "toy"

@@ -22,7 +22,7 @@ from pyg_nas_np.metad2a.generator import MOST
 from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.predictor import MetaD2APredictor
 from pyg_nas_np.metad2a.search import Candidate, MetaD2A
-from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces import CellSpace, space_by_name
 from pyg_nas_np.spaces.graph_codec import GRAPH_CODECS
 from pyg_nas_np.utils import atomic_path
 
@@ -92,7 +92,7 @@ def _limit(text: str) -> tuple[str, float]:
         raise typer.BadParameter(f"'{text}' is not of the form parameters=1e6", param_hint="--limit") from None
 
 
-def _rows(space: SearchSpace[Any], found: list[Candidate[Any]]) -> list[list[Any]]:
+def _rows(space: CellSpace[Any], found: list[Candidate[Any]]) -> list[list[Any]]:
     archs = [candidate.arch for candidate in found]
     costs = zip(space.batch_num_parameters(archs).tolist(), space.batch_flops(archs).tolist(), strict=True)
     return [
@@ -113,7 +113,7 @@ def _table(rows: list[list[Any]], title: str) -> Table:
     return table
 
 
-def _drawing(space: SearchSpace[Any], arch: Any) -> str:
+def _drawing(space: CellSpace[Any], arch: Any) -> str:
     """A drawing that is a file of its own: with a name space, a background and plain colours."""
     stages = space.stages(arch)
     drawn = draw_stages(stages, space.to_str(arch)) if stages else svg.cell(space, arch)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import DataFileError, InvalidLabelsError, NASError
 
 
-def read_own_labels(space: SearchSpace[Any], path: Path) -> tuple[Tensor, Tensor]:
+def read_own_labels(space: CellSpace[Any], path: Path) -> tuple[Tensor, Tensor]:
     r"""Reads a CSV with the columns ``arch`` (a string of the space) and ``label``.
 
     Returns:

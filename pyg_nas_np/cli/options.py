@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from pyg_nas_np.cli.tables import console
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 
 SEED_LIMIT = 2**63 - 1
 """Largest seed of a :class:`torch.Generator` that is an int64 too."""
@@ -51,7 +51,7 @@ def check_output(path: Path, suffix: str = "", *, folder: bool = False, option: 
         ) from error
 
 
-def parse_arch(space: SearchSpace[Any], text: str) -> Any:
+def parse_arch(space: CellSpace[Any], text: str) -> Any:
     r"""Returns the architecture of an official index or of a string of the space.
 
     Raises:

@@ -19,7 +19,7 @@ from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.datasets.images import read_images
 from pyg_nas_np.networks.cells import NETWORKS
 from pyg_nas_np.networks.zero_cost import SCORES, score_archs
-from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces import CellSpace, space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidImagesError, NASError
 
 MAX_VALUES = 1 << 28
@@ -106,7 +106,7 @@ def score(
         say(f"Wrote {output}")
 
 
-def _read_column(space: SearchSpace[Any], path: Path) -> list[Any]:
+def _read_column(space: CellSpace[Any], path: Path) -> list[Any]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or "arch" not in rows[0]:

@@ -30,7 +30,8 @@ from pyg_nas_np.search import (
 )
 from pyg_nas_np.search.predictor_search import Acquisition
 from pyg_nas_np.search.simulation import Trace
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
+from pyg_nas_np.spaces.base import require_cells
 from pyg_nas_np.utils import MissingLabelsError
 
 BASELINES: dict[str, Callable[..., Search[Any]]] = {
@@ -122,14 +123,15 @@ def search(
 
 
 def _propose(chosen: Search[Any], labels: Path | None, batch: int, output: Path | None) -> None:
+    space = require_cells(chosen.space)
     if labels is not None:
-        _tell_new(chosen, *read_own_labels(chosen.space, labels))
+        _tell_new(chosen, *read_own_labels(space, labels))
     archs = chosen.ask(batch)
     table = Table(title=f"Measure next, after {len(chosen.index)} measurements", title_justify="left")
     for column in ("index", "parameters", "architecture"):
         table.add_column(column, justify="left" if column == "architecture" else "right", overflow="fold")
     for arch in archs:
-        cells = (chosen.space.index(arch), f"{chosen.space.num_parameters(arch):,}", chosen.space.to_str(arch))
+        cells = (space.index(arch), f"{space.num_parameters(arch):,}", space.to_str(arch))
         table.add_row(*map(str, cells))
     console.print(table)
     if len(chosen.index):
@@ -174,7 +176,7 @@ def _print_trace(data: ArchitectureDataset, chosen: Search[Any], trace: Trace) -
         console.print(front)
 
 
-def _write_trace(path: Path, space: SearchSpace[Any], trace: Trace, data: ArchitectureDataset) -> None:
+def _write_trace(path: Path, space: CellSpace[Any], trace: Trace, data: ArchitectureDataset) -> None:
     y = torch.full((len(space),), math.nan)
     y[data.arch_index] = data.y
     rows = zip(

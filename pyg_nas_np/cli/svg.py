@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
-from pyg_nas_np.spaces import SearchSpace, to_networkx
+from pyg_nas_np.spaces import CellSpace, to_networkx
 from pyg_nas_np.spaces.views import layered_layout
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 12, 46
@@ -173,7 +173,7 @@ def bar(share: float) -> str:
     )
 
 
-def cell(space: SearchSpace[Any], arch: Any) -> str:
+def cell(space: CellSpace[Any], arch: Any) -> str:
     r"""Draws an architecture as a layered graph, input on the left, one hue an operation.
 
     Example:

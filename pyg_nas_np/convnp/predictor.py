@@ -24,6 +24,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
 
 CHUNK = 1 << 12
@@ -165,7 +166,8 @@ class ConvNPPredictor(Predictor):
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
         # The predictor keeps the weights that it was fitted with, whatever happens to their file.
-        self.model_ = shipped_model(self.space_) if self.weights is None else read_weights(self.weights, self.space_)
+        space = require_cells(self.space_)
+        self.model_ = shipped_model(space) if self.weights is None else read_weights(self.weights, space)
         self.x_, self.z_ = inputs[1].float(), z.float()
         self.bank_ = Bank(self._groups, shrinkage=self.shrinkage).fit(self.x_, self.z_)
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
@@ -328,12 +330,13 @@ class ConvNPPredictor(Predictor):
 def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping[str, Tensor]) -> Tensor:
     """Scores of auxiliary labels over the whole space, raw and smooth, ``[A, 2T]``."""
     check_foreign(auxiliary, str(getattr(x, "dataset", "")))
+    count = len(require_index(space))
     for name, values in auxiliary.items():
-        if values.shape != (len(space),):
+        if values.shape != (count,):
             raise InvalidLabelsError(
-                f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {len(space)} "
+                f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {count} "
                 f"architectures of {space.name} is needed"
             )
     descriptors = shared_descriptors(space)
     columns = Bank(bank_groups(descriptors)).split_columns
-    return auxiliary_scores(descriptors.table(torch.arange(len(space)))[:, columns], list(auxiliary.values()))
+    return auxiliary_scores(descriptors.table(torch.arange(count))[:, columns], list(auxiliary.values()))

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
+from pyg_nas_np.spaces.base import require_index
 
 BOOSTING_FROM = 100
 """Labels from which boosted trees join."""
@@ -108,7 +109,7 @@ class Stacking:
             network.steps = 300 if z.numel() <= 1024 else 1000
             network._fit(tuple(part[kept] for part in inputs), z[kept])
             ours[out] = network._predict(tuple(part[out] for part in inputs), False)[0].float()
-        probes = Architectures(space, torch.randperm(len(space), generator=generator)[:_PROBES])
+        probes = Architectures(space, torch.randperm(len(require_index(space)), generator=generator)[:_PROBES])
         spread = self._scores(probes, shared_descriptors(space).table(probes.given)[:, : self.num_meta]).var(dim=0)
         self.share = best_share(left_out - z, ours - z, float(spread.mean()))
 

@@ -28,7 +28,7 @@ from pyg_nas_np.features import RandomNetworks, shared_descriptors
 from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import DataFileError, drawing_from, read_state
 from pyg_nas_np.utils.state_files import check_state
 
@@ -155,7 +155,7 @@ def _log_density(moments: tuple[Tensor, Tensor], z: Tensor) -> Tensor:
 
 
 def space_tasks(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     *,
     batch_size: int = 8,
     seed: int = 0,
@@ -196,7 +196,7 @@ def space_tasks(
 
 
 def pretrain(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     path: str | os.PathLike[str] | None = None,
     *,
     num_tasks: int = 3000,
@@ -218,7 +218,7 @@ def pretrain(
     r"""Meta-trains a process for a search space on synthesised tasks; no measured label is used unless given.
 
     Args:
-        space: The space; any implementation of :class:`~pyg_nas_np.spaces.SearchSpace`.
+        space: The space; any implementation of :class:`~pyg_nas_np.spaces.CellSpace`.
         path: Where the weights are written (``.safetensors``). (default: nowhere)
         num_tasks: Tasks that are synthesised.
         max_steps: Gradient steps.

@@ -14,7 +14,7 @@ from pyg_nas_np.convnp.bank import LEADING_COORDINATES
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, foreign_file, read_tensors, write_tensors
 from pyg_nas_np.utils.state_files import load_module, read_json
 
@@ -24,7 +24,7 @@ PROBE = "descriptors of the first architectures"
 """Tensor that tells whether the descriptors still have the scale that the weights were trained for."""
 
 
-def write_weights(path: str | os.PathLike[str], model: ConvNP, space: SearchSpace[Any], card: dict[str, Any]) -> None:
+def write_weights(path: str | os.PathLike[str], model: ConvNP, space: CellSpace[Any], card: dict[str, Any]) -> None:
     r"""Writes weights as safetensors, with the descriptors that they expect of a few cells, atomically."""
     metadata = {
         "format": FORMAT,
@@ -36,7 +36,7 @@ def write_weights(path: str | os.PathLike[str], model: ConvNP, space: SearchSpac
     write_tensors(path, {**model.state_dict(), PROBE: _probe(space)}, metadata)
 
 
-def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvNP:
+def read_weights(path: str | os.PathLike[str], space: CellSpace[Any]) -> ConvNP:
     r"""Reads weights for a space.
 
     Raises:
@@ -73,7 +73,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
-def _probe(space: SearchSpace[Any]) -> Tensor:
+def _probe(space: CellSpace[Any]) -> Tensor:
     """Leading descriptors of a few cells; not the costs, which differ between the tasks of one space."""
     descriptors = shared_descriptors(space)
     groups = descriptors.groups
@@ -83,7 +83,7 @@ def _probe(space: SearchSpace[Any]) -> Tensor:
     return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
 
 
-def shipped_model(space: SearchSpace[Any]) -> ConvNP:
+def shipped_model(space: CellSpace[Any]) -> ConvNP:
     r"""Returns the process whose weights the package ships for a space.
 
     Raises:
@@ -92,7 +92,7 @@ def shipped_model(space: SearchSpace[Any]) -> ConvNP:
     return space.keep(_read_shipped)
 
 
-def _read_shipped(space: SearchSpace[Any]) -> ConvNP:
+def _read_shipped(space: CellSpace[Any]) -> ConvNP:
     path = WEIGHTS / f"convnp-{space.name}.safetensors"
     if not path.exists():
         have = ", ".join(shipped_weights()) or "none"

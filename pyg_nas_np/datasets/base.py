@@ -17,7 +17,7 @@ from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.processed import MANIFEST, Manifest, ProcessedDataset, SourceInfo
 from pyg_nas_np.datasets.splits import Split, budget_splits, class_split
 from pyg_nas_np.features import MetaFeatures
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.dense import collate
 from pyg_nas_np.utils import (
     DataFileError,
@@ -167,7 +167,7 @@ class ArchitectureDataset(ProcessedDataset):
 
     @property
     @abstractmethod
-    def space(self) -> SearchSpace[Any]:
+    def space(self) -> CellSpace[Any]:
         r"""The search space whose official order the data set follows."""
 
     @abstractmethod

@@ -21,7 +21,7 @@ from pyg_nas_np.features.dag import (
     path_statistics,
     topological,
 )
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.dense import DenseGraphs
 
 Columns = tuple[list[str], Tensor]
@@ -37,12 +37,12 @@ class Cells:
 
     Args:
         space: The search space.
-        dense: Its graphs as given by :meth:`~pyg_nas_np.spaces.SearchSpace.dense`.
+        dense: Its graphs as given by :meth:`~pyg_nas_np.spaces.CellSpace.dense`.
         num_parameters: ``[B]`` int64.
         flops: ``[B]`` int64.
     """
 
-    space: SearchSpace[Any]
+    space: CellSpace[Any]
     dense: DenseGraphs
     num_parameters: Tensor
     flops: Tensor
@@ -172,7 +172,7 @@ def spectrum(cells: Cells) -> Columns:
 def paths(cells: Cells) -> Columns:
     r"""One block for each path that all cells share: whether it is alive, and how often it holds each operation.
 
-    Empty where :attr:`~pyg_nas_np.spaces.SearchSpace.shared_paths` is.
+    Empty where :attr:`~pyg_nas_np.spaces.CellSpace.shared_paths` is.
     """
     work = torch.tensor(cells.work_ops)
     names, columns = [], [torch.empty(cells.dense.ops.size(0), 0)]
@@ -187,7 +187,7 @@ def paths(cells: Cells) -> Columns:
 def strings(cells: Cells) -> Columns:
     r"""Square root of how many shared live paths spell each sequence of operations, identities left out.
 
-    Empty where :attr:`~pyg_nas_np.spaces.SearchSpace.shared_paths` is, or beyond :data:`MAX_STRINGS` sequences.
+    Empty where :attr:`~pyg_nas_np.spaces.CellSpace.shared_paths` is, or beyond :data:`MAX_STRINGS` sequences.
     """
     names, nodes, shared = cells.space.op_names, cells.dense.ops, cells.space.shared_paths.values()
     alphabet = [op for op in cells.work_ops if names[op] not in cells.space.identity_ops]

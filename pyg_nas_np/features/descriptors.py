@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pyg_nas_np.features.meta import MetaFeatures, shared_features
 from pyg_nas_np.features.random_networks import RandomNetworks, shared_networks
-from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces import CellSpace, SearchSpace
+from pyg_nas_np.spaces.base import Archs, require_cells
 
 NETWORKS, TREND = "networks", "trend"
 """Names of the two groups behind the meta-features."""
@@ -23,7 +23,7 @@ class Descriptors:
 
     The groups of the meta-features keep their names and columns; ``networks`` are the coordinates of
     :class:`~pyg_nas_np.features.RandomNetworks`; ``trend`` is one column (absent in spaces without
-    :attr:`~pyg_nas_np.spaces.SearchSpace.averaging_ops`, that is, outside convolutional networks): what is known of
+    :attr:`~pyg_nas_np.spaces.CellSpace.averaging_ops`, that is, outside convolutional networks): what is known of
     accuracy before any label. A cell is expected to gain from computation and from a path without any operation but
     identities, and to lose from pooling and from the lack of a live path.
 
@@ -48,7 +48,7 @@ class Descriptors:
             raise ValueError(f"features are of {features.space!r}, networks of {networks.space!r}; take one space")
         if not features.standardize:
             raise ValueError("descriptors need standardised features; take MetaFeatures(space, standardize=True)")
-        self.space: SearchSpace[Any] = features.space
+        self.space: CellSpace[Any] = features.space
         self.features = features
         self.networks = networks
 
@@ -95,9 +95,13 @@ class Descriptors:
 
 
 def shared_descriptors(space: SearchSpace[Any]) -> Descriptors:
-    r"""Returns the descriptors of a space, kept with it, so that tables are computed once."""
-    return space.keep(_descriptors)
+    r"""Returns the descriptors of a space, kept with it, so that tables are computed once.
+
+    Raises:
+        InvalidArchitectureError: If its architectures are not cells.
+    """
+    return require_cells(space).keep(_descriptors)
 
 
-def _descriptors(space: SearchSpace[Any]) -> Descriptors:
+def _descriptors(space: CellSpace[Any]) -> Descriptors:
     return Descriptors(shared_features(space), shared_networks(space))

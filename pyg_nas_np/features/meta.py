@@ -13,8 +13,8 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
-from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces import CellSpace, SearchSpace
+from pyg_nas_np.spaces.base import Archs, require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import InvalidArchitectureError, map_chunks
 
@@ -59,7 +59,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     column of the same group, are left out, so that :attr:`feature_names` depends on the space alone.
 
     Args:
-        space: The search space; any :class:`~pyg_nas_np.spaces.SearchSpace` will do.
+        space: The search space; any :class:`~pyg_nas_np.spaces.CellSpace` will do.
         standardize: Whether columns have mean 0 and (mean) standard deviation 1 over the space, or are raw.
         groups: Names of the groups to compute. (default: all)
 
@@ -76,9 +76,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         tensor([0., 1., 1., 4., 0.])
     """
 
-    def __init__(
-        self, space: SearchSpace[Any], *, standardize: bool = True, groups: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, space: CellSpace[Any], *, standardize: bool = True, groups: Sequence[str] | None = None) -> None:
         unknown = [group for group in groups or () if group not in BLOCKS]
         if unknown:
             raise ValueError(f"unknown feature group {unknown[0]!r}; groups: {', '.join(BLOCKS)}")
@@ -208,8 +206,12 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
 
 
 def shared_features(space: SearchSpace[Any]) -> MetaFeatures:
-    r"""Returns the standardised features of a space, kept with it, so that tables are computed once."""
-    return space.keep(MetaFeatures)
+    r"""Returns the standardised features of a space, kept with it, so that tables are computed once.
+
+    Raises:
+        InvalidArchitectureError: If its architectures are not cells.
+    """
+    return require_cells(space).keep(MetaFeatures)
 
 
 def _resize(graphs: DenseGraphs, width: int) -> DenseGraphs:

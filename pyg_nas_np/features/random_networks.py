@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
-from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces import CellSpace, SearchSpace
+from pyg_nas_np.spaces.base import Archs, require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import map_chunks
 
@@ -50,7 +50,7 @@ class Weights(NamedTuple):
 
 
 def draw_weights(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     num_functions: int,
     width: int,
     generator: torch.Generator,
@@ -62,7 +62,7 @@ def draw_weights(
     r"""Draws networks whose nodes sum their inputs and whose operations are random linear maps.
 
     Weighted operations share a common part, so that related operations do related things; operations that average
-    (:attr:`~pyg_nas_np.spaces.SearchSpace.averaging_ops`) are closer to the identity. Each operation of each network
+    (:attr:`~pyg_nas_np.spaces.CellSpace.averaging_ops`) are closer to the identity. Each operation of each network
     has a random log-gain.
 
     Args:
@@ -206,7 +206,7 @@ class RandomNetworks:
     coordinates is that of the standardised values of the networks, of which only the leading principal axes are kept.
 
     Args:
-        space: The search space; any :class:`~pyg_nas_np.spaces.SearchSpace` will do.
+        space: The search space; any :class:`~pyg_nas_np.spaces.CellSpace` will do.
         num_functions: Number of networks.
         widths: Their widths, in equal shares.
         rank: Largest number of coordinates.
@@ -221,7 +221,7 @@ class RandomNetworks:
 
     def __init__(
         self,
-        space: SearchSpace[Any],
+        space: CellSpace[Any],
         *,
         num_functions: int = 256,
         widths: Sequence[int] = (3,),
@@ -308,5 +308,9 @@ class RandomNetworks:
 
 
 def shared_networks(space: SearchSpace[Any]) -> RandomNetworks:
-    r"""Returns the random networks of a space, kept with it, so that tables are computed once."""
-    return space.keep(RandomNetworks)
+    r"""Returns the random networks of a space, kept with it, so that tables are computed once.
+
+    Raises:
+        InvalidArchitectureError: If its architectures are not cells.
+    """
+    return require_cells(space).keep(RandomNetworks)

@@ -11,7 +11,7 @@ import torch
 
 from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping
 from pyg_nas_np.search.base import Search
-from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.spaces.base import ArchT, require_index
 from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError, read_state, require, write_state
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
         if not proposed:
             finished: str = Searcher.FINISHED
             return finished
-        self._trials[trial_id] = self.search.space.index(proposed[0])
+        self._trials[trial_id] = require_index(self.search.space).index(proposed[0])
         return {**self._constants, self.name: self._trials[trial_id]}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

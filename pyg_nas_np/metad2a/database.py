@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyg_nas_np.datasets.splits import Split
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import (
     DataFileError,
     InvalidArchitectureError,
@@ -164,7 +164,7 @@ class MetaD2ADatabase:
         InvalidLabelsError: If an accuracy is not one, or names a data set or an architecture that does not exist.
     """
 
-    space: SearchSpace[Any]
+    space: CellSpace[Any]
     classes: FeatureSets
     dataset_classes: Tensor
     dataset_ptr: Tensor
@@ -291,7 +291,7 @@ class MetaD2ADatabase:
 
     @classmethod
     @fixed_defaults
-    def load(cls, folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
+    def load(cls, folder: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD2ADatabase:
         r"""Reads what :meth:`save` or :func:`build_database` wrote.
 
         Raises:
@@ -335,7 +335,7 @@ class MetaD2ADatabase:
 
 def build_database(
     folder: str | os.PathLike[str],
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     classes: Sequence[Tensor],
     train: Callable[[Any, tuple[int, ...]], float],
     *,
@@ -426,7 +426,7 @@ def _members(ptr: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 @fixed_defaults
 def _plan(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     classes: Sequence[Tensor],
     count: int,
     classes_per_dataset: int,
@@ -509,7 +509,7 @@ def flag(text: str, where: str) -> bool:
     return text == "1"
 
 
-def parse(space: SearchSpace[Any], text: str, where: str) -> int:
+def parse(space: CellSpace[Any], text: str, where: str) -> int:
     r"""Returns the official index of an architecture's string, or says where it is none."""
     try:
         return space.index(space.from_str(text))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.nn.dag import DAGDecoder
 from pyg_nas_np.nn.set_encoder import DatasetEncoder
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.graph_codec import GraphCodec
 
@@ -247,7 +247,7 @@ MOST = 1 << 16
 """Largest beam of :meth:`MetaD2AGenerator.generate`."""
 
 
-def cost_of(space: SearchSpace[Any], name: str, costs: Mapping[str, Cost] = MappingProxyType({})) -> Cost:
+def cost_of(space: CellSpace[Any], name: str, costs: Mapping[str, Cost] = MappingProxyType({})) -> Cost:
     r"""Returns the function of a cost: one of :obj:`costs`, or the space's ``parameters`` or ``flops``.
 
     Raises:

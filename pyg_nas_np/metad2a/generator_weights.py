@@ -8,7 +8,7 @@ from typing import Any
 
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.graph_codec import graph_codec
 from pyg_nas_np.utils import (
     InvalidArchitectureError,
@@ -37,7 +37,7 @@ def write_generator(path: str | os.PathLike[str], generator: MetaD2AGenerator, c
 
 
 @fixed_defaults
-def read_generator(path: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2AGenerator:
+def read_generator(path: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD2AGenerator:
     r"""Reads a generator for a space.
 
     Raises:
@@ -55,7 +55,7 @@ def read_generator(path: str | os.PathLike[str], space: SearchSpace[Any]) -> Met
     return generator.eval()
 
 
-def shipped_generator(space: SearchSpace[Any]) -> MetaD2AGenerator:
+def shipped_generator(space: CellSpace[Any]) -> MetaD2AGenerator:
     r"""Returns the generator whose weights the package ships for a space.
 
     Raises:

@@ -18,7 +18,7 @@ from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.pair_regressor import class_directions
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import LENGTH, Kernel, Linear, LogPrior, Precomputed, Stationary
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 
 CELL_LENGTH = round(math.exp(LENGTH.mean), 2)
 CLASS_LENGTHS = (0.7, 1.5)
@@ -58,7 +58,7 @@ class JointGP:
         max_iter: Iterations of the search for variances.
     """
 
-    space: SearchSpace[Any]
+    space: CellSpace[Any]
     projection: Tensor
     archs: Tensor
     cell_count: Tensor
@@ -155,7 +155,7 @@ class JointGP:
             return mean, None
         return mean, (self.scale * (torch.cat(spreads) + self.theta[-1].exp()).sqrt()).float()
 
-    def num_variances(self, space: SearchSpace[Any]) -> int:
+    def num_variances(self, space: CellSpace[Any]) -> int:
         r"""Returns the number of variances for a space, that of the noise included."""
         return len(_cell_kernels(space)) + len(CLASS_LENGTHS) + 2
 
@@ -181,7 +181,7 @@ class JointGP:
             "scalars": scalars,
         }
 
-    def load_state_dict(self, state: Mapping[str, Tensor], space: SearchSpace[Any]) -> Self:
+    def load_state_dict(self, state: Mapping[str, Tensor], space: CellSpace[Any]) -> Self:
         r"""Inverse of :meth:`state_dict`."""
         # What follows from the state is computed when it is first needed, and must not outlive it.
         for name in ("_points", "_cells", "_measured_cells", "_classes"):
@@ -229,7 +229,7 @@ class JointGP:
         return towards @ self.class_weight, torch.stack(doubts)
 
 
-def _cell_kernels(space: SearchSpace[Any]) -> dict[str, Kernel]:
+def _cell_kernels(space: CellSpace[Any]) -> dict[str, Kernel]:
     """Radial ones first; their only hyperparameters are variances."""
     groups = {name: part for name, part in bank_groups(shared_descriptors(space)).items() if name != TREND}
     networks = groups.pop(NETWORKS, None)

@@ -20,7 +20,8 @@ from pyg_nas_np.metad2a.predictor_weights import (
 )
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
+from pyg_nas_np.spaces.base import require_cells
 from pyg_nas_np.utils import InvalidFeaturesError
 
 _LEVEL = 10.0
@@ -72,7 +73,7 @@ class MetaD2APredictor:
 
     def __init__(
         self,
-        space: SearchSpace[Any] | None = None,
+        space: CellSpace[Any] | None = None,
         *,
         estimator: Estimator = "gp",
         weights: str | os.PathLike[str] | None = None,
@@ -84,7 +85,7 @@ class MetaD2APredictor:
         self.weights = weights
         self._models: dict[Any, AccuracyModel] = {}
 
-    def model(self, space: SearchSpace[Any]) -> AccuracyModel:
+    def model(self, space: CellSpace[Any]) -> AccuracyModel:
         r"""Returns the meta-trained model for a space.
 
         Raises:
@@ -123,7 +124,7 @@ class MetaD2APredictor:
             if self.estimator == "network":
                 raise ValueError("estimator='network' does not learn from measurements; take estimator='gp' or 'both'")
             labels = check_labels(labels_of(graphs) if y is None else y, len(archs))
-            context = self._condition(dataset, self.model(archs.space), archs, labels)
+            context = self._condition(dataset, self.model(require_cells(archs.space)), archs, labels)
         self.dataset_, self.context_ = dataset, context
         return self
 
@@ -150,7 +151,7 @@ class MetaD2APredictor:
         if self.context_ is not None and not isinstance(self.context_, tuple):
             return self.context_.predict(graphs, return_std=True) if return_std else self.context_.predict(graphs)
         archs = as_architectures(graphs, self.space)
-        mean, std = self._regress(self.dataset_, self.model(archs.space), archs, return_std)
+        mean, std = self._regress(self.dataset_, self.model(require_cells(archs.space)), archs, return_std)
         shift, spread = self.context_ or (0.0, 0.0)
         return mean + shift if std is None else (mean + shift, (std.square() + spread**2).sqrt())
 

@@ -19,7 +19,7 @@ from pyg_nas_np.metad2a.mobilenetv3 import predictor as sub_networks
 from pyg_nas_np.metad2a.pair_regressor import PairRegressor
 from pyg_nas_np.metad2a.predictor_training import Estimator, PerformanceModel, cell_inputs
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import (
     DataFileError,
     InvalidArchitectureError,
@@ -65,7 +65,7 @@ class AccuracyModel(Protocol):
 
 
 def write_performance_model(
-    path: str | os.PathLike[str], model: PerformanceModel, space: SearchSpace[Any], card: Mapping[str, Any]
+    path: str | os.PathLike[str], model: PerformanceModel, space: CellSpace[Any], card: Mapping[str, Any]
 ) -> None:
     r"""Writes a model as safetensors, with the descriptors that it expects of a few cells, atomically."""
     tensors = {"cell_scale": model.network.cell_scale, PROBE: _probe(space)}
@@ -82,7 +82,7 @@ def write_performance_model(
 
 
 @fixed_defaults
-def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]) -> AccuracyModel:
+def read_performance_model(path: str | os.PathLike[str], space: CellSpace[Any]) -> AccuracyModel:
     r"""Reads a model for a space; the header of the file names the kind.
 
     Raises:
@@ -98,9 +98,7 @@ def read_performance_model(path: str | os.PathLike[str], space: SearchSpace[Any]
     return READERS[kind](os.fspath(path), metadata, state, space)
 
 
-def _read(
-    path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], space: SearchSpace[Any]
-) -> AccuracyModel:
+def _read(path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], space: CellSpace[Any]) -> AccuracyModel:
     own = _probe(space) if metadata["space"] == space.name else None
     probe = state.get(PROBE)
     if own is None or probe is None or probe.shape != own.shape or not _same_scale(probe, own):
@@ -124,7 +122,7 @@ def _read(
     )
 
 
-def _check_gp(state: Mapping[str, Tensor], in_channels: int, space: SearchSpace[Any], path: str) -> None:
+def _check_gp(state: Mapping[str, Tensor], in_channels: int, space: CellSpace[Any], path: str) -> None:
     """Checks names, shapes and indices of the Gaussian process's tensors; sizes that only it knows are consistent."""
     size = {name: state[name].shape for name in ("archs", "projection", "classes") if name in state}
     if len(size) < 3 or any(len(size[name]) != dim for name, dim in (("archs", 1), ("projection", 2), ("classes", 2))):
@@ -164,7 +162,7 @@ READERS: dict[str, Callable[[str, Mapping[str, str], Mapping[str, Tensor], Any],
 """Readers by the format that the header of a file names; they take path, header, tensors and space."""
 
 
-def shipped_performance_model(space: SearchSpace[Any]) -> AccuracyModel:
+def shipped_performance_model(space: CellSpace[Any]) -> AccuracyModel:
     r"""Returns the model that the package ships for a space.
 
     Raises:
@@ -179,7 +177,7 @@ def shipped_performance_model(space: SearchSpace[Any]) -> AccuracyModel:
     return read_performance_model(path, space)
 
 
-def _probe(space: SearchSpace[Any]) -> Tensor:
+def _probe(space: CellSpace[Any]) -> Tensor:
     """Descriptors of a few cells; not the costs, which differ between the data sets of one space."""
     descriptors = shared_descriptors(space)
     varying = {column for name in ("cost", TREND) for column in descriptors.groups.get(name, [])}

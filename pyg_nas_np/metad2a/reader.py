@@ -10,14 +10,14 @@ import torch
 
 from pyg_nas_np.metad2a.backbone import class_vectors
 from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaD2ADatabase, number, parse, read_rows
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import DataFileError
 
 FILES = ("predictor_db.csv", "tasks.csv", "imagenet_class_ids.csv")
 _CLASSES = 20
 
 
-def open_database(folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
+def open_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD2ADatabase:
     r"""Reads a folder of either kind: of :meth:`MetaD2ADatabase.save`, or of :func:`read_database`.
 
     Raises:
@@ -27,7 +27,7 @@ def open_database(folder: str | os.PathLike[str], space: SearchSpace[Any]) -> Me
     return MetaD2ADatabase.load(folder, space) if own else read_database(folder, space)
 
 
-def read_database(folder: str | os.PathLike[str], space: SearchSpace[Any]) -> MetaD2ADatabase:
+def read_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD2ADatabase:
     r"""Reads the database from three files of the user.
 
     - ``predictor_db.csv``: columns ``arch_str``, ``task`` (a row of ``tasks.csv``), ``acc`` (percent) and ``split``

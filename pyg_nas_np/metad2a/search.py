@@ -16,7 +16,7 @@ from pyg_nas_np.metad2a.generator_weights import shipped_generator
 from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.predictor import MetaD2APredictor
 from pyg_nas_np.predictors.labels import Labels
-from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces import CellSpace, space_by_name
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.spaces.graph_codec import GraphCodec
 from pyg_nas_np.utils import InvalidArchitectureError
@@ -79,7 +79,7 @@ class MetaD2A:
     def search(
         self,
         images: Images | FeatureSets,
-        space: SearchSpace[ArchT] | str,
+        space: CellSpace[ArchT] | str,
         n_candidates: int = 500,
         top_k: int = 10,
         budget: Mapping[str, float] | None = None,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pyg_nas_np.spaces import NASBench101Arch, NASBench101Space, NASBench201Arch, NASBench201Space, SearchSpace
+from pyg_nas_np.spaces import CellSpace, NASBench101Arch, NASBench101Space, NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbench201 import EDGES
 
 
@@ -219,7 +219,7 @@ NETWORKS: dict[str, type[CellNetwork]] = {
 """Networks by the name of the space whose cells they take."""
 
 
-def network_of(space: SearchSpace[Any]) -> type[CellNetwork]:
+def network_of(space: CellSpace[Any]) -> type[CellNetwork]:
     r"""Returns the class of the networks that the architectures of a space are cells of.
 
     Raises:
@@ -230,7 +230,7 @@ def network_of(space: SearchSpace[Any]) -> type[CellNetwork]:
     return NETWORKS[space.name]
 
 
-def make_network(space: SearchSpace[Any], arch: Any, num_classes: int = 10, **skeleton: Any) -> nn.Module:
+def make_network(space: CellSpace[Any], arch: Any, num_classes: int = 10, **skeleton: Any) -> nn.Module:
     r"""Builds the network of an architecture.
 
     Args:

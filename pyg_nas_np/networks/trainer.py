@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyg_nas_np.datasets.images import LabelledImages, read_images
 from pyg_nas_np.networks.cells import make_network, network_of
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError, drawing_from
 
 TrainingImages: TypeAlias = Any
@@ -157,7 +157,7 @@ class ImageClassifier(lightning.LightningModule):
 
 
 def train_network(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     arch: Any,
     train: TrainingImages,
     validation: TrainingImages,
@@ -240,7 +240,7 @@ def train_network(
 
 
 def train_top_k(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     ranking: Sequence[Any],
     train: TrainingImages,
     validation: TrainingImages,

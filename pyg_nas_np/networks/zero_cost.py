@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyg_nas_np.networks.cells import make_network, network_of
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidImagesError, drawing_from
 
 SCORES = ("params", "flops", "swap", "swap-reg", "naswot", "synflow")
@@ -38,7 +38,7 @@ class ScoreTable(NamedTuple):
 
 
 def score_archs(
-    space: SearchSpace[Any],
+    space: CellSpace[Any],
     archs: Sequence[Any],
     images: Tensor | None = None,
     *,

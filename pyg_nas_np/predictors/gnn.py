@@ -13,6 +13,7 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.neural import NeuralPredictor, ranking_loss
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
 
 
@@ -89,7 +90,7 @@ class GNNPredictor(NeuralPredictor):
         return *super()._inputs(archs), shared_features(self.space_).table(archs.given)
 
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
-        return {"num_ops": len(self.space_.op_names), "num_meta": inputs[-1].size(1)}
+        return {"num_ops": len(require_cells(self.space_).op_names), "num_meta": inputs[-1].size(1)}
 
     def _network(self, **sizes: int) -> nn.Module:
         return _Regressor(CellEncoder(channels=self.channels, num_layers=self.num_layers, **sizes), 2 * self.channels)
@@ -157,7 +158,7 @@ class GCNPredictor(NeuralPredictor):
         self.dropout = dropout
 
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
-        return {"num_ops": len(self.space_.op_names)}
+        return {"num_ops": len(require_cells(self.space_).op_names)}
 
     def _network(self, **sizes: int) -> nn.Module:
         return _DenseGCN(channels=self.channels, num_layers=self.num_layers, dropout=self.dropout, **sizes)

@@ -15,7 +15,7 @@ from torch_geometric.data import Batch, Data
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
@@ -37,7 +37,7 @@ class Architectures:
 
     def __init__(self, space: SearchSpace[Any], archs: Archs = None) -> None:
         self.space = space
-        self.given: Sequence[Any] | Tensor = torch.arange(len(space)) if archs is None else archs
+        self.given: Sequence[Any] | Tensor = torch.arange(len(require_index(space))) if archs is None else archs
         """The form in which they came: what vectorised methods of spaces and features take."""
 
     @cached_property
@@ -45,7 +45,8 @@ class Architectures:
         r"""Official indices, int64 ``[n]``."""
         if isinstance(self.given, Tensor):
             return self.given
-        return torch.tensor([self.space.index(arch) for arch in self.given], dtype=torch.long)
+        index = require_index(self.space).index
+        return torch.tensor([index(arch) for arch in self.given], dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.given)
@@ -58,7 +59,7 @@ class Architectures:
         r"""Returns one architecture, or some of them by a slice, a mask or positions."""
         if isinstance(rows, int):
             arch = self.given[rows]
-            return self.space[int(arch)] if isinstance(self.given, Tensor) else arch
+            return require_index(self.space)[int(arch)] if isinstance(self.given, Tensor) else arch
         if isinstance(self.given, Tensor) or isinstance(rows, slice):
             part: Any = self.given
             return Architectures(self.space, part[rows])
@@ -105,17 +106,17 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     if isinstance(x, ArchitectureDataset):
         return Architectures(space, x.arch_index)
     if isinstance(x, Batch):
-        return _from_graphs(x, space)
+        return _from_graphs(x, require_cells(space))
     if isinstance(x, Data):
-        return _from_graphs([x], space)
+        return _from_graphs([x], require_cells(space))
     if isinstance(x, np.ndarray) and x.dtype.kind in "iufb":
         # Own bytes: other byte orders and strides mean nothing to PyTorch.
         x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
     if isinstance(x, Tensor):
-        return Architectures(space, space.check_indices(x).to("cpu", torch.long))
+        return Architectures(space, require_index(space).check_indices(x).to("cpu", torch.long))
     members = list(x)
     if members and all(isinstance(member, Data) for member in members):
-        return _from_graphs(members, space)
+        return _from_graphs(members, require_cells(space))
     return Architectures(space, [_parsed(member, space) for member in members])
 
 
@@ -170,14 +171,15 @@ def live_cells(space: SearchSpace[Any], archs: Archs) -> DenseGraphs:
         space: The search space.
         archs: Architectures or official indices, ``n`` of them.
     """
-    graphs = topological(space.dense(archs))
-    live = live_part(graphs, [space.op_names.index(name) for name in space.zero_ops])
+    view = require_cells(space)
+    graphs = topological(view.dense(archs))
+    live = live_part(graphs, [view.op_names.index(name) for name in view.zero_ops])
     ends = (graphs.ops == INPUT) | (graphs.ops == OUTPUT)
     ops = torch.where(ends, graphs.ops, live.ops)
     return DenseGraphs(live.adjacency, ops, (ops >= 0).sum(dim=1))
 
 
-def _from_graphs(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) -> Architectures:
+def _from_graphs(graphs: Batch | Sequence[Data], space: CellSpace[Any]) -> Architectures:
     """Looks up the graphs that equal the space's graph of their index, all together, and decodes the others."""
     index = _claimed_indices(graphs, space)
     rows = (index >= 0).nonzero().flatten()
@@ -189,7 +191,7 @@ def _from_graphs(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) -> Arc
     return Architectures(space, [space[i] if i >= 0 else space.decode(graphs[k]) for k, i in enumerate(index.tolist())])
 
 
-def _claimed_indices(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) -> Tensor:
+def _claimed_indices(graphs: Batch | Sequence[Data], space: CellSpace[Any]) -> Tensor:
     """Official index that each graph claims, or -1 if it has none or cannot be compared with the space's graph."""
     if isinstance(graphs, Batch):
         if not _comparable(graphs, space) or graphs.arch_index.numel() != graphs.num_graphs:
@@ -200,7 +202,7 @@ def _claimed_indices(graphs: Batch | Sequence[Data], space: SearchSpace[Any]) ->
     return torch.where((index >= 0) & (index < len(space)), index, -1) if bool((index >= 0).any()) else index
 
 
-def _comparable(graphs: Data, space: SearchSpace[Any]) -> bool:
+def _comparable(graphs: Data, space: CellSpace[Any]) -> bool:
     return (
         "arch_index" in graphs
         and graphs.x is not None
@@ -209,7 +211,7 @@ def _comparable(graphs: Data, space: SearchSpace[Any]) -> bool:
     )
 
 
-def _same_graphs(graphs: Batch | Sequence[Data], rows: Tensor, space: SearchSpace[Any], index: Tensor) -> Tensor:
+def _same_graphs(graphs: Batch | Sequence[Data], rows: Tensor, space: CellSpace[Any], index: Tensor) -> Tensor:
     """Whether each graph is that of its index: an edited graph may still carry the index of its origin."""
     if rows.numel() == 0:
         return torch.empty(0, dtype=torch.bool)

@@ -11,6 +11,7 @@ from pyg_nas_np.features.path_encoding import PathEncoding
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.predictors.neural import NeuralPredictor
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
 
 
@@ -100,5 +101,6 @@ class MLPEnsemblePredictor(NeuralPredictor):
         return _MLP(sizes["num_columns"], self.channels, self.num_layers)
 
     def _encoding(self, max_length: int) -> PathEncoding:
-        names, zero = self.space_.op_names, self.space_.zero_ops
+        space = require_cells(self.space_)
+        names, zero = space.op_names, space.zero_ops
         return PathEncoding([op for op in range(2, len(names)) if names[op] not in zero], max_length)

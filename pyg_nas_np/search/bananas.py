@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.search.base import Key
 from pyg_nas_np.search.predictor_search import PredictorSearch
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.spaces.base import Archs, ArchT
 
 LEAST_PROPOSALS = 100
 
@@ -27,7 +25,7 @@ class BananasSearch(PredictorSearch[ArchT]):
         space: The search space.
         predictor: Makes the predictor of a space, for example a predictor class.
         initial: Architectures drawn at random first.
-        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -48,7 +46,7 @@ class BananasSearch(PredictorSearch[ArchT]):
         predictor: Callable[[SearchSpace[Any]], Predictor],
         *,
         initial: int = 10,
-        candidates: Tensor | None = None,
+        candidates: Archs = None,
         maximize: bool = True,
         seed: int = 0,
     ) -> None:
@@ -62,7 +60,6 @@ class BananasSearch(PredictorSearch[ArchT]):
             seed=seed,
         )
 
-    def _pool(self, taken: set[int]) -> Tensor:
+    def _pool(self, taken: set[Key]) -> list[Key]:
         near = self._near_best(taken)
-        more = self._random(max(LEAST_PROPOSALS - len(near), 0), taken.union(near))
-        return torch.tensor(near + more, dtype=torch.long)
+        return near + self._random(max(LEAST_PROPOSALS - len(near), 0), taken.union(near))

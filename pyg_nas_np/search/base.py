@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Generic
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, ClassVar, Generic, TypeAlias
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import Archs, ArchT
+from pyg_nas_np.spaces.base import Archs, ArchT, EnumerableSpace, require_index
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, foreign_file, write_state
 from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
 
-FORMAT = "pyg_nas_np.search/1"
+FORMAT = "pyg_nas_np.search/2"
 _ENTRIES: Kinds = {
     "method": str,
     "space": str,
     "maximize": bool,
-    "index": Tensor,
+    "measured": (Tensor, list),
     "y": Tensor,
     "pending": list,
     "discarded": list,
@@ -31,6 +32,12 @@ _ENTRIES: Kinds = {
 
 ENUMERABLE = 1 << 16
 """Spaces up to this size are searched as a whole; larger ones through proposals."""
+
+Key: TypeAlias = Hashable
+"""What a search remembers an architecture by: its official index where the space has one, itself elsewhere."""
+
+_LARGEST = torch.iinfo(torch.long).max
+_TRIES = 20
 
 
 class Search(ABC, Generic[ArchT]):
@@ -45,7 +52,8 @@ class Search(ABC, Generic[ArchT]):
 
     Args:
         space: The search space.
-        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        candidates: What may be asked for: official indices ``[K]``, or a list of architectures. (default: the whole
+            space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -57,27 +65,29 @@ class Search(ABC, Generic[ArchT]):
     """What the state of a subclass holds beside that of every search."""
 
     def __init__(
-        self, space: SearchSpace[ArchT], *, candidates: Tensor | None = None, maximize: bool = True, seed: int = 0
+        self, space: SearchSpace[ArchT], *, candidates: Archs = None, maximize: bool = True, seed: int = 0
     ) -> None:
-        if candidates is not None:
-            candidates = space.check_indices(candidates).unique()
-            if candidates.numel() == 0:
-                raise ValueError("candidates is empty; give at least one official index, or None for the whole space")
         self.space = space
+        self._indexed = space if isinstance(space, EnumerableSpace) and space.size <= _LARGEST else None
+        if isinstance(candidates, Tensor):
+            candidates = require_index(space).check_indices(candidates).unique()
+        if candidates is not None and len(candidates) == 0:
+            raise ValueError("candidates is empty; give at least one architecture, or None for the whole space")
         self.candidates = candidates
+        self._pool_keys = None if candidates is None else dict.fromkeys(self._keys(candidates))
         self.maximize = maximize
         self.seed = seed
-        self._around: dict[int, list[int]] = {}
+        self._around: dict[Key, list[Key]] = {}
         self.reset()
 
     def reset(self) -> None:
         r"""Forgets everything that was asked and told."""
-        self.generator = torch.Generator().manual_seed(self.seed)
-        self._index: list[int] = []
+        self.generator = torch.Generator(device="cpu").manual_seed(self.seed)
+        self._told: list[Key] = []
         self._y: list[float] = []
-        self._pending: dict[int, None] = {}
-        self._discarded: set[int] = set()
-        self._measured: set[int] = set()
+        self._pending: dict[Key, None] = {}
+        self._discarded: dict[Key, None] = {}
+        self._measured: set[Key] = set()
 
     # -- the protocol -----------------------------------------------------------------------------------------------
 
@@ -94,7 +104,7 @@ class Search(ABC, Generic[ArchT]):
             raise ValueError(f"batch must be at least 1, got {batch}")
         chosen = self._choose(batch)
         self._pending.update(dict.fromkeys(chosen))
-        return [self.space[i] for i in chosen]
+        return list(self._archs(chosen))
 
     def tell(self, archs: Archs, y: Labels) -> None:
         r"""Takes measurements.
@@ -108,43 +118,52 @@ class Search(ABC, Generic[ArchT]):
             InvalidLabelsError: If there is not one measurement an architecture, or one is NaN or infinite; a training
                 that failed is told by :meth:`discard`.
         """
-        index = self._indices(archs)
-        if not index:
+        keys = self._keys(archs)
+        if not keys:
             return
-        values = check_labels(y, len(index))
-        self._index += index
+        values = check_labels(y, len(keys))
+        self._told += keys
         self._y += values.tolist()
-        self._measured.update(index)
-        for i in index:
-            self._pending.pop(i, None)
+        self._measured.update(keys)
+        for key in keys:
+            self._pending.pop(key, None)
 
     def discard(self, archs: Archs) -> None:
         r"""Gives up architectures that cannot be measured; they are not asked for again."""
-        index = self._indices(archs)
-        self._discarded.update(index)
-        for i in index:
-            self._pending.pop(i, None)
+        keys = self._keys(archs)
+        self._discarded.update(dict.fromkeys(keys))
+        for key in keys:
+            self._pending.pop(key, None)
 
     def reserve(self, archs: Archs) -> None:
         r"""Marks architectures as pending, because somebody else measures them."""
-        self._pending.update(dict.fromkeys(i for i in self._indices(archs) if i not in self._measured))
+        self._pending.update(dict.fromkeys(key for key in self._keys(archs) if key not in self._measured))
 
     # -- what is known ----------------------------------------------------------------------------------------------
 
     @property
+    def measured(self) -> Architectures:
+        r"""The measured architectures in the order of telling, ``n`` of them."""
+        return self._archs(self._told)
+
+    @property
     def index(self) -> Tensor:
-        r"""Official indices of the measured architectures in the order of telling, int64 ``[n]``."""
-        return torch.tensor(self._index, dtype=torch.long)
+        r"""Official indices of the measured architectures in the order of telling, int64 ``[n]``.
+
+        Raises:
+            InvalidArchitectureError: If the space has no official index; see :attr:`measured`.
+        """
+        return self.measured.index
 
     @property
     def y(self) -> Tensor:
         r"""The measurements, float64 ``[n]``."""
-        return torch.tensor(self._y, dtype=torch.float64)
+        return torch.tensor(self._y, dtype=torch.float64, device="cpu")
 
     @property
     def pending(self) -> list[ArchT]:
         r"""Architectures that were asked for and not told."""
-        return [self.space[i] for i in self._pending]
+        return list(self._archs(self._pending))
 
     @property
     def best(self) -> tuple[ArchT, float]:
@@ -156,7 +175,7 @@ class Search(ABC, Generic[ArchT]):
         if not self._y:
             raise InvalidLabelsError("no measurement was told yet; tell() at least one")
         position = int(self._merit().argmax())
-        return self.space[self._index[position]], self._y[position]
+        return self._archs(self._told)[position], self._y[position]
 
     def _merit(self) -> Tensor:
         """The measurements, larger is better."""
@@ -165,54 +184,84 @@ class Search(ABC, Generic[ArchT]):
     # -- for subclasses ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _choose(self, batch: int) -> list[int]:
-        """Official indices of at most ``batch`` architectures that are not taken; the rest is done by ask()."""
+    def _choose(self, batch: int) -> list[Key]:
+        """Keys of at most ``batch`` architectures that are not taken; the rest is done by ask()."""
 
-    def _taken(self) -> set[int]:
-        return self._measured | self._discarded | self._pending.keys()
+    @property
+    def _size(self) -> int | None:
+        """Number of candidates; None where the space does not tell it."""
+        if self._pool_keys is not None:
+            return len(self._pool_keys)
+        return None if self._indexed is None else self._indexed.size
 
-    def _allowed(self, index: Iterable[int], taken: set[int]) -> list[int]:
-        """Those of ``index`` that may be asked for."""
-        free = dict.fromkeys(i for i in index if i not in taken)
-        if self.candidates is None or not free:
-            return list(free)
-        wanted = torch.tensor(list(free))
-        return wanted[torch.isin(wanted, self.candidates)].tolist()
+    def _taken(self) -> set[Key]:
+        return self._measured | self._discarded.keys() | self._pending.keys()
 
-    def _free(self, taken: set[int]) -> Tensor:
-        """All candidates that are not taken, in index order; only for candidates that fit into memory."""
-        every = torch.arange(len(self.space)) if self.candidates is None else self.candidates
-        return every[~torch.isin(every, torch.tensor(sorted(taken), dtype=torch.long))]
-
-    def _random(self, count: int, taken: set[int]) -> list[int]:
+    def _random(self, count: int, taken: set[Key]) -> list[Key]:
         """At most ``count`` distinct candidates that are not taken, uniformly drawn."""
-        size = len(self.space) if self.candidates is None else self.candidates.numel()
-        if size <= ENUMERABLE or size <= 4 * (len(taken) + count):
-            free = self._free(taken)
-            return free[torch.randperm(free.numel(), generator=self.generator)[:count]].tolist()
-        # Rejection: at most a quarter of the draws meets something taken.
-        drawn: dict[int, None] = {}
-        while len(drawn) < count:
-            more = torch.randint(size, (count - len(drawn),), generator=self.generator)
-            more = more if self.candidates is None else self.candidates[more]
-            drawn.update(dict.fromkeys(i for i in more.tolist() if i not in taken))
+        size = self._size
+        if size is not None and (size <= ENUMERABLE or size <= 4 * (len(taken) + count)):
+            every: Iterable[Key] = range(size) if self._pool_keys is None else self._pool_keys
+            free = [key for key in every if key not in taken]
+            order = torch.randperm(len(free), generator=self.generator, device="cpu")[:count]
+            return [free[i] for i in order.tolist()]
+        # Rejection: where the size is known, at most a quarter of the draws meets something taken.
+        pool = None if self._pool_keys is None else list(self._pool_keys)
+        drawn: dict[Key, None] = {}
+        tries = 0
+        while len(drawn) < count and (size is not None or tries < _TRIES):
+            missing, tries = count - len(drawn), tries + 1
+            more: Sequence[Key]
+            if size is None:
+                more = self.space.sample(missing, self.generator, replace=True)
+            else:
+                rows = torch.randint(size, (missing,), generator=self.generator, device="cpu").tolist()
+                more = rows if pool is None else [pool[row] for row in rows]
+            drawn.update(dict.fromkeys(key for key in more if key not in taken))
         return list(drawn)
 
-    def _neighbors(self, index: int, taken: set[int]) -> list[int]:
+    def _neighbors(self, key: Key, taken: set[Key]) -> list[Key]:
         """Neighbors that may be asked for, in the order of the space."""
-        if index not in self._around:
-            self._around[index] = [self.space.index(arch) for arch in self.space.neighbors(self.space[index])]
-        return self._allowed(self._around[index], taken)
+        if key not in self._around:
+            arch = self._archs([key])[0]
+            around = dict.fromkeys(self._key(neighbor) for neighbor in self.space.neighbors(arch))
+            self._around[key] = [k for k in around if self._pool_keys is None or k in self._pool_keys]
+        return [k for k in self._around[key] if k not in taken]
 
-    def _pick(self, options: Sequence[int]) -> int:
-        return options[int(torch.randint(len(options), (1,), generator=self.generator))]
+    def _pick(self, options: Sequence[Key]) -> Key:
+        return options[int(torch.randint(len(options), (1,), generator=self.generator, device="cpu"))]
 
-    def _indices(self, archs: Archs) -> list[int]:
+    def _key(self, arch: ArchT) -> Key:
+        return arch if self._indexed is None else self._indexed.index(arch)
+
+    def _keys(self, archs: Archs) -> list[Key]:
+        if isinstance(archs, Architectures):
+            archs = archs.given
         if archs is None:
-            return list(range(len(self.space)))
+            return list(range(require_index(self.space).size))
         if isinstance(archs, Tensor):
-            return self.space.check_indices(archs).tolist()
-        return [self.space.index(self.space.check(arch)) for arch in archs]
+            rows = require_index(self.space).check_indices(archs)
+            return [*rows.tolist()] if self._indexed is not None else [*self.space.resolve(rows)]
+        return [self._key(self.space.check(arch)) for arch in archs]
+
+    def _archs(self, keys: Iterable[Key]) -> Architectures:
+        given: Any = list(keys)
+        if self._indexed is not None:
+            given = torch.tensor(given, dtype=torch.long, device="cpu")
+        return Architectures(self.space, given)
+
+    def _written(self, keys: Iterable[Key]) -> list[int] | list[str]:
+        """Keys as plain values."""
+        archs = self._archs(keys)
+        if self._indexed is not None:
+            return [*archs.index.tolist()]
+        return [self.space.to_str(arch) for arch in archs]
+
+    def _read(self, written: Any) -> list[Key]:
+        """Inverse of :meth:`_written`."""
+        if self._indexed is not None:
+            return self._keys(torch.as_tensor(written, dtype=torch.long, device="cpu"))
+        return self._keys([self.space.from_str(text) for text in written])
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -223,10 +272,10 @@ class Search(ABC, Generic[ArchT]):
             "method": type(self).__name__,
             "space": self.space.name,
             "maximize": self.maximize,
-            "index": self.index,
+            "measured": self.index if self._indexed is not None else self._written(self._told),
             "y": self.y,
-            "pending": list(self._pending),
-            "discarded": sorted(self._discarded),
+            "pending": self._written(self._pending),
+            "discarded": self._written(self._discarded),
             "generator": self.generator.get_state(),
         }
 
@@ -246,18 +295,15 @@ class Search(ABC, Generic[ArchT]):
         check_state(state, "the state", "that of a search", self._own_entries)
         # Everything is checked before anything changes.
         with foreign_file("the state", "that of a search", "start a new search"):
-            index = self.space.check_indices(state["index"])
-            y = check_labels(state["y"], index.numel()) if index.numel() else state["y"]
-            pending, discarded = (
-                self.space.check_indices(torch.tensor(state[name], dtype=torch.long)).tolist()
-                for name in ("pending", "discarded")
-            )
-            generator = torch.Generator()
+            measured, pending, discarded = (self._read(state[name]) for name in ("measured", "pending", "discarded"))
+            y = check_labels(state["y"], len(measured)) if measured else state["y"]
+            generator = torch.Generator(device="cpu")
             generator.set_state(state["generator"])
         self.reset()
-        self.tell(index, y)
+        if measured:
+            self.tell(self._archs(measured).given, y)
         self._pending.update(dict.fromkeys(pending))
-        self._discarded.update(discarded)
+        self._discarded.update(dict.fromkeys(discarded))
         self.generator.set_state(state["generator"])
 
     def save(self, path: str | os.PathLike[str]) -> None:

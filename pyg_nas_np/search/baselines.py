@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from pyg_nas_np.search.base import Search
+from pyg_nas_np.search.base import Key, Search
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.spaces.base import Archs, ArchT
 from pyg_nas_np.utils.state_files import Kinds
 
 
@@ -18,7 +17,7 @@ class RandomSearch(Search[ArchT]):
 
     Args:
         space: The search space.
-        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -31,7 +30,7 @@ class RandomSearch(Search[ArchT]):
         (3, [])
     """
 
-    def _choose(self, batch: int) -> list[int]:
+    def _choose(self, batch: int) -> list[Key]:
         return self._random(batch, self._taken())
 
 
@@ -47,7 +46,7 @@ class RegularizedEvolution(Search[ArchT]):
         space: The search space.
         population: Size of the population; as many candidates are drawn at random first.
         tournament: Members of the population among which the best becomes the parent.
-        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -73,7 +72,7 @@ class RegularizedEvolution(Search[ArchT]):
         *,
         population: int = 20,
         tournament: int = 5,
-        candidates: Tensor | None = None,
+        candidates: Archs = None,
         maximize: bool = True,
         seed: int = 0,
     ) -> None:
@@ -83,9 +82,9 @@ class RegularizedEvolution(Search[ArchT]):
         self.tournament = tournament
         super().__init__(space, candidates=candidates, maximize=maximize, seed=seed)
 
-    def _choose(self, batch: int) -> list[int]:
+    def _choose(self, batch: int) -> list[Key]:
         taken = self._taken()
-        chosen: list[int] = []
+        chosen: list[Key] = []
         while len(chosen) < batch:
             child = self._child(taken)
             if child is None:
@@ -94,12 +93,12 @@ class RegularizedEvolution(Search[ArchT]):
             taken.add(child)
         return chosen
 
-    def _child(self, taken: set[int]) -> int | None:
+    def _child(self, taken: set[Key]) -> Key | None:
         started = len(taken) - len(self._discarded)
         if self._y and started >= self.population:
-            merit, index = self._merit()[-self.population :], self._index[-self.population :]
-            some = torch.randperm(len(index), generator=self.generator)[: self.tournament]
-            parent = index[int(some[merit[some].argmax()])]
+            merit, keys = self._merit()[-self.population :], self._told[-self.population :]
+            some = torch.randperm(len(keys), generator=self.generator)[: self.tournament]
+            parent = keys[int(some[merit[some].argmax()])]
             for _ in range(self.MAX_STEPS):
                 if options := self._neighbors(parent, taken):
                     return self._pick(options)
@@ -121,7 +120,7 @@ class LocalSearch(Search[ArchT]):
     Args:
         space: The search space.
         initial: Random candidates at the start of each climb.
-        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -146,7 +145,7 @@ class LocalSearch(Search[ArchT]):
         space: SearchSpace[ArchT],
         *,
         initial: int = 10,
-        candidates: Tensor | None = None,
+        candidates: Archs = None,
         maximize: bool = True,
         seed: int = 0,
     ) -> None:
@@ -161,13 +160,13 @@ class LocalSearch(Search[ArchT]):
         self._start = 0  # position in the history at which the present climb began
         self._draws = self.initial  # random candidates that the climb still asks for
 
-    def _choose(self, batch: int) -> list[int]:
+    def _choose(self, batch: int) -> list[Key]:
         taken = self._taken()
-        chosen: list[int] = []
+        chosen: list[Key] = []
         while len(chosen) < batch:
             if self._draws == 0 and len(self._y) > self._start:
                 best = self._start + int(self._merit()[self._start :].argmax())
-                if options := self._neighbors(self._index[best], taken):
+                if options := self._neighbors(self._told[best], taken):
                     chosen.append(self._pick(options))
                     taken.add(chosen[-1])
                     continue

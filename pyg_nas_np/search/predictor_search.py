@@ -18,15 +18,15 @@ from pyg_nas_np.search.acquisition import (
     pareto_mask,
     upper_confidence_bound,
 )
-from pyg_nas_np.search.base import ENUMERABLE, Search
+from pyg_nas_np.search.base import ENUMERABLE, Key, Search
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.spaces.base import Archs, ArchT, Costs
 from pyg_nas_np.utils import InvalidArchitectureError
 
 Acquisition = Literal["ucb", "ei", "mean", "thompson", "independent-thompson"]
 
-Cost = Callable[[Tensor], Tensor]
-"""Known cost of architectures, smaller is better: official indices ``[n]`` to numbers ``[n]``."""
+Cost = Callable[[Architectures], Tensor]
+"""Known cost of architectures, smaller is better: ``n`` architectures to numbers ``[n]``."""
 
 SHORTLIST = 1024
 """Thompson samples are joint over this many candidates, those with the largest upper confidence bounds."""
@@ -63,11 +63,12 @@ class PredictorSearch(Search[ArchT]):
         acquisition: Name of the acquisition function. (default: ``"ucb"``)
         beta: Weight of the standard deviation in ``"ucb"``.
         initial: Architectures drawn at random first.
-        cost: ``"num_parameters"``, ``"flops"``, or a function of official indices. (default: one objective)
+        cost: Name of a cost that the space knows, such as ``"num_parameters"`` or ``"flops"``, or a function of
+            architectures. (default: one objective)
         proposals: Number of random candidates beside the neighbors of the best, where the space is large.
         auxiliary: Auxiliary labels for the predictor's ``fit``, where it takes them
             (:class:`~pyg_nas_np.convnp.ConvNPPredictor`): with these, few :obj:`initial` architectures are enough.
-        candidates: Official indices that may be asked for, ``[K]``. (default: the whole space)
+        candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -95,10 +96,10 @@ class PredictorSearch(Search[ArchT]):
         acquisition: Acquisition = "ucb",
         beta: float = 1.5,
         initial: int = 10,
-        cost: Literal["num_parameters", "flops"] | Cost | None = None,
+        cost: str | Cost | None = None,
         proposals: int = 2048,
         auxiliary: Mapping[str, Tensor] | None = None,
-        candidates: Tensor | None = None,
+        candidates: Archs = None,
         maximize: bool = True,
         seed: int = 0,
     ) -> None:
@@ -127,10 +128,11 @@ class PredictorSearch(Search[ArchT]):
         """
         if self.cost is None:
             raise ValueError("a search without cost has no Pareto front; see best")
-        cost = self.cost(self.index).double()
+        measured = self.measured
+        cost = self.cost(measured).double()
         chosen = pareto_mask(self._merit(), cost).nonzero().flatten()
         chosen = chosen[cost[chosen].argsort(stable=True)]
-        return [(self.space[self._index[i]], self._y[i], float(cost[i])) for i in chosen.tolist()]
+        return [(measured[i], self._y[i], float(cost[i])) for i in chosen.tolist()]
 
     def fresh(self) -> Self:
         r"""Returns a search with the same settings that knows nothing."""
@@ -141,7 +143,7 @@ class PredictorSearch(Search[ArchT]):
 
     # -- choosing ---------------------------------------------------------------------------------------------------
 
-    def _choose(self, batch: int) -> list[int]:
+    def _choose(self, batch: int) -> list[Key]:
         taken = self._taken()
         # With nothing told, there is nothing to fit.
         missing = self.initial - len(self._measured | self._pending.keys()) if self._y else batch
@@ -150,101 +152,98 @@ class PredictorSearch(Search[ArchT]):
             chosen += self._by_model(batch - len(chosen), taken.union(chosen), [*self._pending, *chosen])
         return chosen
 
-    def _by_model(self, batch: int, taken: set[int], waiting: list[int]) -> list[int]:
-        index = self._pool(taken)
-        free = ~torch.isin(index, torch.tensor(sorted(taken), dtype=torch.long))
+    def _by_model(self, batch: int, taken: set[Key], waiting: list[Key]) -> list[Key]:
+        pool = self._pool(taken)
+        free = torch.tensor([key not in taken for key in pool], dtype=torch.bool, device="cpu")
         batch = min(batch, int(free.sum()))
         if batch == 0:
             return []
-        known, y = self.index, self.y
+        archs, known, y = self._archs(pool), list(self._told), self.y
         self._fit(known, y)
         if waiting:
-            known, y = self._believe(known, y, torch.tensor(waiting))
+            known, y = self._believe(known, y, waiting)
             self._fit(known, y)
         if self.acquisition in ("thompson", "independent-thompson"):
-            return self._by_samples(batch, index, free)
-        chosen: list[int] = []
+            return [pool[i] for i in self._by_samples(batch, archs, free)]
+        chosen: list[Key] = []
         while True:
-            position = self._argmax(self._acquire(index, known), free)
+            position = self._argmax(self._acquire(archs, known), free)
             free[position] = False
-            chosen.append(int(index[position]))
+            chosen.append(pool[position])
             if len(chosen) == batch:
                 return chosen
-            known, y = self._believe(known, y, index[position : position + 1])
+            known, y = self._believe(known, y, chosen[-1:])
             self._fit(known, y)
 
-    def _fit(self, index: Tensor, y: Tensor) -> None:
-        known = Architectures(self.space, index)
+    def _fit(self, known: list[Key], y: Tensor) -> None:
+        archs = self._archs(known)
         if self.auxiliary is None:
-            self.predictor.fit(known, y)
+            self.predictor.fit(archs, y)
         else:
-            self.predictor.fit(known, y, auxiliary=self.auxiliary)  # type: ignore[call-arg]
+            self.predictor.fit(archs, y, auxiliary=self.auxiliary)  # type: ignore[call-arg]
 
-    def _believe(self, known: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _believe(self, known: list[Key], y: Tensor, keys: list[Key]) -> tuple[list[Key], Tensor]:
         """Adds architectures with their predicted labels to what is known."""
-        believed = self.predictor.predict(Architectures(self.space, index))
-        return torch.cat([known, index]), torch.cat([y, believed])
+        return known + keys, torch.cat([y, self.predictor.predict(self._archs(keys))])
 
-    def _scores(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted scores, larger is better, and their standard deviations."""
-        return self.predictor.predict_scores(Architectures(self.space, index))
-
-    def _acquire(self, index: Tensor, known: Tensor) -> Tensor:
-        mean, std = self._scores(index)
+    def _acquire(self, archs: Architectures, known: list[Key]) -> Tensor:
+        mean, std = self.predictor.predict_scores(archs)
         if self.cost is not None:
-            reached, _ = self._scores(known)
-            cost, paid = self.cost(index).double(), self.cost(known).double()
+            paid_for = self._archs(known)
+            reached, _ = self.predictor.predict_scores(paid_for)
+            cost, paid = self.cost(archs).double(), self.cost(paid_for).double()
             every = torch.cat([cost, paid])
             # A little beyond the most expensive one, so that this one can win something too.
             limit = float(every.max() + 0.1 * (every.max() - every.min()).clamp_min(1e-12))
             return expected_hypervolume_improvement(mean, std, cost, reached, paid, (float(reached.min()), limit))
         if self.acquisition == "ei":
-            return expected_improvement(mean, std, self._scores(known)[0].max())
+            return expected_improvement(mean, std, self.predictor.predict_scores(self._archs(known))[0].max())
         return upper_confidence_bound(mean, std, self.beta if self.acquisition == "ucb" else 0.0)
 
-    def _by_samples(self, batch: int, index: Tensor, free: Tensor) -> list[int]:
-        mean, std = self._scores(index)
+    def _by_samples(self, batch: int, archs: Architectures, free: Tensor) -> list[int]:
+        mean, std = self.predictor.predict_scores(archs)
         if self.acquisition == "independent-thompson":
-            drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype)
-            return index[_top(drawn, free, batch)].tolist()
+            drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype, device="cpu")
+            return _top(drawn, free, batch).tolist()
         short = _top(upper_confidence_bound(mean, std, 2.0), free, max(SHORTLIST, batch))
-        open_ = torch.ones(short.numel(), dtype=torch.bool)
+        open_ = torch.ones(short.numel(), dtype=torch.bool, device="cpu")
         chosen = []
-        for sample in self._joint_samples(index[short], mean[short], std[short], batch):
+        for sample in self._joint_samples(archs[short], mean[short], std[short], batch):
             position = self._argmax(sample, open_)
             open_[position] = False
-            chosen.append(int(index[short[position]]))
+            chosen.append(int(short[position]))
         return chosen
 
-    def _joint_samples(self, index: Tensor, mean: Tensor, std: Tensor, count: int) -> Tensor:
+    def _joint_samples(self, archs: Architectures, mean: Tensor, std: Tensor, count: int) -> Tensor:
         """``[count, n]``, larger is better; from independent normals where the predictor has no joint samples."""
         if hasattr(self.predictor, "sample"):
-            archs = Architectures(self.space, index)
             drawn: Tensor = self.predictor.sample(archs, count, generator=self.generator)
             return drawn if self.maximize else -drawn
-        return mean + std * torch.randn(count, mean.numel(), generator=self.generator, dtype=mean.dtype)
+        shape = (count, mean.numel())
+        return mean + std * torch.randn(shape, generator=self.generator, dtype=mean.dtype, device="cpu")
 
     def _argmax(self, merit: Tensor, free: Tensor) -> int:
         """Position of the largest; equal ones, such as functional twins, are drawn among."""
         best = merit[_top(merit, free, 1)]
         equal = free & (merit == best) if bool(best.isfinite()) else free
-        return self._pick(equal.nonzero().flatten().tolist())
+        options = equal.nonzero().flatten()
+        return int(options[int(torch.randint(len(options), (1,), generator=self.generator, device="cpu"))])
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
-    def _pool(self, taken: set[int]) -> Tensor:
-        """Official indices to choose from, some of them perhaps taken."""
-        size = len(self.space) if self.candidates is None else self.candidates.numel()
-        if size > ENUMERABLE:
-            near = self._near_best(taken)
-            return torch.tensor(near + self._random(self.proposals, taken.union(near)), dtype=torch.long)
-        return torch.arange(size) if self.candidates is None else self.candidates
+    def _pool(self, taken: set[Key]) -> list[Key]:
+        """What to choose from, some of them perhaps taken."""
+        size = self._size
+        if size is not None and size <= ENUMERABLE:
+            return list(range(size)) if self._pool_keys is None else list(self._pool_keys)
+        near = self._near_best(taken)
+        return near + self._random(self.proposals, taken.union(near))
 
-    def _near_best(self, taken: set[int]) -> list[int]:
+    def _near_best(self, taken: set[Key]) -> list[Key]:
         """Neighbors of the best measured architectures that may be asked for."""
-        best = self.index[self._merit().argsort(descending=True, stable=True)]
-        parents = list(dict.fromkeys(best.tolist()))[:PARENTS]
-        return list(dict.fromkeys(i for parent in parents for i in self._neighbors(parent, taken)))
+        best = self._merit().argsort(descending=True, stable=True).tolist()
+        parents = list(dict.fromkeys(self._told[i] for i in best))[:PARENTS]
+        return list(dict.fromkeys(key for parent in parents for key in self._neighbors(parent, taken)))
 
 
 def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
@@ -254,10 +253,10 @@ def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
     return options[ranked.topk(min(count, options.numel())).indices]
 
 
-def _cost_function(space: SearchSpace[Any], cost: Literal["num_parameters", "flops"] | Cost) -> Cost:
+def _cost_function(space: SearchSpace[Any], cost: str | Cost) -> Cost:
     if callable(cost):
         return cost
-    known: dict[str, Cost] = {"num_parameters": space.batch_num_parameters, "flops": space.batch_flops}
-    if cost not in known:
-        raise ValueError(f"cost must be a function or one of {', '.join(known)}, got {cost!r}")
-    return known[cost]
+    known = tuple(space.costs(space.sample(1))) if isinstance(space, Costs) else ()
+    if not isinstance(space, Costs) or cost not in known:
+        raise ValueError(f"cost must be a function or one of {', '.join(known) or 'none'}, got {cost!r}")
+    return lambda archs: space.costs(archs.given)[cost]

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.search.base import Search
+from pyg_nas_np.spaces.base import require_index
 from pyg_nas_np.utils import MissingLabelsError
 
 
@@ -70,7 +72,7 @@ def simulate(
         archs = search.ask(min(batch, queries - len(search.index)))
         if not archs:
             break
-        index = torch.tensor([search.space.index(arch) for arch in archs])
+        index = Architectures(search.space, archs).index
         missing = labels[index].isnan()
         if bool(missing.any()):
             raise MissingLabelsError(
@@ -95,11 +97,12 @@ def trace_of(search: Search[Any], table: ArchitectureDataset | Labels) -> Trace:
 
 
 def _labels(search: Search[Any], table: ArchitectureDataset | Labels) -> Tensor:
+    count = len(require_index(search.space))
     if isinstance(table, ArchitectureDataset):
-        labels = torch.full((len(search.space),), torch.nan, dtype=torch.float64)
+        labels = torch.full((count,), torch.nan, dtype=torch.float64)
         labels[table.arch_index] = table.y.double()
         return labels
     labels = torch.as_tensor(table).double()
-    if labels.shape != (len(search.space),):
-        raise ValueError(f"labels must be one for each of the {len(search.space)} architectures, got {labels.shape}")
+    if labels.shape != (count,):
+        raise ValueError(f"labels must be one for each of the {count} architectures, got {labels.shape}")
     return labels

@@ -1,6 +1,6 @@
 r"""Search spaces: indexed sets of architectures as graphs."""
 
-from pyg_nas_np.spaces.base import SearchSpace, Validity
+from pyg_nas_np.spaces.base import CellSpace, Costs, EnumerableSpace, GraphView, SearchSpace, Validity
 from pyg_nas_np.spaces.graph_codec import GraphCodec, MobileNetV3GraphCodec, NASBench201GraphCodec, graph_codec
 from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
@@ -11,7 +11,11 @@ from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
     "SPACES",
+    "CellSpace",
+    "Costs",
+    "EnumerableSpace",
     "GraphCodec",
+    "GraphView",
     "MobileNetV3Arch",
     "MobileNetV3GraphCodec",
     "MobileNetV3Space",

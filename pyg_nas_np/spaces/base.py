@@ -107,33 +107,119 @@ class Stage(NamedTuple):
 
 
 class SearchSpace(ABC, Generic[ArchT]):
-    r"""A finite, indexed set of architectures that are small labelled DAGs.
+    r"""A set of architectures that can be drawn, edited and written down: all that a search needs.
 
-    Architectures are immutable values of type ``ArchT``. Every vectorised method accepts a list of architectures,
-    a one-dimensional integer tensor of official indices, or :obj:`None` for the whole space in index order.
+    Architectures are immutable, hashable values of type ``ArchT``. What else a space can do is a capability of its own,
+    a class beside this one: :class:`EnumerableSpace` has an official index, :class:`GraphView` gives typed graphs,
+    :class:`Costs` exact costs. Ask for a capability (``isinstance(space, Costs)``), never for a space.
 
     Subclasses implement the abstract methods; the rest follows from them.
     """
 
-    name: ClassVar[str]
-    """Short name used by the command line and by shipped weights."""
+    name: str
+    """Short name used by messages, the command line, saved states and shipped weights."""
 
-    op_names: ClassVar[tuple[str, ...]]
-    """Node labels in the order of the one-hot ``x``; the first two are always ``input`` and ``output``."""
+    # -- drawing and editing ----------------------------------------------------------------------------------------
 
-    zero_ops: ClassVar[tuple[str, ...]] = ()
-    """Operations that output zero: no information flows through their nodes."""
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[ArchT]:
+        r"""Draws :obj:`n` architectures, distinct unless :obj:`replace`; at a price that does not grow with the space.
 
-    identity_ops: ClassVar[tuple[str, ...]] = ()
-    """Operations that pass their input on unchanged."""
+        Raises:
+            ValueError: If :obj:`n` is negative, or larger than the space without replacement.
+        """
 
-    averaging_ops: ClassVar[tuple[str, ...]] = ()
-    """Operations without weights that average or pool their input."""
+    @abstractmethod
+    def neighbors(self, arch: ArchT) -> list[ArchT]:
+        r"""Returns the distinct architectures one edit away, in a deterministic order, without :obj:`arch` itself."""
 
-    shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
-    """Where all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
+    def mutate(self, arch: ArchT, generator: torch.Generator | None = None) -> ArchT:
+        r"""Returns a uniformly drawn neighbor."""
+        options = self.neighbors(arch)
+        return options[int(torch.randint(len(options), (1,), generator=generator))]
 
-    # -- the set ----------------------------------------------------------------------------------------------------
+    def crossover(self, first: ArchT, second: ArchT, generator: torch.Generator | None = None) -> ArchT:
+        r"""Mixes two parents into one valid child, where the space has a natural crossover.
+
+        Raises:
+            NotImplementedError: If it has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no natural crossover; use mutate()")
+
+    # -- representations --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def to_str(self, arch: ArchT) -> str:
+        r"""Returns the official (or documented) string form."""
+
+    @abstractmethod
+    def from_str(self, text: str) -> ArchT:
+        r"""Parses the string form.
+
+        Raises:
+            InvalidArchitectureError: If :obj:`text` does not follow the format.
+        """
+
+    @abstractmethod
+    def is_valid(self, arch: Any) -> Validity:
+        r"""Tells whether :obj:`arch` is a member of the space, and if not, why."""
+
+    def check(self, arch: Any) -> ArchT:
+        r"""Returns :obj:`arch` if it is valid.
+
+        Raises:
+            InvalidArchitectureError: With the reason, if it is not.
+        """
+        validity = self.is_valid(arch)
+        if not validity:
+            raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {validity.reason}")
+        return arch  # type: ignore[no-any-return]
+
+    # -- what is computed from a space ------------------------------------------------------------------------------
+
+    def keep(self, make: Callable[[Any], KeptT]) -> KeptT:
+        r"""Returns ``make(self)``, made once and kept as long as this space and no longer.
+
+        Example:
+            >>> from pyg_nas_np.spaces import NASBench201Space
+            >>> space = NASBench201Space()
+            >>> space.keep(NASBench201Space.batch_flops) is space.keep(NASBench201Space.batch_flops)
+            True
+        """
+        kept: dict[Callable[..., Any], Any] = self.__dict__.setdefault(_KEPT, {})
+        if make not in kept:
+            kept.setdefault(make, make(self))
+        made: KeptT = kept[make]
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != _KEPT}
+
+    # -- for subclasses ---------------------------------------------------------------------------------------------
+
+    def resolve(self, archs: Archs) -> Sequence[ArchT]:
+        r"""Turns the accepted forms of many architectures into a sequence of architectures.
+
+        Raises:
+            TypeError: If they are given by index, or not at all, and the space has no index.
+        """
+        if archs is None or isinstance(archs, Tensor):
+            raise TypeError(f"{self.name} has no index; list the architectures that you mean")
+        return archs
+
+    def __contains__(self, arch: object) -> bool:
+        return bool(self.is_valid(arch))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+
+class EnumerableSpace(SearchSpace[ArchT]):
+    r"""A finite space with an official index.
+
+    Every vectorised method accepts a list of architectures, a one-dimensional integer tensor of official indices, or
+    :obj:`None` for the whole space in index order.
+    """
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -182,53 +268,49 @@ class SearchSpace(ABC, Generic[ArchT]):
             raise SpaceTooLargeError(f"most indices of {self.name} do not fit into 64 bits; use sample()")
         return torch.tensor(draw_indices(self.size, n, generator, replace=replace), dtype=torch.long, device="cpu")
 
-    # -- editing ----------------------------------------------------------------------------------------------------
+    def resolve(self, archs: Archs) -> Sequence[ArchT]:
+        r"""Turns the three accepted forms of many architectures into a sequence of architectures."""
+        if archs is None:
+            return [self[i] for i in range(len(self))]
+        if isinstance(archs, Tensor):
+            return [self[i] for i in self.check_indices(archs).tolist()]
+        return archs
 
-    @abstractmethod
-    def neighbors(self, arch: ArchT) -> list[ArchT]:
-        r"""Returns the distinct architectures one edit away, in a deterministic order, without :obj:`arch` itself."""
-
-    def mutate(self, arch: ArchT, generator: torch.Generator | None = None) -> ArchT:
-        r"""Returns a uniformly drawn neighbor."""
-        options = self.neighbors(arch)
-        return options[int(torch.randint(len(options), (1,), generator=generator))]
-
-    def crossover(self, first: ArchT, second: ArchT, generator: torch.Generator | None = None) -> ArchT:
-        r"""Mixes two parents into one valid child, where the space has a natural crossover.
+    def check_indices(self, index: Tensor) -> Tensor:
+        r"""Returns :obj:`index` if it is a one-dimensional integer tensor inside the space.
 
         Raises:
-            NotImplementedError: If it has none.
+            IndexError: If an index is outside the space, naming it.
+            TypeError: If the tensor is not a one-dimensional integer tensor.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no natural crossover; use mutate()")
+        if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+            raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
+        outside = (index < 0) | (index > min(self.size - 1, _LARGEST))
+        if bool(outside.any()):
+            raise IndexError(f"index {int(index[outside][0])} is outside the {self.size} architectures of {self.name}")
+        return index
 
-    # -- representations --------------------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.size})"
 
-    @abstractmethod
-    def to_str(self, arch: ArchT) -> str:
-        r"""Returns the official (or documented) string form."""
 
-    @abstractmethod
-    def from_str(self, text: str) -> ArchT:
-        r"""Parses the string form.
+class GraphView(SearchSpace[ArchT]):
+    r"""A space whose architectures are small DAGs with one operation of a fixed vocabulary a node."""
 
-        Raises:
-            InvalidArchitectureError: If :obj:`text` does not follow the format.
-        """
+    op_names: ClassVar[tuple[str, ...]]
+    """Node labels in the order of the one-hot ``x``; the first two are always ``input`` and ``output``."""
 
-    @abstractmethod
-    def is_valid(self, arch: Any) -> Validity:
-        r"""Tells whether :obj:`arch` is a member of the space, and if not, why."""
+    zero_ops: ClassVar[tuple[str, ...]] = ()
+    """Operations that output zero: no information flows through their nodes."""
 
-    def check(self, arch: Any) -> ArchT:
-        r"""Returns :obj:`arch` if it is valid.
+    identity_ops: ClassVar[tuple[str, ...]] = ()
+    """Operations that pass their input on unchanged."""
 
-        Raises:
-            InvalidArchitectureError: With the reason, if it is not.
-        """
-        validity = self.is_valid(arch)
-        if not validity:
-            raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {validity.reason}")
-        return arch  # type: ignore[no-any-return]
+    averaging_ops: ClassVar[tuple[str, ...]] = ()
+    """Operations without weights that average or pool their input."""
+
+    shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
+    """Where all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
 
     @abstractmethod
     def canonical(self, arch: ArchT) -> str:
@@ -272,7 +354,21 @@ class SearchSpace(ABC, Generic[ArchT]):
         r"""Returns the isomorphism keys of many architectures."""
         return [self.canonical(arch) for arch in self.resolve(archs)]
 
-    # -- exact costs ------------------------------------------------------------------------------------------------
+
+class Costs(SearchSpace[ArchT]):
+    r"""A space that knows costs of its architectures without training them."""
+
+    @abstractmethod
+    def costs(self, archs: Archs = None) -> dict[str, Tensor]:
+        r"""Returns every cost by name, ``[B]`` each; sizes (``num_parameters``, ``flops``) come first."""
+
+
+class CellSpace(EnumerableSpace[ArchT], GraphView[ArchT], Costs[ArchT]):
+    r"""A finite, indexed set of architectures that are small labelled DAGs with exact costs: a benchmark's cells."""
+
+    def costs(self, archs: Archs = None) -> dict[str, Tensor]:
+        r"""Returns parameters and multiply-accumulates, int64 ``[B]`` each."""
+        return {"num_parameters": self.batch_num_parameters(archs), "flops": self.batch_flops(archs)}
 
     def num_parameters(self, arch: ArchT) -> int:
         r"""Returns the exact number of trainable parameters of the benchmark's network."""
@@ -290,52 +386,27 @@ class SearchSpace(ABC, Generic[ArchT]):
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Vectorised :meth:`flops`: int64 ``[B]``."""
 
-    # -- what is computed from a space ------------------------------------------------------------------------------
 
-    def keep(self, make: Callable[[SearchSpace[ArchT]], KeptT]) -> KeptT:
-        r"""Returns ``make(self)``, made once and kept as long as this space and no longer.
+def require_index(space: SearchSpace[Any]) -> EnumerableSpace[Any]:
+    r"""Returns a space that has an official index.
 
-        Example:
-            >>> from pyg_nas_np.spaces import NASBench201Space
-            >>> space = NASBench201Space()
-            >>> space.keep(NASBench201Space.batch_flops) is space.keep(NASBench201Space.batch_flops)
-            True
-        """
-        kept: dict[Callable[..., Any], Any] = self.__dict__.setdefault(_KEPT, {})
-        if make not in kept:
-            kept.setdefault(make, make(self))
-        made: KeptT = kept[make]
-        return made
+    Raises:
+        InvalidArchitectureError: If it has none.
+    """
+    if not isinstance(space, EnumerableSpace):
+        raise InvalidArchitectureError(f"{space.name} has no official index; give architectures by value")
+    return space
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != _KEPT}
 
-    # -- helpers for subclasses -------------------------------------------------------------------------------------
+def require_cells(space: SearchSpace[Any]) -> CellSpace[Any]:
+    r"""Returns a space of cells.
 
-    def resolve(self, archs: Archs) -> Sequence[ArchT]:
-        r"""Turns the three accepted forms of many architectures into a sequence of architectures."""
-        if archs is None:
-            return [self[i] for i in range(len(self))]
-        if isinstance(archs, Tensor):
-            return [self[i] for i in self.check_indices(archs).tolist()]
-        return archs
-
-    def check_indices(self, index: Tensor) -> Tensor:
-        r"""Returns :obj:`index` if it is a one-dimensional integer tensor inside the space.
-
-        Raises:
-            IndexError: If an index is outside the space, naming it.
-            TypeError: If the tensor is not a one-dimensional integer tensor.
-        """
-        if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
-            raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
-        outside = (index < 0) | (index > min(self.size - 1, _LARGEST))
-        if bool(outside.any()):
-            raise IndexError(f"index {int(index[outside][0])} is outside the {self.size} architectures of {self.name}")
-        return index
-
-    def __contains__(self, arch: object) -> bool:
-        return bool(self.is_valid(arch))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)})"
+    Raises:
+        InvalidArchitectureError: If its architectures are not cells.
+    """
+    if not isinstance(space, CellSpace):
+        raise InvalidArchitectureError(
+            f"{space.name} gives no cells (graphs with one operation of a fixed vocabulary a node); take a predictor "
+            f"that needs none, such as ConvNPPredictor or GPPredictor"
+        )
+    return space

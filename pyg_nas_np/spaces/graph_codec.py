@@ -8,7 +8,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
-from pyg_nas_np.spaces.base import Archs, ArchT, SearchSpace
+from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.spaces.mobilenetv3 import (
     DEPTHS,
@@ -35,7 +35,7 @@ class GraphCodec(ABC, Generic[ArchT]):
     A subclass gives :attr:`num_types`, :attr:`adjacency` and the three abstract methods.
     """
 
-    space: SearchSpace[ArchT]
+    space: CellSpace[ArchT]
 
     num_types: int
     """Number of types ``T``; type 0 starts a graph, type 1 ends it."""
@@ -270,7 +270,7 @@ GRAPH_CODECS: dict[str, type[GraphCodec[Any]]] = {
 """Forms by the name of their space."""
 
 
-def graph_codec(space: SearchSpace[ArchT]) -> GraphCodec[ArchT]:
+def graph_codec(space: CellSpace[ArchT]) -> GraphCodec[ArchT]:
     r"""Returns the form of a space.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from pyg_nas_np.spaces.base import Archs, Layer, SearchSpace, Stage, Validity
+from pyg_nas_np.spaces.base import Archs, CellSpace, Layer, Stage, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, SpaceTooLargeError
 
@@ -63,7 +63,7 @@ class MobileNetV3Arch:
         return "|".join([f"r{self.resolution}", *stages])
 
 
-class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
+class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
     r"""The sub-networks of `Once-for-All <https://arxiv.org/abs/1908.09791>`_ on MobileNetV3 at width 1.0.
 
     Each of five stages has two to four layers (inverted bottlenecks), each with a kernel of 3, 5 or 7 and an
@@ -97,7 +97,7 @@ class MobileNetV3Space(SearchSpace[MobileNetV3Arch]):
         True
     """
 
-    name: ClassVar[str] = "mobilenetv3"
+    name = "mobilenetv3"
     op_names: ClassVar[tuple[str, ...]] = (
         "input",
         "output",

@@ -30,7 +30,7 @@ from pyg_nas_np.spaces._nasbench101_enumeration import (
     cell_hash,
     enumerate_cells,
 )
-from pyg_nas_np.spaces.base import Archs, SearchSpace, Validity
+from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, VerificationError, atomic_path, cache_dir
 
@@ -134,7 +134,7 @@ class _Table(NamedTuple):
     ops: npt.NDArray[np.int8]
 
 
-class NASBench101Space(SearchSpace[NASBench101Arch]):
+class NASBench101Space(CellSpace[NASBench101Arch]):
     r"""The cells of `"NAS-Bench-101: Towards Reproducible Neural Architecture Search"
     <https://arxiv.org/abs/1902.09635>`_ in the order of their official hashes.
 
@@ -157,7 +157,7 @@ class NASBench101Space(SearchSpace[NASBench101Arch]):
         ('09fc2d10bdd6225e167a6f81a22a3f06', 2793866)
     """
 
-    name: ClassVar[str] = "nasbench101"
+    name = "nasbench101"
     op_names: ClassVar[tuple[str, ...]] = OP_NAMES
     averaging_ops: ClassVar[tuple[str, ...]] = ("maxpool3x3",)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_nas_np.spaces.base import Archs, SearchSpace, Validity
+from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -60,7 +60,7 @@ class NASBench201Arch:
         return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
 
 
-class NASBench201Space(SearchSpace[NASBench201Arch]):
+class NASBench201Space(CellSpace[NASBench201Arch]):
     r"""The 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ in their official order.
 
     The order, the strings, the equivalence classes and the parameter and multiply-accumulate counts are regenerated,
@@ -82,7 +82,7 @@ class NASBench201Space(SearchSpace[NASBench201Arch]):
         (1073466, 153272970)
     """
 
-    name: ClassVar[str] = "nasbench201"
+    name = "nasbench201"
     op_names: ClassVar[tuple[str, ...]] = ("input", "output", *OPS)
     zero_ops: ClassVar[tuple[str, ...]] = ("none",)
     identity_ops: ClassVar[tuple[str, ...]] = ("skip_connect",)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_nas_np.spaces.base import Archs, SearchSpace, Validity
+from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -90,7 +90,7 @@ class NASBenchGraphArch:
         return "|".join(["".join(map(str, self.links)), *self.ops])
 
 
-class NASBenchGraphSpace(SearchSpace[NASBenchGraphArch]):
+class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
     r"""The 26,206 networks of `NAS-Bench-Graph <https://arxiv.org/abs/2206.09166>`_, in ascending order of their key.
 
     The key is the hash of the benchmark's package: the decimal digits ``L a b c d`` with ``L`` the position of the
@@ -120,7 +120,7 @@ class NASBenchGraphSpace(SearchSpace[NASBenchGraphArch]):
         765191
     """
 
-    name: ClassVar[str] = "nasbenchgraph"
+    name = "nasbenchgraph"
     op_names: ClassVar[tuple[str, ...]] = ("input", "output", *OPS)
     zero_ops: ClassVar[tuple[str, ...]] = ()
     identity_ops: ClassVar[tuple[str, ...]] = ("skip",)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakValueDictionary
 
-from pyg_nas_np.spaces.base import SearchSpace
+from pyg_nas_np.spaces.base import CellSpace
 from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphSpace
 
-SPACES: dict[str, type[SearchSpace[Any]]] = {
+SPACES: dict[str, type[CellSpace[Any]]] = {
     space.name: space for space in (NASBench201Space, NASBench101Space, NASBenchGraphSpace, MobileNetV3Space)
 }
-"""Classes by :attr:`SearchSpace.name`."""
+"""Classes by :attr:`CellSpace.name`."""
 
 
-def space_by_name(name: str) -> SearchSpace[Any]:
+def space_by_name(name: str) -> CellSpace[Any]:
     r"""Returns the space of a name; one object a name as long as it is in use, so that what is computed from it is
     computed once.
 
@@ -38,4 +38,4 @@ def space_by_name(name: str) -> SearchSpace[Any]:
     return _SHARED.setdefault(key, SPACES[key]()) if space is None else space
 
 
-_SHARED: WeakValueDictionary[str, SearchSpace[Any]] = WeakValueDictionary()
+_SHARED: WeakValueDictionary[str, CellSpace[Any]] = WeakValueDictionary()

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_nas_np.spaces.base import SearchSpace
+from pyg_nas_np.spaces.base import CellSpace
 from pyg_nas_np.spaces.views import to_networkx
 from pyg_nas_np.utils import InvalidArchitectureError, SpaceTooLargeError
 
-Space = SearchSpace[Any]
+Space = CellSpace[Any]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -71,7 +71,7 @@ class SpaceFixtures:
 
 
 class SpaceTestCase(SpaceFixtures):
-    r"""Checks a :class:`~pyg_nas_np.spaces.SearchSpace`."""
+    r"""Checks a :class:`~pyg_nas_np.spaces.CellSpace`."""
 
     num_orders: ClassVar[int] = 10
     # Whether an architecture is a neighbor of each of its neighbors.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 from torch_geometric.data import Data
 
-from pyg_nas_np.spaces.base import ArchT, SearchSpace
+from pyg_nas_np.spaces.base import ArchT, CellSpace
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 from pyg_nas_np.utils.imports import require
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def to_networkx(space: SearchSpace[ArchT], arch: ArchT) -> nx.DiGraph:
+def to_networkx(space: CellSpace[ArchT], arch: ArchT) -> nx.DiGraph:
     r"""Converts an architecture to a directed graph whose nodes carry their operation as ``op``.
 
     Example:
@@ -33,7 +33,7 @@ def to_networkx(space: SearchSpace[ArchT], arch: ArchT) -> nx.DiGraph:
     return graph
 
 
-def from_networkx(space: SearchSpace[ArchT], graph: nx.DiGraph) -> ArchT:
+def from_networkx(space: CellSpace[ArchT], graph: nx.DiGraph) -> ArchT:
     r"""Reads an architecture from a graph whose nodes carry ``op``; node names and order do not matter.
 
     Raises:
@@ -55,7 +55,7 @@ def from_networkx(space: SearchSpace[ArchT], graph: nx.DiGraph) -> ArchT:
     return space.decode(Data(x=x, edge_index=edge_index))
 
 
-def draw(space: SearchSpace[ArchT], arch: ArchT, ax: Axes | None = None, title: str | None = None) -> Axes:
+def draw(space: CellSpace[ArchT], arch: ArchT, ax: Axes | None = None, title: str | None = None) -> Axes:
     r"""Draws an architecture as a layered DAG, input on the left, one colour an operation (extra ``viz``).
 
     Raises:

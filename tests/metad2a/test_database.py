@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyg_nas_np.metad2a import FeatureSets, MetaD2ADatabase, build_database
 from pyg_nas_np.metad2a.database import CLASSES_FILE, RESULTS_FILE
-from pyg_nas_np.spaces import NASBench201Space, SearchSpace
+from pyg_nas_np.spaces import CellSpace, NASBench201Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidFeaturesError, InvalidLabelsError
 
 
@@ -69,7 +69,7 @@ def pool(count: int = 6) -> list[torch.Tensor]:
     return [torch.randn(1 + i % 3, 4, generator=generator) for i in range(count)]
 
 
-def build(folder: Path, space: SearchSpace[Any], num_tuples: int, **changes: Any) -> MetaD2ADatabase:
+def build(folder: Path, space: CellSpace[Any], num_tuples: int, **changes: Any) -> MetaD2ADatabase:
     def train(arch: Any, classes: tuple[int, ...]) -> float:
         return 5.0 * sum(classes) + space.index(arch) / 1000
 
@@ -77,7 +77,7 @@ def build(folder: Path, space: SearchSpace[Any], num_tuples: int, **changes: Any
     return build_database(folder, space, **arguments)
 
 
-def test_building_asks_for_every_pair_once(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_building_asks_for_every_pair_once(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     database = build(tmp_path, toy_space, 5)
     datasets = database.dataset_classes.view(5, 3)
     torch.testing.assert_close(database.accuracy, 5.0 * datasets.sum(dim=1) + database.arch.double() / 1000)
@@ -87,7 +87,7 @@ def test_building_asks_for_every_pair_once(tmp_path: Path, toy_space: SearchSpac
     assert torch.equal(sets.class_ptr, expected.class_ptr)
 
 
-def test_building_continues_after_an_interruption(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_building_continues_after_an_interruption(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     whole = build(tmp_path / "whole", toy_space, 5)
     asked = []
 
@@ -112,26 +112,26 @@ def test_building_continues_after_an_interruption(tmp_path: Path, toy_space: Sea
     "changes", [{"seed": 1}, {"classes": pool(5)}, {"classes_per_dataset": 2}, {"class_names": "abcdef"}]
 )
 def test_other_arguments_do_not_continue_a_database(
-    tmp_path: Path, toy_space: SearchSpace[Any], changes: dict[str, Any]
+    tmp_path: Path, toy_space: CellSpace[Any], changes: dict[str, Any]
 ) -> None:
     build(tmp_path, toy_space, 2)
     with pytest.raises(DataFileError, match="holds a database of other classes, seed or settings"):
         build(tmp_path, toy_space, 3, **changes)
 
 
-def test_a_training_without_accuracy_is_told_and_the_rest_kept(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_a_training_without_accuracy_is_told_and_the_rest_kept(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     values = iter([50.0, float("nan")])
     with pytest.raises(InvalidLabelsError, match="train returned nan for tuple 1"):
         build(tmp_path, toy_space, 3, train=lambda arch, classes: next(values))
     assert MetaD2ADatabase.load(tmp_path, toy_space).accuracy.tolist() == [50.0]
 
 
-def test_a_task_has_no_more_classes_than_the_pool(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_a_task_has_no_more_classes_than_the_pool(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     with pytest.raises(ValueError, match="classes_per_dataset must be from 1 to the 6 classes, got 7"):
         build(tmp_path, toy_space, 3, classes_per_dataset=7)
 
 
-def test_files_give_the_same_database_back(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_files_give_the_same_database_back(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     database = replace(build(tmp_path / "a", toy_space, 4), held_out=torch.tensor([True, False, False, True]))
     database.save(tmp_path / "b")
     again = MetaD2ADatabase.load(tmp_path / "b", toy_space)
@@ -141,7 +141,7 @@ def test_files_give_the_same_database_back(tmp_path: Path, toy_space: SearchSpac
     assert repr(again) == "MetaD2ADatabase(toy, tuples=4, datasets=4, classes=6)"
 
 
-def test_damaged_files_are_told(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_damaged_files_are_told(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     build(tmp_path, toy_space, 2)
     with pytest.raises(InvalidArchitectureError, match="is about toy, not about nasbench201"):
         MetaD2ADatabase.load(tmp_path, NASBench201Space())
@@ -156,7 +156,7 @@ def test_damaged_files_are_told(tmp_path: Path, toy_space: SearchSpace[Any]) -> 
         MetaD2ADatabase.load(tmp_path, toy_space)
 
 
-def test_splits_by_task_share_no_class_list(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_splits_by_task_share_no_class_list(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     database = build(tmp_path, toy_space, 40)
     lists = [frozenset(row.tolist()) for row in database.dataset_classes.view(40, 3)]
     assert len(set(lists)) < 40  # some lists occur twice
@@ -172,7 +172,7 @@ def test_splits_by_task_share_no_class_list(tmp_path: Path, toy_space: SearchSpa
         database.official_split()
 
 
-def test_bad_databases_are_named(tmp_path: Path, toy_space: SearchSpace[Any]) -> None:
+def test_bad_databases_are_named(tmp_path: Path, toy_space: CellSpace[Any]) -> None:
     database = build(tmp_path, toy_space, 4)
     for changes, error, message in [
         (

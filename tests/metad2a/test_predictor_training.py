@@ -10,7 +10,7 @@ from pyg_nas_np.metad2a.predictor_training import (
     cell_inputs,
     train_performance_model,
 )
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.registry import space_by_name
 from pyg_nas_np.utils import InvalidFeaturesError
 
@@ -72,7 +72,7 @@ def test_features_of_another_network_are_told(model: PerformanceModel) -> None:
         model.predict("gp", sets, torch.tensor([0]), cells)
 
 
-def test_the_network_sees_descriptors_of_every_space(toy_space: SearchSpace) -> None:  # type: ignore[type-arg]
+def test_the_network_sees_descriptors_of_every_space(toy_space: CellSpace) -> None:  # type: ignore[type-arg]
     for space in (SPACE, toy_space):
         columns = cell_inputs(shared_descriptors(space))
         assert len(columns) == len(set(columns))

@@ -15,7 +15,7 @@ from pyg_nas_np.metad2a.predictor_weights import (
     shipped_performance_model,
     write_performance_model,
 )
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.registry import space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError
 
@@ -61,7 +61,7 @@ def test_files_give_the_same_model_back(model: PerformanceModel, tmp_path: Path)
             torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
 
 
-def test_bad_files_are_told(model: PerformanceModel, tmp_path: Path, toy_space: SearchSpace) -> None:  # type: ignore[type-arg]
+def test_bad_files_are_told(model: PerformanceModel, tmp_path: Path, toy_space: CellSpace) -> None:  # type: ignore[type-arg]
     path = tmp_path / "m.safetensors"
     with pytest.raises(DataFileError, match=r"missing|corrupt"):
         read_performance_model(path, SPACE)
@@ -73,7 +73,7 @@ def test_bad_files_are_told(model: PerformanceModel, tmp_path: Path, toy_space: 
         read_performance_model(path, SPACE)
 
 
-def test_spaces_without_weights_are_told(toy_space: SearchSpace) -> None:  # type: ignore[type-arg]
+def test_spaces_without_weights_are_told(toy_space: CellSpace) -> None:  # type: ignore[type-arg]
     with pytest.raises(MissingWeightsError, match="no meta-trained predictor is shipped for the space 'toy'"):
         shipped_performance_model(toy_space)
 

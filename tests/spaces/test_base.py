@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 import torch
 
-from pyg_nas_np.spaces import SearchSpace, Validity
+from pyg_nas_np.spaces import CellSpace, Validity
 from pyg_nas_np.spaces.base import draw_indices
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -20,7 +20,7 @@ def seeded(seed):
 
 
 def test_incomplete_spaces_cannot_be_made():
-    class Half(SearchSpace[str]):
+    class Half(CellSpace[str]):
         def __len__(self):
             return 1
 

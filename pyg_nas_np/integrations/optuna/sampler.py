@@ -12,7 +12,7 @@ import torch
 from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.search.predictor_search import Acquisition, PredictorSearch
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import EnumerableSpace
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.utils import require
 
@@ -41,7 +41,7 @@ PATIENCE_SECONDS = 10.0
 """A trial that has not decided by then has died with its worker; its claim stays respected."""
 
 
-def suggest_arch(trial: Trial, space: SearchSpace[ArchT], name: str = ARCH) -> ArchT:
+def suggest_arch(trial: Trial, space: EnumerableSpace[ArchT], name: str = ARCH) -> ArchT:
     r"""Returns the architecture of a trial: one integer parameter, its official index.
 
     Args:
@@ -52,7 +52,7 @@ def suggest_arch(trial: Trial, space: SearchSpace[ArchT], name: str = ARCH) -> A
     return space[trial.suggest_int(name, 0, len(space) - 1)]
 
 
-def arch_of(trial: FrozenTrial, space: SearchSpace[ArchT], name: str = ARCH) -> ArchT:
+def arch_of(trial: FrozenTrial, space: EnumerableSpace[ArchT], name: str = ARCH) -> ArchT:
     r"""Returns the architecture of a trial that is stored, for example of ``study.best_trial``."""
     return space[int(trial.params[name])]
 
@@ -106,7 +106,7 @@ class ConvNPSampler(BaseSampler):
 
     def __init__(
         self,
-        space: SearchSpace[Any],
+        space: EnumerableSpace[Any],
         predictor: Predictor | None = None,
         *,
         acquisition: Acquisition = "ucb",

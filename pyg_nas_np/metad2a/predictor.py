@@ -21,7 +21,7 @@ from pyg_nas_np.metad2a.predictor_weights import (
 from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, space_of
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import InvalidFeaturesError
+from pyg_nas_np.utils import InvalidFeaturesError, fixed_defaults
 
 _LEVEL = 10.0
 """How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
@@ -84,6 +84,7 @@ class MetaD2APredictor:
         self.weights = weights
         self._models: dict[Any, AccuracyModel] = {}
 
+    @fixed_defaults
     def model(self, space: SearchSpace[Any]) -> AccuracyModel:
         r"""Returns the meta-trained model for a space.
 
@@ -96,6 +97,7 @@ class MetaD2APredictor:
             self._models = {key: model}
         return self._models[key]
 
+    @fixed_defaults
     def fit(self, dataset: FeatureSets, graphs: Graphs | None = None, y: Labels | None = None) -> Self:
         r"""Names the data set to predict on, and what was measured there.
 
@@ -130,6 +132,7 @@ class MetaD2APredictor:
     def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
     @overload
     def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @fixed_defaults
     def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts what architectures reach on the data set.
 

@@ -19,7 +19,7 @@ from pyg_nas_np.predictors.labels import Labels
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.spaces.graph_codec import GraphCodec
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class MetaD2A:
     ) -> None:
         self.features, self.generator, self.predictor = features, generator, predictor
 
+    @fixed_defaults
     def search(
         self,
         images: Images | FeatureSets,

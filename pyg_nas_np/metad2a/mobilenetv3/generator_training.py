@@ -16,6 +16,7 @@ from pyg_nas_np.metad2a.mobilenetv3.predictor import SubNetworkModel
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_sub_networks
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
+from pyg_nas_np.utils import fixed_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Pool(NamedTuple):
     place: Tensor
 
 
+@fixed_defaults
 def grow_pool(
     table: SubNetworks,
     model: SubNetworkModel,
@@ -113,6 +115,7 @@ def draw_rows(pool: Pool, limits: Tensor, count: int, sharpness: float, draw: to
     return torch.cat(rows)
 
 
+@fixed_defaults
 def train_sub_network_generator(
     table: SubNetworks,
     classes: Tensor,

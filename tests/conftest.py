@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # Triton reads this once, when it is first imported: its kernels are interpreted on the CPU. On a machine with a GPU,
@@ -67,6 +68,24 @@ def _mutations(content: bytes, seed: int = 0, count: int = MUTATIONS) -> Iterato
 @pytest.fixture(scope="session")
 def mutations() -> Callable[..., Iterator[bytes]]:
     return _mutations
+
+
+@contextmanager
+def _other_defaults(dtype: torch.dtype) -> Iterator[None]:
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(old)
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=["float64", "bfloat16"])
+def other_defaults(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """Contexts with another default type, and the meta device as the default."""
+    return lambda: _other_defaults(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -159,7 +159,7 @@ class ArchitectureDataset(ProcessedDataset):
             return manifest is not None and bool(manifest.sources)
         try:
             with foreign_file(path, "a file of metrics"):
-                return load_torch(read_bytes(path)) != {}
+                return bool(load_torch(read_bytes(path)) != {})
         except DataFileError:
             return True
 

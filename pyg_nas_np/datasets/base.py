@@ -351,7 +351,8 @@ class ArchitectureDataset(ProcessedDataset):
             one, where an architecture occurs more than once.
 
         Raises:
-            InvalidArchitectureError: If one is outside the space, or not in this data set.
+            InvalidArchitectureError: If one is not in this data set.
+            IndexError: If one is outside the space.
 
         Example:
             >>> dataset = ...  # doctest: +SKIP

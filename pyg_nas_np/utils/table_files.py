@@ -1,8 +1,8 @@
 r"""The one door for tables, CSV and Parquet: as spreadsheets write them, or the true reason why not.
 
 CSV is read in UTF-8 and, with a byte order mark, UTF-16; with commas, semicolons or tabs; with spaces around cells;
-with the names of known columns in capital letters; gzipped or not. Refused are repeated columns, rows of another length, and
-fields longer than :func:`csv.field_size_limit`, which is 131,072 characters unless the caller raises it.
+with the names of known columns in capital letters; gzipped or not. Refused are repeated columns, rows of another
+length, and fields longer than :func:`csv.field_size_limit`, which is 131,072 characters unless the caller raises it.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_a_bomb_is_stopped_by_an_adjustable_limit(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(b"arch,label\n" + b"a,1\n" * 100_000))
     assert len(read_csv(path).rows) == 100_000
     monkeypatch.setenv("PYG_NAS_NP_MAX_BYTES", "50000")
-    with pytest.raises(DataFileError, match="unpacks to .* the limit is 50000; .*PYG_NAS_NP_MAX_BYTES"):
+    with pytest.raises(DataFileError, match=r"unpacks to .* the limit is 50000; .*PYG_NAS_NP_MAX_BYTES"):
         read_csv(path)
 
 

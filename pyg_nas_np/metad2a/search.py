@@ -36,7 +36,7 @@ class Candidate(Generic[ArchT]):
 
 
 class MetaD2A:
-    r"""Searches as `MetaD2A <https://arxiv.org/abs/2107.00860>`_: generates for a data set, then ranks by a meta-trained predictor.
+    r"""Searches as `MetaD2A <https://arxiv.org/abs/2107.00860>`_: generates, then ranks by a predictor.
 
     Nothing is trained. Images become features, features a latent code, the code a few hundred different architectures,
     and a predictor that was meta-trained on other data sets ranks them.

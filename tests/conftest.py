@@ -71,6 +71,24 @@ def mutations() -> Callable[..., Iterator[bytes]]:
     return _mutations
 
 
+@contextmanager
+def _other_defaults(dtype: torch.dtype) -> Iterator[None]:
+    old = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(old)
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16], ids=["float64", "bfloat16"])
+def other_defaults(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[None]]:
+    """Contexts with another default type, and the meta device as the default."""
+    return lambda: _other_defaults(request.param)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of measured tables that are not part of the repository."""

@@ -2,7 +2,6 @@ r"""The user's own measurements as a CSV file."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import DataFileError, InvalidLabelsError, NASError
+from pyg_nas_np.utils.table_files import read_csv
 
 
 def read_own_labels(space: CellSpace[Any], path: Path) -> tuple[Tensor, Tensor]:
@@ -23,18 +23,17 @@ def read_own_labels(space: CellSpace[Any], path: Path) -> tuple[Tensor, Tensor]:
         DataFileError: If a column is missing, there is no row, or an architecture is not one of the space.
         InvalidLabelsError: If a label is not a number.
     """
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"arch", "label"} <= rows[0].keys():
-        raise DataFileError(f"{path} must have a header with 'arch' and 'label' and at least one row")
+    table = read_csv(path, ("arch", "label"))
+    table.require(("arch", "label"))
+    place = table.place("label")
     index, y = [], []
-    for line, row in enumerate(rows, start=2):
+    for row, text in enumerate(table.column("arch")):
         try:
-            y.append(float(row["label"]))
-        except (TypeError, ValueError):
-            raise InvalidLabelsError(f"{path}, line {line}: label {row['label']!r} is not a number") from None
+            y.append(table.number(row, place))
+        except DataFileError as error:
+            raise InvalidLabelsError(str(error)) from None
         try:
-            index.append(space.index(space.from_str(row["arch"] or "")))
+            index.append(space.index(space.from_str(text)))
         except NASError as error:
-            raise DataFileError(f"{path}, line {line}: {error}") from error
-    return torch.tensor(index), torch.tensor(y)
+            raise DataFileError(f"{table.where(row)}: {error}") from error
+    return torch.tensor(index, device="cpu"), torch.tensor(y, dtype=torch.float32, device="cpu")

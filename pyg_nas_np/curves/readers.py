@@ -2,7 +2,6 @@ r"""Readers of learning curves: published tables, long tables, Lightning's CSV l
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -17,12 +16,15 @@ import yaml
 
 from pyg_nas_np.curves.data import Direction, LearningCurves
 from pyg_nas_np.datasets.base import ArchitectureDataset
-from pyg_nas_np.utils import DataFileError, InvalidCurvesError, MissingLabelsError, require
+from pyg_nas_np.utils import DataFileError, InvalidCurvesError, MissingLabelsError, foreign_file
+from pyg_nas_np.utils.files import max_bytes, read_bytes
+from pyg_nas_np.utils.table_files import Table, read_csv, read_parquet
 
 logger = logging.getLogger(__name__)
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
+_LARGEST = 1e300
 _BAKER_ARCHITECTURE = ("num_params", "depth", "num_blocks", "num_filters", "filter_size", "n_layer", "n_inputs",
                        "num_weights")  # fmt: skip
 _BAKER_TEXT = ("net", "base_model", "training_dataset")
@@ -50,7 +52,8 @@ def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCur
     Raises:
         DataFileError: If a cell is not a number, curve columns are absent, repeated or not consecutive.
     """
-    header, rows = _read_csv(path)
+    text = read_csv(path)
+    header, rows = text.header, text.rows
     found = [(column, match) for column, name in enumerate(header) if (match := re.fullmatch(r"(acc|ep)_(\d+)", name))]
     if not found:
         raise DataFileError(f"{os.fspath(path)} has no columns acc_1, acc_2, … or ep_0, ep_1, …")
@@ -65,13 +68,13 @@ def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCur
     numbers = [
         column for column, name in enumerate(header) if column not in curves and name not in _BAKER_TEXT and name
     ]
-    table = {header[column]: _numbers(path, header, rows, [column])[:, 0] for column in numbers}
+    table = {header[column]: _numbers(text, [column])[:, 0] for column in numbers}
     if {"num_blocks", "num_filters", "filter_size"} <= table.keys():
         # The paper's AP features are the weights and layers; the former follow from these columns up to a constant.
         table["num_weights"] = table["num_blocks"] * table["num_filters"] ** 2 * table["filter_size"] ** 2
     net = header.index("net") if "net" in header else None
     result = LearningCurves(
-        _numbers(path, header, rows, sorted(curves)),
+        _numbers(text, sorted(curves)),
         "down" if kinds == {"ep"} else "up",
         tuple(epochs),
         {name: column for name, column in table.items() if name in _BAKER_ARCHITECTURE},
@@ -96,7 +99,8 @@ def read_naap440(path: PathLike, part: Literal["all", "train", "test"] = "all") 
     Raises:
         DataFileError: If a column is absent or a cell is not a number.
     """
-    header, rows = _read_csv(path)
+    table = read_csv(path, (*_NAAP_FEATURES, "ModelId", "IsTest"))
+    header, rows = table.header, table.rows
     epochs = sorted(int(match[1]) for name in header if (match := re.fullmatch(r"e(\d+)Accuracy", name)))
     missing = {"ModelId", "IsTest"} - set(header)
     if missing or not epochs:
@@ -104,15 +108,15 @@ def read_naap440(path: PathLike, part: Literal["all", "train", "test"] = "all") 
     if part not in ("all", "train", "test"):
         raise ValueError(f"part must be 'all', 'train' or 'test' but is {part!r}")
     names = [name for name in _NAAP_FEATURES if name in header]
-    features = _numbers(path, header, rows, [header.index(name) for name in names])
+    features = _numbers(table, [header.index(name) for name in names])
     result = LearningCurves(
-        _numbers(path, header, rows, [header.index(f"e{epoch}Accuracy") for epoch in epochs]),
+        _numbers(table, [header.index(f"e{epoch}Accuracy") for epoch in epochs]),
         "up",
         tuple(epochs),
         dict(zip(names, features.T, strict=True)),
         configs=tuple(row[header.index("ModelId")] for row in rows),
     )
-    test = _numbers(path, header, rows, [header.index("IsTest")])[:, 0] > 0
+    test = _numbers(table, [header.index("IsTest")])[:, 0] > 0
     return result if part == "all" else result[test if part == "test" else ~test]
 
 
@@ -129,23 +133,24 @@ def read_nasbench201_curves(path: PathLike, split: Literal["train", "val"] = "va
     Raises:
         DataFileError: If a column is absent or a curve is not a list of numbers.
     """
-    header, rows = _read_csv(path)
     column = f"{split}_accs"
+    table = read_csv(path, (*_PROXIES, "arch_str", column))
+    header, rows = table.header, table.rows
     if column not in header or "arch_str" not in header:
         raise DataFileError(f"{os.fspath(path)} lacks the columns 'arch_str' and '{column}'")
     place = header.index(column)
     values = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(rows):
         try:
             values.append([float(v) for v in json.loads(row[place])])
-        except (ValueError, TypeError) as error:
-            raise DataFileError(f"{os.fspath(path)}, line {line}: '{column}' is not a list of numbers") from error
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise DataFileError(f"{table.where(line)}: '{column}' is not a list of numbers") from error
         if len(values[-1]) != len(values[0]):
             raise DataFileError(
-                f"{os.fspath(path)}, line {line}: {len(values[-1])} epochs, line 2 has {len(values[0])}"
+                f"{table.where(line)}: {len(values[-1])} epochs, line {table.lines[0]} has {len(values[0])}"
             )
     proxies = [name for name in _PROXIES if name in header and all(row[header.index(name)] for row in rows)]
-    features = _numbers(path, header, rows, [header.index(name) for name in proxies])
+    features = _numbers(table, [header.index(name) for name in proxies])
     names = tuple(row[header.index("arch_str")] for row in rows)
     return LearningCurves(np.array(values), "up", (), dict(zip(proxies, features.T, strict=True)), configs=names)
 
@@ -207,36 +212,38 @@ def read_long(
         DataFileError: If a column is absent or a cell is not a number; the message names line and column.
         InvalidCurvesError: If the epochs of a configuration do not increase, or a feature changes within one.
     """
-    header, rows = _read_table(path)
     names = (*architecture, *hyperparameters)
-    missing = [name for name in (config, epoch, value, *names) if name not in header]
-    if missing:
-        raise DataFileError(f"{os.fspath(path)} lacks the column '{missing[0]}'; it has {', '.join(header)}")
-    features = _numbers(path, header, rows, [header.index(name) for name in names])
-    steps = _numbers(path, header, rows, [header.index(epoch)])[:, 0]
-    values = _numbers(path, header, rows, [header.index(value)], keep_empty=True)[:, 0]
+    table = _read_table(path, (config, epoch, value, *names))
+    header, rows = table.header, table.rows
+    table.require((config, epoch, value, *names))
+    features = _numbers(table, [header.index(name) for name in names])
+    steps = _numbers(table, [header.index(epoch)])[:, 0]
+    values = _numbers(table, [header.index(value)], keep_empty=True)[:, 0]
     runs: dict[str, dict[int, float]] = {}
     known: dict[str, int] = {}
     for i, row in enumerate(rows):
-        if steps[i] != int(steps[i]):
-            raise DataFileError(f"{os.fspath(path)}, line {i + 2}: epoch {steps[i]} is not a whole number")
+        if not abs(steps[i]) < 1e15 or steps[i] != int(steps[i]):
+            raise DataFileError(f"{table.where(i)}: epoch {steps[i]} is not a whole number")
         run = runs.setdefault(row[header.index(config)], {})
         first = known.setdefault(row[header.index(config)], i)
         if run and int(steps[i]) <= next(reversed(run)):
             raise InvalidCurvesError(
-                f"{os.fspath(path)}, line {i + 2}: epoch {int(steps[i])} of configuration "
+                f"{table.where(i)}: epoch {int(steps[i])} of configuration "
                 f"'{row[header.index(config)]}' follows epoch {next(reversed(run))}; sort the rows by epoch"
             )
         if not np.array_equal(features[i], features[first], equal_nan=True):
             raise InvalidCurvesError(
-                f"{os.fspath(path)}, line {i + 2}: a feature of configuration '{row[header.index(config)]}' differs "
-                f"from that in line {first + 2}"
+                f"{table.where(i)}: a feature of configuration '{row[header.index(config)]}' differs "
+                f"from that in line {table.lines[first]}"
             )
         run[int(steps[i])] = float(values[i])
     first_rows = features[list(known.values())]
-    table = dict(zip(names, first_rows.T, strict=True))
+    described = dict(zip(names, first_rows.T, strict=True))
     return from_runs(
-        runs, direction, {name: table[name] for name in architecture}, {name: table[name] for name in hyperparameters}
+        runs,
+        direction,
+        {name: described[name] for name in architecture},
+        {name: described[name] for name in hyperparameters},
     )
 
 
@@ -255,6 +262,11 @@ def from_runs(
     epochs = sorted({epoch for run in runs.values() for epoch in run})
     if not epochs:
         raise InvalidCurvesError("no configuration has a value")
+    if len(runs) * len(epochs) * 8 > max_bytes():
+        raise InvalidCurvesError(
+            f"{len(runs)} configurations over {len(epochs)} different epochs take more than {max_bytes()} bytes; thin "
+            f"out the epochs, or raise the environment variable PYG_NAS_NP_MAX_BYTES"
+        )
     column = {epoch: i for i, epoch in enumerate(epochs)}
     values = np.full((len(runs), len(epochs)), np.nan)
     for row, run in enumerate(runs.values()):
@@ -280,14 +292,15 @@ def read_lightning_logs(folders: Iterable[PathLike], metric: str, direction: Dir
     settings = []
     for folder in map(Path, folders):
         path = folder / "metrics.csv"
-        header, rows = _read_csv(path)
-        missing = [name for name in ("epoch", metric) if name not in header]
-        if missing:
-            raise DataFileError(f"{path} lacks the column '{missing[0]}'; it has {', '.join(header)}")
-        place = header.index(metric)
-        lines = [row for row in rows if row[place].strip()]
-        epochs = _numbers(path, header, lines, [header.index("epoch")])[:, 0]
-        values = _numbers(path, header, lines, [place])[:, 0]
+        table = read_csv(path)
+        table.require(("epoch", metric))
+        place = table.place(metric)
+        logged = [i for i, row in enumerate(table.rows) if row[place]]
+        table = Table(path, table.header, [table.rows[i] for i in logged], [table.lines[i] for i in logged])
+        epochs = _numbers(table, [table.place("epoch")])[:, 0]
+        values = _numbers(table, [place])[:, 0]
+        if not (np.abs(epochs) < 1e15).all():
+            raise DataFileError(f"{path}: an epoch is not a whole number")
         if (np.diff(epochs) < 0).any():
             raise InvalidCurvesError(f"{path}: epochs go backwards; the file mixes two trainings")
         name = os.fspath(folder)
@@ -302,64 +315,30 @@ def read_lightning_logs(folders: Iterable[PathLike], metric: str, direction: Dir
 def _hparams(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
-    try:
-        loaded = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise DataFileError(f"{path} is not plain YAML ({error})") from error
+    content = read_bytes(path)
+    with foreign_file(path, "plain YAML"):
+        loaded = yaml.safe_load(content)
     items = loaded.items() if isinstance(loaded, dict) else ()
-    return {str(k): float(v) for k, v in items if isinstance(v, (bool, int, float)) and math.isfinite(v)}
+    return {str(k): float(v) for k, v in items if isinstance(v, (bool, int, float)) and abs(v) < _LARGEST}
 
 
-def _read_table(path: PathLike) -> tuple[list[str], list[list[str]]]:
+def _read_table(path: PathLike, names: Sequence[str]) -> Table:
     if Path(path).suffix != ".parquet":
-        return _read_csv(path)
-    parquet, arrow = require("pyarrow.parquet", "data"), require("pyarrow", "data")
-    try:
-        table = parquet.read_table(path)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise DataFileError(f"{os.fspath(path)} is truncated or corrupt ({error})") from error
+        return read_csv(path, names)
+    table = read_parquet(path)
     columns = [["" if v is None else repr(v) if isinstance(v, float) else str(v) for v in c.to_pylist()] for c in table]
-    if not table.num_rows:
-        raise DataFileError(f"{os.fspath(path)} has a header but no rows")
-    return list(table.column_names), [list(row) for row in zip(*columns, strict=True)]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return Table(path, list(table.column_names), rows, range(1, len(rows) + 1))
 
 
-def _read_csv(path: PathLike) -> tuple[list[str], list[list[str]]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataFileError(f"{os.fspath(path)} is truncated or corrupt ({error})") from error
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataFileError(f"{os.fspath(path)}, line {line}: {len(row)} cells, the header has {len(header)}")
-    if not rows:
-        raise DataFileError(f"{os.fspath(path)} has no rows")
-    return header, rows
-
-
-def _numbers(
-    path: PathLike,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    columns: Sequence[int],
-    keep_empty: bool = False,
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _numbers(table: Table, columns: Sequence[int], keep_empty: bool = False) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The cells of some columns; empty ones become NaN where allowed, and other non-finite ones infinite."""
-    table = np.empty((len(rows), len(columns)))
-    for i, row in enumerate(rows):
+    numbers = np.empty((len(table.rows), len(columns)))
+    for i, row in enumerate(table.rows):
         for j, column in enumerate(columns):
-            cell = row[column].strip()
-            if not cell and (keep_empty or re.fullmatch(r"(acc|ep)_\d+|e\d+Accuracy", header[column])):
-                table[i, j] = math.nan
+            if not row[column] and (keep_empty or re.fullmatch(r"(acc|ep)_\d+|e\d+Accuracy", table.header[column])):
+                numbers[i, j] = math.nan
                 continue
-            try:
-                number = float(cell)
-            except ValueError:
-                raise DataFileError(
-                    f"{os.fspath(path)}, line {i + 2}, column '{header[column]}': '{row[column]}' is not a number"
-                ) from None
-            table[i, j] = math.inf if math.isnan(number) else number
-    return table
+            number = table.number(i, column)
+            numbers[i, j] = math.inf if math.isnan(number) else number
+    return numbers

@@ -12,6 +12,7 @@ import base64
 import json
 import logging
 import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from pyg_nas_np.datasets.tfrecord import RecordBatch, frame, protobuf_fields, read_records, windows
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,9 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
     seen: dict[int, npt.NDArray[np.uint8]] = {}
     deviating = 0
     # disable=None: no bar where the output is not a terminal.
-    with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
         for records in read_records(path):
             batch = _canonical(records, path, space, templates)
             values, stated, broken = _metrics(batch)
@@ -129,7 +132,20 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
             bar.update(int((records.length + 16).sum()))
     if deviating:
         logger.warning("%s: %d records state another number of parameters than their cell has.", path, deviating)
+    _tell_gaps(path, seen)
     return dict(sorted(tables.items()))
+
+
+def _tell_gaps(path: Path, seen: dict[int, npt.NDArray[np.uint8]]) -> None:
+    r"""Warns where cells have fewer records than others: checksums do not tell a file that ends between two records."""
+    cells = np.logical_or.reduce([count > 0 for count in seen.values()]) if seen else np.zeros(0, dtype=np.bool_)
+    expected, found = REPEATS * len(seen) * int(cells.sum()), sum(int(count.sum()) for count in seen.values())
+    if found < expected or not cells.all():
+        logger.warning(
+            "%s holds %d records of %d cells; %d trainings at each of %d budgets would be %d, and the space has %d "
+            "cells. If it should be complete, it has been cut between two records.",
+            path, found, int(cells.sum()), REPEATS, len(seen), expected, len(cells),
+        )  # fmt: skip
 
 
 def encode_record(digest: str, epochs: int, matrix: npt.NDArray[np.int8], ops: list[str], metrics: bytes) -> bytes:

@@ -159,7 +159,7 @@ class ArchitectureDataset(ProcessedDataset):
             return manifest is not None and bool(manifest.sources)
         try:
             with foreign_file(path, "a file of metrics"):
-                return load_torch(read_bytes(path)) != {}
+                return bool(load_torch(read_bytes(path)) != {})
         except DataFileError:
             return True
 
@@ -351,7 +351,8 @@ class ArchitectureDataset(ProcessedDataset):
             one, where an architecture occurs more than once.
 
         Raises:
-            InvalidArchitectureError: If one is outside the space, or not in this data set.
+            InvalidArchitectureError: If one is not in this data set.
+            IndexError: If one is outside the space.
 
         Example:
             >>> dataset = ...  # doctest: +SKIP

@@ -12,13 +12,15 @@ import csv
 import gzip
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from pyg_nas_np.datasets.metric import Metric
-from pyg_nas_np.utils import DataFileError, atomic_path, require
+from pyg_nas_np.utils import DataFileError, atomic_path, foreign_file, require
+from pyg_nas_np.utils.files import check_size
+from pyg_nas_np.utils.table_files import read_csv, read_parquet
 
 Units = Callable[[str], tuple[str, str]]
 """Maps a metric's name to its unit and the benchmark's name of its image split."""
@@ -51,7 +53,7 @@ def read_compact(
         InvalidArchitectureError: If a row is for an architecture outside the space.
     """
     header, names, columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    rows = torch.as_tensor(index(names), dtype=torch.long)
+    rows = torch.as_tensor(index(names), dtype=torch.long, device="cpu")
     if len(set(rows.tolist())) != len(names):
         seen: set[str] = set()
         double = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -59,14 +61,19 @@ def read_compact(
     grouped: dict[str, dict[tuple[str, int], list[float]]] = {}
     for label, values in zip(header, columns, strict=True):
         metric, seed, epoch = _parse_column(path, label)
+        if (seed, epoch) in grouped.get(metric, {}):
+            raise DataFileError(f"{path}: column '{label}' occurs twice, once in another spelling; leave one out")
         grouped.setdefault(metric, {})[seed, epoch] = values
     metrics = {}
     for metric, cells in grouped.items():
         seeds = list(dict.fromkeys(seed for seed, _ in cells))
         epochs = sorted({epoch for _, epoch in cells})
-        table = torch.full((size, len(seeds), len(epochs)), math.nan)
+        check_size(path, 4 * size * len(seeds) * len(epochs))
+        table = torch.full((size, len(seeds), len(epochs)), math.nan, dtype=torch.float32, device="cpu")
         for (seed, epoch), values in cells.items():
-            table[rows, seeds.index(seed), epochs.index(epoch)] = torch.tensor(values, dtype=torch.float32)
+            table[rows, seeds.index(seed), epochs.index(epoch)] = torch.tensor(
+                values, dtype=torch.float32, device="cpu"
+            )
         unit, split = units(metric)
         metrics[metric] = Metric.from_values(table, tuple(seeds), tuple(epochs), unit, split)
     return metrics
@@ -87,7 +94,7 @@ def write_compact(path: Path, archs: Sequence[str], metrics: dict[str, Metric]) 
         raise ValueError(f"{path.name} must end in one of {', '.join(SUFFIXES)}")
     labels: list[str] = []
     columns: list[list[float | None]] = []
-    keep = torch.zeros(len(archs), dtype=torch.bool)
+    keep = torch.zeros(len(archs), dtype=torch.bool, device="cpu")
     for metric in metrics.values():
         keep |= metric.mask.flatten(1).any(dim=1)
     rows = keep.nonzero().flatten()
@@ -120,51 +127,29 @@ def _shortest(value: float) -> float:
 
 def _parse_column(path: Path, label: str) -> tuple[str, str, int]:
     parts = label.split("/")
-    if len(parts) != 3 or not parts[2].isdigit() or not all(parts):
+    if len(parts) != 3 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 10) or not all(parts):
         raise DataFileError(f"{path}: column '{label}' is not of the form metric/seed/epoch")
     return parts[0], parts[1], int(parts[2])
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[str], list[list[float]]]:
-    try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            if not header or header[0] != "arch" or len(header) < 2:
-                raise DataFileError(f"{path}: the first line must be 'arch,metric/seed/epoch,...', found {header[:3]}")
-            rows = list(reader)
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
-        raise DataFileError(f"{path} is truncated or corrupt ({error})") from error
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataFileError(f"{path}, line {number}: {len(row)} cells, the header has {len(header)}")
-    if not rows:
-        raise DataFileError(f"{path} has a header but no rows")
-    names, *cells = zip(*rows, strict=True)
-    columns = [_parse_floats(path, label, column) for label, column in zip(header[1:], cells, strict=True)]
-    return header[1:], list(names), columns
-
-
-def _parse_floats(path: Path, label: str, cells: Iterable[str]) -> list[float]:
-    values = []
-    for number, cell in enumerate(cells, start=2):
-        try:
-            values.append(float(cell) if cell else math.nan)
-        except ValueError:
-            raise DataFileError(f"{path}, line {number}, column '{label}': '{cell}' is not a number") from None
-    return values
+    table = read_csv(path, ["arch"])
+    if table.header[0] != "arch" or len(table.header) < 2:
+        raise DataFileError(f"{path}: the first line must be 'arch,metric/seed/epoch,...', found {table.header[:3]}")
+    rows = range(len(table.rows))
+    columns = [
+        [table.number(row, place) if table.rows[row][place] else math.nan for row in rows]
+        for place in range(1, len(table.header))
+    ]
+    return table.header[1:], table.column("arch"), columns
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[str], list[list[float]]]:
-    parquet = require("pyarrow.parquet", "data")
-    arrow = require("pyarrow", "data")
-    try:
-        table = parquet.read_table(path)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise DataFileError(f"{path} is truncated or corrupt ({error})") from error
+    table = read_parquet(path)
     if table.column_names[:1] != ["arch"] or table.num_columns < 2:
         raise DataFileError(f"{path}: the first column must be 'arch', found {table.column_names[:3]}")
-    columns = [
-        [math.nan if v is None else float(v) for v in table[name].to_pylist()] for name in table.column_names[1:]
-    ]
-    return table.column_names[1:], [str(v) for v in table["arch"].to_pylist()], columns
+    with foreign_file(path, "a table of numbers"):
+        columns = [
+            [math.nan if v is None else float(v) for v in table[name].to_pylist()] for name in table.column_names[1:]
+        ]
+        return table.column_names[1:], [str(v) for v in table["arch"].to_pylist()], columns

@@ -2,13 +2,11 @@ r"""Measured sub-networks of Once-for-All on MobileNetV3: ImageNet accuracies of
 
 from __future__ import annotations
 
-import csv
-import gzip
 import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +24,7 @@ from pyg_nas_np.utils import (
     VerificationError,
     foreign_file,
 )
+from pyg_nas_np.utils.table_files import read_csv, read_header
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +208,7 @@ class OFAMobileNetV3(ProcessedDataset):
         wanted, name = ("top1_mean", "dynast") if self.metric == "top1" else (self.metric, "help")
         folder = Path(self.raw_dir)
         for path in sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")]):
-            if wanted in _header(path):
+            if wanted in read_header(path, [wanted]):
                 return SourceInfo.from_path(name, path)
         return None
 
@@ -271,45 +270,21 @@ class OFAMobileNetV3(ProcessedDataset):
         return f"{type(self).__name__}({len(self)}, metric='{self.metric}')"
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with _open(path) as file:
-            return next(csv.reader(file), [])
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
-        raise DataFileError(f"{path} is truncated or corrupt ({error})") from error
-
-
 def _read(path: Path, arch: str, names: tuple[str, ...]) -> tuple[list[MobileNetV3Arch], Tensor]:
     """Architectures, and numbers ``[rows, len(names)]`` float64."""
-    header = _header(path)
-    if missing := [name for name in (arch, *names) if name not in header]:
-        raise DataFileError(f"{path} has no column '{missing[0]}'; columns: {', '.join(header)}")
-    try:
-        with _open(path) as file:
-            rows = list(csv.reader(file))[1:]
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
-        raise DataFileError(f"{path} is truncated or corrupt ({error})") from error
-    if not rows:
-        raise DataFileError(f"{path} has a header but no rows")
-    space, columns = MobileNetV3Space(), [header.index(name) for name in names]
+    table = read_csv(path, (arch, *names))
+    table.require((arch, *names))
+    space, columns = MobileNetV3Space(), [table.place(name) for name in names]
     archs, numbers = [], []
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataFileError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
+    for row, text in enumerate(table.column(arch)):
         try:
-            archs.append(space.from_str(row[header.index(arch)]))
-            numbers.append([float(row[column]) for column in columns])
+            archs.append(space.from_str(text))
         except InvalidArchitectureError as error:
-            raise DataFileError(f"{path}, line {line}: {error}") from error
-        except ValueError as error:
-            raise DataFileError(f"{path}, line {line}: {error}") from None
+            raise DataFileError(f"{table.where(row)}: {error}") from error
+        numbers.append([table.number(row, column) for column in columns])
         if not all(map(math.isfinite, numbers[-1])):
-            raise DataFileError(f"{path}, line {line}: a value is NaN or infinite")
-    return archs, torch.tensor(numbers, dtype=torch.float64)
+            raise DataFileError(f"{table.where(row)}: a value is NaN or infinite")
+    return archs, torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def _merged(archs: list[MobileNetV3Arch], mean: Tensor, lowest: Tensor, highest: Tensor, count: Tensor) -> SubNetworks:

@@ -20,7 +20,7 @@ from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.spaces.nasbench201 import EDGES, Dataset, NASBench201Space, edge_view_x
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle, open_regular
 
 _HPO_SHA256 = {
     "cifar10": "2f6f8dcb4c6c8d12e33a8202cec38bcef7614ae04bd233c81e3726e4d20eba11",
@@ -177,7 +177,7 @@ class NASBench201(ArchitectureDataset):
 
     def _read_hpo(self, path: Path, sha256: str) -> dict[str, Metric]:
         check_sha256(path, sha256)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             table = load_pickle(file, label=str(path))
         if len(table) != len(self.space):
             raise DataFileError(f"{path} has {len(table)} cells, expected {len(self.space)}")
@@ -194,7 +194,7 @@ class NASBench201(ArchitectureDataset):
     def _read_analog(self, path: Path) -> dict[str, Metric]:
         check_sha256(path, _ANALOG_SHA256)
         holder = {("analognasbench.data", name): SimpleNamespace for name in ("Architecture", "DriftMeasurement")}
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             table = load_pickle(file, allowed=holder, label=str(path))
         rows = [table[self.space.to_naslib(arch)] for arch in self.space.enumerate()]
         columns = {

@@ -17,7 +17,15 @@ from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS, Dataset, NASBenchGraphSpace
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle, numpy_scalar_globals
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    check_sha256,
+    foreign_file,
+    load_pickle,
+    numpy_scalar_globals,
+    open_regular,
+)
 
 
 class _Column(NamedTuple):
@@ -234,23 +242,21 @@ class NASBenchGraph(ArchitectureDataset):
         return self._read_bench(path)
 
     def _read_bench(self, path: Path) -> dict[str, Metric]:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             table = load_pickle(file, allowed=numpy_scalar_globals(), label=str(path))
         if not isinstance(table, dict) or not table:
             raise DataFileError(f"{path} must hold a non-empty dict of architectures, found {type(table).__name__}")
         fields = [column.field for column in _COLUMNS.values()]
-        try:
+        with foreign_file(path, f"a map of integer keys to dicts with {', '.join(fields)}"):
             keys = [operator.index(key) for key in table]
-            rows = torch.tensor([[float(row[field]) for field in fields] for row in table.values()])
-        except (TypeError, ValueError, KeyError) as error:
-            raise DataFileError(
-                f"{path} must map integer keys to dicts with {', '.join(fields)} ({type(error).__name__}: {error})"
-            ) from error
+            rows = torch.tensor(
+                [[float(row[field]) for field in fields] for row in table.values()], dtype=torch.float32, device="cpu"
+            )
         bad = ~rows.isfinite()
         if bool(bad.any()):
             row, column = bad.nonzero()[0].tolist()
             raise DataFileError(f"{path}: {fields[column]} of architecture {keys[row]} is {rows[row, column]}")
-        values = torch.full((len(self.space), len(fields)), torch.nan)
+        values = torch.full((len(self.space), len(fields)), torch.nan, dtype=torch.float32, device="cpu")
         try:
             values[self.space.index_of_keys(keys)] = rows
         except InvalidArchitectureError as error:

@@ -8,8 +8,8 @@ unpickled), and ``NAS-Bench-201-v1_1-096897.pth`` (held in memory while it is re
 from __future__ import annotations
 
 import bz2
-import codecs
 import io
+import logging
 import os
 import zipfile
 from collections import OrderedDict
@@ -26,13 +26,26 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pyg_nas_np.datasets.metric import Metric
-from pyg_nas_np.utils import ChecksumError, DataFileError, file_digest, load_pickle, numpy_scalar_globals
+from pyg_nas_np.utils import (
+    ChecksumError,
+    DataFileError,
+    file_digest,
+    foreign_file,
+    load_pickle,
+    numpy_scalar_globals,
+    open_regular,
+)
+from pyg_nas_np.utils.files import LimitedReader, check_size
+from pyg_nas_np.utils.pickles import latin1_bytes
+
+logger = logging.getLogger(__name__)
 
 SIMPLE_FOLDER = "NATS-tss-v1_0-3ffb9-simple"
 SINGLE_PICKLE = "NATS-tss-v1_0-3ffb9.pickle.pbz2"
 TORCH_FILE = "NAS-Bench-201-v1_1-096897.pth"
 
 _MD5_SUFFIX = {SINGLE_PICKLE: "3ffb9", TORCH_FILE: "096897"}
+_STREAM_BYTES = 1 << 40
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
 # The training run, its split and our name. "valid" runs of CIFAR-10 train on half of the images, so that their
@@ -68,13 +81,25 @@ Arrays = dict[str, NDArray[np.float32]]
 def check_md5_suffix(path: Path) -> None:
     r"""Compares the end of a file's MD5 with the part that upstream publishes in its name.
 
+    These five or six hexadecimal digits (20 or 24 bits) are all that upstream publishes. They tell a damaged download.
+    They do not prove where a file is from, and the readers do not rely on it: they run nothing that a file names.
+
     Raises:
         ChecksumError: If they differ.
     """
     suffix = _MD5_SUFFIX[path.name]
     digest = file_digest(path, "md5")
     if not digest.endswith(suffix):
-        raise ChecksumError(f"{path} has MD5 {digest}, which must end in {suffix}: the file is damaged. Get it again.")
+        raise ChecksumError(
+            f"{path} has MD5 {digest}, which must end in {suffix}, as its name says: the file is damaged or "
+            f"another one. Get it again."
+        )
+    logger.info(
+        "%s: the MD5 ends in %s, as its name says. These %d bits tell damage; they do not prove an official file.",
+        path,
+        suffix,
+        4 * len(suffix),
+    )
 
 
 def read_simple(folder: Path, dataset: str, strings: list[str]) -> dict[str, Metric]:
@@ -91,7 +116,8 @@ def read_simple(folder: Path, dataset: str, strings: list[str]) -> dict[str, Met
     files = sorted(folder.glob("[0-9]*.pickle.pbz2"))
     if not files:
         raise DataFileError(f"{folder} holds no file like 000000.pickle.pbz2")
-    outside = [f for f in files if int(f.name.partition(".")[0]) >= len(strings)]
+    numbers = [(f, f.name.partition(".")[0]) for f in files]
+    outside = [f for f, number in numbers if not number.isdecimal() or len(number) > 9 or int(number) >= len(strings)]
     if outside:
         raise DataFileError(f"{outside[0]} is outside the {len(strings)} architectures of the space")
     work = partial(_read_file, dataset=dataset)
@@ -113,7 +139,8 @@ def read_single(path: Path, dataset: str, strings: list[str]) -> dict[str, Metri
     """
     check_md5_suffix(path)
     tables = _Tables(strings)
-    with _open_bz2(path) as file:
+    # Records are reduced as they arrive: what is read is never in memory at once.
+    with _open_bz2(path, _STREAM_BYTES) as file:
         load_pickle(file, allowed=_allowed(_streaming_dict(dataset, tables)), label=str(path))
     return tables.metrics()
 
@@ -128,24 +155,24 @@ def read_torch(path: Path, dataset: str, strings: list[str]) -> dict[str, Metric
     check_md5_suffix(path)
     state = _load_torch_pickle(path)
     tables = _Tables(strings)
-    try:
+    with foreign_file(path, "NAS-Bench-201's file of records"):
         for info in state["arch2infos"].values():
             tables.add(*_reduce({12: info["less"], 200: info["full"]}, dataset))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataFileError(f"{path} lacks the expected entry {error}") from error
     return tables.metrics()
 
 
 def _load_torch_pickle(path: Path) -> Any:
     # torch.save writes pickle protocol 2, which spells sets and bytes as calls.
-    allowed = _allowed(OrderedDict) | {("__builtin__", "set"): set, ("_codecs", "encode"): codecs.encode}
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            name = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
-            if name is None:
-                raise DataFileError(f"{path} is a zip archive without data.pkl")
-            return load_pickle(io.BytesIO(archive.read(name)), allowed=allowed, label=str(path))
-    with open(path, "rb") as file:
+    allowed = _allowed(OrderedDict) | {("__builtin__", "set"): set, ("_codecs", "encode"): latin1_bytes}
+    with open_regular(path) as file, foreign_file(path, "a file of torch.save"):
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                name = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
+                if name is None:
+                    raise DataFileError(f"{path} is a zip archive without data.pkl")
+                check_size(path, archive.getinfo(name).file_size)
+                return load_pickle(io.BytesIO(archive.read(name)), allowed=allowed, label=str(path))
+        file.seek(0)
         if load_pickle(file, label=str(path)) != _TORCH_MAGIC:
             raise DataFileError(f"{path} was not written by torch.save")
         for _ in ("protocol", "system"):
@@ -158,12 +185,9 @@ def _allowed(ordered_dict: Any) -> dict[tuple[str, str], Any]:
 
 
 @contextmanager
-def _open_bz2(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        with bz2.open(path, "rb") as file:
-            yield io.BufferedReader(file)
-    except (OSError, EOFError) as error:
-        raise DataFileError(f"{path} is truncated or corrupt ({error})") from error
+def _open_bz2(path: Path, limit: int | None = None) -> Iterator[IO[bytes]]:
+    with open_regular(path) as packed, foreign_file(path, "a bz2 file"), bz2.open(packed) as file:
+        yield io.BufferedReader(LimitedReader(file, path, limit))
 
 
 @contextmanager
@@ -178,10 +202,8 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
 def _read_file(path: Path, dataset: str) -> tuple[int, str, Arrays]:
     with _open_bz2(path) as file:
         record = load_pickle(file, allowed=_allowed(OrderedDict), label=str(path))
-    try:
+    with foreign_file(path, "a record of NATS-Bench"):
         return _reduce({12: record["12"], 200: record["200"]}, dataset)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataFileError(f"{path} lacks the expected entry {error}") from error
 
 
 def _streaming_dict(dataset: str, tables: _Tables) -> type[dict[Any, Any]]:
@@ -191,10 +213,8 @@ def _streaming_dict(dataset: str, tables: _Tables) -> type[dict[Any, Any]]:
         def __setitem__(self, key: Any, value: Any) -> None:
             super().__setitem__(key, value)
             if key in ("12", "200") and "12" in self and "200" in self:
-                try:
+                with foreign_file("a record of the file", "one of NATS-Bench"):
                     tables.add(*_reduce({12: self["12"], 200: self["200"]}, dataset))
-                except (KeyError, TypeError, AttributeError) as error:
-                    raise DataFileError(f"a record lacks the expected entry {error}") from error
                 # The unpickler's memo keeps every container alive; emptied ones cost little.
                 for run in (run for budget in self.values() for run in budget["all_results"].values()):
                     for part in run.values():
@@ -217,6 +237,8 @@ def _reduce(budgets: Mapping[int, Any], dataset: str) -> tuple[int, str, Arrays]
                 if int(run["epochs"]) != budget:
                     raise DataFileError(f"architecture {index}: a {budget}-epoch run of {run_name} has {run['epochs']}")
                 for metric, epoch, value in _measurements(run, run_name, budget, dataset):
+                    if not 1 <= epoch <= budget:
+                        raise DataFileError(f"architecture {index}: {metric} has epoch {epoch} of {budget}")
                     if metric not in arrays:
                         arrays[metric] = np.full((len(SEEDS), budget), np.nan, dtype=np.float32)
                     arrays[metric][SEEDS.index(int(seed)), epoch - 1] = value

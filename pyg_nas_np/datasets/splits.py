@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Split(NamedTuple):
-    r"""Three disjoint int64 tensors of architecture indices."""
+    r"""Three disjoint int64 tensors of positions in a data set; official indices where it is the whole space."""
 
     train: Tensor
     valid: Tensor
@@ -36,7 +36,8 @@ def index_split(candidates: Tensor, n_train: int, n_valid: int = 0, *, seed: int
             f"n_train={n_train} and n_valid={n_valid} must be positive (n_valid may be 0) and leave at least one of "
             f"the {candidates.numel()} labelled architectures for testing"
         )
-    order = candidates[torch.randperm(candidates.numel(), generator=torch.Generator().manual_seed(seed))]
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = candidates[torch.randperm(candidates.numel(), generator=generator, device="cpu")]
     # Validation comes from the far end, so that it does not depend on n_train.
     stop = order.numel() - n_valid
     return Split(order[:n_train], order[stop:], order[n_train:stop].sort().values)

@@ -16,12 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pyg_nas_np.utils import DataFileError
+from pyg_nas_np.utils import DataFileError, open_regular
 
 _LENGTH = struct.Struct("<Q")
 _HEADER = struct.Struct("<QI")
 _FRAME = _HEADER.size + 4
 _BLOCK = 1 << 24
+MAX_RECORD = 1 << 27
+"""Bytes of the largest record that is read. Those of NAS-Bench-101 have two thousand."""
 
 
 def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
@@ -135,13 +137,15 @@ def _checked(batch: RecordBatch, check: Future[None]) -> RecordBatch:
 
 
 def _batches(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
-    size = os.path.getsize(path)
-    if size == 0:
-        raise DataFileError(f"{os.fspath(path)} is empty")
     first, offset, carry = 0, 0, b""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise DataFileError(f"{os.fspath(path)} is empty")
         while offset < size:
-            data = carry + file.read(_BLOCK)
+            if not (block := file.read(_BLOCK)):
+                raise DataFileError(f"{os.fspath(path)} became shorter while it was read, from {size} bytes")
+            data = carry + block
             begins, used = _frames(path, data, first, offset, size)
             if used:
                 buffer = np.frombuffer(data, dtype=np.uint8)
@@ -177,6 +181,11 @@ def _frames(
     # What is left must be completed by the rest of the file.
     rest = stop - position
     needed = _FRAME if rest < _HEADER.size else _HEADER.unpack_from(data, position)[0] + _FRAME
+    if rest and needed > MAX_RECORD:
+        raise DataFileError(
+            f"{os.fspath(path)}: {_where(first + len(begins) - 1, offset + position)} claims {needed} bytes, more than "
+            f"tfrecord.MAX_RECORD = {MAX_RECORD}"
+        )
     if rest and offset + position + needed > size:
         raise DataFileError(
             f"{os.fspath(path)} is truncated: {_where(first + len(begins) - 1, offset + position)} needs {needed} "

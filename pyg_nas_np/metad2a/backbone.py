@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pyg_nas_np.utils import check_sha256, require
+from pyg_nas_np.utils import check_sha256, fixed_defaults, require
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NUM_FEATURES = 1280
@@ -43,6 +43,7 @@ class EfficientNetLite0(nn.Module):
         ValueError: If :obj:`output` is unknown.
     """
 
+    @fixed_defaults
     def __init__(self, output: str = "classes") -> None:
         super().__init__()
         if output not in ("classes", "features"):
@@ -54,6 +55,7 @@ class EfficientNetLite0(nn.Module):
         self.eval()
 
     @property
+    @fixed_defaults
     def class_vectors(self) -> Tensor:
         r"""Centred rows of the classifier, ``[1000, 1280]``, ordered by WordNet id."""
         rows: Tensor = self.network._fc.weight

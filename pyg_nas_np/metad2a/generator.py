@@ -17,6 +17,7 @@ from pyg_nas_np.nn.set_encoder import DatasetEncoder
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.graph_codec import GraphCodec
+from pyg_nas_np.utils import fixed_defaults
 
 Cost = Callable[[Archs], Tensor]
 """Costs of architectures, ``[B]``."""
@@ -68,6 +69,7 @@ class MetaD2AGenerator(nn.Module):
         (100, True)
     """
 
+    @fixed_defaults
     def __init__(
         self,
         codec: GraphCodec[Any],
@@ -108,6 +110,7 @@ class MetaD2AGenerator(nn.Module):
         r"""Returns the same from what the set encoder says of the data sets, ``[T, hidden_channels]``."""
         return self.mean(v), self.log_variance(v)
 
+    @fixed_defaults
     def loss(
         self,
         v: Tensor,
@@ -140,6 +143,7 @@ class MetaD2AGenerator(nn.Module):
         parts = (weight * reconstruction).sum() / norm, (weight * kl).sum() / norm
         return GeneratorLoss(*parts, parts[0] + self.kl_weight * parts[1])
 
+    @fixed_defaults
     def positions(self, costs: Mapping[str, Tensor | float]) -> Tensor:
         r"""Where costs stand in the space's range of each of :data:`LIMITED`, ``[B, 2]`` within [0, 1], on a log scale.
 
@@ -153,11 +157,13 @@ class MetaD2AGenerator(nn.Module):
         return torch.stack(torch.broadcast_tensors(*columns), dim=1).float()
 
     @torch.no_grad()
+    @fixed_defaults
     def log_prob(self, sets: FeatureSets, types: Tensor, positions: Tensor | None = None) -> Tensor:
         r"""Log probability ``[T]`` of an architecture ``[T, V]`` for each data set, by constrained decoding."""
         return self.decoder.log_prob(self._joined(self.encode(sets)[0], positions), types)
 
     @torch.no_grad()
+    @fixed_defaults
     def generate(
         self,
         sets: FeatureSets,
@@ -208,6 +214,7 @@ class MetaD2AGenerator(nn.Module):
             wanted = min(math.ceil(wanted * min(4.0, 4 * n / (3 * max(len(archs), 1)))), MOST)
 
     @torch.no_grad()
+    @fixed_defaults
     def generate_graphs(
         self,
         sets: FeatureSets,

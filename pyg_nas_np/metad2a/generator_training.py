@@ -18,7 +18,7 @@ from pyg_nas_np.metad2a.generator import LIMITED, MetaD2AGenerator, cost_of
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import Precomputed
 from pyg_nas_np.spaces.graph_codec import GraphCodec, graph_codec
-from pyg_nas_np.utils import InvalidLabelsError, drawing_from
+from pyg_nas_np.utils import InvalidLabelsError, drawing_from, fixed_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Explained(NamedTuple):
     cell: Tensor
 
 
+@fixed_defaults
 def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     r"""Splits accuracies into the difficulty of the data set and the merit of the architecture.
 
@@ -107,6 +108,7 @@ def _linear(x: Tensor) -> Tensor:
     return x @ x.mT / x.square().sum(dim=1).mean().clamp_min(1e-12)
 
 
+@fixed_defaults
 def train_generator(
     database: MetaD2ADatabase,
     *,
@@ -202,12 +204,14 @@ class Batch(NamedTuple):
     weight: Tensor
 
 
+@fixed_defaults
 def new_generator(codec: GraphCodec[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
     r"""Returns an untrained generator whose weights are drawn with a seed of their own."""
     with drawing_from(torch.Generator().manual_seed(seed)):
         return MetaD2AGenerator(codec, in_channels, hidden_channels=hidden_channels)
 
 
+@fixed_defaults
 def optimize(
     model: MetaD2AGenerator,
     batch: Callable[[torch.Generator], Batch],

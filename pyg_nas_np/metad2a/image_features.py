@@ -20,7 +20,6 @@ from pyg_nas_np.utils import (
     DataFileError,
     InvalidFeaturesError,
     InvalidImagesError,
-    UnwritableFileError,
     cache_dir,
     read_tensors,
     write_tensors,
@@ -124,7 +123,7 @@ class ImageFeatures:
         result = FeatureSets(features, class_ptr, torch.tensor([0, sizes.numel()], device="cpu"))
         try:
             write_tensors(path, {"features": result.features, "class_ptr": result.class_ptr}, {"format": FORMAT})
-        except UnwritableFileError as error:
+        except OSError as error:
             logger.warning("Features are not kept: %s", error)
         return result
 

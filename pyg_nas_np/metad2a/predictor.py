@@ -22,7 +22,7 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.base import require_cells
-from pyg_nas_np.utils import InvalidFeaturesError
+from pyg_nas_np.utils import InvalidFeaturesError, fixed_defaults
 
 _LEVEL = 10.0
 """How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
@@ -85,6 +85,7 @@ class MetaD2APredictor:
         self.weights = weights
         self._models: dict[Any, AccuracyModel] = {}
 
+    @fixed_defaults
     def model(self, space: CellSpace[Any]) -> AccuracyModel:
         r"""Returns the meta-trained model for a space.
 
@@ -97,6 +98,7 @@ class MetaD2APredictor:
             self._models = {key: model}
         return self._models[key]
 
+    @fixed_defaults
     def fit(self, dataset: FeatureSets, graphs: ArchitecturesLike | None = None, y: Labels | None = None) -> Self:
         r"""Names the data set to predict on, and what was measured there.
 
@@ -132,6 +134,7 @@ class MetaD2APredictor:
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
     @overload
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @fixed_defaults
     def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts what architectures reach on the data set.
 

@@ -23,6 +23,7 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.utils import (
     InvalidFeaturesError,
     drawing_from,
+    fixed_defaults,
 )
 
 logger = logging.getLogger(__name__)
@@ -57,10 +58,12 @@ class PerformanceModel:
     scale: float
     noise: float
 
+    @fixed_defaults
     def describe(self, archs: Architectures) -> Tensor:
         r"""Returns all descriptors of the architectures, ``[n, D]``."""
         return shared_descriptors(self.gp.space).table(archs.given)
 
+    @fixed_defaults
     def condition(self, estimator: Estimator, sets: FeatureSets, archs: Architectures, y: Tensor) -> ConvNPPredictor:
         r"""Returns a neural process with measurements on a data set as context.
 
@@ -78,6 +81,7 @@ class PerformanceModel:
         return ConvNPPredictor(space).fit(archs, y, auxiliary={AUXILIARY: table})
 
     @torch.no_grad()
+    @fixed_defaults
     def predict(
         self, estimator: Estimator, sets: FeatureSets, dataset: Tensor, cells: Tensor, return_std: bool = True
     ) -> tuple[Tensor, Tensor | None]:
@@ -125,6 +129,7 @@ def cell_inputs(descriptors: Descriptors) -> list[int]:
     return [*chosen, *cost, *groups[NETWORKS][:_COORDINATES]]
 
 
+@fixed_defaults
 def train_performance_model(
     database: MetaD2ADatabase,
     *,

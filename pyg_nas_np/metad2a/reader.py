@@ -11,7 +11,7 @@ import torch
 from pyg_nas_np.metad2a.backbone import class_vectors
 from pyg_nas_np.metad2a.database import CLASSES_FILE, FeatureSets, MetaD2ADatabase, number, parse, read_rows
 from pyg_nas_np.spaces import CellSpace
-from pyg_nas_np.utils import DataFileError
+from pyg_nas_np.utils import DataFileError, fixed_defaults
 
 FILES = ("predictor_db.csv", "tasks.csv", "imagenet_class_ids.csv")
 _CLASSES = 20
@@ -27,6 +27,7 @@ def open_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> Meta
     return MetaD2ADatabase.load(folder, space) if own else read_database(folder, space)
 
 
+@fixed_defaults
 def read_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD2ADatabase:
     r"""Reads the database from three files of the user.
 

@@ -19,7 +19,7 @@ from pyg_nas_np.predictors.labels import Labels
 from pyg_nas_np.spaces import CellSpace, space_by_name
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.spaces.graph_codec import GraphCodec
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Candidate(Generic[ArchT]):
 
 
 class MetaD2A:
-    r"""Searches as `MetaD2A <https://arxiv.org/abs/2107.00860>`_: generates for a data set, ranks by a meta-predictor.
+    r"""Searches as `MetaD2A <https://arxiv.org/abs/2107.00860>`_: generates, then ranks by a predictor.
 
     Nothing is trained. Images become features, features a latent code, the code a few hundred different architectures,
     and a predictor that was meta-trained on other data sets ranks them.
@@ -76,6 +76,7 @@ class MetaD2A:
     ) -> None:
         self.features, self.generator, self.predictor = features, generator, predictor
 
+    @fixed_defaults
     def search(
         self,
         images: Images | FeatureSets,

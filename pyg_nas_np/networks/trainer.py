@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pyg_nas_np.datasets.images import LabelledImages, read_images
 from pyg_nas_np.networks.cells import make_network, network_of
 from pyg_nas_np.spaces import CellSpace
-from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError, drawing_from
+from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError, drawing_from, fixed_defaults
 
 TrainingImages: TypeAlias = Any
 """``(images, labels)`` as tensors or arrays (see :func:`as_images`), a loader of such batches, or what
@@ -86,7 +86,8 @@ class ImageClassifier(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        mean, std = torch.zeros(1) if mean is None else mean, torch.ones(1) if std is None else std
+        mean = torch.zeros(1, dtype=torch.float32) if mean is None else mean
+        std = torch.ones(1, dtype=torch.float32) if std is None else std
         self.register_buffer("mean", mean.reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.where(std > 0, std, 1.0).reshape(1, -1, 1, 1))
         self.lr, self.weight_decay, self.crop, self.flip = lr, weight_decay, crop, flip
@@ -145,17 +146,22 @@ class ImageClassifier(lightning.LightningModule):
             # Every image is a window of its own into the padded batch, all taken by one gather.
             border = max(1, min(height, width) // 8)
             padded = pad(images, (border, border, border, border))
-            shift = torch.randint(2 * border + 1, (2, count, 1), generator=self._generator).to(images.device)
+            shift = torch.randint(2 * border + 1, (2, count, 1), generator=self._generator, device="cpu").to(
+                images.device
+            )
             rows = shift[0] + torch.arange(height, device=images.device)
             columns = shift[1] + torch.arange(width, device=images.device)
             number = torch.arange(count, device=images.device)[:, None, None]
             images = padded[number, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         if self.flip:
-            mirror = torch.rand(count, generator=self._generator).to(images.device) < 0.5
+            mirror = (
+                torch.rand(count, generator=self._generator, dtype=torch.float32, device="cpu").to(images.device) < 0.5
+            )
             images = torch.where(mirror[:, None, None, None], images.flip(3), images)
         return images
 
 
+@fixed_defaults
 def train_network(
     space: CellSpace[Any],
     arch: Any,
@@ -278,6 +284,7 @@ def train_top_k(
     return sorted(results, key=lambda result: -result.accuracy[-1])
 
 
+@fixed_defaults
 def as_images(images: Any) -> Tensor:
     r"""Returns images as a float tensor ``[N, C, H, W]``.
 

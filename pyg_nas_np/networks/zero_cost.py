@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pyg_nas_np.networks.cells import make_network, network_of
 from pyg_nas_np.spaces import CellSpace
-from pyg_nas_np.utils import InvalidImagesError, drawing_from
+from pyg_nas_np.utils import InvalidImagesError, drawing_from, fixed_defaults
 
 SCORES = ("params", "flops", "swap", "swap-reg", "naswot", "synflow")
 """Names of the scores of :func:`score_archs`; more is meant to be better for each."""
@@ -37,6 +37,7 @@ class ScoreTable(NamedTuple):
         return self.values[:, self.names.index(name)]
 
 
+@fixed_defaults
 def score_archs(
     space: CellSpace[Any],
     archs: Sequence[Any],
@@ -123,6 +124,7 @@ def score_archs(
 
 
 @torch.no_grad()
+@fixed_defaults
 def swap(network: nn.Module, images: Tensor, *, repeats: int = 1, generator: torch.Generator | None = None) -> float:
     r"""The sample-wise activation patterns of `SWAP-NAS <https://arxiv.org/abs/2403.04161>`_, without labels.
 
@@ -195,6 +197,7 @@ def regularised_swap(psi: float, parameters: float, mean: float, width: float, *
 
 
 @torch.no_grad()
+@fixed_defaults
 def naswot(network: nn.Module, images: Tensor) -> float:
     r"""The score of `NAS without training <https://arxiv.org/abs/2006.04647>`_: how differently images activate it.
 
@@ -226,6 +229,7 @@ def naswot(network: nn.Module, images: Tensor) -> float:
     return float(torch.linalg.slogdet(kernel).logabsdet)
 
 
+@fixed_defaults
 def synflow(network: nn.Module, image_shape: Sequence[int]) -> float:
     r"""The `synaptic flow <https://arxiv.org/abs/2006.05467>`_ through a network, without any data.
 
@@ -277,6 +281,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 @torch.no_grad()
+@fixed_defaults
 def count_macs(network: nn.Module, image_shape: Sequence[int]) -> int:
     r"""Returns the multiply-accumulates of one image in convolutions and linear layers; biases count nothing.
 
@@ -305,6 +310,7 @@ def count_macs(network: nn.Module, image_shape: Sequence[int]) -> int:
     return total
 
 
+@fixed_defaults
 def count_patterns(signs: Iterable[Tensor]) -> int:
     r"""Counts the different columns of bool matrices ``[S, V_1]``, ``[S, V_2]``, … side by side.
 

@@ -226,7 +226,9 @@ class DAGDecoder(nn.Module):
             states.append(partial.state)
             if v < size - 1:
                 # The state before each decision knows the edges decided so far, from the latest vertex backwards.
-                taken = torch.stack([adjacency[:v, v] & (torch.arange(v) > u) for u in range(v - 1, -1, -1)])
+                taken = torch.stack(
+                    [adjacency[:v, v] & (torch.arange(v, device=z.device) > u) for u in range(v - 1, -1, -1)]
+                )
                 received = torch.einsum("ku,buc->bkc", taken.to(z.dtype), partial.sent)
                 x = self._one_hot(types[:, v]).unsqueeze(1).expand(-1, v, -1)
                 states_now = self.unit(x.flatten(0, 1), received.flatten(0, 1)).view(-1, v, self.channels)

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import io
+import os
+import struct
+import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +16,7 @@ from torch.utils.data import TensorDataset
 
 from pyg_nas_np.datasets import read_images
 from pyg_nas_np.datasets.images import from_arrays, to_rgb
-from pyg_nas_np.utils import DataFileError, InvalidImagesError, MissingExtraError
+from pyg_nas_np.utils import DataFileError, InvalidImagesError, MissingExtraError, NASError
 
 Image = pytest.importorskip("PIL.Image", reason="the images extra is not installed")
 
@@ -221,3 +227,66 @@ def test_a_bad_image_is_named_by_its_position() -> None:
     images = read_images((np.full((2, 4, 4), 7.0), [0, 1]))
     with pytest.raises(InvalidImagesError, match="image 1: float pixels must lie between 0 and 1"):
         images.read(1)
+
+
+def test_pipes_and_devices_are_refused_without_waiting(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        os.mkfifo(tmp_path / name / "image.png")
+    images = read_images(tmp_path)
+    for use in (images.read, images.fingerprint):
+        with pytest.raises(DataFileError, match="not a regular file"):
+            use(0)
+    with pytest.raises(DataFileError):
+        read_images(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"no image at all"])
+def test_truncated_images_are_told(tmp_path, content):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "image.png").write_bytes(content)
+    with pytest.raises(DataFileError, match="corrupt or not an image"):
+        read_images(tmp_path).read(0)
+
+
+def test_large_images_need_leave(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (30, 20)).save(tmp_path / "a" / "image.png")
+    with pytest.raises(DataFileError, match="has 30 x 20 pixels, more than max_pixels=599"):
+        read_images(tmp_path, max_pixels=599).read(0)
+    assert read_images(tmp_path, max_pixels=600).read(0).shape == (3, 20, 30)
+
+
+def test_bombs_are_refused_by_their_header(tmp_path):
+    """A picture of 30,000 x 30,000 pixels whose file has but a header."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT")
+    with pytest.raises(DataFileError, match=r"DecompressionBomb|more than max_pixels"):
+        read_images(tmp_path).read(0)
+
+
+def test_headers_that_claim_too_much_are_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros((1000, 32, 32), np.uint8), y=np.arange(1000) % 2)
+    assert len(read_images(tmp_path / "zeros.npz")) == 1000
+    monkeypatch.setenv("PYG_NAS_NP_MAX_BYTES", "1000000")
+    with pytest.raises(DataFileError, match="PYG_NAS_NP_MAX_BYTES"):
+        read_images(tmp_path / "zeros.npz")
+    monkeypatch.delenv("PYG_NAS_NP_MAX_BYTES")
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)})
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
+        archive.writestr("x.npy", array.getvalue())
+        archive.writestr("y.npy", array.getvalue())
+    with pytest.raises(DataFileError, match="claims the shape"):
+        read_images(tmp_path / "claims.npz")
+
+
+def test_damaged_archives_raise_named_errors(tmp_path, mutations):
+    path = tmp_path / "images.npz"
+    np.savez(path, x=np.zeros((4, 8, 8), np.uint8), y=np.arange(4) % 2)
+    for content in mutations(path.read_bytes(), count=200):
+        path.write_bytes(content)
+        with suppress(NASError):
+            read_images(path)

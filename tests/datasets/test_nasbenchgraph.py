@@ -172,15 +172,15 @@ def test_a_dropped_file_comes_first_and_replaces_processed_labels(tmp_path, no_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({0: ROW})[:-5], "truncated or corrupt"),
-        (b"", "truncated or corrupt"),
+        (pickle.dumps({0: ROW})[:-5], "corrupt or not"),
+        (b"", "corrupt or not"),
         ([ROW], "non-empty dict of architectures, found list"),
         ({}, "non-empty dict"),
         ({"0": ROW}, "integer keys"),
         ({0.5: ROW}, "integer keys"),
         ({0: {"perf": 0.5}}, "'valid_perf'"),
         ({0: {**ROW, "perf": "high"}}, "could not convert"),
-        ({0: 0.5}, "must map integer keys to dicts"),
+        ({0: 0.5}, "not a map of integer keys to dicts"),
         ({0: ROW, 1: {**ROW, "perf": float("nan")}}, "perf of architecture 1 is nan"),
         ({0: ROW, 88888: ROW}, "88888 is not the key"),
     ],

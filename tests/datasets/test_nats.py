@@ -66,10 +66,10 @@ def test_damaged_files(tmp_path, folder, any_checksum):
     with pytest.raises(DataFileError, match="no file like"):
         nats.read_simple(tmp_path, "cifar10", STRINGS)
     path.write_bytes((folder / path.name).read_bytes()[:-1000])
-    with pytest.raises(DataFileError, match="truncated or corrupt"):
+    with pytest.raises(DataFileError, match="corrupt or not"):
         nats.read_simple(tmp_path, "cifar10", STRINGS)
     path.write_bytes(bz2.compress(pickle.dumps({"12": {}}, protocol=4)))
-    with pytest.raises(DataFileError, match="lacks the expected entry"):
+    with pytest.raises(DataFileError, match="not a record of NATS-Bench"):
         nats.read_simple(tmp_path, "cifar10", STRINGS)
     path.write_bytes(bz2.compress(pickle.dumps(io.BytesIO, protocol=4)))
     with pytest.raises(ForbiddenPickleError, match=r"_io\.BytesIO"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from pyg_nas_np.metad2a import FeatureSets, MetaD2ADatabase, build_database
 from pyg_nas_np.metad2a.database import CLASSES_FILE, RESULTS_FILE
 from pyg_nas_np.spaces import CellSpace, NASBench201Space
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidFeaturesError, InvalidLabelsError
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidFeaturesError, InvalidLabelsError, NASError
 
 
 @given(
@@ -193,3 +195,16 @@ def test_bad_databases_are_named(tmp_path: Path, toy_space: CellSpace[Any]) -> N
     ]:
         with pytest.raises(error, match=message):
             replace(database, **changes)
+
+
+def test_mutated_databases_raise_named_errors(tmp_path: Path, mutations: Callable[..., Iterator[bytes]]) -> None:
+    space = NASBench201Space()
+    build(tmp_path, space, 5)
+    for name in (CLASSES_FILE, RESULTS_FILE):
+        content = (tmp_path / name).read_bytes()
+        for changed in mutations(content, count=150):
+            (tmp_path / name).write_bytes(changed)
+            with suppress(NASError):
+                MetaD2ADatabase.load(tmp_path, space)
+        (tmp_path / name).write_bytes(content)
+    assert len(MetaD2ADatabase.load(tmp_path, space)) == 5

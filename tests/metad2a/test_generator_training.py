@@ -52,3 +52,18 @@ def test_training_prefers_what_did_well():
     assert share > 0.3  # a fifth by chance
     assert card["tuples"] == 300
     assert card["steps"] == 120
+
+
+def test_defaults_of_the_process_do_not_matter(other_defaults):
+    def train():
+        model, _ = train_generator(database(60)[0], steps=2, batch_size=16, hidden_channels=8)
+        return model, model.generate(database(60)[0].sets([0]), 20, generator=torch.Generator().manual_seed(0))
+
+    expected, cells = train()
+    data = database(60)[0]
+    with other_defaults():
+        found, _ = train_generator(data, steps=2, batch_size=16, hidden_channels=8)
+        again = found.generate(data.sets([0]), 20, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    assert len(set(again)) == len(cells) == 20

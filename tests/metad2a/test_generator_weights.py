@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 
@@ -9,7 +11,14 @@ from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.metad2a.generator_weights import read_generator, shipped_generator, write_generator
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space
 from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, MissingWeightsError
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    MissingWeightsError,
+    NASError,
+    read_tensors,
+    write_tensors,
+)
 
 SPACE = NASBench201Space()
 
@@ -55,3 +64,21 @@ def test_shipped():
     assert convolutions > 0.45
     with pytest.raises(MissingWeightsError, match="shipped: mobilenetv3, nasbench201"):
         shipped_generator(NASBench101Space())
+
+
+def test_damaged_files_raise_named_errors(tmp_path, mutations):
+    source, path, space = WEIGHTS / "metad2a-generator-nasbench201.safetensors", tmp_path / "w", NASBench201Space()
+    for content in mutations(source.read_bytes(), count=24):
+        path.write_bytes(content)
+        with suppress(NASError):
+            read_generator(path, space)
+
+
+@pytest.mark.parametrize(
+    "config", ["{}", "[]", "{", '{"in_channels": -1}', '{"in_channels": 1280, "hidden_channels": 1000000}', '{"x": 1}']
+)
+def test_headers_that_do_not_fit_are_told(tmp_path, config):
+    metadata, tensors = read_tensors(WEIGHTS / "metad2a-generator-nasbench201.safetensors")
+    write_tensors(tmp_path / "w", tensors, {**metadata, "config": config})
+    with pytest.raises(DataFileError):
+        read_generator(tmp_path / "w", NASBench201Space())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,33 @@ def test_the_default_describes_images_by_their_classes(tmp_path: Path, shared_da
     sets = ImageFeatures(size=64, images_per_class=3, cache=tmp_path)((x, y))
     assert sets.num_features == 1280
     assert repr(ImageFeatures(cache=tmp_path)).startswith("ImageFeatures(EfficientNetLite0, size=128")
+
+
+def test_changed_weights_are_noticed(tmp_path: Path) -> None:
+    images = torch.rand(6, 3, 8, 8), torch.arange(6) % 2
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    describe = ImageFeatures(network, size=8, cache=tmp_path)
+    before = describe(images)
+    with torch.no_grad():
+        network[0].weight.mul_(2)
+    assert not torch.equal(describe(images).features, before.features)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
+    found = ImageFeatures(network, size=8, cache=tmp_path / "file")((torch.rand(2, 3, 8, 8), [0, 1]))
+    assert found.num_classes == 2
+    assert "Features are not kept" in caplog.text
+
+
+def test_defaults_of_the_process_do_not_matter(
+    tmp_path: Path, other_defaults: Callable[[], AbstractContextManager[None]]
+) -> None:
+    images = torch.rand(6, 3, 8, 8), torch.arange(6) % 2
+    network = nn.Sequential(nn.AvgPool2d(4), nn.Flatten())
+    expected = ImageFeatures(network, size=8, cache=tmp_path / "a")(images)
+    with other_defaults():
+        found = ImageFeatures(network, size=8, cache=tmp_path / "b")(images)
+    torch.testing.assert_close(found.features, expected.features)

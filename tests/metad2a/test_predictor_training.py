@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 
@@ -77,3 +80,15 @@ def test_the_network_sees_descriptors_of_every_space(toy_space: CellSpace) -> No
         columns = cell_inputs(shared_descriptors(space))
         assert len(columns) == len(set(columns))
         assert max(columns) < shared_descriptors(space).num_columns
+
+
+def test_defaults_of_the_process_do_not_matter(other_defaults: Callable[[], AbstractContextManager[None]]) -> None:
+    data = make(30)
+    cells, of = shared_descriptors(SPACE).table(data.arch), torch.arange(30)
+    expected = train_performance_model(data, epochs=1)
+    with other_defaults():
+        found = train_performance_model(data, epochs=1)
+        mean, std = found.predict("both", data.sets(data.dataset), of, cells)
+    wanted = expected.predict("both", data.sets(data.dataset), of, cells)
+    torch.testing.assert_close(mean, wanted[0], atol=0.05, rtol=1e-3)
+    torch.testing.assert_close(std, wanted[1], atol=0.05, rtol=1e-2)

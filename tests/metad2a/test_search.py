@@ -6,7 +6,8 @@ import torch
 from pyg_nas_np.metad2a import MetaD2A
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
-from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space
+from pyg_nas_np.metad2a.generator_weights import shipped_generator
+from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, space_by_name
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec, NASBench201GraphCodec
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -134,3 +135,13 @@ def test_shipped_mobilenetv3():
     worst = [c.arch for c in found[::-1]]
     turned = MetaD2A().search(images, "mobilenetv3", 100, 100, {"flops": 3e8}, measured=(worst, [90, 88, 86, 84, 82.0]))
     assert turned[0].accuracy > 80
+
+
+def test_defaults_of_the_process_do_not_matter(other_defaults):
+    width = shipped_generator(space_by_name("nasbench201")).in_channels
+    sets = FeatureSets.from_datasets([list(torch.randn(3, 4, width, generator=torch.Generator().manual_seed(0)))])
+    expected = MetaD2A().search(sets, "nasbench201", 20, 5)
+    with other_defaults():
+        found = MetaD2A().search(sets, "nasbench201", 20, 5)
+    assert [c.arch for c in found] == [c.arch for c in expected]
+    assert [c.accuracy for c in found] == pytest.approx([c.accuracy for c in expected], rel=1e-4)

@@ -221,3 +221,14 @@ def test_wrong_labels_are_named(labels, message):
 def test_wrong_options_are_named(wrong):
     with pytest.raises(ValueError, match="epochs, batch_size and lr must be positive"):
         train_network(SPACE, SPACE[0], TRAIN, VALID, **wrong)
+
+
+def test_defaults_of_the_process_do_not_matter(other_defaults):
+    options = {"epochs": 1, "channels": 4, "num_cells": 1, "batch_size": 32, "accelerator": "cpu"}
+    space = NASBench201Space()
+    expected = train_network(space, space[11], TRAIN, TRAIN, **options)
+    with other_defaults():
+        found = train_network(space, space[11], TRAIN, TRAIN, **options)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-4)
+    for one, other in zip(found.module.parameters(), expected.module.parameters(), strict=True):
+        assert one.dtype == other.dtype == torch.float32

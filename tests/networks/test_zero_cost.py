@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -214,3 +215,21 @@ def test_wrong_images_are_named(score):
         score(small(), broken)
     with pytest.raises(ValueError, match=r"images must have shape \[B, 3, H, W\]"):
         score(small(), IMAGES[:, :1])
+
+
+def test_defaults_of_the_process_do_not_matter(other_defaults):
+    space = NASBench201Space()
+    archs = [space[11], space[6111]]
+    expected = score_archs(space, archs, IMAGES, repeats=2, seed=3)
+    with other_defaults():
+        found = score_archs(space, archs, IMAGES, repeats=2, seed=3)
+    assert found.values.dtype == torch.float64
+    torch.testing.assert_close(found.values, expected.values)
+
+
+def test_threads_with_one_seed_agree():
+    space = NASBench201Space()
+    with ThreadPoolExecutor(4) as pool:
+        tables = list(pool.map(lambda _: score_archs(space, [space[11]], IMAGES, scores=("synflow",)), range(8)))
+    for table in tables:
+        torch.testing.assert_close(table.values, tables[0].values)

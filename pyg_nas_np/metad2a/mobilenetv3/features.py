@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
 from pyg_nas_np.spaces.mobilenetv3 import EXPANSIONS, KERNELS, LAYERS, MAX_DEPTH, NUM_STAGES, MobileNetV3Space
+from pyg_nas_np.utils import fixed_defaults
 
 
 class MobileNetV3Features:
@@ -38,6 +39,7 @@ class MobileNetV3Features:
         tensor([1., 1., 1., 1.], dtype=torch.float64)
     """
 
+    @fixed_defaults
     def __init__(self, space: MobileNetV3Space | None = None) -> None:
         self.space: MobileNetV3Space = space or MobileNetV3Space()
 
@@ -57,6 +59,7 @@ class MobileNetV3Features:
         r"""Number of columns."""
         return sum(map(len, self.groups.values()))
 
+    @fixed_defaults
     def table(self, archs: Archs) -> Tensor:
         r"""Returns the features of sub-networks, ``[B, num_columns]`` float64."""
         low, high = self._bounds

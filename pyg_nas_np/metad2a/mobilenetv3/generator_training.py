@@ -16,6 +16,7 @@ from pyg_nas_np.metad2a.mobilenetv3.predictor import SubNetworkModel
 from pyg_nas_np.metad2a.mobilenetv3.predictor_training import fit_sub_networks
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec
+from pyg_nas_np.utils import fixed_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Pool(NamedTuple):
     place: Tensor
 
 
+@fixed_defaults
 def grow_pool(
     table: SubNetworks,
     model: SubNetworkModel,
@@ -52,10 +54,10 @@ def grow_pool(
 ) -> Pool:
     r"""Adds sub-networks of predicted accuracy to the measured ones.
 
-    A table of two thousand rows is learned by heart; the generator is to learn what good rows have in common. To the
-    measured sub-networks come :obj:`size` random ones and then, in each round, :obj:`size` children: limits of cost are
-    drawn, parents within them by :func:`draw_rows`, and every stage is taken from either parent; half of the children
-    are then changed in one decision. What was not measured counts by its prediction.
+    A generator overfits a table of two thousand rows. To the measured sub-networks are added :obj:`size` random ones
+    and then, in each round, :obj:`size` children: limits of cost are drawn, parents within them by :func:`draw_rows`,
+    and every stage is taken from either parent; half of the children are then mutated. Sub-networks that were not
+    measured have predicted accuracies.
 
     Args:
         table: Measured sub-networks.
@@ -113,6 +115,7 @@ def draw_rows(pool: Pool, limits: Tensor, count: int, sharpness: float, draw: to
     return torch.cat(rows)
 
 
+@fixed_defaults
 def train_sub_network_generator(
     table: SubNetworks,
     classes: Tensor,
@@ -131,8 +134,8 @@ def train_sub_network_generator(
 
     Each step draws data sets and limits of cost, and architectures within the limits by :func:`draw_rows`.
 
-    All accuracies are of one data set. So that the generator works on any, and reads nothing into a data set that was
-    not measured, those of the training are random classes; what is accurate within a budget does not depend on them.
+    All accuracies are of one data set. The data sets of the training are random sets of classes, so that the generator
+    works on any data set and learns to ignore it.
 
     Args:
         table: Measured sub-networks; the first column of its values is the accuracy in percent.

@@ -15,12 +15,13 @@ from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess, stable_cholesky
 from pyg_nas_np.predictors.kernels import additive_kernels
 from pyg_nas_np.spaces import MobileNetV3Space
-from pyg_nas_np.utils import InvalidLabelsError
+from pyg_nas_np.utils import InvalidLabelsError, fixed_defaults
 
 HELD_OUT = 0.2
 """Share of the sub-networks that the correlation in the card is measured on."""
 
 
+@fixed_defaults
 def fit_sub_networks(table: SubNetworks, space: MobileNetV3Space) -> SubNetworkModel:
     r"""Fits the model to measured sub-networks.
 
@@ -59,6 +60,7 @@ def select_sub_networks(table: SubNetworks, rows: Tensor) -> SubNetworks:
     return SubNetworks(archs, *(column[rows] for column in table[1:]))
 
 
+@fixed_defaults
 def held_out_spearman(table: SubNetworks, space: MobileNetV3Space, seed: int = 0) -> float:
     r"""Returns the rank correlation on a random fifth of the sub-networks of a model fitted to the others."""
     order = torch.randperm(len(table.archs), generator=torch.Generator().manual_seed(seed))
@@ -68,6 +70,7 @@ def held_out_spearman(table: SubNetworks, space: MobileNetV3Space, seed: int = 0
     return float(spearman_rho(model.table(held.archs) @ model.weights, held.values[:, 0]))
 
 
+@fixed_defaults
 def train_sub_network_model(table: SubNetworks) -> tuple[SubNetworkModel, dict[str, Any]]:
     r"""Fits the model to a table.
 

@@ -97,7 +97,7 @@ def read_latencies(path: str | Path) -> SubNetworks:
         DataFileError: As :func:`read_accuracies`.
     """
     archs, numbers = _read(Path(path), "arch", DEVICES)
-    return _merged(archs, numbers, numbers, numbers, torch.ones(len(archs), dtype=torch.long))
+    return _merged(archs, numbers, numbers, numbers, torch.ones(len(archs), dtype=torch.long, device="cpu"))
 
 
 class OFAMobileNetV3(ProcessedDataset):
@@ -224,8 +224,9 @@ class OFAMobileNetV3(ProcessedDataset):
         data.num_parameters = self.space.batch_num_parameters(table.archs)
         data.flops = self.space.batch_flops(table.archs)
         data.n_meas = table.n_meas
-        data.row = torch.arange(len(table.archs))
-        slices |= dict.fromkeys(("y", "num_parameters", "flops", "n_meas", "row"), torch.arange(len(table.archs) + 1))
+        data.row = torch.arange(len(table.archs), device="cpu")
+        per_graph = torch.arange(len(table.archs) + 1, device="cpu")
+        slices |= dict.fromkeys(("y", "num_parameters", "flops", "n_meas", "row"), per_graph)
         if self.pre_filter is not None or self.pre_transform is not None:
             data, slices = self._transform_each(data, slices)
         state = {"data": data.to_dict(), "slices": slices, "archs": [str(arch) for arch in table.archs]}
@@ -290,8 +291,8 @@ def _read(path: Path, arch: str, names: tuple[str, ...]) -> tuple[list[MobileNet
 def _merged(archs: list[MobileNetV3Arch], mean: Tensor, lowest: Tensor, highest: Tensor, count: Tensor) -> SubNetworks:
     """Makes one row of all rows of an architecture."""
     first: dict[MobileNetV3Arch, int] = {}
-    owner = torch.tensor([first.setdefault(arch, len(first)) for arch in archs])
-    total = torch.zeros(len(first), dtype=torch.long).index_add(0, owner, count)
+    owner = torch.tensor([first.setdefault(arch, len(first)) for arch in archs], device="cpu")
+    total = torch.zeros(len(first), dtype=torch.long, device="cpu").index_add(0, owner, count)
     values = mean.new_zeros(len(first), mean.size(1)).index_add(0, owner, mean * count.unsqueeze(1))
     wide = owner.unsqueeze(1).expand_as(mean)
     empty = mean.new_zeros(len(first), mean.size(1))

@@ -128,10 +128,10 @@ class NASBench201(ArchitectureDataset):
         ops = self.space.dense().ops[:, 1:7].flatten() - 2
         data = Data(
             x=edge_view_x().repeat(count, 1),
-            edge_index=torch.tensor(EDGES).t().repeat(1, count),
-            edge_attr=torch.eye(5)[ops],
+            edge_index=torch.tensor(EDGES, device="cpu").t().repeat(1, count),
+            edge_attr=torch.eye(5, dtype=torch.float32, device="cpu")[ops],
         )
-        steps = torch.arange(count + 1)
+        steps = torch.arange(count + 1, device="cpu")
         return data, {"x": 4 * steps, "edge_index": 6 * steps, "edge_attr": 6 * steps}
 
     def sources(self) -> list[Source]:
@@ -187,7 +187,7 @@ class NASBench201(ArchitectureDataset):
         metrics = {}
         for name, key in (("valid_accuracy", "val_acc"), ("training_time", "train_time"), ("latency", "latency")):
             padded = [list(row[key]) + [float("nan")] * (3 - len(row[key])) for row in rows]
-            values = torch.tensor(padded).unsqueeze(2)
+            values = torch.tensor(padded, dtype=torch.float32, device="cpu").unsqueeze(2)
             metrics[f"{name}@200"] = Metric.from_values(values, trials, (200,), *nats.units(f"{name}@200"))
         return metrics
 
@@ -207,7 +207,11 @@ class NASBench201(ArchitectureDataset):
                 columns[f"{kind}_drift_{seconds}_uncertainty"] = [drift.uncertainty for drift in drifts]
         return {
             f"analog.{name}": Metric.from_values(
-                torch.tensor([float(v) for v in values]).reshape(-1, 1, 1), ("1st",), (0,), "percent", "test"
+                torch.tensor([float(v) for v in values], dtype=torch.float32, device="cpu").reshape(-1, 1, 1),
+                ("1st",),
+                (0,),
+                "percent",
+                "test",
             )
             for name, values in columns.items()
         }

@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -219,7 +219,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield tmp
         os.replace(tmp, target)
     except (OSError, RuntimeError, NASError) as error:
-        if (cause := _write_error(error, tmp)) is None:
+        if (cause := _write_error(error, (tmp, *tmp.parents))) is None:
             raise
         raise UnwritableFileError(
             cause.errno, f"{target} cannot be written ({cause.strerror}); free space or name another folder"
@@ -231,18 +231,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 _DISK = frozenset(
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "EIO")
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "ENOTDIR",
+        "EISDIR",
+        "EEXIST",
+        "ENAMETOOLONG",
+        "EIO",
+    )
     if hasattr(errno, name)
 )
 
 
-def _write_error(error: BaseException, tmp: Path) -> OSError | None:
+def _write_error(error: BaseException, own: Sequence[Path]) -> OSError | None:
     """The operating system's error behind that of a writer, if there is one."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, UnwritableFileError):
             return None
-        if isinstance(seen, OSError) and seen.errno in _DISK and not isinstance(error, NASError):
+        ours = isinstance(seen, OSError) and (not isinstance(seen.filename, str) or Path(seen.filename) in own)
+        if isinstance(seen, OSError) and ours and seen.errno in _DISK and not isinstance(error, NASError):
             return seen
         seen = seen.__cause__ or seen.__context__
     # torch.save tells a full disk by the position of its stream only, safetensors by its message.

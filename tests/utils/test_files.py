@@ -1,25 +1,29 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import pickle
+import re
 import stat
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pyg_nas_np.utils import (
     ChecksumError,
+    DataFileError,
+    UnwritableFileError,
     atomic_path,
     cache_dir,
     check_sha256,
     file_digest,
 )
 
-PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permission bits are those of POSIX")
 
 
@@ -149,6 +153,92 @@ def test_check_names_the_file_and_both_digests(tmp_path):
         check_sha256(path, ABC)
     for part in (str(path), ABC, hashlib.sha256(b"abd").hexdigest(), "download it again"):
         assert part in str(caught.value)
+
+
+# -- what is left behind, and what cannot be written ----------------------------------------------------------------
+
+
+def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path):
+    old, fresh = tmp_path / f".table.{'0' * 16}.csv", tmp_path / f".table.{'1' * 16}.csv"
+    others = [
+        tmp_path / name for name in (".table.csv", f".other.{'0' * 16}.csv", f".table.{'g' * 16}.csv", "table.txt")
+    ]
+    for path in (old, fresh, *others):
+        path.touch()
+    for path in (old, *others):
+        os.utime(path, (0, 0))
+    with atomic_path(tmp_path / "table.csv") as tmp:
+        tmp.write_text("done")
+    assert not old.exists()
+    assert all(path.exists() for path in (fresh, *others))
+
+
+def test_processes_that_clean_at_once_do_not_disturb_each_other(tmp_path):
+    for i in range(200):
+        path = tmp_path / f".table.{i:016x}.csv"
+        path.touch()
+        os.utime(path, (0, 0))
+
+    def write(i):
+        with atomic_path(tmp_path / "table.csv") as tmp:
+            tmp.write_text(str(i))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(64)))
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from pyg_nas_np.utils import UnwritableFileError, atomic_path, write_state, write_tensors
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+large = torch.zeros(1 << 20)
+def by_path():
+    with atomic_path(folder / "a.pt") as tmp:
+        torch.save({"x": large}, tmp)
+def arrays():
+    with atomic_path(folder / "a.npz") as tmp:
+        np.savez(tmp, x=large.numpy())
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+for write in (by_path, arrays, lambda: write_state(folder / "s.pt", {"x": large}),
+              lambda: write_tensors(folder / "t.safetensors", {"x": large}, {})):
+    try:
+        write()
+    except UnwritableFileError as error:
+        assert "cannot be written" in str(error) and str(folder) in str(error), error
+    else:
+        raise AssertionError("the limit did not hold")
+assert not list(folder.iterdir()), list(folder.iterdir())
+"""
+
+
+@posix_only
+def test_a_full_disk_is_a_named_error_that_leaves_nothing(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], check=True, env=environment, timeout=300)
+
+
+@posix_only
+def test_a_folder_that_is_a_file_is_a_named_error(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UnwritableFileError, match=r"file/table\.csv cannot be written"),
+        atomic_path(tmp_path / "file" / "table.csv"),
+    ):
+        pass
+
+
+def test_errors_of_the_body_pass_unchanged(tmp_path):
+    elsewhere = PermissionError(errno.EACCES, "denied", "/another/file")
+    for error in (RuntimeError("something else"), DataFileError("mine"), FileNotFoundError("no"), elsewhere):
+        with pytest.raises(type(error), match=re.escape(str(error))), atomic_path(tmp_path / "x"):
+            raise error
+    assert not list(tmp_path.iterdir())
 
 
 # -- cache_dir --------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.datasets import NASBench101, NASBench201, NASBenchGraph
 from pyg_nas_np.features import MetaFeatures
 from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace, SearchSpace
+from pyg_nas_np.utils.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ConvNPPredictor",

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
-import pyg_nas_np
 from pyg_nas_np.features import MetaFeatures
 from pyg_nas_np.utils import DataFileError, atomic_path, foreign_file, write_state
 from pyg_nas_np.utils.files import read_bytes
 from pyg_nas_np.utils.state_files import Kinds, check_state, load_torch
+from pyg_nas_np.utils.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
 
     def _made_with(self) -> dict[str, str]:
         return {
-            "version": pyg_nas_np.__version__,
+            "version": VERSION,
             "space": self.describe_space(),
             "pre_transform": describe(self.pre_transform),
             "pre_filter": describe(self.pre_filter),

@@ -6,12 +6,14 @@ import csv
 import functools
 import inspect
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Optional
 
 import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import kendalltau
 
@@ -21,7 +23,7 @@ from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.readers import read_baker, read_long, read_naap440
 from pyg_nas_np.curves.regressors import KINDS
-from pyg_nas_np.utils import DataFileError, InvalidCurvesError
+from pyg_nas_np.utils import DataFileError, InvalidCurvesError, require
 
 app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)
 
@@ -47,8 +49,8 @@ HyperparameterOption = Annotated[
     typer.Option(help="Column with numbers that describe the training; repeat."),
 ]
 RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")]
-DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
-SeedOption = Annotated[int, typer.Option(help="Seed.")]
+DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.", min=1, max=100_000)]
+SeedOption = Annotated[int, typer.Option(help="Seed.", min=0, max=2**32 - 1)]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
 
 
@@ -91,6 +93,7 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> None:
+        _check_output(options["output"])
         given = _load(**{name: options.pop(name) for name in shared})
         command(given, **options)
 
@@ -99,6 +102,18 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
     wrapper.__annotations__ = {**_load.__annotations__, **command.__annotations__, "return": None}
     del wrapper.__annotations__["given"]
     return wrapper
+
+
+def _check_output(folder: Path | None) -> None:
+    """Finds out before the work whether its results can be written."""
+    if folder is None:
+        return
+    require("matplotlib.figure", "viz")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise typer.BadParameter(f"{folder} cannot be written to: {error.strerror}", param_hint="--output") from error
 
 
 def _read(
@@ -112,12 +127,15 @@ def _read(
 ) -> LearningCurves:
     if direction not in (None, "up", "down"):
         raise typer.BadParameter(f"'{direction}' is neither 'up' nor 'down'", param_hint="--direction")
-    if not path.exists():
-        raise DataFileError(f"{path} does not exist")
+    if not path.is_file():
+        raise DataFileError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
     header: list[str] = []
     if path.suffix != ".parquet":
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            header = next(csv.reader(file), [])
+            try:
+                header = next(csv.reader(file), [])
+            except csv.Error as error:
+                raise DataFileError(f"the first line of {path} is no header of a CSV table ({error})") from error
     if any(re.fullmatch(r"(acc|ep)_\d+", name) for name in header):
         curves = read_baker(path)
     elif "e1Accuracy" in header:
@@ -148,7 +166,7 @@ def _read(
 def fit(
     given: Given,
     fraction: Annotated[float, typer.Option(help="Share of the curve that is seen.")] = 0.25,
-    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.")] = 100,
+    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.", min=3)] = 100,
     output: OutputOption = None,
 ) -> None:
     """Fit on some finished curves, and score the predictions for the others."""
@@ -179,7 +197,7 @@ def fit(
         plot_predictions(
             output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
         )
-        console.print(f"Wrote curves_fit.csv and curves_fit.png to {output}")
+        console.print(f"Wrote curves_fit.csv and curves_fit.png to {escape(str(output))}")
 
 
 @app.command()
@@ -211,12 +229,12 @@ def predict(
     rows = []
     for i in (-curves.sign * mean).argsort(kind="stable").tolist():
         rows.append([running.configs[i], int(running.lengths[i]), float(now[i]), float(mean[i]), float(std[i])])
-        shown.add_row(running.configs[i], str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
+        shown.add_row(escape(running.configs[i]), str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
     console.print(shown)
     if output is not None:
         write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
         plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {model.regressor}")
-        console.print(f"Wrote curves_predict.csv and curves_predict.png to {output}")
+        console.print(f"Wrote curves_predict.csv and curves_predict.png to {escape(str(output))}")
 
 
 @app.command()
@@ -224,11 +242,11 @@ def predict(
 def simulate(
     given: Given,
     delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
-    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
-    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
-    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 40,
-    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
-    checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
+    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.", min=0.0)] = 0.0,
+    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.", min=1)] = 1,
+    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.", min=3)] = 40,
+    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.", min=1, max=100_000)] = 10,
+    checks: Annotated[int, typer.Option(help="Times at which a training is judged.", min=1)] = 20,
     output: OutputOption = None,
 ) -> None:
     """Replay recorded trainings with early stopping: what it would have saved and lost."""
@@ -239,8 +257,6 @@ def simulate(
         raise InvalidCurvesError(
             f"{len(curves)} curves of {table} are finished, not more than the burn-in of {burn_in}; lower --burn-in"
         )
-    if orderings < 1 or checks < 1:
-        raise typer.BadParameter("orderings and checks must be at least 1", param_hint="--orderings, --checks")
     rows, spent, order = [], np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for number in range(orderings):
         order = np.random.default_rng([model.random_state, number]).permutation(len(curves))
@@ -261,4 +277,4 @@ def simulate(
     if output is not None:
         write_csv(output / "curves_simulate.csv", ["ordering", "speedup", "regret", "best"], rows)
         plot_stops(output / "curves_simulate.png", curves[order], spent, f"{table.stem}: stopped in red, Δ = {delta}")
-        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")
+        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {escape(str(output))}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_nas_np.curves import BayesianCurveNet
+from pyg_nas_np.curves import BayesianCurveNet, LearningCurves
 from pyg_nas_np.curves.bayesian import CurveBasisNet
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_nas_np.curves import CurveConvNP, LastSeenValue
+from pyg_nas_np.curves import CurveConvNP, LastSeenValue, LearningCurves
 from pyg_nas_np.curves.convnp import CurveProcess, _synthetic
 
 

@@ -49,9 +49,21 @@ HyperparameterOption = Annotated[
     typer.Option(help="Column with numbers that describe the training; repeat."),
 ]
 RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")]
-DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.", min=1, max=100_000)]
-SeedOption = Annotated[int, typer.Option(help="Seed.", min=0, max=2**32 - 1)]
+DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
+SeedOption = Annotated[int, typer.Option(help="Seed.")]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
+
+
+RANGES = {
+    "draws": (1, 100_000),
+    "seed": (0, 2**32 - 1),
+    "training": (3, 2**31),
+    "nth_best": (1, 2**31),
+    "burn_in": (3, 2**31),
+    "orderings": (1, 100_000),
+    "checks": (1, 2**31),
+}
+"""Of the options that are whole numbers; floating-point ones are checked where they are used."""
 
 
 class Given(NamedTuple):
@@ -93,6 +105,10 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> None:
+        for name, (low, high) in RANGES.items():
+            if name in options and not low <= options[name] <= high:
+                hint = "--" + name.replace("_", "-")
+                raise typer.BadParameter(f"{options[name]} is not in the range {low} to {high}", param_hint=hint)
         _check_output(options["output"])
         given = _load(**{name: options.pop(name) for name in shared})
         command(given, **options)
@@ -166,7 +182,7 @@ def _read(
 def fit(
     given: Given,
     fraction: Annotated[float, typer.Option(help="Share of the curve that is seen.")] = 0.25,
-    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.", min=3)] = 100,
+    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.")] = 100,
     output: OutputOption = None,
 ) -> None:
     """Fit on some finished curves, and score the predictions for the others."""
@@ -242,11 +258,11 @@ def predict(
 def simulate(
     given: Given,
     delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
-    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.", min=0.0)] = 0.0,
-    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.", min=1)] = 1,
-    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.", min=3)] = 40,
-    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.", min=1, max=100_000)] = 10,
-    checks: Annotated[int, typer.Option(help="Times at which a training is judged.", min=1)] = 20,
+    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
+    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
+    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 40,
+    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
+    checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
     output: OutputOption = None,
 ) -> None:
     """Replay recorded trainings with early stopping: what it would have saved and lost."""

@@ -21,6 +21,7 @@ from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.random import drawing_from
 
 GRID = 32
+WINDOW = window_for(4 / GRID, 1 / GRID, error=1e-3)
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -42,9 +43,7 @@ class CurveProcess(nn.Module):
     def __init__(self, features: int, channels: int = 16, dim: int = 4) -> None:
         super().__init__()
         spacing = 1.0 / GRID
-        self.to_grid = SetConvToGrid(
-            1, channels, spacing=spacing, window=window_for(4 * spacing, spacing, error=1e-3), tolerance=1e-2
-        )
+        self.to_grid = SetConvToGrid(1, channels, spacing=spacing, window=WINDOW, tolerance=1e-2)
         self.cnn = nn.Sequential(
             nn.Conv1d(channels, channels, 5, padding=2), nn.GELU(), nn.Conv1d(channels, channels, 5, padding=2)
         )

@@ -137,7 +137,7 @@ def check_kernel(kernel: str) -> None:
 
 
 def _floats(value: float | Sequence[float] | Tensor, name: str) -> list[float]:
-    values = torch.as_tensor(value, dtype=torch.float64).detach().flatten().tolist()
+    values = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().flatten().tolist()
     if not values or not all(math.isfinite(v) and v > 0 for v in values):
         raise ValueError(f"'{name}' must be positive and finite but is {values}.")
     return values

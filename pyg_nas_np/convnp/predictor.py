@@ -25,6 +25,7 @@ from pyg_nas_np.predictors.inputs import Graphs, arch_indices, meta_features, sp
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
 """Cells predicted at a time; their states fit into the processor's cache."""
@@ -122,6 +123,7 @@ class ConvNPPredictor(Predictor):
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def fit(self, graphs: Graphs, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
         r"""Conditions the process on labelled architectures.
 
@@ -261,6 +263,7 @@ class ConvNPPredictor(Predictor):
         std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
         return prior + self.stacking_.mean(self.space_, mean - prior, index, x), std
 
+    @fixed_defaults
     def predict_quantiles(self, graphs: Graphs, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         r"""Predicts quantiles of new measurements.
 
@@ -281,6 +284,7 @@ class ConvNPPredictor(Predictor):
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
         return self.transform_.inverse(scores)[0].float()
 
+    @fixed_defaults
     def sample(self, graphs: Graphs, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
 

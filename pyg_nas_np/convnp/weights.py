@@ -23,6 +23,7 @@ from pyg_nas_np.utils import (
     drawing_from,
     read_tensors,
 )
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
@@ -46,6 +47,7 @@ def write_weights(path: str | os.PathLike[str], model: ConvNP, space: SearchSpac
         save_file(tensors, tmp, metadata)
 
 
+@fixed_defaults
 def read_weights(path: str | os.PathLike[str], space: SearchSpace[Any]) -> ConvNP:
     r"""Reads weights for a space.
 
@@ -80,6 +82,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
+@fixed_defaults
 def _probe(space: SearchSpace[Any]) -> Tensor:
     """Leading descriptors of a few cells; not the costs, which differ between the tasks of one space."""
     descriptors = shared_descriptors(space)

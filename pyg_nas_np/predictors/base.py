@@ -19,6 +19,7 @@ from pyg_nas_np.predictors.inputs import Graphs, count_graphs, labels_of, meta_f
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, atomic_path
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 FORMAT = "pyg_nas_np.predictor/1"
 
@@ -77,6 +78,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     # -- scikit-learn -----------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def fit(self, graphs: Graphs, y: Labels | None = None) -> Self:
         r"""Learns from labelled architectures.
 
@@ -104,6 +106,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def predict(self, graphs: Graphs, return_std: Literal[False] = False) -> Tensor: ...
     @overload
     def predict(self, graphs: Graphs, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @fixed_defaults
     def predict(self, graphs: Graphs, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts the labels of architectures.
 
@@ -122,6 +125,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         mean, std = self.transform_.inverse(score, score_std)
         return mean.float() if std is None else (mean.float(), std.float())
 
+    @fixed_defaults
     def predict_scores(self, graphs: Graphs) -> tuple[Tensor, Tensor]:
         r"""Predicts standardised scores instead of labels: the scale on which the prediction is Gaussian.
 
@@ -141,6 +145,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         assert std is not None
         return mean.double(), std.double()
 
+    @fixed_defaults
     def _scores(self, graphs: Graphs, return_std: bool) -> tuple[Tensor, Tensor | None]:
         inputs = self._prepare(graphs)
         if self.transform_.informative and count_graphs(graphs) > 0:
@@ -191,6 +196,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             torch.save(state, tmp)
 
     @classmethod
+    @fixed_defaults
     def load(cls, path: str | os.PathLike[str], space: SearchSpace[Any] | None = None) -> Self:
         r"""Reads a predictor written by :meth:`save`; runs no code from the file.
 

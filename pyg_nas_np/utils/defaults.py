@@ -52,8 +52,10 @@ class FixedDefaults(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if (func in _FLOATS or func in _OTHERS) and kwargs.get("device") is None and not _any_tensor(args):
-            kwargs["device"] = self.device
+        if (func in _FLOATS or func in _OTHERS) and kwargs.get("device") is None:
+            # torch.as_tensor(x) of a tensor stays where it is.
+            given = next((value for value in args if isinstance(value, Tensor)), None)
+            kwargs["device"] = self.device if given is None else given.device
         if func in _FLOATS and kwargs.get("dtype") is None:
             kwargs["dtype"] = self.dtype
         elif _promotes(func, args, kwargs):
@@ -93,11 +95,6 @@ def _promotes(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if kwargs.get("rounding_mode") is not None or any(map(_is_floating, args)):
         return False
     return func in _QUOTIENTS or (func in _SUMS and any(isinstance(value, float) for value in args))
-
-
-def _any_tensor(args: tuple[Any, ...]) -> bool:
-    # torch.as_tensor(x) of a tensor stays where it is.
-    return any(isinstance(value, Tensor) for value in args)
 
 
 def _typed(args: tuple[Any, ...]) -> bool:

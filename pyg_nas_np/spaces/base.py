@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.spaces.dense import DenseGraphs, collate, to_batch
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError, SpaceTooLargeError
 
 ArchT = TypeVar("ArchT", bound=Hashable)
@@ -333,6 +334,7 @@ class GraphView(SearchSpace[ArchT]):
         data, _ = collate(self.dense([arch]), len(self.op_names))
         return data
 
+    @fixed_defaults
     def batch_encode(self, archs: Archs = None) -> Batch:
         r"""Returns the node-view graphs of many architectures as one :class:`~torch_geometric.data.Batch`.
 

@@ -137,7 +137,7 @@ class SearchSpace(ABC, Generic[ArchT]):
     def mutate(self, arch: ArchT, generator: torch.Generator | None = None) -> ArchT:
         r"""Returns a uniformly drawn neighbor."""
         options = self.neighbors(arch)
-        return options[int(torch.randint(len(options), (1,), generator=generator))]
+        return options[int(torch.randint(len(options), (1,), generator=generator, device="cpu"))]
 
     def crossover(self, first: ArchT, second: ArchT, generator: torch.Generator | None = None) -> ArchT:
         r"""Mixes two parents into one valid child, where the space has a natural crossover.

@@ -125,8 +125,8 @@ class NuSVRegressor(Regressor):
 
 
 def _solve(model: NuSVR, x: Floats, y: Floats) -> NuSVR:
-    # Differences are collinear with values: with a linear kernel and a large C the solver takes minutes to converge to a
-    # solution that predicts no better.
+    # Differences are collinear with values: with a linear kernel and a large C the solver takes minutes to converge to
+    # a solution that predicts no better.
     model.set_params(max_iter=20_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -18,10 +18,10 @@ class Metric:
     Args:
         values: ``[A, S, E]`` float32, one entry per architecture, seed and epoch; NaN where :obj:`mask` is False.
         mask: ``[A, S, E]`` bool, True where a measurement exists.
-        seeds: ``S`` names of the seeds (``"777"``) or of what stands for them (``"mean of 3"``).
+        seeds: ``S`` names of the seeds (``"777"``), or of aggregates (``"mean of 3"``).
         epochs: ``E`` numbers of completed training epochs.
         unit: ``"percent"``, ``"fraction"``, ``"seconds"``, ``"milliseconds"``, ``"megaparameters"`` or ``"nats"``.
-        split: The benchmark's own name of the images it was measured on (``"x-valid"``), or ``""``.
+        split: The benchmark's name of the images used for the measurement (``"x-valid"``), or ``""``.
 
     Example:
         >>> metric = Metric.from_values(torch.tensor([[[90.0], [92.0]], [[80.0], [float("nan")]]]), ("777", "888"),

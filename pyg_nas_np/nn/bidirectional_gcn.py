@@ -19,14 +19,14 @@ class BidirectionalGCN(nn.Module):
         H' = \tfrac12\, \mathrm{ReLU}\big(\hat A H W_+\big) + \tfrac12\, \mathrm{ReLU}\big(\hat A^{-} H W_-\big),
 
     where :math:`\hat A` and :math:`\hat A^{-}` are the adjacency matrices along and against the edges, with self-loops
-    and rows that sum to one. The mean over the nodes enters a perceptron with one hidden layer.
+    and rows that sum to one. The mean over the nodes is the input of a perceptron with one hidden layer.
 
     Args:
         num_ops: Number of operations.
         channels: Width of the states.
         num_layers: Number of graph convolutions.
         hidden: Width of the hidden layer.
-        dropout: Share of the hidden layer that is dropped in training.
+        dropout: Fraction of the hidden layer that is dropped in training.
 
     Shapes:
         - **input:** ``B`` cells as :class:`~pyg_nas_np.spaces.dense.DenseGraphs`.

@@ -1,4 +1,4 @@
-r"""Set convolutions in learned embeddings, stacked: the process without a grid."""
+r"""Stacked set convolutions in learned embeddings: the off-grid form of the process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class OffGridSetConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Length scales start at half to twice the typical distance between embeddings."""
+        r"""Initialises length scales to half to twice the typical distance between embeddings."""
         for module in (self.norm_source, self.norm_target, self.embed, self.value, *self.mix):
             _reset(module)
         scale = math.sqrt(self.dim) * torch.logspace(-1, 1, self.heads, base=2.0)
@@ -76,7 +76,7 @@ class OffGridProcess(nn.Module):
 
     Args:
         channels: Width of the states.
-        heads: Kernels a layer.
+        heads: Kernels per layer.
         dim: Dimensions of each head's embedding.
         num_layers: Number of layers.
 

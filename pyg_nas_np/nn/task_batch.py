@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Task(NamedTuple):
-    r"""One context-target task, as in :class:`TaskBatch` without the batch."""
+    r"""A single context-target task; see :class:`TaskBatch`."""
 
     x_context: Tensor
     z_context: Tensor
@@ -48,7 +48,7 @@ class TaskBatch:
         return self.ptr_context.numel() - 1
 
     def with_targets_as_context(self) -> TaskBatch:
-        r"""Returns the tasks with every target added to the context, as the posterior of a latent variable sees them.
+        r"""Returns the tasks with all targets added to the context, the condition of the latent's posterior.
 
         Raises:
             ValueError: If the targets have no scores.

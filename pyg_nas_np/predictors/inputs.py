@@ -1,4 +1,4 @@
-r"""The one door for architectures: whatever form they come in, predictors see :class:`Architectures`."""
+r"""Conversion of all accepted representations of architectures to :class:`Architectures`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
 
 class Architectures:
-    r"""Architectures of one space, by value or by official index; the other form is computed where it is asked for.
+    r"""Architectures of one space, by value or by official index; the other representation is computed on demand.
 
     Args:
         space: The search space.
@@ -38,7 +38,7 @@ class Architectures:
     def __init__(self, space: SearchSpace[Any], archs: Archs = None) -> None:
         self.space = space
         self.given: Sequence[Any] | Tensor = torch.arange(len(require_index(space))) if archs is None else archs
-        """The form in which they came: what vectorised methods of spaces and features take."""
+        """The given representation: the argument of vectorised methods of spaces and features."""
 
     @cached_property
     def index(self) -> Tensor:
@@ -81,7 +81,7 @@ architectures or of their strings; or a single graph."""
 
 
 def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
-    r"""Returns architectures in whichever form they come.
+    r"""Converts any accepted representation of architectures.
 
     Args:
         x: ``n`` architectures. A graph that equals the space's graph of its ``arch_index`` is looked up, any other is
@@ -90,8 +90,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
 
     Raises:
         IndexError: If an official index is outside the space.
-        InvalidArchitectureError: If the space is not known or another than that of :obj:`x`, or something is not an
-            architecture of it.
+        InvalidArchitectureError: If the space is unknown or not that of :obj:`x`, or an entry is not an architecture of
+            it.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -110,7 +110,7 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     if isinstance(x, Data):
         return _from_graphs([x], require_cells(space))
     if isinstance(x, np.ndarray) and x.dtype.kind in "iufb":
-        # Own bytes: other byte orders and strides mean nothing to PyTorch.
+        # A copy, because PyTorch does not support other byte orders and negative strides.
         x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
     if isinstance(x, Tensor):
         return Architectures(space, require_index(space).check_indices(x).to("cpu", torch.long))
@@ -163,9 +163,9 @@ def labels_of(x: ArchitecturesLike) -> Tensor:
 
 
 def live_cells(space: SearchSpace[Any], archs: Archs) -> DenseGraphs:
-    r"""Returns the live parts of architectures: what information from the input to the output can pass through.
+    r"""Returns the live parts of architectures: the nodes on paths along which information reaches the output.
 
-    Input and output stay where there is no way between them.
+    Input and output are kept if there is no such path.
 
     Args:
         space: The search space.
@@ -180,7 +180,7 @@ def live_cells(space: SearchSpace[Any], archs: Archs) -> DenseGraphs:
 
 
 def _from_graphs(graphs: Batch | Sequence[Data], space: CellSpace[Any]) -> Architectures:
-    """Looks up the graphs that equal the space's graph of their index, all together, and decodes the others."""
+    """Looks up, in one batch, the graphs that equal the space's graph of their index, and decodes the others."""
     index = _claimed_indices(graphs, space)
     rows = (index >= 0).nonzero().flatten()
     if rows.numel() == 0 and isinstance(graphs, Batch) and hasattr(space, "batch_decode"):
@@ -212,7 +212,7 @@ def _comparable(graphs: Data, space: CellSpace[Any]) -> bool:
 
 
 def _same_graphs(graphs: Batch | Sequence[Data], rows: Tensor, space: CellSpace[Any], index: Tensor) -> Tensor:
-    """Whether each graph is that of its index: an edited graph may still carry the index of its origin."""
+    """Whether each graph is that of its index; an edited graph may still carry the index of the original."""
     if rows.numel() == 0:
         return torch.empty(0, dtype=torch.bool)
     if isinstance(graphs, Batch):

@@ -1,4 +1,4 @@
-r"""Padded arrays of many small labelled DAGs: the vectorised form behind every space."""
+r"""Padded arrays of many small labelled DAGs: the vectorised representation of all spaces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]
         num_ops: Width of the one-hot ``x``.
 
     Returns:
-        ``(data, slices)`` as :meth:`torch_geometric.data.InMemoryDataset.collate` would give them, with
+        ``(data, slices)`` as from :meth:`torch_geometric.data.InMemoryDataset.collate`, with
         ``x`` ``[N, num_ops]`` float32 and ``edge_index`` ``[2, E]`` int64 (not offset).
 
     Raises:

@@ -38,13 +38,13 @@ def test_a_data_set_alone_is_enough(dataset: FeatureSets, estimator: str) -> Non
 
 def test_a_single_measurement_shifts_the_level_alone(dataset: FeatureSets) -> None:
     cells = SPACE.batch_encode(torch.arange(0, 15625, 625))
-    before, doubt = MetaD2APredictor(SPACE).fit(dataset).predict(cells, return_std=True)
+    before, before_std = MetaD2APredictor(SPACE).fit(dataset).predict(cells, return_std=True)
     predictor = MetaD2APredictor(SPACE).fit(dataset, SPACE.batch_encode(torch.tensor([625])), [90.0])
     after, std = predictor.predict(cells, return_std=True)
     shift = after - before
     torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-3, rtol=0)
     assert abs(float(after[1]) - 90.0) < abs(float(before[1]) - 90.0) / 2
-    assert bool((std > doubt).all())
+    assert bool((std > before_std).all())
 
 
 def test_measurements_are_the_context_of_the_process(dataset: FeatureSets) -> None:

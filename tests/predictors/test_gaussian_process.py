@@ -203,11 +203,11 @@ def test_columns_need_not_lie_side_by_side():
 def test_leave_one_out_equals_refitting_without_the_point(kernels, mean):
     x, z = data()
     gp = GaussianProcess(kernels, mean=mean).fit(x, z)
-    left_out = gp.leave_one_out()
+    held_out = gp.leave_one_out()
     for i in range(len(z)):
         rest = torch.arange(len(z)) != i
         alone = GaussianProcess(kernels, mean=mean).condition(x[rest], z[rest], gp.theta).predict(x[i : i + 1])
-        for ours, theirs in zip(left_out, alone, strict=True):
+        for ours, theirs in zip(held_out, alone, strict=True):
             torch.testing.assert_close(ours[i : i + 1], theirs, rtol=1e-6, atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, foreign_file, read_tensors, write_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
-from pyg_nas_np.utils.state_files import load_module, read_json
+from pyg_nas_np.utils.state_files import load_module, read_json, read_metadata
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
@@ -68,10 +68,9 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     r"""Returns the card of a weight file of this package: data, seed, steps, minutes.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or has no card.
+        DataFileError: If the file is missing, cut or has no card.
     """
-    metadata, _ = read_tensors(path, required=("card",))
-    card: dict[str, Any] = read_json(metadata, "card", dict, path)
+    card: dict[str, Any] = read_json(read_metadata(path, required=("card",)), "card", dict, path)
     return card
 
 

@@ -59,7 +59,7 @@ class BidirectionalGCN(nn.Module):
     def forward(self, graphs: DenseGraphs) -> Tensor:
         r"""Returns one value for each cell."""
         dtype = self.head.weight.dtype
-        loops = graphs.adjacency | torch.eye(graphs.ops.size(1), dtype=torch.bool)
+        loops = graphs.adjacency | torch.eye(graphs.ops.size(1), dtype=torch.bool, device=graphs.ops.device)
         against, along = _row_normalised(loops.to(dtype)), _row_normalised(loops.mT.to(dtype))
         h = one_hot(graphs.ops.clamp_min(0), self.num_ops).to(dtype)
         for forward, reverse in zip(self.along, self.against, strict=True):

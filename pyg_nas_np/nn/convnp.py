@@ -203,7 +203,8 @@ def freedom(tasks: TaskBatch) -> Tensor:
 
     The result of the meta-training acts as a prior, whose influence must decrease with the number of labels.
     """
-    return (FREE_CONTEXT / tasks.ptr_context.diff().clamp_min(1)).clamp_max(1.0)
+    counts = tasks.ptr_context.diff().clamp_min(1).to(tasks.z_context.dtype)
+    return (FREE_CONTEXT / counts).clamp_max(1.0)
 
 
 def evidence(tasks: TaskBatch) -> Tensor:
@@ -217,7 +218,8 @@ def evidence(tasks: TaskBatch) -> Tensor:
     square = (tasks.z_context.unsqueeze(1) - mean).square()
     density = (-0.5 * square * (-2.0 * log_std).exp() - log_std).clamp_min(-10.0)
     counts = tasks.ptr_context.diff()
-    owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
-    sums = torch.zeros(counts.numel(), 2 * mean.size(1)).index_add_(0, owner, torch.cat([square, density], dim=1))
+    owner = torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
+    sums = mean.new_zeros(counts.numel(), 2 * mean.size(1))
+    sums = sums.index_add_(0, owner, torch.cat([square, density], dim=1))
     error, density = (sums / counts.clamp_min(1).unsqueeze(1)).chunk(2, dim=1)
-    return torch.cat([counts.unsqueeze(1).float().log1p(), (error + 1e-3).log(), density], dim=1)
+    return torch.cat([counts.unsqueeze(1).to(mean.dtype).log1p(), (error + 1e-3).log(), density], dim=1)

@@ -325,7 +325,7 @@ class DAGDecoder(nn.Module):
             for u in range(v - 1, -1, -1):
                 state = self._state(kind, adjacency[:, :v, v], partial.sent)
                 logit = self.edge_head(torch.cat([state, states[u]], dim=1)).squeeze(1) / temperature
-                draw = torch.rand(count, generator=generator, device=z.device)
+                draw = torch.rand(count, generator=generator, dtype=z.dtype, device=z.device)
                 adjacency[:, u, v] = draw < torch.sigmoid(logit)
             partial = self._advance(partial, kind, adjacency[:, :v, v])
         adjacency[:, : size - 1, size - 1] = ~adjacency[:, : size - 1].any(dim=2)

@@ -44,10 +44,11 @@ class OffGridSetConv(nn.Module):
         r"""Initialises length scales to half to twice the typical distance between embeddings."""
         for module in (self.norm_source, self.norm_target, self.embed, self.value, *self.mix):
             _reset(module)
-        scale = math.sqrt(self.dim) * torch.logspace(-1, 1, self.heads, base=2.0)
+        raw = self.raw_lengthscale
+        scale = math.sqrt(self.dim) * torch.logspace(-1, 1, self.heads, base=2.0, dtype=raw.dtype, device=raw.device)
         with torch.no_grad():
             # Inverse of softplus.
-            self.raw_lengthscale.copy_((scale.expm1()).log().unsqueeze(1))
+            raw.copy_(scale.expm1().log().unsqueeze(1))
 
     def forward(self, source: Tensor, target: Tensor, ptr_source: Tensor, ptr_target: Tensor) -> Tensor:
         r"""Updates the targets."""

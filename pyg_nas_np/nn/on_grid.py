@@ -153,7 +153,7 @@ class OnGridProcess(nn.Module):
         if self.latent_channels:
             grid, mean, log_std = self.latent(context, ptr_context)
             mean, log_std = (mean, log_std) if latent is None else latent
-            noise = torch.randn(mean.shape, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
             grid = torch.cat([grid, mean + log_std.exp() * noise], dim=1)
         else:
             grid = self._to_grid(context, ptr_context)
@@ -167,8 +167,8 @@ class OnGridProcess(nn.Module):
     def _fold(self, states: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates ``[heads * N, grid_dim]`` and ``ptr`` with every head of every task as a separate set."""
         coordinates = torch.tanh(self.project(states)).view(-1, self.heads, self.grid_dim).transpose(0, 1)
-        offsets = torch.arange(self.heads).unsqueeze(1) * states.size(0)
-        folded = torch.cat([(ptr[:-1] + offsets).flatten(), torch.tensor([self.heads * states.size(0)])])
+        offsets = torch.arange(self.heads, device=ptr.device).unsqueeze(1) * states.size(0)
+        folded = torch.cat([(ptr[:-1] + offsets).flatten(), ptr.new_tensor([self.heads * states.size(0)])])
         return coordinates.reshape(-1, self.grid_dim), folded
 
     def _to_grid(self, context: Tensor, ptr: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class OnGridProcess(nn.Module):
             y,
             self._scale(0),
             folded,
-            torch.full((self.grid_dim,), -_REACH),
+            x.new_full((self.grid_dim,), -_REACH),
             self.spacing,
             [self.points] * self.grid_dim,
             24,
@@ -202,7 +202,7 @@ class OnGridProcess(nn.Module):
             x,
             self._scale(1),
             folded,
-            torch.full((self.grid_dim,), -_REACH),
+            x.new_full((self.grid_dim,), -_REACH),
             self.spacing,
             24,
             normalize=True,

@@ -57,7 +57,8 @@ class _SetConvBase(nn.Module):
         self.lin_in = None if hidden_channels is None else nn.Linear(in_channels, hidden_channels, bias)
         self.lin_out = None if out_channels is None else nn.Linear(num_features, out_channels, bias)
         self._initial = (scales - min_lengthscale).log()
-        raw = self._initial.to(torch.get_default_dtype())
+        # As the weights of nn.Linear.
+        raw = self._initial.to(torch.get_default_device(), torch.get_default_dtype())
         if learnable:
             self.raw_lengthscale = nn.Parameter(raw)
         else:
@@ -191,8 +192,9 @@ class SetConv(_SetConvBase):
         if hidden_channels is not None and hidden_channels % heads:
             raise ValueError(f"'hidden_channels' = {hidden_channels} must be divisible by 'heads' = {heads}.")
         scales = _initial_scales(lengthscale, 1 + values if per_channel else heads, dim, ard)
-        if heads > 1 and torch.as_tensor(lengthscale).dim() < 2:
-            scales = scales * torch.logspace(-1, 1, heads, base=2.0, dtype=scales.dtype).unsqueeze(1)
+        if heads > 1 and torch.as_tensor(lengthscale, device="cpu").dim() < 2:
+            spread = torch.logspace(-1, 1, heads, base=2.0, dtype=scales.dtype, device=scales.device)
+            scales = scales * spread.unsqueeze(1)
         signals = values if per_channel or hidden_channels is not None else heads * values
         super().__init__(
             in_channels,
@@ -585,9 +587,10 @@ def grid_over(
         >>> grid_over(-0.32, 0.5, 0.25)
         (tensor([-0.5000], dtype=torch.float64), (5,))
     """
-    below = torch.as_tensor(low, dtype=torch.float64).detach() - margin
-    above = torch.as_tensor(high, dtype=torch.float64).detach().to(below.device) + margin
-    step = torch.as_tensor(spacing, dtype=torch.float64, device=below.device)
+    device = low.device if isinstance(low, Tensor) else "cpu"
+    below = torch.as_tensor(low, dtype=torch.float64, device=device).detach() - margin
+    above = torch.as_tensor(high, dtype=torch.float64, device=device).detach() + margin
+    step = torch.as_tensor(spacing, dtype=torch.float64, device=device)
     if not bool((step > 0).all()) or not bool(step.isfinite().all()):
         raise ValueError(f"'spacing' must be positive and finite but is {spacing}.")
     dim_shape = torch.broadcast_shapes((1,), below.shape, above.shape, step.shape)
@@ -617,7 +620,7 @@ def _check_rows(y: Tensor, name: str, x: Tensor) -> None:
 
 
 def _initial_scales(value: Scales, rows: int, dim: int, ard: bool) -> Tensor:
-    scales = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    scales = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
     shape = (rows, dim if ard else 1)
     if not bool((scales.isfinite() & (scales > 0)).all()):
         raise ValueError(f"'lengthscale' must be positive and finite but is {scales.tolist()}.")

@@ -56,7 +56,7 @@ class TaskBatch:
         if self.z_target is None:
             raise ValueError("z_target is None; targets without scores cannot be context")
         context, target = self.ptr_context.diff(), self.ptr_target.diff()
-        tasks = torch.arange(len(self))
+        tasks = torch.arange(len(self), device=context.device)
         owner = torch.cat([tasks.repeat_interleave(context), tasks.repeat_interleave(target)])
         order = owner.argsort(stable=True)
         return replace(
@@ -77,8 +77,9 @@ class TaskBatch:
             >>> TaskBatch.from_tasks([task, task]).ptr_target
             tensor([ 0,  5, 10])
         """
-        context = torch.tensor([0, *(task.x_context.size(0) for task in tasks)]).cumsum(0)
-        target = torch.tensor([0, *(task.x_target.size(0) for task in tasks)]).cumsum(0)
+        device = tasks[0].x_context.device
+        context = torch.tensor([0, *(task.x_context.size(0) for task in tasks)], device=device).cumsum(0)
+        target = torch.tensor([0, *(task.x_target.size(0) for task in tasks)], device=device).cumsum(0)
         scores = [task.z_target for task in tasks if task.z_target is not None]
         return cls(
             torch.cat([task.x_context for task in tasks]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 from typing_extensions import Self
 
@@ -28,6 +28,9 @@ indefinite."""
 _REACH = 5.0
 """Largest distance of a log hyperparameter from its prior mean, in standard deviations of the prior."""
 
+_GRID = 31
+"""Noise variances between which the most probable one is bracketed, three a standard deviation of their prior."""
+
 
 class GaussianProcess:
     r"""Exact Gaussian process regression: targets are a prior mean, a sum of independent functions, and noise.
@@ -36,9 +39,10 @@ class GaussianProcess:
         z_i = m(x_i) + \sum_k f_k(x_i) + \varepsilon_i, \qquad
         f_k \sim \mathcal{GP}(0, k_k), \quad \varepsilon_i \sim \mathcal N(0, \sigma^2 / r_i)
 
-    All hyperparameters are positive. :attr:`theta` holds their logarithms: those of the kernels in order, then that of
-    the noise variance. :meth:`fit` maximises the posterior of the logarithms under Gaussian priors by L-BFGS-B with
-    exact gradients, starting at the prior means.
+    All hyperparameters are positive; their logarithms :attr:`theta` are those of the kernels in their order, and that
+    of the noise variance last. :meth:`fit` maximises the posterior of the logarithms under Gaussian priors by L-BFGS-B
+    with exact gradients, from their means; where the kernels have none, the noise variance alone is found by a search
+    over one number, on the eigenvalues of the covariance.
 
     If rounding has made a covariance indefinite, the smallest sufficient fraction in :data:`JITTER` of its mean
     variance is added to its diagonal.
@@ -122,6 +126,8 @@ class GaussianProcess:
         limit = MAX_FIT if self.max_fit is None else self.max_fit
         some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0), device="cpu")[:limit]
         statistics, targets = self.statistics(x[some]), self._residuals(x[some], z[some])
+        if self.prior_mean.numel() == 1:
+            return self._maximize_noise(statistics, targets)
 
         def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
             loss, gradient = self.negative_log_posterior(statistics, targets, torch.from_numpy(theta))
@@ -139,6 +145,30 @@ class GaussianProcess:
         )
         return torch.from_numpy(found.x), -float(found.fun)
 
+    def _maximize_noise(self, statistics: list[Tensor], z: Tensor) -> tuple[Tensor, float]:
+        """As :meth:`maximize`, where the noise variance is the only hyperparameter."""
+        covariance, _ = self._covariance(statistics, self.prior_mean)
+        _check_finite(covariance)
+        values, vectors = torch.linalg.eigh(covariance)
+        values, power = values.clamp_min(0.0), (vectors.t() @ z).square()
+
+        def losses(theta: Tensor) -> Tensor:
+            variances = values + theta.exp().unsqueeze(1)
+            fits = (power / variances).sum(dim=1)
+            fits = z.numel() * _profiled_scale(fits, z).log() if self.profiled else fits
+            deviations = (theta - self.prior_mean) / self.prior_std
+            return 0.5 * (variances.log().sum(dim=1) + fits + deviations.square())
+
+        def loss(theta: float) -> float:
+            return float(losses(torch.tensor([theta], dtype=torch.float64, device=z.device)))
+
+        reach = _REACH * float(self.prior_std)
+        grid = torch.linspace(-reach, reach, _GRID, dtype=torch.float64, device=z.device) + self.prior_mean
+        best = int(losses(grid).argmin())
+        bounds = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
+        found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+        return torch.tensor([found.x], dtype=torch.float64, device=z.device), -float(found.fun)
+
     def negative_log_posterior(self, statistics: list[Tensor], z: Tensor, theta: Tensor) -> tuple[float, Tensor]:
         r"""Returns the negative log posterior of hyperparameters, up to a constant, and its gradient.
 
@@ -153,7 +183,7 @@ class GaussianProcess:
         factor = stable_cholesky(covariance)
         weights = torch.cholesky_solve(z.unsqueeze(1), factor)
         fit = z @ weights.squeeze(1)
-        scale = _profiled_scale(fit, z) if self.profiled else 1.0
+        scale = float(_profiled_scale(fit, z)) if self.profiled else 1.0
         # d loss / d K = (K⁻¹ - α αᵀ / scale) / 2
         # The inverse is symmetric but stored by columns.
         sensitivity = torch.cholesky_inverse(factor).mT.addmm_(weights, weights.t(), alpha=-1.0 / scale).mul_(0.5)
@@ -197,7 +227,7 @@ class GaussianProcess:
         self.factor = stable_cholesky(covariance)
         residuals = self._residuals(self.x, self.z)
         self.weights = torch.cholesky_solve(residuals.unsqueeze(1), self.factor).squeeze(1)
-        self.scale = _profiled_scale(residuals @ self.weights, residuals) if self.profiled else 1.0
+        self.scale = float(_profiled_scale(residuals @ self.weights, residuals)) if self.profiled else 1.0
         return self
 
     def predict(self, x: Tensor, return_std: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -346,10 +376,7 @@ def stable_cholesky(matrix: Tensor) -> Tensor:
     if int(info) == 0 and bool(factor.diagonal().isfinite().all()):
         return factor
     size = matrix.size(0)
-    if not bool(matrix.isfinite().all()):
-        raise SingularCovarianceError(
-            f"the covariance of {size} points is not finite; check the inputs for NaN, infinite and huge values"
-        )
+    _check_finite(matrix)
     level = float(matrix.diagonal().mean())
     for share in JITTER:
         shifted = matrix.clone()
@@ -363,9 +390,17 @@ def stable_cholesky(matrix: Tensor) -> Tensor:
     )
 
 
-def _profiled_scale(fit: Tensor, z: Tensor) -> float:
-    """The maximum-likelihood factor of the covariance, bounded below for targets that are all zero."""
-    return max(float(fit) / z.numel(), 1e-12)
+def _check_finite(covariance: Tensor) -> None:
+    if not bool(covariance.isfinite().all()):
+        raise SingularCovarianceError(
+            f"the covariance of {len(covariance)} points is not finite; check the inputs for NaN, infinite and huge "
+            f"values"
+        )
+
+
+def _profiled_scale(fit: Tensor, z: Tensor) -> Tensor:
+    """The most likely factor of the covariance, which targets that are all zero leave without a size."""
+    return (fit / z.numel()).clamp_min(1e-12)
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -132,9 +132,9 @@ class QLearningResult:
 
     Args:
         trials: All nets in the order in which they were built.
-        best: The best net that was trained to the end.
-        value: Its final value.
-        epochs: Total number of epochs.
+        best: The best net that was trained to the end; where every net was stopped, the one of the best prediction.
+        value: Its final value, or the predicted one.
+        epochs: Epochs that were trained in all.
     """
 
     trials: list[Trial] = field(repr=False)
@@ -261,8 +261,9 @@ class QLearningSearch:
                 memory = list(known)
                 for i in self.random.integers(len(memory), size=self.replay).tolist():
                     self.learn(memory[i], known[memory[i]])
-        best = max(whole, key=lambda text: whole[text])
-        return QLearningResult(trials, best, whole[best], sum(trial.epochs for trial in trials))
+        ranked = whole or {format_net(net): reward for net, reward in known.items()}
+        best = max(ranked, key=lambda text: ranked[text])
+        return QLearningResult(trials, best, ranked[best], sum(trial.epochs for trial in trials))
 
     def _train(self, run: Run, epochs: int) -> tuple[Floats, float]:
         if self.stopping is None:

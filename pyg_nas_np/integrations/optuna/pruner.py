@@ -123,27 +123,6 @@ class CurvePruner(BasePruner):
                 f"CurvePruner needs a single objective, but the study has {len(study.directions)}; pruning of "
                 f"multi-objective studies is not defined"
             )
-        try:
-            decision = self._decide(study, trial)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            # Also errors of the regressors, because other trials may have reported numbers that they cannot use.
-            decision = Decision(False, f"the trials cannot be judged: {error}")
-            self._log(study, decision.reason)
-        return decision
-
-    def predicted_value(self, study: Study, trial: FrozenTrial) -> float:
-        r"""Returns the predicted final value of a trial, or its last report if there is no predictor yet.
-
-        Raises:
-            ValueError: If the trial has reported nothing.
-        """
-        last = trial.last_step
-        if last is None:
-            raise ValueError(f"trial {trial.number} has reported nothing, so that nothing can be predicted")
-        predicted = self.decide(study, trial).predicted
-        return float(trial.intermediate_values[last]) if math.isnan(predicted) else predicted
-
-    def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
         complete = [(t, _history(t)) for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
         ends = Counter(max(history) for _, history in complete if history)
         history = _history(trial)
@@ -195,7 +174,25 @@ class CurvePruner(BasePruner):
             if self._latest is not None:
                 stopping.adopt(self._latest)
             self._latest = stopping
-            return stopping.decide_all(rows[-1:])[0]
+            try:
+                return stopping.decide_all(rows[-1:])[0]
+            except (ValueError, ArithmeticError) as error:
+                # Of the predictor and of its libraries, to which trials may have given numbers that they cannot use.
+                reason = f"the trials cannot be judged: {error}"
+                self._log(study, reason)
+                return Decision(False, reason)
+
+    def predicted_value(self, study: Study, trial: FrozenTrial) -> float:
+        r"""Returns the predicted final value of a trial; its last report while there is no predictor.
+
+        Raises:
+            ValueError: If the trial has reported nothing.
+        """
+        last = trial.last_step
+        if last is None:
+            raise ValueError(f"trial {trial.number} has reported nothing, so that nothing can be predicted")
+        predicted = self.decide(study, trial).predicted
+        return float(trial.intermediate_values[last]) if math.isnan(predicted) else predicted
 
     def _log(self, study: Study, reason: str) -> None:
         key = study.study_name, re.sub(r"\d+", "", reason)
@@ -216,7 +213,7 @@ class CurvePruner(BasePruner):
             if isinstance(distribution, CategoricalDistribution):
                 for choice in distribution.choices:
                     columns[f"{name}={choice}"] = np.array([float(value == choice) for value in values])
-            elif all(math.isfinite(value) for value in values):
+            elif all(isinstance(value, int | float) and math.isfinite(value) for value in values):
                 columns[name] = np.array(values, dtype=np.float64)
         return columns
 
@@ -229,8 +226,8 @@ class CurvePruner(BasePruner):
 
 
 def _history(trial: FrozenTrial) -> dict[int, float]:
-    """Values by whole step, in the order of the steps; reports at other steps are dropped."""
-    return {int(step): value for step, value in sorted(trial.intermediate_values.items()) if step == int(step)}
+    """Values by whole step, in the order of the steps; what was reported elsewhere belongs to no epoch."""
+    return {int(step): value for step, value in sorted(trial.intermediate_values.items()) if step % 1 == 0}
 
 
 def _order(trial: FrozenTrial) -> tuple[float, int]:

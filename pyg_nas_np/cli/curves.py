@@ -2,7 +2,6 @@ r"""Commands on learning curves: fit, predict, simulate."""
 
 from __future__ import annotations
 
-import csv
 import functools
 import inspect
 import re
@@ -12,16 +11,19 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import kendalltau
 
 from pyg_nas_np.cli.curve_plots import plot_predictions, plot_running, plot_stops
+from pyg_nas_np.cli.options import check_output, finite, say
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression, replay
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.readers import read_baker, read_long, read_naap440
 from pyg_nas_np.curves.regressors import KINDS
-from pyg_nas_np.utils import DataFileError, InvalidCurvesError
+from pyg_nas_np.utils import InvalidCurvesError, require
+from pyg_nas_np.utils.table_files import read_header
 
 app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)
 
@@ -47,8 +49,8 @@ HyperparameterOption = Annotated[
     typer.Option(help="Column with numbers that describe the training; repeat."),
 ]
 RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")]
-DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
-SeedOption = Annotated[int, typer.Option(help="Seed.")]
+DrawsOption = Annotated[int, typer.Option(min=1, max=100_000, help="Settings of the random search.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed.")]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
 
 
@@ -91,6 +93,10 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> None:
+        if (output := options.get("output")) is not None:
+            for suffix in (".csv", ".png"):
+                check_output(output / f"curves_{command.__name__}{suffix}")
+            require("matplotlib.figure", "viz")
         given = _load(**{name: options.pop(name) for name in shared})
         command(given, **options)
 
@@ -112,12 +118,7 @@ def _read(
 ) -> LearningCurves:
     if direction not in (None, "up", "down"):
         raise typer.BadParameter(f"'{direction}' is neither 'up' nor 'down'", param_hint="--direction")
-    if not path.exists():
-        raise DataFileError(f"{path} does not exist")
-    header: list[str] = []
-    if path.suffix != ".parquet":
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            header = next(csv.reader(file), [])
+    header = [] if path.suffix == ".parquet" else read_header(path)
     if any(re.fullmatch(r"(acc|ep)_\d+", name) for name in header):
         curves = read_baker(path)
     elif "e1Accuracy" in header:
@@ -147,8 +148,10 @@ def _read(
 @reads_curves
 def fit(
     given: Given,
-    fraction: Annotated[float, typer.Option(help="Share of the curve that is seen.")] = 0.25,
-    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.")] = 100,
+    fraction: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Share of the curve that is seen.")
+    ] = 0.25,
+    training: Annotated[int, typer.Option(min=3, help="Curves to fit on; the others are tested.")] = 100,
     output: OutputOption = None,
 ) -> None:
     """Fit on some finished curves, and score the predictions for the others."""
@@ -179,7 +182,7 @@ def fit(
         plot_predictions(
             output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
         )
-        console.print(f"Wrote curves_fit.csv and curves_fit.png to {output}")
+        say(f"Wrote curves_fit.csv and curves_fit.png to {output}")
 
 
 @app.command()
@@ -211,24 +214,29 @@ def predict(
     rows = []
     for i in (-curves.sign * mean).argsort(kind="stable").tolist():
         rows.append([running.configs[i], int(running.lengths[i]), float(now[i]), float(mean[i]), float(std[i])])
-        shown.add_row(running.configs[i], str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
+        shown.add_row(escape(running.configs[i]), str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
     console.print(shown)
     if output is not None:
         write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
         plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {model.regressor}")
-        console.print(f"Wrote curves_predict.csv and curves_predict.png to {output}")
+        say(f"Wrote curves_predict.csv and curves_predict.png to {output}")
 
 
 @app.command()
 @reads_curves
 def simulate(
     given: Given,
-    delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
-    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
-    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
-    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 40,
-    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
-    checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
+    delta: Annotated[
+        float,
+        typer.Option(min=0, max=1, callback=finite, help="Stop when the chance of not beating the best reaches this."),
+    ] = 0.95,
+    offset: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Keep what ends within this of the best.")
+    ] = 0.0,
+    nth_best: Annotated[int, typer.Option(min=1, help="Compare with the n-th best.")] = 1,
+    burn_in: Annotated[int, typer.Option(min=1, help="Trainings that are finished first.")] = 40,
+    orderings: Annotated[int, typer.Option(min=1, max=100_000, help="Random orders of the configurations.")] = 10,
+    checks: Annotated[int, typer.Option(min=1, help="Times at which a training is judged.")] = 20,
     output: OutputOption = None,
 ) -> None:
     """Replay recorded trainings with early stopping: what it would have saved and lost."""
@@ -239,8 +247,6 @@ def simulate(
         raise InvalidCurvesError(
             f"{len(curves)} curves of {table} are finished, not more than the burn-in of {burn_in}; lower --burn-in"
         )
-    if orderings < 1 or checks < 1:
-        raise typer.BadParameter("orderings and checks must be at least 1", param_hint="--orderings, --checks")
     rows, spent, order = [], np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for number in range(orderings):
         order = np.random.default_rng([model.random_state, number]).permutation(len(curves))
@@ -261,4 +267,4 @@ def simulate(
     if output is not None:
         write_csv(output / "curves_simulate.csv", ["ordering", "speedup", "regret", "best"], rows)
         plot_stops(output / "curves_simulate.png", curves[order], spent, f"{table.stem}: stopped in red, Δ = {delta}")
-        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")
+        say(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pyg_nas_np.cli.options import SeedOption, check_output
+from pyg_nas_np.cli.options import SeedOption, check_output, finite
 from pyg_nas_np.cli.tables import console
 from pyg_nas_np.convnp.weights import read_card
 from pyg_nas_np.datasets.mobilenetv3 import read_accuracies
@@ -102,7 +102,12 @@ def metad2a_generator(
     steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps. (default: 1000, of a table 2000)")] = None,
     sharpness: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0, max=100, help="How much accurate architectures are preferred. (default: 1, of a table 10)"),
+        typer.Option(
+            min=0,
+            max=100,
+            callback=finite,
+            help="How much accurate architectures are preferred. (default: 1, of a table 10)",
+        ),
     ] = None,
     seed: SeedOption = 0,
 ) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.datasets.base import ArchData, Origin
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
@@ -121,13 +122,12 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
 
 
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
+    origin = _origin_of(x)
     own: SearchSpace[Any] | None = None
     if isinstance(x, Architectures | ArchitectureDataset):
         own = x.space
-    elif isinstance(x, Sequence) and len(x) and isinstance(x[0], Data):
-        own = getattr(x[0], "space", None)
-    elif isinstance(x, Data) and not isinstance(x, Batch):
-        own = getattr(x, "space", None)
+    elif origin is not None:
+        own = origin.space
     if space is None and own is None:
         raise InvalidArchitectureError(
             f"a {type(x).__name__} does not tell its search space; pass space= to the predictor"
@@ -137,6 +137,18 @@ def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpa
     chosen = own if space is None else space
     assert chosen is not None
     return chosen
+
+
+def _origin_of(x: ArchitecturesLike) -> Origin | None:
+    """What the first graph knows of its data set."""
+    graph = x[0] if isinstance(x, Sequence) and len(x) else x
+    return graph.origin if isinstance(graph, ArchData) else None
+
+
+def maximize_of(x: ArchitecturesLike) -> bool:
+    r"""Returns whether larger labels are better, as a data set or its graphs say; true for anything else."""
+    origin = _origin_of(x)
+    return bool(getattr(x, "maximize", True)) if origin is None else origin.maximize
 
 
 def _parsed(member: Any, space: SearchSpace[Any]) -> Any:

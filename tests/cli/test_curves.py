@@ -94,7 +94,7 @@ def test_bad_input(run, table, tmp_path):
         (("fit", table, "--direction", "max"), "neither 'up' nor 'down'"),
         (("fit", table, "--direction", "down"), "is the direction 'down' right"),
         (("fit", table, "--direction", "up", "--regressor", "magic"), "'magic' is none of"),
-        (("fit", table, "--direction", "up", "--value", "loss"), "lacks the column 'loss'"),
+        (("fit", table, "--direction", "up", "--value", "loss"), "has no column 'loss'"),
         (("fit", table, *COMMON, "--training", 52), "one to test at least"),
         (("fit", table, *COMMON, "--training", 30, "--fraction", 2), "fraction"),
         (("simulate", table, *COMMON, "--burn-in", 52), "not more than the burn-in of 52"),

@@ -64,7 +64,7 @@ def test_given_labels_are_fitted_and_scored(labelled_root):
 
 def test_losses_are_scored_like_the_accuracies_that_they_mirror(labelled_root):
     dataset = NASBench201(labelled_root, source="compact-table")
-    split = dataset.split(60, by="index")
+    split = dataset.split(61, by="index")
     merits, mean, std = evaluate(RidgePredictor(labels="rank"), dataset, split)
     losses, loss, loss_std = evaluate(RidgePredictor(labels="rank", maximize=False), dataset, split, 100.0 - dataset.y)
     torch.testing.assert_close(loss, 100.0 - mean, rtol=1e-4, atol=1e-3)

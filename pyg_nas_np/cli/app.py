@@ -132,7 +132,7 @@ def rank(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help=f"One of {', '.join(PREDICTORS)}; repeat to compare, the first one ranks. (default: convnp)"),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Architectures to print.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, max=10_000, help="Architectures to print.")] = 10,
     split: Annotated[str, typer.Option(help="'index', or 'class' to leave twins of the labelled out.")] = "class",
     labels: Annotated[
         Optional[Path],  # noqa: UP045

@@ -43,7 +43,9 @@ def generate(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Largest cost, 'parameters=1e6' or 'flops=1e8'; repeat for both."),
     ] = None,
-    images_per_class: Annotated[int, typer.Option(min=1, help="Images of each class that are looked at.")] = 20,
+    images_per_class: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Images of each class that are looked at.")
+    ] = 20,
     temperature: Annotated[float, typer.Option(help="Below 1 prefers what is likely, above 1 spreads.")] = 1.0,
     seed: SeedOption = 0,
     output: Annotated[

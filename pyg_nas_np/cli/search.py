@@ -63,7 +63,7 @@ def search(
         typer.Option(help="Scale of the labels: 'rank', 'robust' for accuracies, or 'auto' to tell by their range."),
     ] = "auto",
     acquisition: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Acquisition))}.")] = "ucb",
-    initial: Annotated[int, typer.Option(min=1, help="Architectures drawn at random first.")] = 10,
+    initial: Annotated[int, typer.Option(min=1, max=1_000_000, help="Architectures drawn at random first.")] = 10,
     cost: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Second objective to keep low: 'num_parameters' or 'flops'."),

@@ -243,9 +243,7 @@ def test_refused_values_are_no_bugs(run, monkeypatch):
         monkeypatch.setattr(MODULE, "open_benchmark", refuses)
         code, _, err = run("rank")
         assert (code, "bug" in err, "x" in err) == (2, False, True)
-    monkeypatch.setattr(
-        "pyg_nas_np.cli.app.open_benchmark", lambda *_: class_split(torch.arange(3), torch.arange(3), 9)
-    )
+    monkeypatch.setattr(MODULE, "open_benchmark", lambda *_: class_split(torch.arange(3), torch.arange(3), 9))
     code, _, err = run("rank")
     assert (code, err.startswith("error: n_train=9")) == (2, True)
 

@@ -421,7 +421,8 @@ class ArchitectureDataset(ProcessedDataset):
 
     def arch(self, position: int) -> Any:
         r"""Returns the architecture value behind ``self[position]``."""
-        return self.space[int(self.arch_index[position])]
+        self._check_position(position)
+        return self.space[int(self._data.arch_index[self.indices()[position]])]
 
     # -- splits and verification ------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@ r"""The one door for architectures: whatever form they come in, predictors see :
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
@@ -115,6 +115,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
         x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
     if isinstance(x, Tensor):
         return Architectures(space, require_index(space).check_indices(x).to("cpu", torch.long))
+    if not isinstance(x, Iterable):
+        raise InvalidArchitectureError(f"architectures come as indices, graphs or values, got {type(x).__name__}")
     members = list(x)
     if members and all(isinstance(member, Data) for member in members):
         return _from_graphs(members, require_cells(space))

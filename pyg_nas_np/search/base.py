@@ -15,7 +15,15 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT, EnumerableSpace, require_index
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, foreign_file, write_state
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    check_count,
+    foreign_file,
+    seeded,
+    write_state,
+)
 from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
 
 FORMAT = "pyg_nas_np.search/2"
@@ -82,7 +90,7 @@ class Search(ABC, Generic[ArchT]):
 
     def reset(self) -> None:
         r"""Forgets everything that was asked and told."""
-        self.generator = torch.Generator(device="cpu").manual_seed(self.seed)
+        self.generator = seeded(self.seed)
         self._told: list[Key] = []
         self._y: list[float] = []
         self._pending: dict[Key, None] = {}
@@ -100,9 +108,7 @@ class Search(ABC, Generic[ArchT]):
         Raises:
             ValueError: If :obj:`batch` is not positive.
         """
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
-        chosen = self._choose(batch)
+        chosen = self._choose(check_count("batch", batch))
         self._pending.update(dict.fromkeys(chosen))
         return list(self._archs(chosen))
 

@@ -197,3 +197,14 @@ def test_direction_of_the_labels(loss_dataset, tmp_path):
     assert not loss_dataset.maximize
     assert not loss_dataset[3:9].maximize
     assert NASBench201(str(tmp_path), source="graphs-only").maximize
+
+
+def test_positions_outside_are_named(loss_dataset):
+    part = loss_dataset[10:15]
+    assert int(part[-1].arch_index) == 14
+    assert part.arch(-1) == part.arch(4) == part.space[14]
+    for position in (5, -6, "x"):
+        for call in (part.__getitem__, part.arch):
+            with pytest.raises(IndexError, match=f"no position {position!r} among the 5 graphs"):
+                call(position)
+    assert len(list(part)) == 5

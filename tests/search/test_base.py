@@ -143,7 +143,7 @@ def test_states_of_other_searches_are_refused(toy_space, tmp_path):
         LocalSearch(toy_space).load_state_dict(state)
     with pytest.raises(DataFileError, match="maximize True"):
         RandomSearch(toy_space, maximize=False).load_state_dict(state)
-    with pytest.raises(DataFileError, match="search/1"):
+    with pytest.raises(DataFileError, match="search/2"):
         search.load_state_dict({"format": "other"})
     path = tmp_path / "state.pt"
     search.save(path)
@@ -169,3 +169,13 @@ def test_a_gp_is_no_worse_than_random_on_a_simple_target(toy_space):
         archs = search.ask()
         search.tell(archs, y[[toy_space.index(a) for a in archs]])
     assert search.index.numel() < 40
+
+
+def test_counts_and_seeds_are_whole_numbers(toy_space):
+    for batch in (0, -1, 1.5, "x", None):
+        with pytest.raises(ValueError, match="batch must be"):
+            RandomSearch(toy_space).ask(batch)
+    assert len(RandomSearch(toy_space).ask(torch.tensor(2))) == 2
+    for seed in (2**64, -1, "x"):
+        with pytest.raises(ValueError, match="a seed must be"):
+            RandomSearch(toy_space, seed=seed)

@@ -100,6 +100,11 @@ def _read_single(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def loaders(toy_space, tmp_path_factory) -> dict[str, Loader]:
+    return make_loaders(toy_space, tmp_path_factory.mktemp("graph"))
+
+
+def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
+    """Every loader with a sound file of its own; benchmarks/robustness.py tries them too."""
     y, cells = toy_space.batch_flops(), NASBench201Space()
     index = torch.arange(0, 128, 8)
     search, local = RandomSearch(toy_space), LocalSearch(toy_space)
@@ -112,7 +117,7 @@ def loaders(toy_space, tmp_path_factory) -> dict[str, Loader]:
         "state_dict": training.state_dict(), "global_step": 1, "epoch": 0, "loops": {}, "callbacks": {},
         "optimizer_states": [], "lr_schedulers": [], "pytorch-lightning_version": "2.6",
     }  # fmt: skip
-    graph = NASBenchGraph(str(tmp_path_factory.mktemp("graph")), "cora", source="graphs-only")
+    graph = NASBenchGraph(str(folder), "cora", source="graphs-only")
     bench = {i: {"valid_perf": 0.5, "perf": np.float64(0.5), "latency": 0.1, "para": 1.5} for i in range(3)}
     infos = {"arch2infos": {0: {"less": RECORD["12"], "full": RECORD["200"]}}}
 

@@ -25,7 +25,7 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
-from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
+from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
@@ -196,7 +196,7 @@ class ConvNPPredictor(Predictor):
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are refitted to every split."""
-        generator = torch.Generator().manual_seed(self.random_state)
+        generator = seeded(self.random_state)
         seen = process_inputs(shared_descriptors(self.space_))
         count = self.z_.numel()
         tasks = []
@@ -237,7 +237,7 @@ class ConvNPPredictor(Predictor):
         ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(archs)])
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
         if model.latent_channels:
-            generator = torch.Generator().manual_seed(self.random_state)
+            generator = seeded(self.random_state)
             draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
             centres, spreads = (torch.stack(values) for values in zip(*draws, strict=True))
             mean = centres.mean(dim=0)
@@ -288,7 +288,7 @@ class ConvNPPredictor(Predictor):
         Returns:
             Labels, ``[num, n]`` float64.
         """
-        generator = torch.Generator().manual_seed(self.random_state) if generator is None else generator
+        generator = seeded(self.random_state) if generator is None else generator
         mean, std = self.predict_scores(x)
         if not self.transform_.informative:
             return self.transform_.inverse(mean)[0].expand(num, -1)

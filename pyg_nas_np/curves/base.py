@@ -41,6 +41,8 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         Raises:
             InvalidCurvesError: If fewer than :attr:`minimum` are finished.
         """
+        if not isinstance(curves, LearningCurves):
+            raise InvalidCurvesError(f"fit takes LearningCurves, got {type(curves).__name__}; make them of the values")
         done = curves[curves.finished]
         if len(done) < self.minimum:
             state = "all of them diverged" if len(curves) and curves.diverged.all() else "train more to the end"

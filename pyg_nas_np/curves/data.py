@@ -54,7 +54,10 @@ class LearningCurves:
     configs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        values = np.array(self.values, dtype=np.float64)
+        try:
+            values = np.array(self.values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidCurvesError(f"values must be numbers, one row a configuration: {error}") from error
         if values.ndim != 2 or values.shape[1] == 0:
             raise InvalidCurvesError(f"values must have shape [configurations, epochs] but have {list(values.shape)}")
         if self.direction not in ("up", "down"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.early_stopping import EarlyStopping
-from pyg_nas_np.utils import InvalidCurvesError
+from pyg_nas_np.utils import InvalidCurvesError, check_count
 
 Stopper = Callable[[LearningCurves, LearningCurves], NDArray[np.bool_]]
 r"""Maps finished curves and a running training to whether each prefix of 1 to ``T - 1`` columns is stopped."""
@@ -56,6 +56,11 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
         >>> result.regret, result.speedup > 4
         (0.0, True)
     """
+    check_count("checks", checks)
+    order = np.asarray(order)
+    outside = (order < 0) | (order >= len(curves))
+    if outside.any():
+        raise InvalidCurvesError(f"order names curve {order[outside][0]}, which is none of {len(curves)}")
     if not curves.finished[order].all():
         raise InvalidCurvesError("only finished trainings can be replayed")
     total = len(curves.epochs)

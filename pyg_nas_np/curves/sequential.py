@@ -71,6 +71,8 @@ class SequentialRegression(CurvePredictor):
         self.random_state = random_state
 
     def _fit(self, curves: LearningCurves) -> None:
+        if unknown := set(self.features) - set(FEATURES):
+            raise ValueError(f"features must be of {', '.join(FEATURES)}, got {min(unknown)!r}")
         make_regressor(self.regressor, self.draws, self.random_state)  # An unknown name fails here, not at first use.
         positive = bool((curves.values[curves.mask] > 0).all())
         self.log_ = (positive and curves.direction == "down") if self.log is None else self.log

@@ -35,12 +35,39 @@ logger = logging.getLogger(__name__)
 Unit = Literal["index", "class"]
 
 
+class Origin(NamedTuple):
+    r"""What a single graph knows of the data set that it is from.
+
+    Args:
+        space: The search space.
+        maximize: Whether larger labels are better.
+    """
+
+    space: CellSpace[Any]
+    maximize: bool
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
+        # A space is immutable and may be large.
+        return self
+
+
 class ArchData(Data):  # type: ignore[misc]
     r"""A :class:`~torch_geometric.data.Data` whose ``arch_index`` is a label, not a node index.
 
     PyG adds node offsets to every attribute whose name contains ``index`` when it forms a batch; an architecture's
     position in its space must survive batching unchanged.
+
+    A graph of a data set knows its :attr:`origin`, so that lists of graphs, which scikit-learn makes, can be fitted
+    like the data set. The origin is neither pickled nor collated.
     """
+
+    @property
+    def origin(self) -> Origin | None:
+        r"""Space and direction of the data set that the graph is from; :obj:`None` for any other graph."""
+        return self.__dict__.get("_origin")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_origin"}
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         return 0 if key == "arch_index" else super().__inc__(key, value, *args, **kwargs)
@@ -98,6 +125,8 @@ class ArchitectureDataset(ProcessedDataset):
     """Validation targets, best first; a later one is used, with a message, if no source provides an earlier one."""
 
     default_split_unit: ClassVar[Unit] = "index"
+    _origin: Origin | None = None
+
     label_help: ClassVar[str]
     """How to get labels; shown if there are none."""
 
@@ -188,6 +217,13 @@ class ArchitectureDataset(ProcessedDataset):
         return collate(self.space.dense(), len(self.space.op_names))
 
     # -- PyG --------------------------------------------------------------------------------------------------------
+
+    def get(self, idx: int) -> Data:
+        r"""Returns a graph that owns its memory and knows its :attr:`~ArchData.origin`."""
+        graph = super().get(idx)
+        if isinstance(graph, ArchData):
+            graph.__dict__["_origin"] = self._origin
+        return graph
 
     @property
     def processed_file_names(self) -> list[str]:
@@ -308,6 +344,7 @@ class ArchitectureDataset(ProcessedDataset):
                 f"Name another with metric=..., or add a source. {self.label_help}"
             )
         self.metric = wanted[0] if found is None else found
+        self._origin = Origin(self.space, self.maximize)
         if found not in (None, wanted[0]):
             logger.warning("No source provides %s; y holds %s.", wanted[0], found)
         missing = torch.full((len(self.space),), float("nan"), dtype=torch.float32, device="cpu")
@@ -331,6 +368,11 @@ class ArchitectureDataset(ProcessedDataset):
     def y(self) -> Tensor:
         r"""Labels of the selected architectures: seed mean of :attr:`metric` at its last epoch, ``[len(self)]``."""
         return self._data.y[self._selected()]  # type: ignore[no-any-return]
+
+    @property
+    def maximize(self) -> bool:
+        r"""Whether larger labels are better: not for losses, errors, times and other costs."""
+        return self.metric not in self.metrics or self.metrics[self.metric].maximize
 
     @property
     def arch_index(self) -> Tensor:
@@ -381,7 +423,8 @@ class ArchitectureDataset(ProcessedDataset):
 
     def arch(self, position: int) -> Any:
         r"""Returns the architecture of ``self[position]``."""
-        return self.space[int(self.arch_index[position])]
+        self._check_position(position)
+        return self.space[int(self._data.arch_index[self.indices()[position]])]
 
     # -- splits and verification ------------------------------------------------------------------------------------
 

@@ -30,7 +30,15 @@ from pyg_nas_np.utils.pickles import Ignored
 
 Table = np.ndarray[Any, np.dtype[np.float32]]
 
-_UNITS = {"time": "seconds", "accuracy": "fraction", "energy": "kilowatt-hours", "score": "score"}
+_UNITS = {
+    "time": "seconds",
+    "latency": "seconds",
+    "accuracy": "fraction",
+    "error": "fraction of errors",
+    "loss": "nats",
+    "energy": "kilowatt-hours",
+    "score": "score",
+}
 
 
 class NASBench101(ArchitectureDataset):

@@ -210,8 +210,7 @@ class NASBench201(ArchitectureDataset):
                 torch.tensor([float(v) for v in values], dtype=torch.float32, device="cpu").reshape(-1, 1, 1),
                 ("1st",),
                 (0,),
-                "percent",
-                "test",
+                *_units(f"analog.{name}"),
             )
             for name, values in columns.items()
         }
@@ -243,7 +242,9 @@ class NASBench201(ArchitectureDataset):
 
 
 def _units(name: str) -> tuple[str, str]:
-    return ("percent", "test") if name.startswith("analog.") else nats.units(name)
+    if not name.startswith("analog."):
+        return nats.units(name)
+    return "percentage points" if name.endswith("_uncertainty") else "percent", "test"
 
 
 def _package_file(distribution: str, name: str) -> Path | None:

@@ -294,11 +294,24 @@ class _Tables:
         return metrics
 
 
+UNITS = {
+    "accuracy": "percent",
+    "error": "percent of errors",
+    "loss": "nats",
+    "time": "seconds",
+    "latency": "seconds",
+    "energy": "cost",
+    "parameters": "cost",
+    "params": "cost",
+    "flops": "cost",
+}
+"""Unit by the last word of a metric's name."""
+
+
 def units(name: str) -> tuple[str, str]:
     r"""Returns the unit and the official split of one of this benchmark's metrics."""
     quantity = name.partition("@")[0]
     splits = {"test": "ori-test or x-test", "valid_and_test": "ori-test", "valid_run_test": "ori-test"}
     splits |= {"train": "train", "valid_run_train": "train", "valid": "x-valid"}
     role, _, kind = quantity.rpartition("_")
-    unit = {"accuracy": "percent", "loss": "nats", "time": "seconds", "latency": "seconds"}.get(kind, "")
-    return unit, splits.get(role, "")
+    return UNITS.get(kind, ""), splits.get(role, "")

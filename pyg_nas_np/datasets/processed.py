@@ -159,6 +159,20 @@ class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
 
     # -- graphs -----------------------------------------------------------------------------------------------------
 
+    def __getitem__(self, idx: Any) -> Any:
+        r"""Returns a graph, or a part of the data set.
+
+        Raises:
+            IndexError: If there is no such position.
+        """
+        if isinstance(idx, str | int):
+            self._check_position(idx)
+        return super().__getitem__(idx)
+
+    def _check_position(self, idx: str | int) -> None:
+        if isinstance(idx, str) or not -len(self) <= idx < len(self):
+            raise IndexError(f"there is no position {idx!r} among the {len(self)} graphs of this data set")
+
     def get(self, idx: int) -> Data:
         r"""Returns a graph that owns its memory; PyG's are views, of which each would be pickled with the whole
         storage."""

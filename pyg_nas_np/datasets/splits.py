@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_nas_np.utils import check_count, seeded
+
 
 class Split(NamedTuple):
     r"""Three disjoint int64 tensors of positions in a data set; official indices if it is the whole space."""
@@ -31,12 +33,13 @@ def index_split(candidates: Tensor, n_train: int, n_valid: int = 0, *, seed: int
     Raises:
         ValueError: If the sizes are negative or leave nothing to test.
     """
+    n_train, n_valid = check_count("n_train", n_train, -1), check_count("n_valid", n_valid, -1)
     if n_train < 1 or n_valid < 0 or n_train + n_valid >= candidates.numel():
         raise ValueError(
             f"n_train={n_train} and n_valid={n_valid} must be positive (n_valid may be 0) and leave at least one of "
             f"the {candidates.numel()} labelled architectures for testing"
         )
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = seeded(seed)
     order = candidates[torch.randperm(candidates.numel(), generator=generator, device="cpu")]
     # Validation is taken from the other end of the permutation, so that it does not depend on n_train.
     stop = order.numel() - n_valid

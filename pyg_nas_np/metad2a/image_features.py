@@ -22,6 +22,7 @@ from pyg_nas_np.utils import (
     InvalidImagesError,
     cache_dir,
     read_tensors,
+    seeded,
     write_tensors,
 )
 
@@ -129,7 +130,7 @@ class ImageFeatures:
 
     def _draw(self, labels: Tensor, count: int) -> list[int]:
         """Positions of the images to describe, class by class."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = seeded(self.seed)
         chosen: list[int] = []
         for label in range(count):
             members = (labels == label).nonzero().flatten()

@@ -113,6 +113,8 @@ class MetaD2APredictor:
             InvalidLabelsError: If a label is NaN or infinite, or there is not one an architecture.
             ValueError: If the estimator is ``"network"`` and there are measurements.
         """
+        if not isinstance(dataset, FeatureSets):
+            raise InvalidFeaturesError(f"fit takes the features of a data set, got {type(dataset).__name__}")
         if len(dataset) != 1:
             raise InvalidFeaturesError(f"fit takes one data set, got {len(dataset)}; index them as sets[i]")
         if graphs is None and y is not None:

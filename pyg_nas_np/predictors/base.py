@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, read_state, write_state
@@ -117,7 +117,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fit_all(self, x: ArchitecturesLike, y: Labels | None) -> None:
         archs = as_architectures(x, self.space)
-        maximize = getattr(x, "maximize", True) if self.maximize is None else self.maximize
+        maximize = maximize_of(x) if self.maximize is None else self.maximize
         transform = LabelTransform(self.labels, maximize=maximize)
         values = check_labels(labels_of(x) if y is None else y, len(archs))
         z = transform.fit(values)

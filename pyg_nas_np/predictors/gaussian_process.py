@@ -157,16 +157,17 @@ class GaussianProcess:
             fits = (power / variances).sum(dim=1)
             fits = z.numel() * _profiled_scale(fits, z).log() if self.profiled else fits
             deviations = (theta - self.prior_mean) / self.prior_std
-            return 0.5 * (variances.log().sum(dim=1) + fits + deviations.square())
+            loss: Tensor = 0.5 * (variances.log().sum(dim=1) + fits + deviations.square())
+            return loss
 
-        def loss(theta: float) -> float:
+        def loss_at(theta: float) -> float:
             return float(losses(torch.tensor([theta], dtype=torch.float64, device=z.device)))
 
         reach = _REACH * float(self.prior_std)
         grid = torch.linspace(-reach, reach, _GRID, dtype=torch.float64, device=z.device) + self.prior_mean
         best = int(losses(grid).argmin())
         bounds = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
-        found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+        found = minimize_scalar(loss_at, bounds=bounds, method="bounded", options={"xatol": 1e-6})
         return torch.tensor([found.x], dtype=torch.float64, device=z.device), -float(found.fun)
 
     def negative_log_posterior(self, statistics: list[Tensor], z: Tensor, theta: Tensor) -> tuple[float, Tensor]:

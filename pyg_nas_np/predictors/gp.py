@@ -16,6 +16,7 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
 from pyg_nas_np.predictors.kernels import KernelName, additive_kernels
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import check_count
 
 PATH_GROUPS = ("live", "paths", "strings")
 """If all cells share one topology, these groups describe the function of a cell completely."""
@@ -117,6 +118,7 @@ class GPPredictor(Predictor):
         return features.table(archs.given)
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
+        check_count("max_iter", self.max_iter, 0)
         columns = feature_columns(self.space_, self.groups)
         if self.networks:
             columns[NETWORKS] = shared_descriptors(self.space_).groups[NETWORKS]

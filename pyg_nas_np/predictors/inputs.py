@@ -2,7 +2,7 @@ r"""Conversion of all accepted representations of architectures to :class:`Archi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.datasets.base import ArchData, Origin
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
@@ -114,6 +115,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
         x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
     if isinstance(x, Tensor):
         return Architectures(space, require_index(space).check_indices(x).to("cpu", torch.long))
+    if not isinstance(x, Iterable):
+        raise InvalidArchitectureError(f"architectures come as indices, graphs or values, got {type(x).__name__}")
     members = list(x)
     if members and all(isinstance(member, Data) for member in members):
         return _from_graphs(members, require_cells(space))
@@ -121,13 +124,12 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
 
 
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
+    origin = _origin_of(x)
     own: SearchSpace[Any] | None = None
     if isinstance(x, Architectures | ArchitectureDataset):
         own = x.space
-    elif isinstance(x, Sequence) and len(x) and isinstance(x[0], Data):
-        own = getattr(x[0], "space", None)
-    elif isinstance(x, Data) and not isinstance(x, Batch):
-        own = getattr(x, "space", None)
+    elif origin is not None:
+        own = origin.space
     if space is None and own is None:
         raise InvalidArchitectureError(
             f"a {type(x).__name__} does not tell its search space; pass space= to the predictor"
@@ -137,6 +139,18 @@ def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpa
     chosen = own if space is None else space
     assert chosen is not None
     return chosen
+
+
+def _origin_of(x: ArchitecturesLike) -> Origin | None:
+    """What the first graph knows of its data set."""
+    graph = x[0] if isinstance(x, Sequence) and len(x) else x
+    return graph.origin if isinstance(graph, ArchData) else None
+
+
+def maximize_of(x: ArchitecturesLike) -> bool:
+    r"""Returns whether larger labels are better, as a data set or its graphs say; true for anything else."""
+    origin = _origin_of(x)
+    return bool(getattr(x, "maximize", True)) if origin is None else origin.maximize
 
 
 def _parsed(member: Any, space: SearchSpace[Any]) -> Any:

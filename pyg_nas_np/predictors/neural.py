@@ -14,7 +14,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import drawing_from
+from pyg_nas_np.utils import check_count, drawing_from, seeded
 
 CHUNK = 2048
 """Architectures predicted at a time; their states fit into the processor's cache."""
@@ -156,13 +156,15 @@ class NeuralPredictor(Predictor):
         return tuple(live_cells(self.space_, archs.given))
 
     def _fit(self, inputs: tuple[Tensor, ...], z: Tensor) -> None:
+        for name in ("steps", "channels"):
+            check_count(name, getattr(self, name, 1))
         if self.members < 1 or self.folds < 0 or self.folds == 1:
             raise ValueError(
                 f"members must be at least 1 and folds 0 or at least 2, got {self.members} and {self.folds}"
             )
         self.sizes_ = self._sizes(*inputs)
         parts, z = self._tensors(*inputs), z.float()
-        generator = torch.Generator(device="cpu").manual_seed(self.random_state)
+        generator = seeded(self.random_state)
         self.networks_ = [self._trained(parts, z, generator) for _ in range(self.members)]
         fold = torch.randperm(z.numel(), generator=generator, device="cpu") % max(1, self.folds)
         errors = [] if self.folds else [z.new_zeros(1)]

@@ -16,7 +16,15 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT, EnumerableSpace, require_index
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, foreign_file, write_state
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    check_count,
+    foreign_file,
+    seeded,
+    write_state,
+)
 from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
 
 FORMAT = "pyg_nas_np.search/2"
@@ -83,7 +91,7 @@ class Search(ABC, Generic[ArchT]):
 
     def reset(self) -> None:
         r"""Resets the search."""
-        self.generator = torch.Generator(device="cpu").manual_seed(self.seed)
+        self.generator = seeded(self.seed)
         self._told: list[Key] = []
         self._y: list[float] = []
         self._pending: dict[Key, None] = {}
@@ -101,10 +109,9 @@ class Search(ABC, Generic[ArchT]):
         Raises:
             ValueError: If :obj:`batch` is not positive.
         """
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
+        count = check_count("batch", batch)
         with self._lock:
-            chosen = self._choose(batch)
+            chosen = self._choose(count)
             self._pending.update(dict.fromkeys(chosen))
         return list(self._archs(chosen))
 

@@ -12,7 +12,7 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.spaces.base import require_index
-from pyg_nas_np.utils import MissingLabelsError
+from pyg_nas_np.utils import MissingLabelsError, check_count
 
 
 class Trace(NamedTuple):
@@ -54,6 +54,7 @@ def simulate(
     Raises:
         MissingLabelsError: If the search asks for an architecture without a label.
         InvalidLabelsError: If the table has no label at all.
+        ValueError: If :obj:`queries` or :obj:`batch` is not positive.
 
     Example:
         >>> from pyg_nas_np.search import RandomSearch
@@ -63,6 +64,8 @@ def simulate(
         >>> trace.best_rank.shape, bool((trace.regret.diff() <= 0).all())
         (torch.Size([20]), True)
     """
+    check_count("queries", queries)
+    check_count("batch", batch)
     labels = _labels(search, table)
     merit = labels if search.maximize else -labels
     merit = merit[~merit.isnan()]

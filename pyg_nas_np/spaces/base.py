@@ -285,7 +285,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
             IndexError: If an index is outside the space, naming it.
             TypeError: If the tensor is not a one-dimensional integer tensor.
         """
-        if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
         outside = (index < 0) | (index > min(self.size - 1, _LARGEST))
         if bool(outside.any()):

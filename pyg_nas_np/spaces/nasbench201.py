@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
-from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.spaces.dense import DenseGraphs, require_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -255,6 +255,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
 
     def decode(self, data: Data) -> NASBench201Arch:
         r"""Reads a cell back from either view; nodes and edges may be in any order."""
+        require_tensors(data.x, data.edge_index)
         return self._decode_edge_view(data) if data.edge_attr is not None else self._decode_node_view(data)
 
     @fixed_defaults

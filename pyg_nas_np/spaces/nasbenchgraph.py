@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
-from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.spaces.dense import DenseGraphs, require_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -282,6 +282,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     def decode(self, data: Data) -> NASBenchGraphArch:
         r"""Reads a network back, with its nodes in the smallest topological order and skips where they are."""
+        require_tensors(data.x, data.edge_index)
         if data.x is None or list(data.x.shape) != [6, len(self.op_names)]:
             raise InvalidArchitectureError(
                 f"x must have shape [6, {len(self.op_names)}], got {None if data.x is None else list(data.x.shape)}"

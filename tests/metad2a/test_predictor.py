@@ -105,3 +105,8 @@ def test_the_shipped_weights_reach_their_score(
     assert pearsonr(mean, held.accuracy)[0] > pearson
     assert spearmanr(mean, held.accuracy)[0] > spearman
     assert 0.85 < float(((held.accuracy - mean).abs() < 1.645 * std).double().mean()) < 0.96
+
+
+def test_fit_takes_features():
+    with pytest.raises(InvalidFeaturesError, match="fit takes the features of a data set, got int"):
+        MetaD2APredictor(space_by_name("nasbench201")).fit(5)

@@ -189,3 +189,11 @@ def test_labels_of(dataset):
     graphs[2].y = torch.ones(2)
     with pytest.raises(InvalidLabelsError, match="3 graphs carry 4 values"):
         labels_of(graphs)
+
+
+def test_what_is_no_collection_of_architectures(toy_space):
+    for x in (None, 5, 1.5, object()):
+        with pytest.raises(InvalidArchitectureError, match=f"got {type(x).__name__}"):
+            as_architectures(x, toy_space)
+    with pytest.raises(TypeError, match="complex64"):
+        as_architectures(torch.tensor([1j]), toy_space)

@@ -81,7 +81,7 @@ class PredictorSearch(Search[ArchT]):
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
         >>> search = PredictorSearch(space, GPPredictor(), initial=8)
-        >>> for _ in range(12):
+        >>> for _ in range(20):
         ...     archs = search.ask()
         ...     search.tell(archs, space.batch_flops(archs))
         >>> bool(search.best[1] > 0.8 * space.batch_flops().max())

@@ -4,7 +4,7 @@ r"""MobileNetV3: predicted accuracies of sub-networks, and what is generated wit
 
 ``FOLDER`` holds ``ofa_mbv3/dynast_ofa_mbv3_w1.0_imagenet_top1.csv`` (measured ImageNet top-1) and ``images/*.npz``.
 
-- ``predictor``: rank correlation on sub-networks that were left out, beside costs and other regressors: a random fifth;
+- ``predictor``: rank correlation on held-out sub-networks, compared with costs and other regressors: a random fifth;
   all that only the two searches of one algorithm (LINAS) visited; the most accurate fifth.
 - ``generated``: a generator trained on one half of the table, judged by a Gaussian process on the other half, which
   never saw what the generator saw. Beside random sub-networks within the same limit of multiply-accumulates (depths

@@ -1,4 +1,4 @@
-r"""Times the meta-features of every cell of the three spaces, and networkx on a sample of the same cells beside them.
+r"""Times the meta-features of every cell of the three spaces, and networkx on a sample of the same cells.
 
 Run: ``python benchmarks/features.py [--threads 1] [--sample 200]``
 """

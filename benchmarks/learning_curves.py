@@ -1,4 +1,4 @@
-r"""Learning-curve prediction and early stopping on published curves, beside the numbers of Baker et al. (2017).
+r"""Learning-curve prediction and early stopping on published curves, compared with Baker et al. (2017).
 
     python benchmarks/learning_curves.py --data FOLDER --workers 16     # everything, 20 minutes on 16 cores
     python benchmarks/learning_curves.py --data FOLDER --fast           # few repeats, minutes
@@ -445,7 +445,7 @@ def features_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[R
 
 
 SEARCHES = ("metaqnn_cifar10", "deep_resnets_tinyimagenet", "deep_resnets_cifar10")
-"""Sets that stand for a search over networks."""
+"""Data sets from a search over networks."""
 
 
 def stopping_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:

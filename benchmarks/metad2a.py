@@ -3,7 +3,7 @@ r"""From a data set to architectures: the meta-predictor, the generator, and wha
     python benchmarks/metad2a.py --data ../shared/data
     python benchmarks/metad2a.py --parts predictor generator
 
-Parts: ``predictor`` (correlation with measured accuracies of held-out tuples and tasks, beside baselines),
+Parts: ``predictor`` (correlation with measured accuracies of held-out tuples and data sets, with baselines),
 ``generator`` (validity, uniqueness, novelty; true accuracy of what it generates; time), ``networks`` (scores of
 untrained networks; short trainings on data sets that no part of the method has seen), ``mobilenetv3`` (predictor and
 generator of the sub-networks of Once-for-All). Rows go to

@@ -1,4 +1,4 @@
-r"""Times the rank correlations on whole benchmarks, and torchmetrics' Kendall correlation beside ours.
+r"""Times the rank correlations on whole benchmarks, and torchmetrics' Kendall correlation.
 
 Run: ``python benchmarks/metrics.py [--threads 1]``
 """

@@ -1,12 +1,12 @@
-r"""Times of NAS-Bench-201: building and loading the data set, its graphs beside a loop over them, the official files.
+r"""Times of NAS-Bench-201: building and loading the data set, its graphs by a loop over them, the official files.
 
     python benchmarks/nasbench201.py
     python benchmarks/nasbench201.py --official path/to/NATS-tss-v1_0-3ffb9-simple
 
 Every step runs in a process of its own, so that its peak memory is its own; importing the package is not part of a
 time, but of every peak (first row). The peer is what PyG's documentation teaches: one ``Data`` object a graph, then
-``InMemoryDataset.collate``. Any number of the official per-architecture files will do; their time is extrapolated to
-all 15,625.
+``InMemoryDataset.collate``. Any number of the official per-architecture files can be given; their time is extrapolated
+to all 15,625.
 """
 
 from __future__ import annotations

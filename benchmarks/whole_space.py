@@ -1,4 +1,4 @@
-r"""Times 100 labels in, a ranking with uncertainty of every architecture of a space out; other predictors beside it.
+r"""Times the ranking of a whole space, with uncertainty, from 100 labels, by ConvNP and by other predictors.
 
 Run: ``python benchmarks/whole_space.py [--threads 2]``; writes ``benchmarks/results/whole_space.csv``. Each case has a
 process of its own. The first ranking computes the descriptors of the whole space, further ones find them computed. The

@@ -26,7 +26,7 @@ DATASETS = {"cifar10": "cifar10", "cifar100": "cifar100", "ImageNet16-120": "ima
 
 
 def columns_of(dataset: str) -> dict[str, tuple[str, str, int]]:
-    """Maps a source column to the metric, what stands for its seed, and its epochs."""
+    """Maps a source column to the metric, the name of its seed, and its epochs."""
     short = DATASETS[dataset]
     # Only the CIFAR-10 validation column is a mean over two seeds.
     valid_seed = "mean of 111 and 777" if dataset == "cifar10" else "111"

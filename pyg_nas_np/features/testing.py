@@ -1,4 +1,4 @@
-r"""The test suite of the features of a search space, as a class to subclass, beside that of the space itself.
+r"""The test suite of the features of a search space, as a class to subclass.
 
 Example:
     >>> from pyg_nas_np.spaces import NASBench201Space

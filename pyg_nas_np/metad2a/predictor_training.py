@@ -186,7 +186,7 @@ def train_performance_model(
     network.eval()
     with torch.no_grad():
         noise = scale * float((pairs(split.test) - target[split.test]).square().mean().sqrt())
-    logger.info("Trained the network (%.0f s): error %.2f %% on data sets left out", time.perf_counter() - start, noise)
+    logger.info("Trained the network (%.0f s): error %.2f %% on held-out data sets", time.perf_counter() - start, noise)
     return PerformanceModel(gp, network, mean, scale, noise)
 
 

@@ -24,7 +24,7 @@ _RANKING = ("KendallTau", "NAtK", "PrecisionAtK", "RegretAtK", "SpearmanRho")
 
 
 def __getattr__(name: str) -> Any:
-    # All layers use the functions; only who wants the classes pays for torchmetrics, which imports matplotlib.
+    # The package uses only the functions; the classes import torchmetrics and with it matplotlib.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{'ranking' if name in _RANKING else 'calibration'}"), name)

@@ -144,7 +144,7 @@ class NAtK(SelectionMetric):
 
 
 class PrecisionAtK(SelectionMetric):
-    r"""P@K, the share of true best among the predicted; see :func:`~pyg_nas_np.metrics.functional.precision_at_k`.
+    r"""P@K, the fraction of true best in the selection; see :func:`~pyg_nas_np.metrics.functional.precision_at_k`.
 
     Args:
         k: Number (int) or fraction (float) of architectures to select.
@@ -162,7 +162,7 @@ class PrecisionAtK(SelectionMetric):
 
 
 class RegretAtK(SelectionMetric):
-    r"""Regret@K, what the selection misses; see :func:`~pyg_nas_np.metrics.functional.regret_at_k`.
+    r"""Regret@K, the loss of the selection; see :func:`~pyg_nas_np.metrics.functional.regret_at_k`.
 
     Args:
         k: Number (int) or fraction (float) of architectures to select.

@@ -1,4 +1,4 @@
-r"""Trainable networks behind architectures, their training, and scores that need none."""
+r"""The networks of architectures, their training, and zero-cost scores."""
 
 from pyg_nas_np.networks.cells import NASBench101Network, NASBench201Network, make_network
 from pyg_nas_np.networks.zero_cost import score_archs

@@ -1,4 +1,4 @@
-r"""The networks behind the cells: the macro skeletons of NAS-Bench-201 and NAS-Bench-101 as trainable modules."""
+r"""The networks of cells: the macro skeletons of NAS-Bench-201 and NAS-Bench-101 as modules."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class CellNetwork(nn.Module):
     r"""A network made of copies of a cell."""
 
     small: ClassVar[Mapping[str, Any]]
-    """Sizes of the skeleton that zero-cost scores are computed on."""
+    """Sizes of the skeleton for zero-cost scores."""
 
     short: ClassVar[Mapping[str, Any]]
-    """Sizes that differ from the benchmark's where a training is short."""
+    """Sizes for short trainings that differ from the benchmark's."""
 
     largest: ClassVar[str]
     """String of the architecture with the most parameters."""
@@ -30,16 +30,16 @@ class NASBench201Network(CellNetwork):
     r"""The network that `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ trains for a cell.
 
     A stem, three stages of :obj:`num_cells` equal cells at :obj:`channels`, twice and four times as many channels, a
-    residual block that halves the image before the second and the third stage, and a linear classifier over the mean
-    of the pixels. With the default arguments and 10, 100 or 120 classes its parameters equal
-    :meth:`~pyg_nas_np.spaces.NASBench201Space.num_parameters`; operations whose output goes nowhere are part of the
-    network, as they are in the benchmark.
+    residual block that halves the image before the second and the third stage, and a linear classifier over the mean of
+    the pixels. With the default arguments and 10, 100 or 120 classes its parameters equal
+    :meth:`~pyg_nas_np.spaces.NASBench201Space.num_parameters`. As in the benchmark, operations whose output is unused
+    are part of the network.
 
     Args:
         arch: The cell, or its official string.
         num_classes: Number of classes.
         channels: Channels of the first stage; 16 in the benchmark.
-        num_cells: Cells a stage; 5 in the benchmark.
+        num_cells: Cells per stage; 5 in the benchmark.
         in_channels: Channels of the images.
 
     Shapes:
@@ -94,7 +94,7 @@ class NASBench201Network(CellNetwork):
         self.classifier = nn.Linear(width, num_classes)
 
     def reset_parameters(self) -> None:
-        r"""Draws new weights, as PyTorch's layers do (the benchmark has no initialisation of its own)."""
+        r"""Draws new weights by PyTorch's defaults, as in the benchmark."""
         _reset_children(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -119,17 +119,18 @@ class NASBench101Network(CellNetwork):
     2 x 2 max-pool before the second and the third stack, and a linear classifier over the mean of the pixels. With
     the default arguments its parameters equal :meth:`~pyg_nas_np.spaces.NASBench101Space.num_parameters`.
 
-    Within a cell, the vertices that feed the output share its channels and are concatenated; every other vertex has
-    as many channels as its widest successor, and a sum takes the first channels of a summand that is wider.
+    Within a cell, the channels of the output are split between its inputs, which are concatenated. Every other vertex
+    has as many channels as its widest successor; a sum uses the first channels of wider summands.
 
     Args:
         arch: The cell, or its string ``V:edges:labels``.
         num_classes: Number of classes.
-        channels: Channels of the first stack; 128 in the benchmark, at least 5, one for each vertex that may share.
-        num_modules: Cells a stack; 3 in the benchmark.
+        channels: Channels of the first stack; 128 in the benchmark, at least 5, one for each possible input of the
+            output.
+        num_modules: Cells per stack; 3 in the benchmark.
         in_channels: Channels of the images.
         norm_momentum: Momentum of the running statistics of batch norms, in PyTorch's notation. The benchmark's, .003
-            (.997 in its framework), wants a thousand steps; take .1 for a short training.
+            (.997 in its framework), needs a thousand steps; use .1 for a short training.
 
     Shapes:
         - **input:** images ``[B, in_channels, H, W]``, at least 4 x 4 pixels (the benchmark: 32 x 32).
@@ -189,7 +190,7 @@ class NASBench101Network(CellNetwork):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Draws new weights: convolutions as He et al. (2015), as the benchmark does; biases of zero."""
+        r"""Draws new weights as in the benchmark: convolutions by He et al. (2015), biases of zero."""
         _reset_children(self)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -216,11 +217,11 @@ NETWORKS: dict[str, type[CellNetwork]] = {
     NASBench201Space.name: NASBench201Network,
     NASBench101Space.name: NASBench101Network,
 }
-"""Networks by the name of the space whose cells they take."""
+"""Networks by the name of the space of their cells."""
 
 
 def network_of(space: CellSpace[Any]) -> type[CellNetwork]:
-    r"""Returns the class of the networks that the architectures of a space are cells of.
+    r"""Returns the class of the networks for the cells of a space.
 
     Raises:
         ValueError: If there is none.
@@ -237,7 +238,7 @@ def make_network(space: CellSpace[Any], arch: Any, num_classes: int = 10, **skel
         space: NAS-Bench-201 or NAS-Bench-101.
         arch: The architecture.
         num_classes: Number of classes.
-        **skeleton: Further arguments of the network's class; the benchmark's sizes where not given.
+        **skeleton: Further arguments of the network's class. (default: the benchmark's sizes)
 
     Raises:
         ValueError: If there is no network for the space, or it has no such size.
@@ -272,7 +273,7 @@ class _Cell201(nn.Module):
         nodes = [x]
         for edges in self.into[1:]:
             terms = [self.ops[key](nodes[source]) for source, key in edges]
-            # A node that nothing reaches is zero; edges that leave it are computed all the same.
+            # A node without inputs is zero; its outgoing edges are computed nevertheless.
             nodes.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(x))
         return nodes[3]
 
@@ -296,7 +297,7 @@ class _ResidualBlock(nn.Module):
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, stride=2), nn.Conv2d(source, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        # An odd side is rounded up by the convolution; the pooled shortcut has to follow it.
+        # The convolution rounds odd sides up, so the pooled shortcut must too.
         padded = nn.functional.pad(x, (0, x.size(3) % 2, 0, x.size(2) % 2))
         out: Tensor = self.residual(x) + self.shortcut(padded)
         return out
@@ -333,7 +334,7 @@ class _Cell101(nn.Module):
 
 
 def _vertex_channels(matrix: Any, channels: int) -> list[int]:
-    """Channels of every vertex; the input's, which nobody asks for, are 0."""
+    """Channels of every vertex; 0 for the input, where they are not used."""
     last = len(matrix) - 1
     sharing = [t for t in range(1, last) if matrix[t, last]]
     widths = [0] * last + [channels]

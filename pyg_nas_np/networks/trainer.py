@@ -1,4 +1,4 @@
-r"""Training the networks behind architectures on one's own images: one call for one, or for the best of a ranking."""
+r"""Training of the networks of architectures on the user's images: a single one, or the best of a ranking."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidImagesError, InvalidLabelsError, drawing_from, fixed_defaults
 
 TrainingImages: TypeAlias = Any
-"""``(images, labels)`` as tensors or arrays (see :func:`as_images`), a loader of such batches, or what
-:func:`~pyg_nas_np.datasets.images.read_images` reads from a path or a data set, all of one size."""
+"""``(images, labels)`` as tensors or arrays (see :func:`as_images`), a loader of such batches, or a path or data set
+for :func:`~pyg_nas_np.datasets.images.read_images`; all images have one size."""
 
 
 class TrainingResult(NamedTuple):
@@ -32,8 +32,8 @@ class TrainingResult(NamedTuple):
 
     Args:
         arch: The architecture.
-        module: The classifier, in evaluation mode; it takes images as :func:`as_images` gives them.
-        accuracy: Share of the validation images that are classified right, after every epoch.
+        module: The classifier, in evaluation mode; it takes images as returned by :func:`as_images`.
+        accuracy: Validation accuracy after every epoch, a fraction.
         loss: Mean training loss of every epoch.
         seconds: Time of the training.
     """
@@ -46,7 +46,7 @@ class TrainingResult(NamedTuple):
 
 
 class ImageClassifier(lightning.LightningModule):
-    r"""Trains a network as NAS-Bench-201 does: SGD with Nesterov momentum .9, learning rate on a cosine to zero.
+    r"""Trains a network as in NAS-Bench-201: SGD with Nesterov momentum .9 and a cosine schedule to zero.
 
     It logs ``train_loss`` and ``val_acc`` after every epoch, for callbacks such as
     :class:`~pyg_nas_np.integrations.lightning.CurveStopping`.
@@ -55,7 +55,7 @@ class ImageClassifier(lightning.LightningModule):
         network: Maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
         mean: Mean of each channel, ``[C]``. (default: images are normalised already)
         std: Standard deviation of each channel, ``[C]``; 0 counts as 1.
-        lr: Learning rate at the start.
+        lr: Initial learning rate.
         weight_decay: Of SGD.
         crop: Whether training images are shifted by up to an eighth of their side.
         flip: Whether half of the training images are mirrored; wrong for digits and letters.
@@ -96,12 +96,12 @@ class ImageClassifier(lightning.LightningModule):
         self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        r"""Returns the logits ``[B, K]`` of images ``[B, C, H, W]`` as they were given for training."""
+        r"""Returns the logits ``[B, K]`` of images ``[B, C, H, W]``, not normalised, as in training."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
     def on_train_epoch_start(self) -> None:
-        r"""Starts the mean of the loss."""
+        r"""Resets the mean of the loss."""
         self._sum, self._count = 0.0, 0
 
     def training_step(self, batch: Sequence[Tensor], batch_index: int) -> Tensor:
@@ -117,11 +117,11 @@ class ImageClassifier(lightning.LightningModule):
         self.log("train_loss", self.losses[-1])
 
     def on_validation_epoch_start(self) -> None:
-        r"""Starts counting."""
+        r"""Resets the counts."""
         self._right, self._seen = 0, 0
 
     def validation_step(self, batch: Sequence[Tensor], batch_index: int) -> None:
-        r"""Counts right answers."""
+        r"""Counts correct predictions."""
         images, labels = batch
         self._right += int((self(images).argmax(dim=1) == labels).sum())
         self._seen += len(images)
@@ -143,7 +143,7 @@ class ImageClassifier(lightning.LightningModule):
     def _augment(self, images: Tensor) -> Tensor:
         count, _, height, width = images.shape
         if self.crop:
-            # Every image is a window of its own into the padded batch, all taken by one gather.
+            # Every image is a separate window of the padded batch; one gather reads all of them.
             border = max(1, min(height, width) // 8)
             padded = pad(images, (border, border, border, border))
             shift = torch.randint(2 * border + 1, (2, count, 1), generator=self._generator, device="cpu").to(
@@ -189,11 +189,11 @@ def train_network(
         train: The training images with labels ``0 ... K - 1``; a loader of batches ``(images, labels)`` with images as
             :func:`as_images` returns them; or a folder, an ``.npz`` file or a PyTorch data set
             (:func:`~pyg_nas_np.datasets.images.read_images`) with images of one size, taken as RGB.
-        validation: Further images, likewise; their accuracy is recorded after every epoch.
+        validation: Validation images, likewise; the accuracy is recorded after every epoch.
         epochs: Passes over the training images.
         num_classes: Number of classes ``K``; needed with a loader. (default: those of the training labels)
-        batch_size: Images a step; not used with loaders.
-        lr: Learning rate at the start of the cosine.
+        batch_size: Images per step; not used with loaders.
+        lr: Initial learning rate.
         weight_decay: Of SGD.
         crop: Whether training images are shifted by up to an eighth of their side.
         flip: Whether half of the training images are mirrored; switch it off for digits and letters.
@@ -202,12 +202,13 @@ def train_network(
         callbacks: Of Lightning's trainer.
         progress: Whether to show Lightning's progress bar.
         **skeleton: Sizes of the network (:func:`~pyg_nas_np.networks.cells.make_network`). (default: the benchmark's,
-            with running statistics of batch norms that suit short trainings)
+            with a momentum of batch norms for short trainings)
 
     Raises:
         InvalidImagesError: If images have another shape or type than :func:`as_images` takes, training and validation
             images differ in shape, or there are NaN or infinite values.
-        InvalidLabelsError: If there is not one integer label an image, fewer than two classes, or a label outside.
+        InvalidLabelsError: If there is not one integer label per image, there are fewer than two classes, or a label is
+            out of range.
         ValueError: If :obj:`epochs`, :obj:`batch_size` or :obj:`lr` is not positive, or a loader comes without
             :obj:`num_classes`.
 
@@ -258,10 +259,10 @@ def train_top_k(
 
     Args:
         space: The space.
-        ranking: Architectures, most promising first; those equal to an earlier one are passed over.
+        ranking: Architectures, most promising first; duplicates are skipped.
         train: Training images, see :func:`train_network`.
         validation: Validation images.
-        k: How many to train.
+        k: Number of architectures to train.
         **options: Further arguments of :func:`train_network`.
 
     Raises:
@@ -278,7 +279,7 @@ def train_top_k(
     """
     if k < 1 or not len(ranking):
         raise ValueError(f"k must be positive and the ranking not empty, got k={k} and {len(ranking)} architectures")
-    # Checked before the first training, not after hours of it.
+    # Checked before the first training, not after hours.
     chosen = [space.check(arch) for arch in dict.fromkeys(ranking)][:k]
     results = [train_network(space, arch, train, validation, **options) for arch in chosen]
     return sorted(results, key=lambda result: -result.accuracy[-1])
@@ -325,7 +326,7 @@ def as_images(images: Any) -> Tensor:
 def _loaders(
     train: TrainingImages, validation: TrainingImages, num_classes: int | None, batch_size: int, seed: int
 ) -> tuple[tuple[DataLoader[Any], DataLoader[Any]], tuple[int, ...], tuple[Tensor, ...], int]:
-    """The two loaders, the shape of an image, the statistics to normalise by, and the number of classes."""
+    """The two loaders, the shape of an image, the statistics for the normalisation, and the number of classes."""
     given: list[tuple[Tensor, Tensor]] = []
     names: list[tuple[str, ...]] = []
     for part in (train, validation):
@@ -368,7 +369,7 @@ def _loaders(
                 TensorDataset(*pair),
                 batch_size=min(batch_size, len(pair[1])) if learns else 256,
                 shuffle=learns,
-                # A batch of one has no statistics; the order changes, so that no image is left out for good.
+                # A batch of one has no statistics; the order changes, so no image is dropped permanently.
                 drop_last=learns,
                 generator=torch.Generator().manual_seed(seed),
             )
@@ -406,7 +407,7 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Lightning's advice on workers and devices, which does not concern tensors in memory."""
+    """Silences Lightning's advice on workers and devices, which does not apply to tensors in memory."""
     log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = log.level
     log.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-r"""Zero-cost scores: what an untrained network tells about the trained one."""
+r"""Zero-cost scores of untrained networks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidImagesError, drawing_from, fixed_defaults
 
 SCORES = ("params", "flops", "swap", "swap-reg", "naswot", "synflow")
-"""Names of the scores of :func:`score_archs`; more is meant to be better for each."""
+"""Names of the scores of :func:`score_archs`; larger is supposed to be better."""
 
-_TABLE_BITS = 22  # up to so many images, patterns are counted in a table of all that there can be
+_TABLE_BITS = 22  # up to this number of images, patterns are counted in a table of all possible ones
 
 
 class ScoreTable(NamedTuple):
@@ -54,19 +54,19 @@ def score_archs(
 ) -> ScoreTable:
     r"""Scores architectures without training: a table to rank by, or meta-features of a predictor.
 
-    Parameters and multiply-accumulates are those of the benchmark's own network, by the formulas of the space; the
-    other scores are taken on small networks of the same cells, as the authors of SWAP do, which is faster and on
-    NAS-Bench-201 no worse. Every architecture sees the same images, and its row does not depend on the others.
+    Parameters and multiply-accumulates are those of the benchmark's network, by the formulas of the space. The other
+    scores are computed on small networks of the same cells, as by the authors of SWAP; this is faster and no worse on
+    NAS-Bench-201. All architectures use the same images, and a row does not depend on the others.
 
     Args:
         space: A space of :data:`~pyg_nas_np.networks.cells.NETWORKS`.
         archs: ``n`` architectures.
-        images: A batch ``[S, C, H, W]`` float, normalised; 16 are enough for SWAP. (default: 16 of noise, 3 x 32 x 32)
+        images: A normalised float batch ``[S, C, H, W]``; 16 are enough for SWAP. (default: 16 of noise, 3 x 32 x 32)
         scores: Columns of the table, among :data:`SCORES`: ``"params"``, ``"flops"``, ``"swap"`` (:func:`swap`),
             ``"swap-reg"`` (the logarithm of :func:`regularised_swap`, whose factor underflows), ``"naswot"``
             (:func:`naswot`) and ``"synflow"`` (:func:`synflow`).
         num_classes: Number of classes.
-        repeats: Draws of weights that SWAP averages over.
+        repeats: Number of draws of weights for SWAP's mean.
         swap_mean: The number of parameters that ``"swap-reg"`` prefers, in thousands. (default: the space's largest)
         swap_width: Its tolerance, in thousands. (default: :obj:`swap_mean`, as the authors choose it)
         seed: Seed of the weights.
@@ -75,7 +75,7 @@ def score_archs(
 
     Raises:
         ValueError: If a score is unknown, there is no network for the space, or :obj:`repeats` is not positive.
-        InvalidImagesError: If the images are no batch of at least two, or hold NaN or infinite values.
+        InvalidImagesError: If the images are not a batch of at least two, or contain NaN or infinite values.
         InvalidArchitectureError: If an architecture is not in the space.
 
     Example:
@@ -101,7 +101,7 @@ def score_archs(
     asked = [name for name in ("swap", "naswot", "synflow") if name in scores or f"{name}-reg" in scores]
     rows = []
     for arch in tqdm(archs, unit="net", disable=not (progress and asked)):
-        # Each architecture has the seed for itself, so that its row is the same whatever is scored beside it.
+        # The seed is reset for each architecture, so that its row does not depend on the others.
         with drawing_from(torch.Generator().manual_seed(seed)):
             network = make_network(space, arch, num_classes, **skeleton)
         row = []
@@ -134,8 +134,8 @@ def swap(network: nn.Module, images: Tensor, *, repeats: int = 1, generator: tor
 
     Args:
         network: The network; it is not changed.
-        images: ``[S, C, H, W]``; the authors take 16.
-        repeats: Draws of weights; the score is their mean.
+        images: ``[S, C, H, W]``; the authors use 16.
+        repeats: Number of draws of weights; the score is the mean.
         generator: Draws the weights.
 
     Raises:
@@ -174,10 +174,10 @@ def regularised_swap(psi: float, parameters: float, mean: float, width: float, *
     Args:
         psi: :func:`swap`.
         parameters: Number of parameters; :math:`\Theta` is this in thousands.
-        mean: :math:`\mu`, the size that is preferred, in thousands.
+        mean: :math:`\mu`, the preferred size, in thousands.
         width: :math:`\sigma`; larger is more tolerant.
-        log: Whether to return :math:`\log(\Psi')`, which does not underflow where the network is far from :math:`\mu`
-            and ranks the same.
+        log: Whether to return :math:`\log(\Psi')`, which has the same order and does not underflow if the size is far
+            from :math:`\mu`.
 
     Raises:
         ValueError: If :obj:`width` is not positive, or :obj:`psi` is negative or, with :obj:`log`, not positive.
@@ -199,14 +199,14 @@ def regularised_swap(psi: float, parameters: float, mean: float, width: float, *
 @torch.no_grad()
 @fixed_defaults
 def naswot(network: nn.Module, images: Tensor) -> float:
-    r"""The score of `NAS without training <https://arxiv.org/abs/2006.04647>`_: how differently images activate it.
+    r"""The score of `NAS without training <https://arxiv.org/abs/2006.04647>`_: the diversity of activation patterns.
 
     .. math::
         s = \log \det (K + I), \qquad K_{ij} = V - d_H(c_i, c_j)
 
     with the pattern :math:`c_i` of the ``V`` values after ReLUs that are positive for image ``i``, and the Hamming
-    distance :math:`d_H`. The identity, negligible beside ``V``, is ours: it keeps the score finite where two images
-    have equal patterns.
+    distance :math:`d_H`. The identity, negligible compared with ``V``, is our addition: it keeps the score finite if
+    two images have equal patterns.
 
     Args:
         network: The network with its initial weights, taken in training mode; it is not changed.
@@ -237,7 +237,7 @@ def synflow(network: nn.Module, image_shape: Sequence[int]) -> float:
         s = \log\!\Big(1 + \sum_w \Big|w \frac{\partial R}{\partial w}\Big|\Big), \qquad R = \sum_k f_{|w|}(\mathbb 1)_k
 
     over the weights of convolutions and linear layers, without batch norms; computed in double precision. The
-    logarithm, which leaves the order as it is, is ours.
+    logarithm, which does not change the order, is our addition.
 
     Args:
         network: The network with its initial weights; it is not changed.
@@ -283,7 +283,7 @@ def count_parameters(network: nn.Module) -> int:
 @torch.no_grad()
 @fixed_defaults
 def count_macs(network: nn.Module, image_shape: Sequence[int]) -> int:
-    r"""Returns the multiply-accumulates of one image in convolutions and linear layers; biases count nothing.
+    r"""Returns the multiply-accumulates of one image in convolutions and linear layers, without biases.
 
     NAS-Bench-201 also counts the biases of the classifier: its numbers are larger by the number of classes.
 
@@ -312,7 +312,7 @@ def count_macs(network: nn.Module, image_shape: Sequence[int]) -> int:
 
 @fixed_defaults
 def count_patterns(signs: Iterable[Tensor]) -> int:
-    r"""Counts the different columns of bool matrices ``[S, V_1]``, ``[S, V_2]``, … side by side.
+    r"""Counts the distinct columns of the concatenated bool matrices ``[S, V_1]``, ``[S, V_2]``, ….
 
     Example:
         >>> count_patterns([torch.tensor([[True, False], [False, False]]), torch.tensor([[True], [False]])])
@@ -328,7 +328,7 @@ def count_patterns(signs: Iterable[Tensor]) -> int:
     joined = torch.cat(parts, dim=1)
     code = _words(joined[:63]).unique(return_inverse=True)[1]
     for start in range(63, size, 63):
-        # Two numbers of what is known so far and of the next bits are one number again.
+        # Combines the number of the pattern so far and that of the next bits into one number.
         more = _words(joined[start : start + 63]).unique(return_inverse=True)[1]
         code = (code * joined.size(1) + more).unique(return_inverse=True)[1]
     return int(code.max()) + 1

@@ -1,4 +1,4 @@
-r"""Compiles the Triton kernels ahead of time, without a GPU, and reads what the compiler made of them."""
+r"""Compiles the Triton kernels ahead of time, without a GPU, and reads the resource usage of the machine code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pyg_nas_np.utils import NASError
 
 ARCHITECTURES = (80, 90, 100)
 
-# Element types of the arguments that are pointers; every other run-time argument is a 32-bit integer. Those of inputs
-# are the types of the inputs; the rest is float32.
+# Element types of pointer arguments; all other run-time arguments are 32-bit integers. Those of inputs are the types of
+# the inputs; the others are float32.
 _POINTERS = {
     **dict.fromkeys(("ptr", "ptr_own", "ptr_other", "other", "order", "starts"), "*i64"),
     **dict.fromkeys(("first", "batch"), "*i32"),
@@ -54,7 +54,7 @@ def compile_ahead(
         widths: Numbers of dimensions and channels of the kernels off the grid. (default: the extremes of every plan)
 
     Raises:
-        RuntimeError: If Triton is in interpreter mode, where there is nothing to compile.
+        RuntimeError: If Triton is in interpreter mode, which cannot compile.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -92,7 +92,7 @@ def _source(kernel: Any, constants: Mapping[str, int | bool], dtype: str) -> Any
     from triton.compiler import ASTSource
 
     signature = {p.name: "constexpr" if p.name in constants else _type(p.name, dtype) for p in kernel.params}
-    # Tensors begin at multiples of 16 bytes, as the launcher would find out.
+    # Tensors are aligned to 16 bytes, as the launcher would detect.
     aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
     return ASTSource(kernel, signature, constants, aligned)
 
@@ -102,9 +102,9 @@ def _type(name: str, dtype: str) -> str:
 
 
 def _resources(ptx: str, architecture: int) -> tuple[int, int]:
-    r"""Assembles once more with the verbose assembler that ships with Triton; returns registers and spilled bytes.
+    r"""Assembles again with Triton's assembler in verbose mode; returns registers and spilled bytes.
 
-    The resource table of a cubin knows the size of the stack only, which is not all spills.
+    The resource table of a cubin contains only the size of the stack, which includes more than spills.
     """
     from triton.backends.nvidia.compiler import get_ptxas
 
@@ -112,7 +112,7 @@ def _resources(ptx: str, architecture: int) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
-        # The options of Triton itself, so that the numbers are those of the code that runs.
+        # The same options as Triton, so that the numbers are those of the code that runs.
         command = [
             get_ptxas(architecture).path,
             "-v",

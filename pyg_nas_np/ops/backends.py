@@ -1,4 +1,4 @@
-r"""Choice of the implementation that runs an operator, and of whether argument values are checked."""
+r"""Choice of the back end of the operators, and of whether argument values are checked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _validate = True
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    r"""Forces the operators of :mod:`pyg_nas_np.ops` onto one back end inside a ``with`` block.
+    r"""Sets the back end of the operators of :mod:`pyg_nas_np.ops` inside a ``with`` block.
 
-    ``"auto"`` takes the compiled kernels of the tensors' device where they exist and the reference elsewhere. The
-    choice holds for the whole process, and the backward pass of a call uses the back end of its forward pass.
+    ``"auto"`` uses the compiled kernels of the tensors' device if they exist, otherwise the reference. The choice
+    applies to all threads. The backward pass of a call uses the back end of its forward pass.
 
     Args:
         name: ``"auto"``, ``"reference"`` (plain PyTorch), ``"cpu"`` (C++) or ``"cuda"`` (Triton).
@@ -54,8 +54,8 @@ def active_backend() -> str:
 def validation(enabled: bool) -> Iterator[None]:
     r"""Switches the checks of argument *values* (sorted ``ptr``, positive length scales) on or off.
 
-    Shapes, types and devices are always checked. On a CUDA device the value checks wait for the device, once an
-    argument: switch them off inside a training loop whose inputs are known to be good.
+    Shapes, types and devices are always checked. On a CUDA device each value check synchronises with the device: switch
+    them off in training loops whose inputs are known to be valid.
 
     Example:
         >>> with validation(False):
@@ -71,7 +71,7 @@ def validation(enabled: bool) -> Iterator[None]:
 
 
 def validation_enabled() -> bool:
-    r"""Tells whether argument values are checked."""
+    r"""Returns whether argument values are checked."""
     return _validate
 
 
@@ -79,7 +79,7 @@ def resolve(name: str, device: torch.device) -> str:
     r"""Returns the back end that runs a call on :obj:`device`: ``"reference"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        BackendUnavailableError: If the back end that was asked for cannot run on this device or is not installed.
+        BackendUnavailableError: If the requested back end cannot run on this device or is not installed.
     """
     if name == "auto":
         if device.type == "cpu" and cpu.is_available():

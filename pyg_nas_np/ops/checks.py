@@ -15,7 +15,7 @@ def check_floating(**tensors: Tensor) -> None:
     r"""Requires floating tensors of one dtype and one device.
 
     Raises:
-        TypeError: If an argument is no tensor, or the dtypes differ or are not floating.
+        TypeError: If an argument is not a tensor, or the dtypes differ or are not floating.
         ValueError: If the devices differ.
     """
     first_name, first = next(iter(tensors.items()))
@@ -45,7 +45,7 @@ def check_ptr(ptr: Tensor, name: str, device: torch.device) -> None:
 
 def check_ptr_values(ptr: Tensor, name: str, size: int) -> None:
     r"""Requires offsets that start at 0, never decrease and end at :obj:`size`."""
-    values = ptr.detach().cpu().numpy()  # waits for a device once, not for every number
+    values = ptr.detach().cpu().numpy()  # synchronises with the device once, not for every number
     if values[0] != 0 or values[-1] != size:
         raise ValueError(
             f"'{name}' must run from 0 to the number of rows, {size}, but runs from {values[0]} to {values[-1]}."

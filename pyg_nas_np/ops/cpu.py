@@ -1,8 +1,9 @@
 r"""The C++ back end: a plain C library, loaded with :mod:`ctypes` and called with raw pointers.
 
-The library knows nothing of Python or PyTorch, so that one build serves every version of both. It is looked up in
-``$PYG_NAS_NP_CPU_LIBRARY``, beside this file, and in the installed copy of the package (for editable installs). It runs
-on the widest vectors of the processor; ``$PYG_NAS_NP_CPU_ISA`` restricts it to ``avx512``, ``avx2`` or ``baseline``.
+The library does not depend on Python or PyTorch, so one build works with all versions of both. It is looked up in
+``$PYG_NAS_NP_CPU_LIBRARY``, in the folder of this file, and in the installed copy of the package (for editable
+installs). It uses the widest vectors of the processor; ``$PYG_NAS_NP_CPU_ISA`` restricts it to ``avx512``, ``avx2`` or
+``baseline``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 _ABI_VERSION = 1
 
-# Constants that the library expects folded into the scale, by which squared distances become r^2 log2(e) / 2 for the
-# RBF kernel and 3 r^2 or 5 r^2 for the Matérn kernels.
+# Constants folded into the scale, so that squared distances become r^2 log2(e) / 2 for the RBF kernel and 3 r^2 or 5
+# r^2 for the Matérn kernels.
 _FOLD = (math.sqrt(0.5 * math.log2(math.e)), math.sqrt(3.0), math.sqrt(5.0))
 
 _pointer = ctypes.c_void_p
@@ -112,7 +113,7 @@ def kernels() -> ctypes.CDLL:
 
 
 def is_available() -> bool:
-    r"""Tells whether the compiled kernels can be used."""
+    r"""Returns whether the compiled kernels can be used."""
     try:
         kernels()
     except BackendUnavailableError:
@@ -121,7 +122,7 @@ def is_available() -> bool:
 
 
 def announce() -> None:
-    r"""Says once, at import, if the slow path will be taken."""
+    r"""Logs a warning, at import, if the slow fallback will be used."""
     try:
         kernels()
     except BackendUnavailableError as error:
@@ -139,7 +140,7 @@ def _call(function: str, problem: ctypes.Structure) -> None:
 
 
 def _rows(value: Tensor, dtype: torch.dtype) -> Tensor:
-    r"""Converts [N, H, D] so that the innermost axis is contiguous; any other stride is passed on."""
+    r"""Makes the innermost axis of [N, H, D] contiguous; other strides are kept."""
     value = value.detach().to(dtype)
     return value if value.stride(-1) == 1 or value.size(-1) <= 1 else value.contiguous()
 
@@ -231,7 +232,7 @@ def set_conv_backward(
     if need_x:
         problem.grad_x_src, problem.grad_x_dst = grad_x_src.data_ptr(), grad_x_dst.data_ptr()
         problem.grad_scale = grad_scale.data_ptr()
-        # An empty tensor has no address, which would mean that its gradient is not needed.
+        # An empty tensor has a null pointer, which would mean that its gradient is not needed.
         if x_src.numel() == 0 or x_dst.numel() == 0:
             need_x = False
     if need_y:

@@ -1,7 +1,7 @@
 r"""The CUDA back end: launches the Triton kernels.
 
-Under ``TRITON_INTERPRET=1`` the same code runs on CPU tensors, which is how it is tested without a GPU. float64 is left
-to the reference. Nothing here waits for the device.
+With ``TRITON_INTERPRET=1`` the same code runs on CPU tensors, for tests without a GPU. float64 uses the reference.
+Nothing here synchronises with the device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _interpreted() -> bool:
 
 
 def is_available() -> bool:
-    r"""Tells whether the Triton kernels can run on this machine's CUDA devices."""
+    r"""Returns whether the Triton kernels can run on this machine's CUDA devices."""
     return _installed() and torch.cuda.is_available()
 
 
@@ -42,7 +42,7 @@ def require_device(device: torch.device) -> None:
     r"""Checks that the Triton kernels can run on a device.
 
     Raises:
-        BackendUnavailableError: If Triton is not installed or the device is no CUDA device.
+        BackendUnavailableError: If Triton is not installed or the device is not a CUDA device.
     """
     if not _installed():
         raise BackendUnavailableError(
@@ -56,7 +56,7 @@ def require_device(device: torch.device) -> None:
 def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int, **constants: Any) -> None:
     if min(grid) == 0:
         return
-    # Multiply-adds are the whole point; a later Triton will not fuse them unasked. The interpreter knows no options.
+    # Later versions of Triton fuse multiply-adds only on request. The interpreter accepts no options.
     options = {} if _interpreted() else {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
     kernel[grid](*args, **constants, **options)
 
@@ -67,7 +67,7 @@ def _width(size: int, most: int) -> int:
 
 
 def _packed(x: Tensor, values: Tensor, plan: triton_kernels.Plan, grad_density: Tensor | None = None) -> Tensor:
-    r"""Returns rows of coordinates, of values and of a number, twice, each from an even place on."""
+    r"""Returns rows of coordinates, of values and of a number, twice, each starting at an even position."""
     columns = [x.float(), values.float()]
     if plan.start > x.size(-1):
         columns.insert(1, columns[0][..., : plan.start - x.size(-1)])
@@ -84,10 +84,10 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int) -> tuple[int, int]:
-    r"""Returns how many tiles cover one side of a ragged batch, and how many programs share the other side of each.
+    r"""Returns the number of tiles that cover one side of a ragged batch, and of programs that split the other side.
 
-    Both are bounds that need no value of ``ptr`` on the host; tiles of which each has a number of programs are split
-    where they are too few to fill the device.
+    Both are bounds that need no value of ``ptr`` on the host. If there are too few tiles to fill the device, several
+    programs split the work of a tile.
     """
     from pyg_nas_np.ops import triton_kernels
 
@@ -98,7 +98,7 @@ def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int) -> t
 
 
 def _is_isotropic(lengthscale: Tensor) -> bool:
-    r"""Tells whether one number serves all dimensions; it is one in memory, for the values are on the device."""
+    r"""Returns whether all dimensions share one length scale, by its strides, because the values are on the device."""
     return lengthscale.size(1) == 1 or lengthscale.stride(1) == 0
 
 
@@ -242,9 +242,9 @@ def _pull(
     own_is_target: bool,
     with_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the gradients of one side's locations, of its values where wanted, and for targets of the length scale.
+    r"""Returns the gradients of one side's locations, optionally of its values, and for targets of the length scale.
 
-    The gradient of a length scale that all dimensions share is one number, which stands in the first of them.
+    The gradient of a length scale that all dimensions share is one number, stored in the first dimension.
     """
     from pyg_nas_np.ops import triton_kernels
 
@@ -290,7 +290,7 @@ def _sum(parts: Tensor) -> Tensor:
 
 
 class _Windows(NamedTuple):
-    r"""Windows of all points on grids of three dimensions, the leading ones of one cell where there are fewer."""
+    r"""Windows of all points on grids of three dimensions; missing leading dimensions have one cell."""
 
     first: Tensor  # [N, 3], int32
     offset: Tensor  # [N, 3], float32
@@ -315,7 +315,7 @@ def _windows(
     missing = (1,) * (3 - dim)
     first = x.new_empty(points, 3, dtype=torch.int32)
     offset = x.new_empty(points, 3, dtype=torch.float32)
-    # Filled on the device: a tensor made of a list is copied there, which waits for it.
+    # Filled on the device, because copying a tensor from a list would synchronise.
     steps = torch.cat([x.new_full((1,), float(step), dtype=torch.float64) for step in spacing])
     windows = _Windows(
         first,
@@ -359,7 +359,7 @@ def set_conv_to_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_to_grid`.
 
-    Sums are atomic, or sorted and in a fixed order where that is faster and under
+    Sums are atomic, or sorted and in a fixed order if that is faster and with
     :func:`torch.use_deterministic_algorithms`.
     """
     if y.dtype == torch.float64:
@@ -370,7 +370,7 @@ def set_conv_to_grid(
         from pyg_nas_np.ops import triton_kernels
 
         windows = _windows(x, lengthscale, ptr, origin, spacing, shape, window)
-        # Sorted, every cell is visited, so there must be points for most of them.
+        # The sorted kernel visits every cell, so there must be points for most of them.
         worthwhile = math.prod(window) >= triton_kernels.SORT_PLACES and 4 * x.size(0) >= density.numel()
         ordered = worthwhile or torch.are_deterministic_algorithms_enabled()
         run = _scatter_sorted if ordered else _scatter

@@ -53,8 +53,8 @@ def set_conv_to_grid(
     :func:`pyg_nas_np.ops.window_for`; its edge is treated as constant by the gradients, which flow to ``x``, ``y`` and
     ``lengthscale``. The adjoint (transpose) of :obj:`y` to signal is :func:`set_conv_from_grid`.
 
-    On the CPU the sums have a fixed order. On a CUDA device they are atomic where the window is small or points are
-    few, else sorted with a fixed order, as they always are under :func:`torch.use_deterministic_algorithms`.
+    On the CPU the sums have a fixed order. On a CUDA device they are atomic for small windows and few points, otherwise
+    sorted with a fixed order. With :func:`torch.use_deterministic_algorithms` they are always sorted.
 
     Args:
         x: Locations of the points, ``[N, D]`` with ``1 <= D <= 3``.
@@ -68,14 +68,14 @@ def set_conv_to_grid(
         kernel: ``"rbf"``, ``"matern32"`` or ``"matern52"``. (default: :obj:`"rbf"`)
         normalize: Whether to divide the signal by the density. (default: :obj:`False`)
         eps: Added to the density before the division; positive. (default: :obj:`1e-8`)
-        tolerance: Largest weight that the window may drop; a smaller window is an error rather than silently wrong.
-            :obj:`None` allows any. (default: :obj:`1e-2`)
+        tolerance: Largest weight that the window may drop; a smaller window raises an error. :obj:`None` allows any.
+            (default: :obj:`1e-2`)
 
     Returns:
         The density ``[B, *shape]`` and the signal ``[B, *shape, C]`` (channels last).
 
     Raises:
-        TypeError: If an argument is no tensor or has the wrong type.
+        TypeError: If an argument is not a tensor or has the wrong type.
         ValueError: If shapes or devices do not fit, ``ptr`` is not sorted, a length scale is not positive, or the
             window drops weights above :obj:`tolerance`.
 
@@ -121,8 +121,8 @@ def set_conv_from_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Convolves values on one uniform grid per set and evaluates the result at the points of the same sets.
 
-    The adjoint of :func:`set_conv_to_grid`, with the same arguments. Its density is the sum of the weights of the cells
-    in the window: dividing by it makes a smooth interpolation.
+    The adjoint of :func:`set_conv_to_grid`, with the same arguments. The density is the sum of the weights of the cells
+    in the window; dividing by it gives a smooth interpolation.
 
     Args:
         y: Values on the grids, ``[B, *shape, C]`` (channels last).
@@ -141,7 +141,7 @@ def set_conv_from_grid(
         The density ``[N]`` and the signal ``[N, C]``.
 
     Raises:
-        TypeError: If an argument is no tensor or has the wrong type.
+        TypeError: If an argument is not a tensor or has the wrong type.
         ValueError: As in :func:`set_conv_to_grid`.
 
     Example:
@@ -223,7 +223,7 @@ def _check_values(
     check_positive(lengthscale, "lengthscale")
     for axis, (scale, step, size, width) in enumerate(zip(lengthscale.tolist(), spacing, shape, window, strict=True)):
         dropped = radial_at(0.5 * width * step / scale, kernel)
-        # A window of twice the grid reaches every cell from every point on the grid: nothing is dropped there.
+        # A window of twice the grid reaches every cell from every point on the grid, so it drops nothing.
         if dropped > tolerance and width < 2 * size:
             raise ValueError(
                 f"'window' = {width} on axis {axis} drops weights of up to {dropped:.2g} > tolerance = {tolerance:g} "

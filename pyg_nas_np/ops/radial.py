@@ -46,7 +46,7 @@ def radial(square: Tensor, kernel: str) -> tuple[Tensor, Tensor]:
     if kernel == "rbf":
         k = torch.exp(-0.5 * square)
         return k, k
-    # The clamp keeps the derivative of the root finite at coincident points, where it is multiplied by zero anyway.
+    # The clamp keeps the derivative of the root finite at coincident points, where it is multiplied by zero.
     u = torch.sqrt((_RATE[kernel] * square).clamp_min(torch.finfo(square.dtype).tiny))
     decay = torch.exp(-u)
     if kernel == "matern32":
@@ -101,8 +101,8 @@ def window_for(
 
     A window of :math:`w` cells around a point keeps every cell closer than :math:`w/2` spacings, so the largest dropped
     weight is :math:`k(w \Delta / 2\ell)`. The error of a density is at most the number of dropped points times
-    :obj:`error`. For normalised signals take an :obj:`error` not above their :obj:`eps`: dense and truncated
-    convolution then agree far from the data as well.
+    :obj:`error`. For normalised signals choose :obj:`error` at most :obj:`eps`, so that dense and truncated convolution
+    agree far from the data too.
 
     Args:
         lengthscale: One length scale, or one per axis.

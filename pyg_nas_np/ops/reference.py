@@ -1,6 +1,6 @@
 r"""The set convolutions in plain PyTorch: any device, any floating type, any order of differentiation.
 
-This is the oracle of the tests and the fallback of the compiled back ends. It is dense inside one set and loops over
+This is the reference of the tests and the fallback of the compiled back ends. It is dense within a set and loops over
 sets; chunks of targets bound its memory.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyg_nas_np.ops.radial import radial
 
-# Weights held at a time. The oracle is for correctness; this only keeps 10^6 sources within memory.
+# Largest number of weights in memory, which bounds the memory for 10^6 sources.
 _CHUNK = 1 << 24
 
 
@@ -73,7 +73,7 @@ def set_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""Returns the gradients of :func:`set_conv` with respect to ``x_src``, ``y_src``, ``x_dst``, ``lengthscale``.
 
-    Written out rather than left to autograd, so that it can itself be differentiated at coincident points.
+    Explicit rather than by autograd, so that it can be differentiated again at coincident points.
     """
     dtype = accumulation_dtype(y_src.dtype)
     scale = lengthscale.to(dtype)
@@ -104,7 +104,7 @@ def set_conv_backward(
     for parts in pieces.values():
         grads_src.append(torch.stack([part[0] for part in parts]).sum(0))
         grads_y.append(torch.stack([part[1] for part in parts]).sum(0))
-    # Every source belongs to one set, and sets come in order; sets without targets contribute zeros through _chunks.
+    # Every source belongs to one set, and sets are in order; sets without targets contribute zeros through _chunks.
     return (
         torch.cat([x_src.new_zeros(0, *x_src.shape[1:], dtype=dtype), *grads_src]).to(x_src.dtype),
         torch.cat([y_src.new_zeros(0, *y_src.shape[1:], dtype=dtype), *grads_y]).to(y_src.dtype),
@@ -160,7 +160,8 @@ def _offsets(
 ) -> Iterator[_Offset]:
     numbers = torch.arange(ptr.numel() - 1, dtype=torch.int64, device=ptr.device)
     batch = torch.repeat_interleave(numbers, ptr.diff(), output_size=x.size(0))
-    # Positions in cells are formed in double: on a long grid float32 would lose the place inside the cell.
+    # Positions in cells are computed in double precision, because float32 would lose the position inside the cell on a
+    # long grid.
     step = torch.tensor(spacing, dtype=torch.float64, device=x.device)
     position = (x.double() - origin.double()[batch]) / step
     width = torch.tensor(window, dtype=torch.float64, device=x.device)
@@ -248,8 +249,8 @@ def grid_gradient(
 
     .. math:: \sum_{n, g} k(x_n, x_g) \, (u_n \cdot v_g + \tilde u_n + \tilde v_g)
 
-    over all points and the cells of their windows. Scatter and gather both take their gradients from it: in the scatter
-    ``v`` is the incoming gradient and ``u`` the values of the points, in the gather it is the other way round.
+    over all points and the cells of their windows. It gives the gradients of both directions: to the grid, ``v`` is the
+    incoming gradient and ``u`` the values of the points; from the grid, the roles are exchanged.
     """
     dtype = accumulation_dtype(u.dtype)
     scale = lengthscale.to(dtype)

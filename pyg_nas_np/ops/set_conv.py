@@ -50,9 +50,9 @@ def set_conv(
 
     with one of the kernels of :mod:`pyg_nas_np.ops.radial`; :obj:`normalize` divides the signal by the density plus
     :obj:`eps`. It is the encoder of a ConvCNP (`Gordon et al., 2020 <https://arxiv.org/abs/1910.13556>`_) without the
-    matrix of pairs: memory is linear in the number of points, in the backward pass too, which computes the weights
-    again. Gradients flow to ``x_src``, ``y_src``, ``x_dst`` and ``lengthscale``; second derivatives fall back to the
-    dense reference. float16 and bfloat16 are summed in float32. A set without sources has density and signal 0.
+    matrix of pairs: memory is linear in the number of points, also in the backward pass, which recomputes the weights.
+    Gradients flow to ``x_src``, ``y_src``, ``x_dst`` and ``lengthscale``; second derivatives fall back to the dense
+    reference. float16 and bfloat16 are summed in float32. A set without sources has density and signal 0.
 
     **Heads.** With a head axis, :math:`H` kernels are evaluated in one call. Any of ``x`` ``[N, H, D]`` (both
     ``x_src`` and ``x_dst``), ``y_src`` ``[N, H, C]`` and ``lengthscale`` ``[H, D]`` or ``[H, 1]`` may carry it; an
@@ -73,9 +73,9 @@ def set_conv(
         The density, ``[M]`` or ``[M, H]``, and the signal, ``[M, C]`` or ``[M, H, C]``.
 
     Raises:
-        TypeError: If an argument is no tensor or has the wrong type.
+        TypeError: If an argument is not a tensor or has the wrong type.
         ValueError: If shapes or devices do not fit, a ``ptr`` is not sorted, or a length scale is not positive.
-        BackendUnavailableError: If :func:`pyg_nas_np.ops.backend` asks for one that cannot run here.
+        BackendUnavailableError: If :func:`pyg_nas_np.ops.backend` selects one that cannot run here.
 
     Example:
         >>> x_src, y_src = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[1.0], [2.0], [3.0]])
@@ -264,7 +264,7 @@ def _(
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, kernel, normalize, eps, backend = inputs
-    # Only normalisation needs the outputs again; keeping them otherwise would cost memory for nothing.
+    # Only normalisation needs the outputs in the backward pass; otherwise they are not saved.
     ctx.save_for_backward(*tensors, *(output if normalize else ()))
     ctx.options = (kernel, normalize, eps, backend)
 
@@ -315,5 +315,5 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 library.register_autograd("pyg_nas_np::set_conv", _backward, setup_context=_setup)
 library.register_autograd("pyg_nas_np::set_conv_backward", _double_backward, setup_context=_setup_double)
 for _device in ("cpu", "cuda"):
-    # As torch.cdist does: distances lose too much in half precision.
+    # As in torch.cdist, because half precision is too coarse for distances.
     library.register_autocast("pyg_nas_np::set_conv", _device, torch.float32)

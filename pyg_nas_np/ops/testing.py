@@ -1,7 +1,7 @@
 r"""The test suite of a set-convolution back end, as classes to subclass.
 
-A subclass names its back end and inherits every check: agreement with the double-precision reference, invariances,
-ragged batches, empty sets, gradients. pytest collects the subclasses only.
+A subclass names its back end and inherits all checks: agreement with the double-precision reference, invariances,
+ragged batches, empty sets, gradients. pytest collects only the subclasses.
 
 Example:
     >>> class TestReference(SetConvTestCase):
@@ -54,12 +54,11 @@ def pointers(sizes: Sequence[int], device: str = "cpu") -> Tensor:
 
 
 def rounding(dtype: torch.dtype, terms: int) -> float:
-    r"""Returns by how much two sums of the same terms may differ that are formed in different ways.
+    r"""Returns a tolerance for the difference between two sums of the same terms in different orders.
 
-    The difference is relative to the largest entry of the result. Rounding errors add up like a random walk, so that
-    it grows with the root of the number of terms; each term carries some roundings of its own. Processors and
-    libraries choose the order of a sum by vector width, memory layout and number of threads: equal bits may be asked
-    of a repeated call only.
+    The tolerance is relative to the largest entry of the result. Rounding errors accumulate like a random walk, so it
+    grows with the root of the number of terms; each term has a few rounding errors itself. The order of a sum depends
+    on vector width, memory layout and number of threads, so equal bits can be expected only of repeated calls.
 
     Args:
         dtype: The type in which the sums are formed.
@@ -77,7 +76,7 @@ class _BackendTestCase:
     device: ClassVar[str] = "cpu"
     # Relative to the largest entry of each result.
     tolerances: ClassVar[dict[torch.dtype, float]] = {torch.float64: 1e-10, torch.float32: 1e-5}
-    # Largest number of points per set; an interpreted back end takes small ones.
+    # Largest number of points per set; small for interpreted back ends.
     size: ClassVar[int] = 150
 
     @pytest.fixture(autouse=True)
@@ -262,7 +261,7 @@ class SetConvTestCase(_BackendTestCase):
             self.assert_near(a, e, rounding(e.dtype, 60), "permuted")
 
     def test_moving_all_points_changes_nothing(self) -> None:
-        # Multiples of 1/64 stay exact when moved by 4096, so that nothing but the arithmetic inside can differ.
+        # Multiples of 1/64 remain exact when shifted by 4096, so only the arithmetic of the operator can differ.
         p = self.problem([60], [20], dtype=self.dtypes()[-1])
         x_src, x_dst = (torch.round(value * 64) / 64 for value in (p.x_src, p.x_dst))
         expected = _set_conv(x_src, p.y_src, x_dst, *p[3:])
@@ -428,7 +427,7 @@ class GridTestCase(_BackendTestCase):
         x, y, ptr = self.points(2, 3)
         x, y, origin = (torch.round(x * 64) / 64).to(dtype), y.to(dtype), torch.round(self.origins(2) * 64) / 64
         geometry = (0.5, *self.shapes[2])
-        # Where sums have an order, and where atomic additions may come in any.
+        # Both for sums in a fixed order and for atomic additions in any order.
         deterministic = torch.are_deterministic_algorithms_enabled()
         for ordered in (True, False):
             torch.use_deterministic_algorithms(ordered)

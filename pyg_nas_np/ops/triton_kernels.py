@@ -1,16 +1,16 @@
 r"""The Triton kernels of the CUDA back end.
 
-Imported by :mod:`pyg_nas_np.ops.cuda` on first use only, because Triton is optional. Two kernels serve the ragged
+Imported by :mod:`pyg_nas_np.ops.cuda` on first use, because Triton is optional. Two kernels implement the ragged
 operator in both directions, since a gradient is a convolution with the roles of sources and targets exchanged:
 
-* :func:`convolve` sums weighted values: the forward pass, and the gradient of the values where no other is needed;
-* :func:`pull` sums forces: the gradients of locations, of the length scale and, in passing, of the values.
+* :func:`convolve` sums weighted values: the forward pass, and the gradient of the values if no other is needed;
+* :func:`pull` sums forces: the gradients of locations, of the length scale and optionally of the values.
 
-A thread keeps whole rows of its own side in registers, coordinates and sums alike, and meets the rows of the other side
-one after the other: what it reads of them is the same for all threads, and everything else is multiply-adds between
-registers. Tensor cores would need their operands in shared memory, and three passes to keep the accuracy of float32.
-Neither kernel uses atomics: where there are too few rows to fill the device, several programs take a share of the other
-side each, and their sums are added up afterwards.
+A thread keeps whole rows of its own side in registers, coordinates and sums, and loops over the rows of the other side.
+All threads read the same rows, and everything else is multiply-adds between registers. Tensor cores would need their
+operands in shared memory, and three passes for the accuracy of float32. Neither kernel uses atomics: if there are too
+few rows to fill the device, several programs process a part of the other side each, and their sums are added
+afterwards.
 """
 
 # Kernels are compiled by Triton, not called by Python: their arguments have no Python types.
@@ -28,8 +28,8 @@ import triton.language as tl
 
 RBF, MATERN32, MATERN52 = 0, 1, 2
 
-# Programs per multiprocessor among which the work is split, a multiple of them where sets may differ in size, and the
-# fewest rows of the other side, in an average set, that are worth a program.
+# Programs per multiprocessor, their multiple if sets may differ in size, and the smallest number of rows of the other
+# side per program in an average set.
 PROGRAMS = 16
 RAGGED_PROGRAMS = 64
 LEAST_SHARE = 128
@@ -49,12 +49,12 @@ SEGMENT_POINTS = 64
 SEGMENT_CELLS = 32
 LOCATE_WARPS, SCATTER_WARPS, GATHER_WARPS, GRADIENT_WARPS, SEGMENT_WARPS = 4, 4, 1, 2, 4
 
-# Atomic additions take as long as places in the window; from so many on, sorting the points first is faster.
+# The time of atomic additions is proportional to the cells in the window; from this number on, sorting first is faster.
 SORT_PLACES = 32
 
 
 class Plan(NamedTuple):
-    r"""How rows of points lie in memory, and how much of them a program takes."""
+    r"""Memory layout of the rows of points, and the part of them that a program processes."""
 
     dim: int
     pieces: int  # blocks of dimensions
@@ -66,12 +66,12 @@ class Plan(NamedTuple):
 
     @property
     def start(self) -> int:
-        r"""The place of the first value."""
+        r"""Position of the first value."""
         return _even(self.pieces * self.block_dim)
 
     @property
     def stop(self) -> int:
-        r"""The place after the last value."""
+        r"""Position after the last value."""
         return self.start + self.parts * self.block_channels
 
 
@@ -86,13 +86,13 @@ def _blocks(size: int, most: int) -> tuple[int, int]:
 
 
 def convolve_plan(dim: int, channels: int) -> Plan:
-    r"""Returns the plan of :func:`convolve`: as many rows a thread as registers hold."""
+    r"""Returns the plan of :func:`convolve`: as many rows per thread as registers hold."""
     per_thread = 4 if dim <= 16 else 2 if dim <= 32 else 1
     return Plan(dim, 1, dim, *_blocks(channels, BLOCK_CHANNELS), 64 * per_thread, 2)
 
 
 def pull_plan(dim: int, channels: int) -> Plan:
-    r"""Returns the plan of :func:`pull`: as many rows a thread as registers hold."""
+    r"""Returns the plan of :func:`pull`: as many rows per thread as registers hold."""
     per_thread = 2 if dim <= 16 else 1
     pieces = (1, dim) if dim <= 32 else _blocks(dim, 16)
     return Plan(dim, *pieces, *_blocks(channels, BLOCK_CHANNELS), 128 * per_thread, 4)
@@ -137,7 +137,7 @@ def tile_of(ptr, tile, num_sets, BLOCK: tl.constexpr):
 
 @triton.jit
 def share_of(ptr, owner, split, num_splits):
-    r"""Returns the range of a set's rows that one of several programs takes."""
+    r"""Returns the range of a set's rows that one of several programs processes."""
     begin = tl.load(ptr + owner)
     size = tl.load(ptr + owner + 1) - begin
     return begin + size * split // num_splits, begin + size * (split + 1) // num_splits
@@ -145,7 +145,7 @@ def share_of(ptr, owner, split, num_splits):
 
 @triton.jit
 def zeros(NUMBER: tl.constexpr, BLOCK: tl.constexpr):
-    r"""Returns a tuple of zeros, a register of each thread for each row of its own."""
+    r"""Returns a tuple of zeros, a register of each thread for each of its rows."""
     columns = ()
     for _ in tl.static_range(NUMBER):
         columns = columns + (tl.zeros((BLOCK,), dtype=tl.float32),)
@@ -154,7 +154,7 @@ def zeros(NUMBER: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def columns_of(row, NUMBER: tl.constexpr, ok):
-    r"""Returns so many columns of the rows that begin at the given places."""
+    r"""Returns a number of columns of the rows that start at the given positions."""
     columns = ()
     for k in tl.static_range(NUMBER):
         columns = columns + (tl.load(row + k, mask=ok, other=0.0),)
@@ -163,7 +163,7 @@ def columns_of(row, NUMBER: tl.constexpr, ok):
 
 @triton.jit
 def numbers_of(row, NUMBER: tl.constexpr):
-    r"""Returns an even number of the numbers of one row, loaded two at a time as a 64-bit integer."""
+    r"""Returns an even number of entries of one row, loaded in pairs as 64-bit integers."""
     numbers = ()
     for k in tl.static_range(NUMBER // 2):
         bits = tl.load(row + k)
@@ -192,7 +192,7 @@ def squared(numbers, NUMBER: tl.constexpr):
 
 @triton.jit
 def distance(at, other, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
-    r"""Returns the squared scaled distance, and the differences that it is made of, scaled unless isotropic."""
+    r"""Returns the squared scaled distance and the differences, which are scaled unless isotropic."""
     # Subtract before scaling: the difference of near points is exact, whatever their offset.
     deltas = ()
     for d in tl.static_range(DIM):
@@ -230,7 +230,7 @@ def convolve(
     DENSITY: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    r"""For the rows of one tile, sums k over a share of the other side, times the values of the other side."""
+    r"""For the rows of one tile, sums k times the values over a part of the other side."""
     tile, split = tl.program_id(0) // num_splits, tl.program_id(0) % num_splits
     head, part = tl.program_id(1), tl.program_id(2)
     owner, first, last = tile_of(ptr_own, tile, num_sets, BLOCK_ROWS)
@@ -287,8 +287,8 @@ def pull(
 ):
     r"""For the rows of one tile, sums q(r) (v_own . v_other + grad_density) (z_other - z_own) / lengthscale.
 
-    With ``VALUES`` it also sums k(r) v_other. Each program takes a share of the other side, one part of the channels,
-    since the force is linear in them, and the force along one piece of the dimensions.
+    With ``VALUES`` it also sums k(r) v_other. Each program processes a part of the other side, one part of the
+    channels, in which the force is linear, and the force along one piece of the dimensions.
     """
     tile, split = tl.program_id(0) // num_splits, tl.program_id(0) % num_splits
     head = tl.program_id(1)
@@ -319,7 +319,7 @@ def pull(
     moments = zeros(BLOCK_DIM, BLOCK_ROWS)
     spread = zeros(1 if ISOTROPIC else BLOCK_DIM, BLOCK_ROWS)
     sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
-    # The gradient of the density counts in one part of the channels only.
+    # The gradient of the density is added in one part of the channels only.
     once = tl.where(part == 0, 1.0, 0.0)
     constant = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     if OWN_IS_TARGET:
@@ -388,7 +388,7 @@ def locate(
     DIM: tl.constexpr,
     BLOCK_POINTS: tl.constexpr,
 ):
-    r"""Finds the windows of points on grids of three dimensions, the leading ones of one cell where there are fewer."""
+    r"""Finds the windows of points on grids of three dimensions; missing leading dimensions have one cell."""
     n = tl.program_id(0).to(tl.int64) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
     ok = n < num_points
     owner = tl.zeros((BLOCK_POINTS,), dtype=tl.int32)
@@ -405,12 +405,12 @@ def locate(
     for axis in tl.static_range(DIM):
         size = SHAPE2 if axis == DIM - 1 else SHAPE1 if axis == DIM - 2 else SHAPE0
         width = WINDOW2 if axis == DIM - 1 else WINDOW1 if axis == DIM - 2 else WINDOW0
-        # In double: on a long grid float32 would lose the place inside the cell.
+        # In double precision, because float32 would lose the position inside the cell on a long grid.
         point = tl.load(x + n * DIM + axis, mask=ok, other=0.0).to(tl.float64)
         start = tl.load(origin + owner.to(tl.int64) * DIM + axis, mask=ok, other=0.0).to(tl.float64)
         position = (point - start) / tl.load(spacing + axis)
         low = tl.ceil(position - width * 0.5)
-        # A window off the grid, or a NaN, must not overflow the integer: put it just outside.
+        # A window off the grid, or a NaN, must not overflow the integer; it is moved just outside.
         reached = reached & (low > -width) & (low < size)
         positions = positions + (position,)
         lowest = lowest + (low,)
@@ -646,7 +646,7 @@ def gradient(
     column_ok = columns < CHANNELS
     own = tl.load(u + n[:, None] * CHANNELS + columns[None, :], mask=ok[:, None] & column_ok[None, :], other=0.0)
     own = own.to(tl.float32)
-    # The densities count in one part only.
+    # The densities are added in one part only.
     dense = 0 * n + part == 0
     constant = tl.load(u_density + n, mask=ok & dense, other=0.0).to(tl.float32)
     f0 = tl.zeros((BLOCK_POINTS,), dtype=tl.float32)

@@ -1,4 +1,4 @@
-r"""Results that do not depend on the default type and the default device of the process."""
+r"""Independence of PyTorch's default dtype and default device."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _SUMS = frozenset(
 
 
 class FixedDefaults(TorchFunctionMode):
-    r"""Within it, new tensors have a fixed type and device where a call names none; it belongs to its thread alone.
+    r"""Within it, new tensors of its thread have a fixed type and device unless a call names others.
 
     Args:
         dtype: Type of new floating-point tensors, and of quotients and roots of integers.
-        device: Where they are.
+        device: Their device.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
@@ -58,7 +58,7 @@ class FixedDefaults(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if (func in _FLOATS or func in _OTHERS) and kwargs.get("device") is None:
-            # torch.as_tensor(x) of a tensor stays where it is.
+            # torch.as_tensor of a tensor keeps its device.
             given = next((value for value in args if isinstance(value, Tensor)), None)
             kwargs["device"] = self.device if given is None else given.device
         if func in _FLOATS and kwargs.get("dtype") is None:
@@ -67,15 +67,15 @@ class FixedDefaults(TorchFunctionMode):
             args = tuple(value.to(self.dtype) if isinstance(value, Tensor) else value for value in args)
         result = func(*args, **kwargs)
         if func in _OTHERS and kwargs.get("dtype") is None and _is_floating(result) and not _typed(args):
-            # A list of Python's numbers: made again, because the first time may have rounded.
+            # A list of Python numbers is converted again, because the first conversion may have rounded.
             result = func(*args, **{**kwargs, "dtype": self.dtype})
         return result
 
 
 def fixed_defaults(function: Callable[P, R]) -> Callable[P, R]:
-    r"""Lets a function return the same under :func:`torch.set_default_dtype` and :func:`torch.set_default_device`.
+    r"""Makes a function independent of :func:`torch.set_default_dtype` and :func:`torch.set_default_device`.
 
-    It costs nothing where these are as PyTorch sets them.
+    There is no overhead if these have PyTorch's initial values.
 
     Example:
         >>> halves = fixed_defaults(lambda: torch.arange(3) / 2)
@@ -96,7 +96,7 @@ def fixed_defaults(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _promotes(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether integers become numbers of the default type."""
+    """Whether integers are converted to the default type."""
     if kwargs.get("rounding_mode") is not None or any(map(_is_floating, args)):
         return False
     return func in _QUOTIENTS or (func in _SUMS and any(isinstance(value, float) for value in args))

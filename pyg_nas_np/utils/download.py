@@ -1,4 +1,4 @@
-r"""Downloads over TLS, checked against a published SHA-256, resumed where they were cut off."""
+r"""Resumable downloads over TLS, checked against a published SHA-256."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def download(url: str, target: str | os.PathLike[str], sha256: str, *, timeout: float = 30.0) -> Path:
-    r"""Downloads a file, unless it is there already with the right checksum.
+    r"""Downloads a file, unless it exists with the right checksum.
 
-    The bytes go to ``target.part``, which a later call continues if the server allows it, and become :obj:`target` once
-    the checksum is right.
+    The bytes are written to ``target.part``, which a later call continues if the server allows it. It is renamed to
+    :obj:`target` once the checksum is right.
 
     Args:
         url: An ``https`` address (``http`` for the local machine only).
-        target: Where the file goes.
+        target: Path of the file.
         sha256: Published checksum.
-        timeout: Seconds of silence after which the server counts as dead.
+        timeout: Seconds without data after which the download fails.
 
     Returns:
         The path of the file.
@@ -36,8 +36,8 @@ def download(url: str, target: str | os.PathLike[str], sha256: str, *, timeout: 
     Raises:
         ValueError: If :obj:`url` is not secure.
         ChecksumError: If the finished file has another checksum; it is deleted.
-        DataFileError: If the server cannot be reached or refuses, or if the connection breaks; what has arrived is kept
-            for the next call.
+        DataFileError: If the server cannot be reached or refuses, or the connection breaks; received bytes are kept for
+            the next call.
     """
     address = urlsplit(url)
     if address.scheme != "https" and not (address.scheme == "http" and address.hostname in _LOOPBACK):

@@ -44,7 +44,7 @@ class ForbiddenPickleError(DataFileError):
 
 
 class UnwritableFileError(NASError, OSError):
-    r"""A file cannot be written: the disk is full, or the folder refuses."""
+    r"""A file cannot be written: the disk is full, or the folder is not writable."""
 
 
 class VerificationError(NASError, ValueError):
@@ -56,7 +56,7 @@ class SingularCovarianceError(NASError, ValueError):
 
 
 class MissingLabelsError(NASError, LookupError):
-    r"""A metric was asked for that no available label source provides."""
+    r"""No available label source provides the requested metric."""
 
 
 class MissingWeightsError(NASError, LookupError):
@@ -64,7 +64,7 @@ class MissingWeightsError(NASError, LookupError):
 
 
 class BackendUnavailableError(NASError, RuntimeError):
-    r"""A back end of an operator was asked for that cannot run here; the message says what is missing."""
+    r"""The requested back end of an operator cannot run here; the message says what is missing."""
 
 
 class MissingExtraError(NASError, ImportError):
@@ -76,7 +76,7 @@ class MissingExtraError(NASError, ImportError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        # The arguments as given, so that the exception survives pickling on its way out of a worker process.
+        # The original arguments, so that the exception can be pickled by worker processes.
         super().__init__(package, extra)
         self.package = package
         self.extra = extra

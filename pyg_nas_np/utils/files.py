@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from pyg_nas_np.utils.errors import ChecksumError, DataFileError, NASError, UnwritableFileError
 
 STALE_SECONDS = 86_400.0
-"""Age from which a temporary file counts as left behind by a process that was killed."""
+"""Age from which a temporary file is assumed to be left over from a killed program."""
 
 
 def cache_dir() -> Path:
@@ -36,7 +36,7 @@ def cache_dir() -> Path:
 
 
 def max_bytes() -> int:
-    r"""Returns how many bytes a file may take in memory, unpacked: ``$PYG_NAS_NP_MAX_BYTES``, or 4 GiB.
+    r"""Returns the largest size of an unpacked file in memory, in bytes: ``$PYG_NAS_NP_MAX_BYTES``, or 4 GiB.
 
     Raises:
         ValueError: If the variable is not a positive whole number.
@@ -49,10 +49,10 @@ def max_bytes() -> int:
 
 @contextmanager
 def foreign_file(path: str | os.PathLike[str], what: str, cure: str = "get it again") -> Iterator[None]:
-    r"""Turns whatever a damaged file makes its reader raise into a :class:`DataFileError`.
+    r"""Converts the exceptions of a reader of a damaged file to a :class:`DataFileError`.
 
-    Readers of other packages raise what they meet first: pickle alone has a dozen exceptions for damaged input. Keep
-    the body to the reading; errors of this package pass unchanged.
+    Readers of other packages raise many types of exceptions: pickle alone has a dozen for damaged input. The body
+    should contain only the reading; errors of this package pass unchanged.
 
     Args:
         path: The file.
@@ -78,7 +78,7 @@ def foreign_file(path: str | os.PathLike[str], what: str, cure: str = "get it ag
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    r"""Opens a file for reading, and refuses pipes and devices, which could wait or go on forever.
+    r"""Opens a file for reading, and refuses pipes and devices, which could block or never end.
 
     Raises:
         DataFileError: If there is no such file, it may not be read, or it is not a regular one.
@@ -129,11 +129,11 @@ def check_size(path: str | os.PathLike[str], size: int) -> None:
 
 
 class LimitedReader(io.RawIOBase):
-    r"""Reads on from a stream of unpacked bytes until it exceeds a limit.
+    r"""A stream of unpacked bytes with a size limit.
 
     Args:
         file: The stream.
-        path: How messages call it.
+        path: Its name in messages.
         limit: Number of bytes. (default: :func:`max_bytes`)
     """
 
@@ -147,7 +147,7 @@ class LimitedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        r"""Fills a buffer, and returns how many bytes were left."""
+        r"""Fills a buffer, and returns the number of bytes read."""
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         self._count += len(data)
@@ -196,7 +196,7 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     r"""Yields a temporary path that is renamed to :obj:`path` on success and removed on failure.
 
-    What a killed process left behind is removed by the next one that writes the same file, a day later.
+    Temporary files of killed programs are removed after a day, when the same file is written again.
 
     Raises:
         UnwritableFileError: If the disk is full, or the folder cannot be written.
@@ -251,7 +251,7 @@ _DISK = frozenset(
 
 
 def _write_error(error: BaseException, own: Sequence[Path]) -> OSError | None:
-    """The operating system's error behind that of a writer, if there is one."""
+    """The operating system's error that caused that of a writer, if there is one."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, UnwritableFileError):
@@ -260,7 +260,7 @@ def _write_error(error: BaseException, own: Sequence[Path]) -> OSError | None:
         if isinstance(seen, OSError) and ours and seen.errno in _DISK and not isinstance(error, NASError):
             return seen
         seen = seen.__cause__ or seen.__context__
-    # torch.save tells a full disk by the position of its stream only, safetensors by its message.
+    # torch.save reports a full disk only by the position of its stream, safetensors only by its message.
     text = str(error)
     if isinstance(error, SafetensorError) and (number := re.search(r"os error (\d+)", text)):
         return OSError(int(number[1]), os.strerror(int(number[1])))
@@ -270,11 +270,11 @@ def _write_error(error: BaseException, own: Sequence[Path]) -> OSError | None:
 
 
 def _remove_stale(target: Path) -> None:
-    """Removes temporary files of the target that are so old that nobody can be writing them."""
+    """Removes temporary files of the target that are too old to be in use."""
     pattern = re.compile(rf"\.{re.escape(target.stem)}\.[0-9a-f]{{16}}{re.escape(target.suffix)}")
     with suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
-            # Two processes may find the same file; the second one's failure is none.
+            # Another program may have removed the same file.
             if entry.name.startswith(".") and pattern.fullmatch(entry.name):
                 with suppress(OSError):
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:

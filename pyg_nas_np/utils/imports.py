@@ -1,4 +1,4 @@
-r"""Optional dependencies: import a module or name the extra that installs it."""
+r"""Import of optional dependencies, with errors that name the extra."""
 
 from __future__ import annotations
 

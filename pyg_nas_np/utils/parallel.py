@@ -1,4 +1,4 @@
-r"""Many threads on many chunks of work, rather than on each operation."""
+r"""Threads over chunks of work, rather than within each operation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ R = TypeVar("R")
 def map_chunks(function: Callable[[T], R], chunks: Iterable[T]) -> list[R]:
     r"""Applies a function to every chunk, with as many chunks at a time as PyTorch has threads.
 
-    Operations on chunks that fit into the processor's cache are too short to be worth sharing among threads; whole
-    chunks are not. While several are under way, each operation runs on the thread that calls it.
+    Single operations on chunks that fit into the processor's cache are too short for multithreading; whole chunks are
+    not. While several chunks are processed, each operation runs on one thread.
 
     Args:
-        function: What to do with a chunk, without gradients. It may run on another thread.
+        function: Processes a chunk, without gradients. It may run on another thread.
         chunks: The work.
 
     Returns:

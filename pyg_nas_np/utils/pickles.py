@@ -1,4 +1,4 @@
-r"""Unpickling of foreign files without running anything that they name."""
+r"""Unpickling of untrusted files without running anything that they name."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pyg_nas_np.utils.errors import DataFileError, ForbiddenPickleError
 from pyg_nas_np.utils.files import foreign_file
 
 Allowed = Mapping[tuple[str, str], Any]
-"""Maps ``(module, name)`` to what stands for that global: a function, or a type."""
+"""Maps ``(module, name)`` to the replacement of that global: a function or a type."""
 
 _PLAIN = frozenset(f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes)
 
 
 def load_pickle(file: IO[bytes], *, allowed: Allowed | None = None, label: str = "pickle") -> Any:
-    r"""Unpickles a foreign file, resolving only globals on an allow-list.
+    r"""Unpickles an untrusted file, resolving only globals on an allow-list.
 
-    What stands for a global can be called by the pickle, and nothing else: a pickle cannot set its attributes.
+    The pickle can only call the replacements of globals; it cannot set their attributes.
 
     Args:
         file: The open binary file.
-        allowed: Maps ``(module, name)`` to the object that stands for it. (default: no global at all)
-        label: How messages call the file.
+        allowed: Maps ``(module, name)`` to its replacement. (default: no global at all)
+        label: Name of the file in messages.
 
     Raises:
         ForbiddenPickleError: If the pickle asks for any other global.
@@ -63,7 +63,7 @@ class _AllowListUnpickler(pickle.Unpickler):
 
 
 class _Callable:
-    """What a pickle may call; any state for it is refused."""
+    """A callable for pickles; any state for it is refused."""
 
     __slots__ = ("_function",)
 
@@ -80,7 +80,7 @@ class _Callable:
 def numpy_scalar_globals() -> dict[tuple[str, str], Any]:
     r"""Returns the allow-list entries for NumPy's numbers, under the module names of NumPy 1 and 2.
 
-    NumPy's own constructors would trust the pickle: a forged object type makes them read any address.
+    NumPy's constructors trust the pickle: a forged object type makes them read any address.
     """
     return {
         ("numpy", "dtype"): _NumberType,
@@ -90,7 +90,7 @@ def numpy_scalar_globals() -> dict[tuple[str, str], Any]:
 
 
 class _NumberType:
-    """Stands for the dtype of a plain number."""
+    """Replaces the dtype of a plain number."""
 
     __slots__ = ("dtype",)
 
@@ -115,7 +115,7 @@ def _number(kind: Any, data: Any) -> Any:
 
 
 class Ignored:
-    r"""Stands for objects of a pickle that are not needed: it forgets its arguments and its state."""
+    r"""Replaces objects of a pickle that are not needed: it drops its arguments and its state."""
 
     __slots__ = ()
 
@@ -127,7 +127,7 @@ class Ignored:
 
 
 def latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
-    r"""Stands for ``_codecs.encode``, by which pickles of protocol 2 and below spell bytes."""
+    r"""Replaces ``_codecs.encode``, with which pickles of protocol 2 and below encode bytes."""
     if encoding != "latin1":
         raise DataFileError(f"bytes are spelled in {encoding!r:.40}; pickle writes latin1")
     return text.encode("latin1")

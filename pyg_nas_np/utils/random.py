@@ -1,4 +1,4 @@
-r"""Random numbers from a given generator where a call has no argument for one."""
+r"""Random numbers from a given generator in calls without a generator argument."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ _DRAWS: frozenset[Callable[..., Any]] = frozenset(
 class drawing_from(FixedDefaults):
     r"""Within it, layers take their initial parameters and their dropout masks from :obj:`generator`.
 
-    :meth:`reset_parameters` and :class:`~torch.nn.Dropout` have no argument for a generator. The usual way around it,
-    :func:`torch.manual_seed`, changes the state that every thread and every other library draws from. This context
-    belongs to its thread alone and passes the generator on; the parameters are those that :func:`torch.manual_seed`
-    with the same seed would give. As in :class:`~pyg_nas_np.utils.defaults.FixedDefaults`, the default type and device
-    of the process do not matter.
+    :meth:`reset_parameters` and :class:`~torch.nn.Dropout` have no generator argument. The usual workaround,
+    :func:`torch.manual_seed`, changes the global state of all threads and libraries. This context affects only its
+    thread and passes the generator on; the parameters are the same as with :func:`torch.manual_seed` and the same seed.
+    As in :class:`~pyg_nas_np.utils.defaults.FixedDefaults`, PyTorch's default dtype and device are ignored.
 
     Args:
-        generator: What to draw from. Its device is where modules are made.
+        generator: Source of randomness. Modules are created on its device.
         dtype: Type of new floating-point tensors.
 
     Example:

@@ -1,4 +1,4 @@
-r"""States and weights on disk: one reader with one guard for the files of PyTorch, one for those of safetensors."""
+r"""States and weights on disk: readers with checks for files of PyTorch and of safetensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyg_nas_np.utils.files import atomic_path, foreign_file, open_regular, read
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Kinds: TypeAlias = "Mapping[str, type | tuple[type, ...]]"
-"""What a state must hold: key → type."""
+"""Required entries of a state: key → type."""
 
 DIGEST = "sha256"
 """Entry of a safetensors file's metadata: digest of its tensors."""
@@ -50,8 +50,8 @@ def read_state(
     Args:
         path: The file.
         what: What it should be, ``"a saved predictor"``.
-        required: Keys that it must have, and their types.
-        form: What it must have as ``format``. (default: anything)
+        required: Required keys and their types.
+        form: Required ``format``. (default: any)
         finite: Whether NaN and infinite values of tensors are refused.
         cure: What the user can do about a damaged file.
 
@@ -66,11 +66,11 @@ def read_state(
 
 
 def load_torch(data: bytes, *, verify: bool = True) -> Any:
-    r"""Returns what :func:`torch.save` wrote, tensors and plain types only, on the CPU.
+    r"""Returns the content of a :func:`torch.save` file, tensors and plain types only, on the CPU.
 
     Args:
         data: The file's content.
-        verify: Whether the checksums of its parts are verified, which :func:`torch.load` does not do.
+        verify: Whether to verify the checksums of its parts, which :func:`torch.load` does not.
 
     Raises:
         Exception: Anything, if the content is damaged; see :func:`~pyg_nas_np.utils.files.foreign_file`.
@@ -84,7 +84,7 @@ def load_torch(data: bytes, *, verify: bool = True) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # PyTorch's message tells how to load the file all the same, which would run its code.
+        # PyTorch's message says how to load the file nevertheless, which would run its code.
         found = re.search(r"GLOBAL (\S+)", str(error))
         name = f", and this asks for {found[1]}" if found else ""
         raise pickle.UnpicklingError(f"only tensors and plain types are read{name}") from error
@@ -116,7 +116,7 @@ def check_state(
 
 
 def _tensors(value: Any, where: str) -> Iterator[tuple[str, Tensor]]:
-    # A state may contain itself; no state of this package is nested so deeply.
+    # A state may contain itself; states of this package are never nested so deeply.
     if where.count("/") > 32:
         raise DataFileError(f"'{where[:60]}…' is nested too deeply for a state of this package")
     if isinstance(value, Tensor):
@@ -160,8 +160,8 @@ def read_tensors(
 
     Args:
         path: The file.
-        form: What its metadata must have as ``format``. (default: anything)
-        required: Further entries that its metadata must have.
+        form: Required ``format`` in its metadata. (default: any)
+        required: Further required entries of its metadata.
         infinite: Names of tensors that may hold NaN or infinite values. (default: none)
 
     Returns:
@@ -222,17 +222,17 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], path: PathLike) -> None:
-    r"""Puts tensors of a file into a module.
+    r"""Loads tensors of a file into a module.
 
-    The module may lie on the ``meta`` device, so that nothing is allocated or drawn for weights that are replaced.
+    The module may be on the ``meta`` device, so that replaced weights are neither allocated nor drawn.
 
     Args:
         module: The module.
         tensors: Its state by name.
-        path: How messages call the file.
+        path: Name of the file in messages.
 
     Raises:
-        DataFileError: If a tensor is missing, has another shape or kind, or there is one more. The module is unchanged.
+        DataFileError: If a tensor is missing, unexpected, or of another shape or type. The module is unchanged.
     """
     own, name = module.state_dict(), os.fspath(path)
     if missing := sorted(own.keys() - tensors.keys()):

@@ -1,8 +1,8 @@
-r"""The one door for tables, CSV and Parquet: as spreadsheets write them, or the true reason why not.
+r"""Readers of CSV and Parquet tables.
 
-CSV is read in UTF-8 and, with a byte order mark, UTF-16; with commas, semicolons or tabs; with spaces around cells;
-with the names of known columns in capital letters; gzipped or not. Refused are repeated columns, rows of another
-length, and fields longer than :func:`csv.field_size_limit`, which is 131,072 characters unless the caller raises it.
+CSV may be UTF-8 or, with a byte order mark, UTF-16; with commas, semicolons or tabs; with spaces around cells; with
+names of known columns in any case; gzipped or not. Repeated columns, rows of another length, and fields longer than
+:func:`csv.field_size_limit` (131,072 characters by default) raise an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Table:
     Args:
         path: The file it was read from, for messages.
         header: Names of the columns.
-        rows: Cells, without surrounding spaces; blank lines are left out.
+        rows: Cells, without surrounding spaces; blank lines are dropped.
         lines: Line of the file on which each row ends.
     """
 
@@ -49,7 +49,7 @@ class Table:
         r"""Checks that there are columns of these names.
 
         Raises:
-            DataFileError: If one is missing; the message lists those that there are.
+            DataFileError: If one is missing; the message lists the columns of the file.
         """
         if missing := [name for name in names if name not in self._place]:
             have = ", ".join(self.header[:20])
@@ -69,7 +69,7 @@ class Table:
         r"""Returns a cell as a number, which may be NaN or infinite.
 
         Raises:
-            DataFileError: If it is none; the message names file, line and column.
+            DataFileError: If it is not a number; the message names file, line and column.
         """
         text = self.rows[row][place]
         try:
@@ -89,7 +89,7 @@ def read_csv(path: PathLike, names: Sequence[str] = ()) -> Table:
 
     Args:
         path: The file; gzipped or not.
-        names: Names of columns that are found whatever their case.
+        names: Names of columns that are matched in any case.
 
     Raises:
         DataFileError: If the file is missing, damaged, not text, too large, or not a table; the message names the file
@@ -110,7 +110,7 @@ def read_csv(path: PathLike, names: Sequence[str] = ()) -> Table:
 
 
 def read_header(path: PathLike, names: Sequence[str] = ()) -> list[str]:
-    r"""Returns the header of a CSV file as :func:`read_csv` would, without reading the rest.
+    r"""Returns the header of a CSV file as in :func:`read_csv`, without reading the rest.
 
     Raises:
         DataFileError: As :func:`read_csv`, for the header.
@@ -130,7 +130,7 @@ def read_parquet(path: PathLike) -> Any:
     with open_regular(path) as file, foreign_file(path, "a Parquet file"):
         opened = parquet.ParquetFile(file)
         check_size(path, sum(opened.metadata.row_group(i).total_byte_size for i in range(opened.num_row_groups)))
-        # A few bytes may claim any number of equal values.
+        # A few bytes may encode any number of equal values.
         check_size(path, 8 * opened.metadata.num_rows * opened.metadata.num_columns)
         table = opened.read()
     check_header(path, table.column_names)
@@ -204,7 +204,7 @@ def _header(path: PathLike, cells: list[str], names: Sequence[str]) -> list[str]
 
 
 def check_header(path: PathLike, header: Sequence[str]) -> None:
-    r"""Refuses a header with a column that occurs twice; which one counts would be a guess.
+    r"""Refuses a header with a repeated column, which would be ambiguous.
 
     Raises:
         DataFileError: If one does.

@@ -1,3 +1,3 @@
-r"""The version of the package, where every room can read it."""
+r"""The version of the package."""
 
 VERSION = "0.1.0"

@@ -107,7 +107,7 @@ def sample_crps(samples: Tensor, target: Tensor, *, fair: bool = True) -> Tensor
 
 
 def interval_coverage(mean: Tensor, std: Tensor, target: Tensor, level: float = 0.9) -> Tensor:
-    r"""Share of the true values inside the central prediction interval; a calibrated model gives :obj:`level`.
+    r"""Fraction of the true values inside the central prediction interval; :obj:`level` for a calibrated model.
 
     Args:
         mean: Predicted means, ``[N]``.

@@ -70,9 +70,9 @@ def spearman_rho(preds: Tensor, target: Tensor, *, undefined: float | None = Non
 def n_at_k(preds: Tensor, target: Tensor, k: int | float = 10, *, maximize: bool = True) -> Tensor:
     r"""N@K: the best true rank among the :obj:`k` architectures predicted best; 1 is a perfect selection.
 
-    Tied true values share their best rank. Where predictions tie at the border of the selection, the truly worse
-    architectures are selected, so that the value depends on no order of the inputs and a constant predictor gains
-    nothing by luck.
+    Tied true values share their best rank. If predictions tie at the border of the selection, the architectures with
+    the worse true values are selected, so that the value does not depend on the order of the inputs and a constant
+    predictor has no advantage.
 
     Args:
         preds: Predicted values, ``[N]``.
@@ -96,9 +96,9 @@ def n_at_k(preds: Tensor, target: Tensor, k: int | float = 10, *, maximize: bool
 
 
 def precision_at_k(preds: Tensor, target: Tensor, k: int | float = 10, *, maximize: bool = True) -> Tensor:
-    r"""P@K: the share of the :obj:`k` architectures predicted best that truly belong to the best :obj:`k`.
+    r"""P@K: the fraction of the :obj:`k` architectures predicted best that are among the true best :obj:`k`.
 
-    An architecture belongs to them if its true value is at least the K-th best one, so that ties with it count.
+    An architecture is among them if its true value is at least the K-th best one, ties included.
     Predictions that tie at the border are resolved as in :func:`n_at_k`.
 
     Args:

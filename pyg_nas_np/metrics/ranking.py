@@ -64,6 +64,9 @@ class RankingMetric(Metric):
 class KendallTau(RankingMetric):
     r"""Kendall's tau-b; see :func:`~pyg_nas_np.metrics.functional.kendall_tau`.
 
+    torchmetrics' ``KendallRankCorrCoef`` agrees on ties, but returns NaN for constant values without a word, and takes
+    time quadratic in the number of values.
+
     Args:
         undefined: Value for constant predictions or true values, for example ``0.0`` in the first epochs of a training.
             (default: raise)
@@ -88,6 +91,8 @@ class KendallTau(RankingMetric):
 
 class SpearmanRho(RankingMetric):
     r"""Spearman's rho; see :func:`~pyg_nas_np.metrics.functional.spearman_rho`.
+
+    torchmetrics' ``SpearmanCorrCoef`` agrees on ties, but returns 0 for constant values without a word.
 
     Args:
         undefined: Value for constant predictions or true values. (default: raise)

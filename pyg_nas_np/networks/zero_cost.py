@@ -270,46 +270,6 @@ def synflow(network: nn.Module, image_shape: Sequence[int]) -> float:
     return math.log1p(total)
 
 
-def count_parameters(network: nn.Module) -> int:
-    r"""Returns the number of trainable parameters.
-
-    Example:
-        >>> count_parameters(nn.Linear(3, 2))
-        8
-    """
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-@torch.no_grad()
-@fixed_defaults
-def count_macs(network: nn.Module, image_shape: Sequence[int]) -> int:
-    r"""Returns the multiply-accumulates of one image in convolutions and linear layers, without biases.
-
-    NAS-Bench-201 also counts the biases of the classifier: its numbers are larger by the number of classes.
-
-    Args:
-        network: The network; it is not changed.
-        image_shape: ``(C, H, W)``.
-
-    Example:
-        >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), (3, 4, 4))
-        3456
-    """
-    total = 0
-
-    def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        total += weight[0].numel() * output.numel()
-
-    training = network.training
-    with _hooked([m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)], count):
-        network.eval()(torch.zeros(1, *image_shape))
-    network.train(training)
-    return total
-
-
 @fixed_defaults
 def count_patterns(signs: Iterable[Tensor]) -> int:
     r"""Counts the distinct columns of the concatenated bool matrices ``[S, V_1]``, ``[S, V_2]``, ….

@@ -729,7 +729,10 @@ def main() -> None:
                 print(f"  damaged: {error}")
     if arguments.trials:
         # Needs Optuna.
+        import optuna
         from parallel_trials import measure
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
 
         for kind, processes, threads in (("memory", 1, 1), ("memory", 1, 4), ("journal", 2, 1), ("journal", 4, 1)):
             row = measure(kind, processes, threads, arguments.trials)

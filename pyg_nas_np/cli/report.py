@@ -219,7 +219,7 @@ def _attributions(ranking: Ranking) -> str:
         f"shuffled over {found.num_cells:,} cells. Measured on a surrogate, trees that explain "
         f"{found.fidelity:.1%} of the variance of the predicted scores from these features (on cells that they did not "
         "learn from). Features that say the same thing share their importance. Correlation: Spearman's, of the feature "
-        "with the predicted score."
+        "with the predicted score; larger scores are better."
     )
     return _section("What the predictions follow", _grid([groups, single]), escape(note))
 

@@ -31,6 +31,7 @@ class Attribution:
         groups: Importance of each group of features, descending.
         features: Importance of each single meta-feature, descending.
         correlations: Spearman's correlation of each of them with the predicted score: its sign tells the direction.
+            Larger scores are better, so that a feature that lowers a loss has a positive one.
         num_cells: Cells whose features were shuffled.
         fidelity: Share of the variance of their predicted scores that the surrogate explains (:math:`R^2`); it was not
             fitted to them. Where it is low, the importances say little about the predictor.

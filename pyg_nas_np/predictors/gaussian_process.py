@@ -156,7 +156,8 @@ class GaussianProcess:
             fits = (power / variances).sum(dim=1)
             fits = z.numel() * _profiled_scale(fits, z).log() if self.profiled else fits
             deviations = (theta - self.prior_mean) / self.prior_std
-            return 0.5 * (variances.log().sum(dim=1) + fits + deviations.square())
+            total: Tensor = 0.5 * (variances.log().sum(dim=1) + fits + deviations.square())
+            return total
 
         def loss(theta: float) -> float:
             return float(losses(torch.tensor([theta], dtype=torch.float64, device=z.device)))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pyg_nas_np.utils import check_sha256, fixed_defaults, require
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-NUM_FEATURES = 1280
 
 
 class EfficientNetLite0(nn.Module):

@@ -6,16 +6,20 @@ from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
+from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat
 from pyg_nas_np.spaces.registry import SPACES, space_by_name
 from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
     "SPACES",
+    "Categorical",
     "CellSpace",
     "Costs",
     "EnumerableSpace",
+    "Float",
     "GraphCodec",
     "GraphView",
+    "Integer",
     "MobileNetV3Arch",
     "MobileNetV3GraphCodec",
     "MobileNetV3Space",
@@ -26,6 +30,9 @@ __all__ = [
     "NASBench201Space",
     "NASBenchGraphArch",
     "NASBenchGraphSpace",
+    "Parameter",
+    "RecordView",
+    "Repeat",
     "SearchSpace",
     "Validity",
     "draw",

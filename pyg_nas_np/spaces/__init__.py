@@ -1,4 +1,4 @@
-r"""Search spaces: indexed sets of architectures as graphs."""
+r"""Search spaces: sets of architectures as configurations, graphs, or both."""
 
 from pyg_nas_np.spaces.base import CellSpace, Costs, EnumerableSpace, GraphView, SearchSpace, Validity
 from pyg_nas_np.spaces.graph_codec import GraphCodec, MobileNetV3GraphCodec, NASBench201GraphCodec, graph_codec

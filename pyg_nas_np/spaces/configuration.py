@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pyg_nas_np.spaces.base import draw_indices
-from pyg_nas_np.spaces.parameters import Parameter, Repeat, Value, as_parameter
+from pyg_nas_np.spaces.parameters import Categorical, Parameter, Repeat, Value, as_parameter, is_missing
 from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidSpaceError
 
 _ABSENT = object()
@@ -170,7 +170,7 @@ class Level:
         values: dict[str, Any] = {}
         for name in self.order:
             given = record.get(name, _ABSENT)
-            if given is _ABSENT:
+            if given is _ABSENT or (is_missing(given) and not self._has_none(name)):
                 if self.active(name, values) and not self.parameters[name].optional and self._required(name):
                     raise InvalidArchitectureError(f"{name!r} is missing; the parameters are {names}")
                 continue
@@ -182,6 +182,10 @@ class Level:
             except InvalidArchitectureError as error:
                 raise InvalidArchitectureError(f"{name}: {error}") from None
         return self._sorted(values)
+
+    def _has_none(self, name: str) -> bool:
+        parameter = self.parameters[name]
+        return isinstance(parameter, Categorical) and None in parameter.choices
 
     def _required(self, name: str) -> bool:
         """What conditions were guessed from examples may be absent where they hold."""
@@ -283,7 +287,7 @@ class Level:
                 yield self.middle(name)
 
     def mutate(self, record: Mapping[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
-        r"""Draws a configuration in which one parameter differs; of layers: one parameter of one layer, or their number.
+        r"""Draws a configuration in which one parameter differs; of layers: one parameter of one, or their number.
 
         What becomes active is drawn. The configuration itself comes back only where it has no neighbor.
         """

@@ -342,7 +342,7 @@ class Categorical(Value):
 
     def read(self, value: Any, *, exact: bool = True) -> Any:
         r"""Returns the choice that equals a value or is written like it; any other, where :obj:`exact` is false."""
-        value = plain(value)
+        value = None if is_missing(value) else plain(value)
         if not _is_choice(value):
             raise InvalidArchitectureError(f"{value!r} is not one of {list(self.choices)}")
         if value in self.choices:
@@ -423,6 +423,19 @@ def as_parameter(given: Any) -> Parameter:
 def plain(value: Any) -> Any:
     r"""Returns a scalar of NumPy or PyTorch as the Python value, everything else as it is."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def is_missing(value: Any) -> bool:
+    r"""Whether a cell of a table is empty: :obj:`None`, NaN, or the missing values of pandas.
+
+    Example:
+        >>> is_missing(float("nan")), is_missing(0)
+        (True, False)
+    """
+    value = plain(value)
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -65,8 +65,8 @@ def _union(name: str, first: Value, second: Value) -> Value:
     if isinstance(first, Integer | Float) and type(first) is type(second):
         assert isinstance(second, Integer | Float)
         same = first.step == second.step and first.low == second.low
-        step = first.step if same else 1 if isinstance(first, Integer) else None
-        return replace(first, low=min(first.low, second.low), high=max(first.high, second.high), step=step)
+        wider: dict[str, Any] = {"low": min(first.low, second.low), "high": max(first.high, second.high)}
+        return replace(first, **wider, step=first.step if same else 1 if isinstance(first, Integer) else None)
     raise InvalidSpaceError(
         f"parameter {name!r} is {first!r} in one trial and {second!r} in another; give the two different names"
     )

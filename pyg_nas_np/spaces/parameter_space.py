@@ -73,7 +73,7 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         >>> space.to_str(arch)
         '{"depth":6,"optimizer":"adam","layers":[{"kernel":3,"width":16},{"kernel":3,"width":16}]}'
         >>> len(space.neighbors(arch)), space.is_valid({"depth": 40, "optimizer": "adam", "layers": []}).reason
-        (13, 'depth: 40 is not between 6 and 24')
+        (10, 'depth: 40 is not between 6 and 24')
     """
 
     _exact = True
@@ -116,15 +116,14 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
                 value = plain(record.get(column))
                 if isinstance(value, int | float) and not is_missing(value):
                     known[column][arch] = float(value)
-        for name, column in self._costs.items():
-            if isinstance(column, str):
-                numeric = isinstance(self.parameters.get(column), Integer | Float)
-                if not numeric and not known.get(column):
-                    raise InvalidSpaceError(
-                        f"cost {name!r}: {column!r} is neither a numeric parameter nor a column of numbers in the pool"
-                    )
-            elif not callable(column):
-                raise InvalidSpaceError(f"cost {name!r} must be a column or a function, got {column!r}")
+        for name, cost in self._costs.items():
+            if not isinstance(cost, str):
+                if not callable(cost):
+                    raise InvalidSpaceError(f"cost {name!r} must be a column or a function, got {cost!r}")
+            elif not isinstance(self.parameters.get(cost), Integer | Float) and not known.get(cost):
+                raise InvalidSpaceError(
+                    f"cost {name!r}: {cost!r} is neither a numeric parameter nor a column of numbers in the pool"
+                )
         self.pool = tuple(archs)
         self._known_costs = known
 

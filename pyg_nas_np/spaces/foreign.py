@@ -20,9 +20,9 @@ def from_optuna(source: Any, **options: Any) -> ParameterSpace:
     r"""See :meth:`ParameterSpace.from_optuna`.
 
     Example:
-        >>> from optuna.distributions import CategoricalDistribution, FloatDistribution
-        >>> source = {"lr": FloatDistribution(1e-4, 1e-1, log=True), "act": CategoricalDistribution(["relu", "gelu"])}
-        >>> from_optuna(source)
+        >>> optuna = require("optuna", "search")
+        >>> lr = optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True)
+        >>> from_optuna({"lr": lr, "act": optuna.distributions.CategoricalDistribution(["relu", "gelu"])})
         ParameterSpace(lr=Float(0.0001, 0.1, log=True), act=Categorical(('relu', 'gelu')))
     """
     if isinstance(source, Mapping):
@@ -66,7 +66,8 @@ def _union(name: str, first: Value, second: Value) -> Value:
         assert isinstance(second, Integer | Float)
         same = first.step == second.step and first.low == second.low
         wider: dict[str, Any] = {"low": min(first.low, second.low), "high": max(first.high, second.high)}
-        return replace(first, **wider, step=first.step if same else 1 if isinstance(first, Integer) else None)
+        wider["step"] = first.step if same else 1 if isinstance(first, Integer) else None
+        return replace(first, **wider)
     raise InvalidSpaceError(
         f"parameter {name!r} is {first!r} in one trial and {second!r} in another; give the two different names"
     )

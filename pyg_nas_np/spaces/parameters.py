@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from typing import Any
 
 import torch
 
-from pyg_nas_np.spaces.base import Archs, ArchT, SearchSpace
-from pyg_nas_np.utils.errors import InvalidSpaceError
+from pyg_nas_np.spaces.base import Archs, ArchT, SearchSpace, draw_indices
+from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidSpaceError
+
+_STRIDE = 0.1
+"""How far neighboring numbers lie, as a part of the range, beside those one step away."""
+_JUMP = 0.2
+"""Standard deviation of the step of a mutated number, as a part of the range."""
+_TRIES = 16
+"""Mutations of a number that end where they began are drawn again; after these tries it moves one step."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Parameter:
     r"""One parameter of a configuration.
 
@@ -23,9 +30,11 @@ class Parameter:
         when: The condition under which a configuration has this parameter: name of another parameter of the same
             configuration (in a :class:`Repeat`: of the same layer) → the values it may have. All must hold. A parameter
             that is not active is absent from the configuration. (default: always active)
+        optional: Whether it may also be absent where the condition holds.
     """
 
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, kw_only=True, hash=False)
+    optional: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         given = self.when
@@ -39,9 +48,165 @@ class Parameter:
             raise InvalidSpaceError(f"the condition on {empty[0]!r} allows no value; name at least one")
         object.__setattr__(self, "when", when)
 
+    def __repr__(self) -> str:
+        given = []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            default = {} if item.default_factory is dict else item.default
+            if default is MISSING:
+                given.append(f"{item.name}={value!r}" if isinstance(self, Repeat) else repr(value))
+            elif value != default:
+                given.append(f"{item.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(sorted(given, key=lambda text: text.startswith(('when=', 'opt'))))})"
 
-@dataclass(frozen=True)
-class Integer(Parameter):
+
+class Value(Parameter):
+    r"""A parameter with one value: a number or a choice."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int | None:
+        r"""Number of values; :obj:`None` where they are continuous."""
+
+    @property
+    @abstractmethod
+    def middle(self) -> Any:
+        r"""A typical value: the middle of a range, or the first choice."""
+
+    @abstractmethod
+    def values(self) -> Sequence[Any]:
+        r"""Returns all values in order, where they are not continuous."""
+
+    @abstractmethod
+    def read(self, value: Any, *, exact: bool = True) -> Any:
+        r"""Returns the plain form of a value.
+
+        Args:
+            value: The value; NumPy scalars and whole floats for integers will do.
+            exact: Whether to refuse numbers outside the range and unknown choices.
+
+        Raises:
+            InvalidArchitectureError: If it is no value of this parameter.
+        """
+
+    @abstractmethod
+    def draw(self, n: int, generator: torch.Generator | None = None) -> list[Any]:
+        r"""Draws :obj:`n` values uniformly, in logarithms where these matter."""
+
+    @abstractmethod
+    def neighbors(self, value: Any) -> list[Any]:
+        r"""Returns the values next to another one, in a deterministic order."""
+
+    def mutate(self, value: Any, generator: torch.Generator | None = None) -> Any:
+        r"""Draws another value, unless there is only one."""
+        others = self.neighbors(value)
+        return others[draw_indices(len(others), 1, generator)[0]] if others else value
+
+
+class Number(Value):
+    r"""A number of a range, on a grid or not."""
+
+    low: Any
+    high: Any
+    step: Any
+    log: bool
+
+    @property
+    def size(self) -> int | None:
+        r"""Number of values; :obj:`None` where they are continuous."""
+        if self.low == self.high:
+            return 1
+        return None if self.step is None else int((self.high - self.low) / self.step + 1e-9) + 1
+
+    @property
+    def middle(self) -> Any:
+        r"""The middle of the range, in logarithms where these matter."""
+        return self.at(0.5)
+
+    def at(self, place: float) -> Any:
+        r"""Returns the value at a part of the range, which is cut to 0 ... 1."""
+        place = min(max(place, 0.0), 1.0)
+        if self.log:
+            value = math.exp(math.log(self.low) * (1 - place) + math.log(self.high) * place)
+        else:
+            value = self.low + (self.high - self.low) * place
+        return self._snap(value)
+
+    def place(self, value: Any) -> float:
+        r"""Inverse of :meth:`at`."""
+        if self.low == self.high:
+            return 0.5
+        if self.log:
+            value = max(value, self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return float((value - self.low) / (self.high - self.low))
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> list[Any]:
+        r"""Draws :obj:`n` values uniformly, in logarithms where these matter."""
+        if self.size is not None and not self.log:
+            return [self._grid(k) for k in draw_indices(self.size, n, generator, replace=True)]
+        low, high = float(self.low), float(self.high)
+        if self.step is not None:
+            # Every value of the grid is as likely as the interval around it.
+            low, high = max(low - self.step / 2, low / 2), high + self.step / 2
+        places = torch.rand(n, generator=generator, dtype=torch.float64, device="cpu").tolist()
+        if not self.log:
+            return [self._snap(low + (high - low) * place) for place in places]
+        start, ratio = math.log(low), math.log(high / low)
+        return [self._snap(math.exp(start + ratio * place)) for place in places]
+
+    def values(self) -> Sequence[Any]:
+        r"""Returns all values in order, where they are not continuous."""
+        if self.size is None:
+            raise InvalidSpaceError(f"{self!r} is continuous; give it a step to list its values")
+        return [self._grid(k) for k in range(self.size)]
+
+    def neighbors(self, value: Any) -> list[Any]:
+        r"""Returns the values one step below and above, then those a tenth of the range away."""
+        near = [] if self.step is None else [self._snap(value - self.step), self._snap(value + self.step)]
+        place = self.place(value)
+        far = [self.at(place - _STRIDE), self.at(place + _STRIDE)]
+        return [other for other in dict.fromkeys(near + far) if other != value]
+
+    def mutate(self, value: Any, generator: torch.Generator | None = None) -> Any:
+        r"""Draws another value, near ones most often."""
+        steps = torch.randn(_TRIES, generator=generator, dtype=torch.float64, device="cpu").tolist()
+        near = (self.at(self.place(value) + _JUMP * step) for step in steps)
+        moved = [other for other in near if other != value]
+        return moved[0] if moved else super().mutate(value, generator)
+
+    def _snap(self, value: Any) -> Any:
+        """The value of the range that is nearest."""
+        value = min(max(value, self.low), self.high)
+        if self.size is None:
+            return float(value) + 0.0
+        return self._grid(0) if self.size == 1 else self._grid(round((value - self.low) / self.step))
+
+    def _grid(self, k: int) -> Any:
+        return self.low + min(k, (self.size or 1) - 1) * (self.step or 0)
+
+    def _checked(self, value: Any, exact: bool) -> Any:
+        if exact and not self.low <= value <= self.high:
+            raise InvalidArchitectureError(f"{value!r} is not between {self.low} and {self.high}")
+        if exact and self.step is not None:
+            nearest = self._snap(value)
+            if abs(nearest - value) > 1e-6 * self.step:
+                raise InvalidArchitectureError(f"{value!r} is not on the steps of {self.step} from {self.low}")
+            return nearest
+        return value
+
+    def _check_range(self) -> None:
+        kind = type(self).__name__
+        if self.low > self.high:
+            raise InvalidSpaceError(f"low={self.low} of {kind} is larger than high={self.high}; exchange them")
+        if self.step is not None and self.step <= 0:
+            raise InvalidSpaceError(f"step of {kind} must be positive, got {self.step}")
+        if self.log and self.low <= 0:
+            raise InvalidSpaceError(f"log=True of {kind} needs low > 0, got low={self.low}; raise low or drop log")
+
+
+@dataclass(frozen=True, repr=False)
+class Integer(Number):
     r"""A whole number: ``low``, ``low + step``, ... up to ``high``, both included.
 
     Args:
@@ -55,8 +220,8 @@ class Integer(Parameter):
             ``log`` is asked for where ``low`` is not positive.
 
     Example:
-        >>> Integer(16, 512, log=True)
-        Integer(low=16, high=512, step=1, log=True)
+        >>> Integer(16, 512, log=True).middle
+        91
     """
 
     low: int
@@ -67,15 +232,24 @@ class Integer(Parameter):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("low", "high", "step"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or value != math.floor(value):
+            value = plain(getattr(self, name))
+            if not _is_number(value) or not math.isfinite(value) or value != math.floor(value):
                 raise InvalidSpaceError(f"{name} of Integer must be a whole number, got {value!r}; take Float")
             object.__setattr__(self, name, int(value))
-        _check_range(self, self.low, self.high, self.step, self.log)
+        self._check_range()
+
+    def read(self, value: Any, *, exact: bool = True) -> Any:
+        r"""Returns a whole number as ``int``; any number, where :obj:`exact` is false."""
+        value = _finite(value)
+        if value == math.floor(value):
+            return self._checked(int(value), exact)
+        if exact:
+            raise InvalidArchitectureError(f"{value!r} is not a whole number")
+        return value
 
 
-@dataclass(frozen=True)
-class Float(Parameter):
+@dataclass(frozen=True, repr=False)
+class Float(Number):
     r"""A real number from ``low`` to ``high``, both included.
 
     Args:
@@ -89,8 +263,8 @@ class Float(Parameter):
             asked for where ``low`` is not positive.
 
     Example:
-        >>> Float(1e-4, 1e-1, log=True, when={"optimizer": "sgd"}).when
-        {'optimizer': ('sgd',)}
+        >>> Float(1e-4, 1e-1, log=True, when={"optimizer": "sgd"})
+        Float(0.0001, 0.1, log=True, when={'optimizer': ('sgd',)})
     """
 
     low: float
@@ -101,17 +275,26 @@ class Float(Parameter):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("low", "high", "step"):
-            value = getattr(self, name)
+            value = plain(getattr(self, name))
             if name == "step" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            if not _is_number(value) or not math.isfinite(value):
                 raise InvalidSpaceError(f"{name} of Float must be a finite number, got {value!r}")
-            object.__setattr__(self, name, float(value))
-        _check_range(self, self.low, self.high, self.step, self.log)
+            object.__setattr__(self, name, float(value) + 0.0)
+        self._check_range()
+
+    def read(self, value: Any, *, exact: bool = True) -> float:
+        r"""Returns a number as ``float``."""
+        # Minus zero would be equal to zero and be written differently.
+        return float(self._checked(float(_finite(value)) + 0.0, exact))
+
+    def _grid(self, k: int) -> float:
+        # Decimal steps are not exact in binary; twelve digits are what was meant.
+        return float(f"{super()._grid(k):.12g}") + 0.0
 
 
-@dataclass(frozen=True)
-class Categorical(Parameter):
+@dataclass(frozen=True, repr=False)
+class Categorical(Value):
     r"""One of several choices: strings, numbers, booleans or :obj:`None`.
 
     Args:
@@ -122,8 +305,8 @@ class Categorical(Parameter):
         InvalidSpaceError: If there is no choice, one occurs twice, or one is not a plain value.
 
     Example:
-        >>> Categorical(["relu", "gelu"]).choices
-        ('relu', 'gelu')
+        >>> Categorical(["relu", "gelu"])
+        Categorical(('relu', 'gelu'))
     """
 
     choices: tuple[Any, ...]
@@ -133,16 +316,54 @@ class Categorical(Parameter):
         super().__post_init__()
         if isinstance(self.choices, str) or not isinstance(self.choices, Sequence) or not len(self.choices):
             raise InvalidSpaceError(f"choices must be a list of at least one value, got {self.choices!r}")
-        choices = tuple(self.choices)
+        choices = tuple(plain(choice) for choice in self.choices)
         for choice in choices:
-            if not (choice is None or isinstance(choice, str | bool | int | float)) or choice != choice:
-                raise InvalidSpaceError(f"a choice must be a string, a number, a boolean or None, got {choice!r}")
+            if not _is_choice(choice):
+                raise InvalidSpaceError(
+                    f"a choice must be a string, a finite number, a boolean or None, got {choice!r}; name it instead"
+                )
         if twice := [choice for i, choice in enumerate(choices) if choice in choices[:i]]:
             raise InvalidSpaceError(f"choice {twice[0]!r} occurs twice in {list(choices)}; leave one out")
         object.__setattr__(self, "choices", choices)
 
+    @property
+    def size(self) -> int:
+        r"""Number of choices."""
+        return len(self.choices)
 
-@dataclass(frozen=True)
+    @property
+    def middle(self) -> Any:
+        r"""The first choice, or the middle one where they are ordered."""
+        return self.choices[len(self.choices) // 2 if self.ordered else 0]
+
+    def values(self) -> Sequence[Any]:
+        r"""Returns the choices."""
+        return self.choices
+
+    def read(self, value: Any, *, exact: bool = True) -> Any:
+        r"""Returns the choice that equals a value or is written like it; any other, where :obj:`exact` is false."""
+        value = None if is_missing(value) else plain(value)
+        if not _is_choice(value):
+            raise InvalidArchitectureError(f"{value!r} is not one of {list(self.choices)}")
+        if value in self.choices:
+            return self.choices[self.choices.index(value)]
+        alike = [choice for choice in self.choices if str(choice).casefold() == str(value).casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        if exact:
+            raise InvalidArchitectureError(f"{value!r} is not one of {list(self.choices)}")
+        return value
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> list[Any]:
+        r"""Draws :obj:`n` choices uniformly."""
+        return [self.choices[i] for i in draw_indices(len(self.choices), n, generator, replace=True)]
+
+    def neighbors(self, value: Any) -> list[Any]:
+        r"""Returns all other choices."""
+        return [choice for choice in self.choices if choice != value]
+
+
+@dataclass(frozen=True, repr=False)
 class Repeat(Parameter):
     r"""A list of layers, each with a configuration of its own; the number of layers may vary.
 
@@ -168,14 +389,68 @@ class Repeat(Parameter):
         super().__post_init__()
         if not isinstance(self.parameters, Mapping) or not self.parameters:
             raise InvalidSpaceError(f"a layer must have parameters by name, got {self.parameters!r}")
-        if nested := [name for name, inner in self.parameters.items() if isinstance(inner, Repeat)]:
+        parameters = {name: as_parameter(inner) for name, inner in self.parameters.items()}
+        if nested := [name for name, inner in parameters.items() if isinstance(inner, Repeat)]:
             raise InvalidSpaceError(f"{nested[0]!r} is a Repeat inside a Repeat; give the layers one list")
-        if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
+        lengths = [plain(length) for length in (self.min_length, self.max_length)]
+        if any(type(length) is not int for length in lengths) or not 0 <= lengths[0] <= lengths[1] or lengths[1] < 1:
             raise InvalidSpaceError(
                 f"the number of layers must go from at least 0 to at least 1, "
                 f"got min_length={self.min_length}, max_length={self.max_length}"
             )
-        object.__setattr__(self, "parameters", dict(self.parameters))
+        object.__setattr__(self, "parameters", parameters)
+
+
+def as_parameter(given: Any) -> Parameter:
+    r"""Returns a parameter; a list is short for a :class:`Categorical`.
+
+    Raises:
+        InvalidSpaceError: If it is neither.
+
+    Example:
+        >>> as_parameter([3, 5, 7])
+        Categorical((3, 5, 7))
+    """
+    if isinstance(given, Parameter):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return Categorical(tuple(given))
+    raise InvalidSpaceError(
+        f"{given!r} is not a parameter; give an Integer, a Float, a Categorical, a Repeat or a list of choices"
+    )
+
+
+def plain(value: Any) -> Any:
+    r"""Returns a scalar of NumPy or PyTorch as the Python value, everything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def is_missing(value: Any) -> bool:
+    r"""Whether a cell of a table is empty: :obj:`None`, NaN, or the missing values of pandas.
+
+    Example:
+        >>> is_missing(float("nan")), is_missing(0)
+        (True, False)
+    """
+    value = plain(value)
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_choice(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _finite(value: Any) -> Any:
+    value = plain(value)
+    if not _is_number(value) or not math.isfinite(value):
+        raise InvalidArchitectureError(f"{value!r} is not a finite number")
+    return value
 
 
 class RecordView(SearchSpace[ArchT]):
@@ -205,13 +480,3 @@ class RecordView(SearchSpace[ArchT]):
         They are the known pool where the space has one, otherwise independent draws.
         """
         return self.sample(n, generator, replace=True)
-
-
-def _check_range(parameter: Parameter, low: float, high: float, step: float | None, log: bool) -> None:
-    kind = type(parameter).__name__
-    if low > high:
-        raise InvalidSpaceError(f"low={low} of {kind} is larger than high={high}; exchange them")
-    if step is not None and step <= 0:
-        raise InvalidSpaceError(f"step of {kind} must be positive, got {step}")
-    if log and low <= 0:
-        raise InvalidSpaceError(f"log=True of {kind} needs low > 0, got low={low}; raise low or drop log")

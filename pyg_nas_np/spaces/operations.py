@@ -102,11 +102,12 @@ class OperationGraphs(NamedTuple):
 
     Shapes:
         - **operations:** What ids stand for; begins with the vocabulary of the space, unknown names follow.
-        - **attribute_names:** Names of the ``A`` attributes.
+        - **attribute_names:** Names of the ``A`` attributes, those of the space first.
         - **op:** ``[N]`` int64, position in :attr:`operations`.
         - **attributes:** ``[N, A]`` float64; NaN where a node has none.
         - **edge_index:** ``[2, E]`` int64, positions in the whole batch, sorted by target, then source.
-        - **recurrent_index:** ``[2, R]`` int64, edges that carry the source's value of the step before (cycles).
+        - **recurrent_index:** ``[2, R]`` int64, edges that carry the source's value of the step before, and may thus close
+          cycles; sorted as the others.
         - **ptr:** ``[B + 1]`` int64; graph ``b`` has the nodes ``ptr[b]`` to ``ptr[b + 1] - 1``.
     """
 
@@ -128,10 +129,45 @@ class OperationGraphs(NamedTuple):
         r"""Graph of each node, int64 ``[N]``."""
         return torch.repeat_interleave(torch.arange(self.num_graphs, device="cpu"), self.ptr.diff())
 
+    def select(self, index: Tensor) -> OperationGraphs:
+        r"""Returns the graphs at positions :obj:`index` (int64 ``[K]``), in that order.
+
+        Example:
+            >>> ends = (Operation("input"), Operation("output"))
+            >>> op, edges = torch.tensor([0, 1, 0, 1]), torch.tensor([[0, 2], [1, 3]])
+            >>> none = torch.empty(2, 0, dtype=torch.long)
+            >>> pair = OperationGraphs(ends, (), op, torch.empty(4, 0), edges, none, torch.tensor([0, 2, 4]))
+            >>> pair.select(torch.tensor([1])).edge_index.tolist()
+            [[0], [1]]
+        """
+        sizes = self.ptr.diff()[index]
+        ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        nodes = _ranges(self.ptr[index], sizes)
+
+        def moved(edges: Tensor) -> Tensor:
+            ends = torch.searchsorted(edges[1].contiguous(), self.ptr)
+            count = ends.diff()[index]
+            shift = torch.repeat_interleave(ptr[:-1] - self.ptr[index], count)
+            return edges[:, _ranges(ends[index], count)] + shift
+
+        return self._replace(
+            op=self.op[nodes],
+            attributes=self.attributes[nodes],
+            edge_index=moved(self.edge_index),
+            recurrent_index=moved(self.recurrent_index),
+            ptr=ptr,
+        )
+
     def of_kind(self, *kinds: str) -> Tensor:
         r"""Which nodes have an operation of one of the kinds, bool ``[N]``."""
         member = torch.tensor([op.kind in kinds for op in self.operations], dtype=torch.bool, device="cpu")
         return member[self.op]
+
+
+def _ranges(start: Tensor, count: Tensor) -> Tensor:
+    """``start[0], start[0] + 1, ...``, ``count[0]`` numbers, and so on."""
+    offset = torch.repeat_interleave(start - (count.cumsum(0) - count), count)
+    return offset + torch.arange(offset.numel(), device="cpu")
 
 
 class OperationView(SearchSpace[ArchT]):

@@ -29,8 +29,8 @@ class OperationGraph:
     r"""A directed graph of named operations: an immutable value; build it with :meth:`of`.
 
     Isomorphic graphs are equal: nodes are in a canonical, topological order. (Colours are refined along the edges until
-    they tell the nodes apart; ties are broken one node at a time. Only highly regular graphs, of which cells and networks
-    are none, could have two forms.)
+    they tell the nodes apart; ties are broken one node at a time. Only highly regular graphs, of which cells and
+    networks are none, could have two forms.)
     """
 
     nodes: tuple[Node, ...]
@@ -54,8 +54,8 @@ class OperationGraph:
             recurrent: Further edges, which carry the source's value of the step before.
 
         Raises:
-            InvalidArchitectureError: If there is no node, a node has no name, an attribute is not a number, an edge leaves
-                the nodes, or edges form a cycle.
+            InvalidArchitectureError: If there is no node, a node has no name, an attribute is not a number, an edge
+                leaves the nodes, or edges form a cycle.
 
         Example:
             >>> conv, relu = ("conv", {"kernel": 3}), ("relu", {})
@@ -142,7 +142,7 @@ class OperationGraph:
 def pack(
     graphs: Sequence[OperationGraph], operations: Sequence[Operation] = (), attribute_names: Sequence[str] = ()
 ) -> OperationGraphs:
-    r"""Packs graphs into flat tensors; names beyond the vocabulary are appended to it in the order in which they appear.
+    r"""Packs graphs into flat tensors; names beyond the vocabulary are appended to it as they appear.
 
     Args:
         graphs: ``B`` graphs.
@@ -209,7 +209,11 @@ def _canonical_order(nodes: list[Node], edges: list[Any], recurrent: list[Any]) 
             for sweep, adjacent in sweeps:
                 old = colour.copy()
                 for v in sweep:
-                    around = (sorted(colour[u] for u in adjacent[v]), [old[u] for u in back[v]], [old[u] for u in forth[v]])
+                    around = (
+                        sorted(colour[u] for u in adjacent[v]),
+                        [old[u] for u in back[v]],
+                        [old[u] for u in forth[v]],
+                    )
                     colour[v] = hash((colour[v], *((*sorted(part), len(part)) for part in around)))
             count, previous = len(set(colour)), count
         return colour
@@ -257,7 +261,7 @@ def _topological(nodes: list[Node], before: list[list[int]], after: list[list[in
         while v not in walk:
             walk.append(v)
             v = next(u for u in before[v] if missing[u])
-        cycle = [v, *walk[: walk.index(v) - 1 : -1], v] if walk.index(v) else [v, *walk[::-1]]
+        cycle = [v, *reversed(walk[walk.index(v) :])]
         raise InvalidArchitectureError(
             f"nodes {' → '.join(f'{u} ({nodes[u].op})' for u in cycle)} form a cycle; mark the edge that carries the "
             f"value of the step before as recurrent"

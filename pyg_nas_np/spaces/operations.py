@@ -106,8 +106,8 @@ class OperationGraphs(NamedTuple):
         - **op:** ``[N]`` int64, position in :attr:`operations`.
         - **attributes:** ``[N, A]`` float64; NaN where a node has none.
         - **edge_index:** ``[2, E]`` int64, positions in the whole batch, sorted by target, then source.
-        - **recurrent_index:** ``[2, R]`` int64, edges that carry the source's value of the step before, and may thus close
-          cycles; sorted as the others.
+        - **recurrent_index:** ``[2, R]`` int64, edges that carry the source's value of the step before, and may
+          thus close cycles; sorted as the others.
         - **ptr:** ``[B + 1]`` int64; graph ``b`` has the nodes ``ptr[b]`` to ``ptr[b + 1] - 1``.
     """
 

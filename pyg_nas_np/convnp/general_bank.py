@@ -211,7 +211,9 @@ def mixture(moments: Tensor) -> tuple[Tensor, Tensor]:
     return means.mean(dim=1), variance.sqrt()
 
 
-def leave_one_out(forest: ExtraTreesRegressor, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def leave_one_out(
+    forest: ExtraTreesRegressor, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
     r"""Returns what trees predict for each of their ``n`` points without it, ``[n]`` float64; for bagged trees by those
     that did not draw it.
 

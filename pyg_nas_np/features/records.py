@@ -26,12 +26,16 @@ DECADES = 100.0
 """Positive numbers whose range spans this ratio are read as logarithms."""
 
 LIST = 3
-"""So many numbered parameters, such as ``width_0``, ``width_1`` and ``width_2``, are one list."""
+"""So many layers or numbered parameters, such as ``width_0``, ``width_1`` and ``width_2``, are a structure."""
+
+FAR = 10.0
+"""Standard deviations from the mean beyond which all numbers are alike; the space may not know all values."""
 
 COUNTS = "counts"
 """Name of the group of counts over parameters that share a domain."""
 
 _ABSENT = object()
+_LEAST = 1e-300
 
 
 class Column(NamedTuple):
@@ -66,7 +70,8 @@ class RecordFeatures:
     - A **number** is one column: its logarithm where the parameter is declared so, or where its range is positive and
       spans two decades. An ordered category is its rank. A category of numbers is a number: write codes as strings.
     - A **category** has a column for each choice (a single one for two choices), all on one scale.
-    - A **conditional** parameter has one more column, whether it is active. Inactive numbers stand at the mean.
+    - A **conditional** parameter has one more column, whether it is active. Inactive numbers stand at the mean, unknown
+      categories at none.
     - A **list of layers** is padded: each position is like a parameter that is active in some architectures.
       It is summarised besides: total, mean, minimum, maximum, slope over the depth, first and last of each number, the
       count of each category, and the number of layers. At least :data:`LIST` parameters of one kind whose names differ
@@ -113,9 +118,10 @@ class RecordFeatures:
 
     @cached_property
     def has_lists(self) -> bool:
-        r"""Whether records have lists of layers, declared or numbered."""
+        r"""Whether records have lists of at least :data:`LIST` layers, declared or numbered."""
         parameters = self.space.parameters
-        return any(isinstance(p, Repeat) for p in parameters.values()) or bool(numbered_lists(parameters))
+        declared = (isinstance(p, Repeat) and p.max_length >= LIST for p in parameters.values())
+        return any(declared) or bool(numbered_lists(parameters))
 
     # -- computing --------------------------------------------------------------------------------------------------
 
@@ -131,7 +137,8 @@ class RecordFeatures:
         stats = self._statistics
         columns = self._columns(self.space.resolve(archs))
         values = np.stack([columns[column].values for column in stats.keep], axis=1)
-        return torch.from_numpy(np.nan_to_num((values - stats.mean) / stats.std).astype(np.float32))
+        scores = np.clip(np.nan_to_num((values - stats.mean) / stats.std), -FAR, FAR)
+        return torch.from_numpy(scores.astype(np.float32))
 
     @cached_property
     def _statistics(self) -> _Statistics:
@@ -178,7 +185,7 @@ class RecordFeatures:
                 columns += _layers(name, parameter, [record.get(name, ()) for record in records])
             else:
                 codes[name] = _codes(parameter, (record.get(name, _ABSENT) for record in records), len(records))
-                columns += _value(name, name, parameter, codes[name], conditional=bool(parameter.when))
+                columns += _value(name, name, parameter, codes[name])
         for title, members in numbered_lists(parameters).items():
             stacked = np.stack([codes[member] for member in members], axis=1)
             columns += _summaries(title, title, parameters[members[0]], stacked)
@@ -261,10 +268,10 @@ def _codes(parameter: Parameter, values: Iterable[Any], count: int) -> Floats:
         position = {choice: float(i) for i, choice in enumerate(parameter.choices)} | {_ABSENT: math.nan}
         return np.fromiter((position.get(value, -1.0) for value in values), np.float64, count)
     numbers = np.fromiter((math.nan if value is _ABSENT else value for value in values), np.float64, count)
-    return np.log(numbers) if _logarithmic(parameter) else numbers
+    return np.log(np.maximum(numbers, _LEAST)) if _logarithmic(parameter) else numbers
 
 
-def _value(name: str, group: str, parameter: Parameter, codes: Floats, *, conditional: bool) -> Iterator[Column]:
+def _value(name: str, group: str, parameter: Parameter, codes: Floats) -> Iterator[Column]:
     """Columns that hold one value, and whether it is there."""
     active = ~np.isnan(codes)
     if not _nominal(parameter):
@@ -274,8 +281,7 @@ def _value(name: str, group: str, parameter: Parameter, codes: Floats, *, condit
     else:
         for i, choice in enumerate(parameter.choices):  # type: ignore[attr-defined]
             yield Column(f"{name}={choice}", group, name, np.where(active, codes == i, 0.0))
-    if conditional:
-        yield Column(f"{name} is active", group, name, active.astype(np.float64))
+    yield Column(f"{name} is active", group, name, active.astype(np.float64))
 
 
 def _layers(name: str, parameter: Repeat, lists: list[Sequence[Mapping[str, Any]]]) -> Iterator[Column]:
@@ -284,14 +290,12 @@ def _layers(name: str, parameter: Repeat, lists: list[Sequence[Mapping[str, Any]
     row = np.repeat(np.arange(len(lists)), lengths)
     place = np.arange(total) - np.repeat(lengths.cumsum() - lengths, lengths)
     layers = list(chain.from_iterable(lists))
-    conditional = bool(parameter.when) or parameter.min_length < parameter.max_length
     for field, inner in parameter.parameters.items():
         title = f"{name}.{field}"
         codes = np.full((len(lists), parameter.max_length), math.nan)
         codes[row, place] = _codes(inner, (layer.get(field, _ABSENT) for layer in layers), total)
         for depth in range(parameter.max_length):
-            there = conditional or bool(inner.when)
-            yield from _value(f"{name}[{depth}].{field}", title, inner, codes[:, depth], conditional=there)
+            yield from _value(f"{name}[{depth}].{field}", title, inner, codes[:, depth])
         yield from _summaries(title, title, inner, codes)
     yield Column(f"number of {name}", name, None, lengths.astype(np.float64))
 

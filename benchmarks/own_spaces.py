@@ -2,19 +2,19 @@ r"""Own search spaces: what ranks configurations from a few labels, beside the u
 
     python benchmarks/own_spaces.py --draws 10
 
-Protocol: every table holds each configuration once (repeats averaged, equal networks kept once), at most 2,300 of them; n
-random ones are labelled and up to 2,000 others ranked. Every method gets the same scores of the labels
-(:class:`~pyg_nas_np.predictors.labels.LabelTransform`). Peers see what a user would write down: numbers (logarithms where
-they span decades), one-hot categories, lists of layers padded with zeros; ``size`` the costs alone. Features are
+Protocol: every table holds each configuration once (repeats averaged, equal networks kept once), at most 2,300 of them;
+n random ones are labelled and up to 2,000 others ranked. Every method gets the same scores of the labels
+(:class:`~pyg_nas_np.predictors.labels.LabelTransform`). Peers see what a user would write down: numbers (logarithms
+where they span decades), one-hot categories, lists of layers padded with zeros; ``size`` the costs alone. Features are
 standardised over the configurations of the table.
 
 Every (table, method, n, draw) is one row of ``results/own_spaces.csv``, written as it comes; what is there is not run
-again. Kendall's tau; regret of the first pick as a share of the range of the labels; true rank of the best of the ten first
-picks; coverage of 90 % intervals; negative log density of the labels inside the range of the labelled, on the scale of the
-scores; seconds of fitting and predicting on one core.
+again. Kendall's tau; regret of the first pick as a share of the range of the labels; true rank of the best of the ten
+first picks; coverage of 90 % intervals; negative log density of the labels inside the range of the labelled, on the
+scale of the scores; seconds of fitting and predicting on one core.
 
-A family mean is the mean over families of tables of the mean within a family. Tables under ``--further`` are printed, but
-nothing was chosen on them.
+A family mean is the mean over families of tables of the mean within a family. Tables under ``--further`` are printed,
+but nothing was chosen on them.
 """
 
 from __future__ import annotations

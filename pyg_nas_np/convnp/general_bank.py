@@ -40,10 +40,10 @@ class GeneralBank:
 
     Where architectures have a structure (a list of layers, a graph):
 
-    - **additive**: a Gaussian process that sums tied one-dimensional kernels over parameters and positions, others over
-      summaries, one kernel over the whole record, one a group of graph descriptors, random networks and sizes;
-    - **product**: tied kernels over parameters, a product over all columns with a length-scale each, random networks and
-      sizes;
+    - **additive**: a Gaussian process that sums tied kernels over parameters and positions, others over summaries, one
+      kernel over the whole record, one a group of graph descriptors, random networks and sizes;
+    - **product**: tied kernels over parameters, a product over all columns with a length-scale each, random networks
+      and sizes;
     - **network product**: a product over all columns, and random networks;
     - **trees**: bagged extremely randomised trees on all columns and leading random networks.
 

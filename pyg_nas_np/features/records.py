@@ -78,11 +78,11 @@ class RecordFeatures:
       in numbers only (``width_0`` ... ``width_11``, ``stage1_kernel``, ...) are summarised like a list.
     - Parameters with the **same categories** have their counts as well.
 
-    Mean and standard deviation are those of :meth:`~pyg_nas_np.spaces.parameters.RecordView.reference`. Columns that are
-    constant there are left out; of equal columns, the first stands for all.
+    Mean and standard deviation are those of :meth:`~pyg_nas_np.spaces.parameters.RecordView.reference`. Columns that
+    are constant there are left out; of equal columns, the first stands for all.
 
-    The table does not depend on what categories and (but for numbers in their names) parameters are called, on the order
-    of architectures, or on the unit of numbers.
+    The table does not depend on what categories and (but for numbers in their names) parameters are called, on the
+    order of architectures, or on the unit of numbers.
 
     Args:
         space: A space that gives records.
@@ -145,11 +145,11 @@ class RecordFeatures:
         generator = torch.Generator(device="cpu").manual_seed(0)
         columns = self._columns(self.space.reference(REFERENCE, generator))
         moments = [_moments(column) for column in columns]
-        centres, spreads = [mean for mean, _ in moments], _shared_scales(columns, [std for _, std in moments])
+        centres, scales = [mean for mean, _ in moments], _shared_scales(columns, [std for _, std in moments])
         keep: list[int] = []
         position: dict[int, int] = {}
         seen: dict[bytes, int] = {}
-        for i, (column, centre, spread) in enumerate(zip(columns, centres, spreads, strict=True)):
+        for i, (column, (centre, spread)) in enumerate(zip(columns, moments, strict=True)):
             if spread == 0.0:
                 continue
             # Rounding must not tell columns apart that are equal.
@@ -172,7 +172,7 @@ class RecordFeatures:
             {name: list(members) for name, members in blocks.items()},
             [place for place in range(len(keep)) if place not in in_blocks],
             np.array([centres[i] for i in keep]),
-            np.array([spreads[i] for i in keep]),
+            np.array([scales[i] for i in keep]),
         )
 
     def _columns(self, archs: Sequence[Any]) -> list[Column]:
@@ -357,7 +357,7 @@ def _moments(column: Column) -> tuple[float, float]:
 
 
 def _shared_scales(columns: Sequence[Column], scales: list[float]) -> list[float]:
-    """The columns of the choices of one category have one scale, so that rare choices are not far from all others."""
+    """The columns of the choices of one category get one scale, so that rare choices are not far from all others."""
     members: dict[str, list[int]] = {}
     for i, column in enumerate(columns):
         if column.block is not None and column.name.startswith(f"{column.block}="):

@@ -20,10 +20,13 @@ Any other kind is a name under which operations are compared.
 """
 
 _KINDS = {
+    "input": INPUT,
     "in": INPUT,
+    "output": OUTPUT,
     "out": OUTPUT,
     "none": ZERO,
     "zeroize": ZERO,
+    "identity": IDENTITY,
     "skip": IDENTITY,
     "skip_connect": IDENTITY,
     "avg_pool": POOL,
@@ -85,7 +88,7 @@ def numbers_of(attributes: Mapping[str, float], owner: str) -> tuple[tuple[str, 
     pairs = []
     for name, value in sorted(attributes.items()):
         try:
-            number = float(value)
+            number = math.nan if isinstance(value, str) else float(value)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):

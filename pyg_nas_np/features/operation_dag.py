@@ -161,7 +161,7 @@ def path_sums(live: LiveGraphs, weights: Tensor) -> Paths:
         live: The live parts of ``B`` graphs.
         weights: ``[N, W]`` float64 weights of the nodes.
     """
-    size, width = weights.shape
+    width = weights.size(1)
     inf = torch.inf
     ways = torch.where(live.inputs, 0.0, -inf).to(torch.float64)
     # A way is longest where its negative is shortest.

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pyg_nas_np.spaces.base import Archs, ArchT, SearchSpace
 
-INPUT, OUTPUT, ZERO, IDENTITY, POOL = "input", "output", "zero", "identity", "pool"
-"""Kinds of operations with a meaning: the ends of a graph, no information, the input unchanged, an average of it.
+INPUT, OUTPUT, ZERO, IDENTITY, ADD, POOL = "input", "output", "zero", "identity", "add", "pool"
+"""Kinds of operations with a meaning: the ends of a graph, no information, the input unchanged, the sum of several, an
+average or maximum.
 
 Any other kind is a name under which operations are compared.
 """

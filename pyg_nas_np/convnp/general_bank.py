@@ -137,7 +137,7 @@ class GeneralBank:
         self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
         inputs, targets = self._tree_inputs(x), z.double().numpy()
         bagged = self.families.structured
-        self.trees = ExtraTreesRegressor(self.num_trees, max_features=1 / 3, bootstrap=bagged, random_state=0)
+        self.trees = ExtraTreesRegressor(self.num_trees, bootstrap=bagged, random_state=0)
         self.trees.fit(inputs, targets)
         left_out = torch.from_numpy(leave_one_out(self.trees, inputs, targets))
         self._tree_noise = float((left_out - z).square().mean())

@@ -2,6 +2,8 @@ r"""What is known of architectures before any training: meta-features, encodings
 
 from pyg_nas_np.features.descriptors import Descriptors
 from pyg_nas_np.features.meta import MetaFeatures
+from pyg_nas_np.features.operation_networks import OperationNetworks, shared_operation_networks
+from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
 from pyg_nas_np.features.path_encoding import PathEncoding
 from pyg_nas_np.features.random_networks import RandomNetworks, shared_networks
 from pyg_nas_np.features.records import RecordFeatures
@@ -10,6 +12,8 @@ from pyg_nas_np.features.space import SpaceDescriptors, SpaceFeatures, shared_de
 __all__ = [
     "Descriptors",
     "MetaFeatures",
+    "OperationFeatures",
+    "OperationNetworks",
     "PathEncoding",
     "RandomNetworks",
     "RecordFeatures",
@@ -18,4 +22,6 @@ __all__ = [
     "shared_descriptors",
     "shared_features",
     "shared_networks",
+    "shared_operation_features",
+    "shared_operation_networks",
 ]

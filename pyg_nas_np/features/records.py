@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyg_nas_np.features.tables import reference_sample
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat
 
@@ -142,8 +143,7 @@ class RecordFeatures:
 
     @cached_property
     def _statistics(self) -> _Statistics:
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        columns = self._columns(self.space.reference(REFERENCE, generator))
+        columns = self._columns(reference_sample(self.space, REFERENCE))
         moments = [_moments(column) for column in columns]
         centres, scales = [mean for mean, _ in moments], _shared_scales(columns, [std for _, std in moments])
         keep: list[int] = []

@@ -2,7 +2,7 @@ r"""The features of any space, by what it can tell of its architectures: records
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
@@ -11,9 +11,13 @@ from torch import Tensor
 
 from pyg_nas_np.features.descriptors import NETWORKS, Descriptors
 from pyg_nas_np.features.meta import MetaFeatures
+from pyg_nas_np.features.operation_networks import OperationNetworks, shared_operation_networks
+from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
 from pyg_nas_np.features.random_networks import shared_networks
 from pyg_nas_np.features.records import REFERENCE, RecordFeatures
-from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, EnumerableSpace, SearchSpace
+from pyg_nas_np.features.tables import reference_sample
+from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, SearchSpace
+from pyg_nas_np.spaces.operations import OperationView
 from pyg_nas_np.spaces.parameters import RecordView
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -82,7 +86,7 @@ class SizeFeatures:
     def _statistics(self) -> dict[str, tuple[bool, float, float]]:
         """Of every cost that varies: whether it is read as a logarithm, mean, standard deviation."""
         found = {}
-        for name, cost in self.space.costs(_reference(self.space)).items():
+        for name, cost in self.space.costs(reference_sample(self.space, REFERENCE)).items():
             values = cost.double()
             values = values[values.isfinite()]
             logarithmic = bool((values > 0).all())
@@ -92,23 +96,45 @@ class SizeFeatures:
         return found
 
 
+class GraphFeatures:
+    r"""The descriptors of graphs of operations without their costs, which :class:`SizeFeatures` are about.
+
+    Args:
+        features: The descriptors.
+    """
+
+    def __init__(self, features: OperationFeatures) -> None:
+        self._features = features
+        groups = {name: columns for name, columns in features.feature_groups.items() if name != "cost"}
+        self._columns = [column for columns in groups.values() for column in columns]
+        place = {column: i for i, column in enumerate(self._columns)}
+        self.feature_names = [features.feature_names[column] for column in self._columns]
+        self.feature_groups = {name: [place[column] for column in columns] for name, columns in groups.items()}
+
+    def table(self, archs: Archs) -> Tensor:
+        r"""Descriptors of many architectures, ``[B, F]`` float32."""
+        return self._features.table(archs)[:, self._columns]
+
+
 class SpaceFeatures:
     r"""All that is known of the architectures of a space but values of random networks, in one table.
 
-    The columns of :class:`~pyg_nas_np.features.records.RecordFeatures`, then the costs; each where the space has them.
+    The columns of :class:`~pyg_nas_np.features.records.RecordFeatures`, those of
+    :class:`~pyg_nas_np.features.operations.OperationFeatures`, then the costs; each where the space has them.
 
     Args:
         space: The search space.
 
     Raises:
-        InvalidArchitectureError: If the space has neither records nor costs.
+        InvalidArchitectureError: If the space has neither records nor graphs of operations nor costs.
     """
 
     def __init__(self, space: SearchSpace[Any]) -> None:
         self.space = space
         self.records = RecordFeatures(space) if isinstance(space, RecordView) else None
+        self.graphs = GraphFeatures(shared_operation_features(space)) if isinstance(space, OperationView) else None
         self.sizes = SizeFeatures(space) if isinstance(space, Costs) else None
-        self._parts = [part for part in (self.records, self.sizes) if part is not None]
+        self._parts = [part for part in (self.records, self.graphs, self.sizes) if part is not None]
         if not self._parts:
             raise InvalidArchitectureError(
                 f"{space.name} tells nothing of its architectures; give it records (RecordView), graphs of operations "
@@ -122,26 +148,30 @@ class SpaceFeatures:
 
     @property
     def feature_groups(self) -> Mapping[str, list[int]]:
-        r"""Columns of each parameter, of shared counts, and of the costs."""
-        groups = {} if self.records is None else dict(self.records.feature_groups)
-        for name in (SIZES, NETWORKS):
-            if name in groups:  # a parameter of this name
-                groups[f"{name}_"] = groups.pop(name)
-        return groups | ({SIZES: self.families.sizes} if self.families.sizes else {})
+        r"""Columns of each parameter, of shared counts, of each group of graph descriptors, and of the costs."""
+        families, groups = self.families, {}
+        own = {} if self.graphs is None else dict(zip(self.graphs.feature_groups, families.graph, strict=True))
+        own |= {SIZES: families.sizes} if families.sizes else {}
+        for name, columns in ({} if self.records is None else self.records.feature_groups).items():
+            # A parameter may be called as one of our groups.
+            groups[f"{name}_" if name in own or name == NETWORKS else name] = columns
+        return groups | own
 
     @cached_property
     def families(self) -> Families:
         r"""Columns by what they tell."""
-        records = self.records
+        records, graphs = self.records, self.graphs
         start = 0 if records is None else len(records.feature_names)
+        groups = [] if graphs is None else list(graphs.feature_groups.values())
+        after = start + (0 if graphs is None else len(graphs.feature_names))
         count = 0 if self.sizes is None else len(self.sizes.feature_names)
         return Families(
             parameters=[] if records is None else records.blocks,
             summaries=[] if records is None else records.summaries,
-            graph=[],
+            graph=[[start + column for column in group] for group in groups],
             networks=[],
-            sizes=list(range(start, start + count)),
-            structured=records is not None and records.has_lists,
+            sizes=list(range(after, after + count)),
+            structured=graphs is not None or (records is not None and records.has_lists),
         )
 
     def table(self, archs: Archs = None) -> Tensor:
@@ -167,26 +197,36 @@ class SpaceDescriptors:
     """
 
     def __init__(self, features: SpaceFeatures) -> None:
-        self.space, self.features = features.space, features
+        space = features.space
+        self.space, self.features = space, features
+        self.networks: OperationNetworks | None = None
+        if isinstance(space, OperationView):
+            self.networks = shared_operation_networks(space)
 
     @property
     def groups(self) -> Mapping[str, list[int]]:
         r"""Columns of each group."""
-        return self.features.feature_groups
+        networks = {} if self.networks is None else {NETWORKS: self.families.networks}
+        return {**self.features.feature_groups, **networks}
 
-    @property
+    @cached_property
     def families(self) -> Families:
         r"""Columns by what they tell."""
-        return self.features.families
+        start = len(self.features.feature_names)
+        return self.features.families._replace(networks=list(range(start, self.num_columns)))
 
     @property
     def num_columns(self) -> int:
         r"""Number of columns."""
-        return len(self.features.feature_names)
+        return len(self.features.feature_names) + (0 if self.networks is None else self.networks.num_coordinates)
 
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""
-        return self.features.table(archs)
+        features = self.features.table(archs)
+        return features if self.networks is None else torch.cat([features, self.networks.table(archs)], dim=1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.features!r})"
 
 
 @overload
@@ -223,16 +263,6 @@ def _space_descriptors(space: SearchSpace[Any]) -> SpaceDescriptors:
     features = shared_features(space)
     assert isinstance(features, SpaceFeatures)
     return SpaceDescriptors(features)
-
-
-def _reference(space: SearchSpace[Any]) -> Sequence[Any]:
-    """What columns are standardised by: the pool of the space where it has one, otherwise independent draws."""
-    generator = torch.Generator(device="cpu").manual_seed(0)
-    if isinstance(space, RecordView):
-        return space.reference(REFERENCE, generator)
-    if isinstance(space, EnumerableSpace) and space.size <= REFERENCE:
-        return space.resolve(None)
-    return space.sample(REFERENCE, generator, replace=True)
 
 
 def _once(columns: list[int]) -> list[int]:

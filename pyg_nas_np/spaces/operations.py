@@ -13,17 +13,21 @@ from torch import Tensor
 
 from pyg_nas_np.spaces.base import Archs, ArchT, SearchSpace
 
-INPUT, OUTPUT, ZERO, IDENTITY, POOL = "input", "output", "zero", "identity", "pool"
-"""Kinds of operations with a meaning: the ends of a graph, no information, the input unchanged, an average of it.
+INPUT, OUTPUT, ZERO, IDENTITY, ADD, POOL = "input", "output", "zero", "identity", "add", "pool"
+"""Kinds of operations with a meaning: the ends of a graph, no information, the input unchanged, the sum of several, an
+average or maximum.
 
 Any other kind is a name under which operations are compared.
 """
 
 _KINDS = {
+    "input": INPUT,
     "in": INPUT,
+    "output": OUTPUT,
     "out": OUTPUT,
     "none": ZERO,
     "zeroize": ZERO,
+    "identity": IDENTITY,
     "skip": IDENTITY,
     "skip_connect": IDENTITY,
     "avg_pool": POOL,
@@ -85,7 +89,7 @@ def numbers_of(attributes: Mapping[str, float], owner: str) -> tuple[tuple[str, 
     pairs = []
     for name, value in sorted(attributes.items()):
         try:
-            number = float(value)
+            number = math.nan if isinstance(value, str) else float(value)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):

@@ -104,9 +104,7 @@ def test_trees_without_bagging_leave_out_as_if_fitted_without():
     assert np.corrcoef(left_out, again)[0, 1] > 0.95
     assert np.abs(left_out - again).max() < 0.35
     assert np.abs(left_out - z).min() > 1e-6
-    twice = leave_one_out(
-        ExtraTreesRegressor(10, random_state=0).fit(x[[0, 0, 1]], z[:3]), x[[0, 0, 1]], z[:3]
-    )
+    twice = leave_one_out(ExtraTreesRegressor(10, random_state=0).fit(x[[0, 0, 1]], z[:3]), x[[0, 0, 1]], z[:3])
     assert twice[:2].tolist() == pytest.approx([z[1], z[0]])
 
 

@@ -9,7 +9,7 @@ import os
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +17,101 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_nas_np.spaces import Categorical, Configuration, Integer, ParameterSpace, Repeat
+from pyg_nas_np.spaces import (
+    Categorical,
+    Configuration,
+    Integer,
+    Operation,
+    OperationGraph,
+    OperationGraphs,
+    OperationView,
+    ParameterSpace,
+    Repeat,
+)
+from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces.operation_graph import pack
 
 DATA = Path(os.environ.get("PYG_NAS_NP_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "spaces"
 ROWS = 2300
 """Rows of a table at most: a fixed subsample."""
 
 
+Graph = Callable[[dict[str, Any]], OperationGraph]
+Nodes = list[tuple[str, dict[str, float]]]
+
+
+class NetworkSpace(ParameterSpace, OperationView[Configuration]):
+    r"""Configurations and, of each, the graph of operations of the network that it builds.
+
+    Args:
+        parameters: Parameters by name.
+        graph: Maps records to graphs.
+        operations: What operations are.
+        options: Of :class:`~pyg_nas_np.spaces.ParameterSpace`.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Any], graph: Graph, operations: Sequence[Operation], **options: Any
+    ) -> None:
+        super().__init__(parameters, **options)
+        self._graph = cache(lambda arch: graph(arch.to_dict()))
+        known = pack([self._graph(arch) for arch in self.pool], operations)
+        self._operations, self._names = known.operations, known.attribute_names
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return self._operations
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return self._names
+
+    def operation_graphs(self, archs: Archs = None) -> OperationGraphs:
+        return pack([self._graph(arch) for arch in self.resolve(archs)], self._operations, self._names)
+
+
+def chain(nodes: Nodes) -> OperationGraph:
+    r"""A graph of operations one after the other."""
+    return OperationGraph.of(nodes, [(i, i + 1) for i in range(len(nodes) - 1)])
+
+
+def cell(ops: Sequence[str]) -> OperationGraph:
+    r"""The cell of NAS-Bench-201 and TransNAS-Bench-101: operations on the edges 10, 20, 21, 30, 31, 32."""
+    nodes: Nodes = [("input", {}), ("sum", {}), ("sum", {}), ("output", {}), *((op, {}) for op in ops)]
+    edges = []
+    for i, (source, target) in enumerate(((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)), 4):
+        edges += [(source, i), (i, target)]
+    return OperationGraph.of(nodes, edges)
+
+
+CELL = (
+    Operation("input"),
+    Operation("output"),
+    Operation("sum", kind="identity"),
+    Operation("none"),
+    Operation("skip", kind="identity"),
+    Operation("skip_connect"),
+    Operation("conv1x1", kind="conv", kernel=1),
+    Operation("conv3x3", kind="conv", kernel=3),
+    Operation("nor_conv_1x1", kind="conv", kernel=1),
+    Operation("nor_conv_3x3", kind="conv", kernel=3),
+    Operation("avg_pool_3x3", kind="pool"),
+)
+
+
 class Table(NamedTuple):
-    r"""Labelled configurations: each once, by value; repeated measurements are averaged, so that no label leaks."""
+    r"""Labelled configurations: each once, by value; repeated measurements are averaged, so that no label leaks.
+
+    Attributes:
+        space: All that is known: records, costs, graphs of operations.
+        records: The records alone.
+        archs: Configurations of both spaces.
+        y: Their labels.
+        maximize: Whether larger labels are better.
+    """
 
     space: ParameterSpace
+    records: ParameterSpace
     archs: list[Configuration]
     y: Tensor
     maximize: bool
@@ -37,6 +121,8 @@ def table(
     parameters: Mapping[str, Any],
     rows: Sequence[tuple[Mapping[str, Any], float]],
     costs: Sequence[str] = (),
+    graph: Graph | None = None,
+    operations: Sequence[Operation] = (),
     maximize: bool = True,
 ) -> Table:
     r"""Makes a table from records (with columns of costs) and labels."""
@@ -51,10 +137,15 @@ def table(
         order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0)).tolist()
         keys = [keys[i] for i in order[:ROWS]]
     records = [first[key] for key in keys]
-    space = ParameterSpace(parameters, costs={name: name for name in costs}, pool=records)
-    archs = [space.check({k: v for k, v in record.items() if k not in costs}) for record in records]
+    options: dict[str, Any] = {"costs": {name: name for name in costs}, "pool": records}
+    if graph is None:
+        space = ParameterSpace(parameters, **options)
+    else:
+        space = NetworkSpace(parameters, graph, operations, **options)
+    archs = list(space.pool)
     labels = [sum(measured[key]) / len(measured[key]) for key in keys]
-    return Table(space, archs, torch.tensor(labels, dtype=torch.float64), maximize)
+    alone = ParameterSpace(parameters, pool=[arch.to_dict() for arch in archs])
+    return Table(space, alone, archs, torch.tensor(labels, dtype=torch.float64), maximize)
 
 
 def rows_of(path: str) -> list[dict[str, str]]:
@@ -80,7 +171,23 @@ def macro() -> Table:
         for row in rows
         if row["arch"] == row["canonical"]  # the others are the same networks with the same numbers
     ]
-    return table({"layers": Repeat({"block": Categorical(names)}, 8, 8)}, found, ("macs", "params"))
+
+    def graph(record: dict[str, Any]) -> OperationGraph:
+        nodes: Nodes = [("input", {})]
+        channels = 32
+        for i, layer in enumerate(record["layers"]):
+            wider = i in (0, 2, 5)  # these layers halve the resolution
+            channels *= 2 if wider else 1
+            block = layer["block"]
+            if block == "identity" and not wider:
+                continue
+            own = {"channels": float(channels), "stride": 2.0 if wider else 1.0}
+            if block != "identity":
+                own |= {"kernel": float(block[8]), "expansion": float(block[-1])}
+            nodes.append(("projection" if block == "identity" else "mbconv", own))
+        return chain([*nodes, ("output", {})])
+
+    return table({"layers": Repeat({"block": Categorical(names)}, 8, 8)}, found, ("macs", "params"), graph)
 
 
 def accel() -> Table:
@@ -105,7 +212,15 @@ def accel() -> Table:
         )
         for row in rows
     ]
-    return table({"stages": Repeat(stage, 7, 7)}, found, ("macs", "params"))
+
+    def graph(record: dict[str, Any]) -> OperationGraph:
+        nodes: Nodes = [("input", {})]
+        for own, channels in zip(record["stages"], (16, 24, 40, 80, 112, 192, 320), strict=True):
+            block = {"expansion": own["e"], "kernel": own["k"], "channels": channels, "excited": float(own["se"])}
+            nodes += [("mbconv", block)] * own["l"]
+        return chain([*nodes, ("output", {})])
+
+    return table({"stages": Repeat(stage, 7, 7)}, found, ("macs", "params"), graph)
 
 
 MICRO = ("none", "skip", "conv1x1", "conv3x3")
@@ -126,7 +241,8 @@ def micro(task: str) -> Table:
         # No costs are known but of a few; multiply-accumulates of the cell up to a constant.
         macs = 1.0 + sum({"conv1x1": 1.0, "conv3x3": 9.0}.get(op, 0.0) for op in ops.values())
         found.append((ops | {"macs": macs}, float(row[task])))
-    return table({f"edge_{i}": Categorical(MICRO) for i in range(6)}, found, ("macs",))
+    parameters = {f"edge_{i}": Categorical(MICRO) for i in range(6)}
+    return table(parameters, found, ("macs",), lambda record: cell(list(record.values())), CELL)
 
 
 def bert() -> Table:
@@ -149,7 +265,17 @@ def bert() -> Table:
         "ffn": Categorical([512, 1024]),
         "n_ffn": Categorical([1, 3]),
     }
-    return table({"hidden": Categorical([128, 256]), "layers": Repeat(layer, 2, 4)}, found, ("params",))
+
+    def graph(record: dict[str, Any]) -> OperationGraph:
+        nodes: Nodes = []
+        for own in record["layers"]:
+            nodes.append((own["mixing"], {"heads": own["heads"], "hidden": record["hidden"]}))
+            nodes += [("ffn", {"hidden": record["hidden"], "inner": own["ffn"]})] * own["n_ffn"]
+        return chain(nodes)
+
+    kinds = [Operation(name, kind=name.split("-")[0]) for name in mixing]
+    parameters = {"hidden": Categorical([128, 256]), "layers": Repeat(layer, 2, 4)}
+    return table(parameters, found, ("params",), graph, kinds)
 
 
 def lts(family: str, dataset: str) -> Table:
@@ -178,7 +304,15 @@ def lts(family: str, dataset: str) -> Table:
         "d_model": Integer(min(widths), max(widths), log=True),  # type: ignore[type-var]
         "layers": Repeat(layer, min(lengths), max(lengths)),
     }
-    return table(parameters, found, ("params",), maximize=False)
+
+    def graph(record: dict[str, Any]) -> OperationGraph:
+        nodes: Nodes = []
+        for own in record["layers"]:
+            nodes.append(("attention", {"heads": own["heads"], "width": record["d_model"]}))
+            nodes.append(("ffn", {"inner": own["inner"], "width": record["d_model"]}))
+        return chain(nodes)
+
+    return table(parameters, found, ("params",), graph, maximize=False)
 
 
 def flexi() -> Table:
@@ -199,7 +333,16 @@ def flexi() -> Table:
         "similarity": Categorical(["sdp", "wma"]),
         "ffn": Categorical([512, 1024, 2048]),
     }
-    return table({"layers": Repeat(layer, 2, 4)}, found, ("params",))
+
+    def graph(record: dict[str, Any]) -> OperationGraph:
+        nodes: Nodes = []
+        for own in record["layers"]:
+            nodes.append((own["similarity"], {"heads": own["heads"], "hidden": own["hidden"]}))
+            nodes.append(("ffn", {"inner": own["ffn"], "hidden": own["hidden"]}))
+        return chain(nodes)
+
+    kinds = [Operation(name, kind="attention") for name in ("sdp", "wma")]
+    return table({"layers": Repeat(layer, 2, 4)}, found, ("params",), graph, kinds)
 
 
 def gym(number: int) -> Table:
@@ -222,7 +365,18 @@ def gym(number: int) -> Table:
         "stage": Categorical(["skipsum", "skipconcat"]),
         "agg": Categorical(["add", "mean", "max"]),
     }
-    return table(parameters, found)
+
+    def graph(record: dict[str, Any]) -> OperationGraph:
+        message = f"{record['agg']}-{record['stage']}"
+        parts = (("pre", record["l_pre"]), (message, record["l_mp"]), ("post", record["l_post"]))
+        return chain([(name, {}) for name, number in parts for _ in range(number)])
+
+    kinds = [
+        Operation(f"{agg}-{stage}", kind="message")
+        for agg in ("add", "mean", "max")
+        for stage in ("skipsum", "skipconcat")
+    ]
+    return table(parameters, found, (), graph, kinds)
 
 
 def fbnet(device: str) -> Table:
@@ -275,7 +429,9 @@ def hpo(benchmark: str, name: str) -> Table:
         mean = sum(labels) / len(labels)
         found.append((record | costs, math.log(mean) if metric == "val_loss" else mean))
     parameters = {name: Categorical(values) for name, values in properties.search_space.items()}
-    return table(parameters, found, ("model_size",), properties._metric_directions[metric] == "maximize")
+    graph = (lambda record: cell(list(record.values()))) if benchmark == "nasbench201" else None
+    maximize = properties._metric_directions[metric] == "maximize"
+    return table(parameters, found, ("model_size",), graph, CELL if graph else (), maximize)
 
 
 DEVELOPMENT: dict[str, dict[str, Callable[[], Table]]] = {

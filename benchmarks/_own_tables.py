@@ -77,17 +77,13 @@ def chain(nodes: Nodes) -> OperationGraph:
 
 def cell(ops: Sequence[str]) -> OperationGraph:
     r"""The cell of NAS-Bench-201 and TransNAS-Bench-101: operations on the edges 10, 20, 21, 30, 31, 32."""
-    nodes: Nodes = [("input", {}), ("sum", {}), ("sum", {}), ("output", {}), *((op, {}) for op in ops)]
-    edges = []
-    for i, (source, target) in enumerate(((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)), 4):
-        edges += [(source, i), (i, target)]
-    return OperationGraph.of(nodes, edges)
+    nodes: Nodes = [("input", {}), *((op, {}) for op in ops), ("output", {})]
+    return OperationGraph.of(nodes, [(0, 1), (0, 2), (0, 4), (1, 3), (1, 5), (2, 6), (3, 6), (4, 7), (5, 7), (6, 7)])
 
 
 CELL = (
     Operation("input"),
     Operation("output"),
-    Operation("sum", kind="identity"),
     Operation("none"),
     Operation("skip", kind="identity"),
     Operation("skip_connect"),
@@ -238,11 +234,14 @@ def micro(task: str) -> Table:
                 continue
             dead = True
         ops = {f"edge_{i}": MICRO[int(digit)] for i, digit in enumerate(code)}
-        # No costs are known but of a few; multiply-accumulates of the cell up to a constant.
-        macs = 1.0 + sum({"conv1x1": 1.0, "conv3x3": 9.0}.get(op, 0.0) for op in ops.values())
-        found.append((ops | {"macs": macs}, float(row[task])))
+        # No costs are known but of a few: weights of the cell, and multiply-accumulates of what is on a way through.
+        weights = [{"conv1x1": 1.0, "conv3x3": 9.0}.get(op, 0.0) for op in ops.values()]
+        second = b or (a and c)
+        used = (a and (e or (c and f)), b and f, a and c and f, d, a and e, second and f)
+        macs = 1.0 + sum(weight for weight, live in zip(weights, used, strict=True) if live)
+        found.append((ops | {"macs": macs, "params": 1.0 + sum(weights)}, float(row[task])))
     parameters = {f"edge_{i}": Categorical(MICRO) for i in range(6)}
-    return table(parameters, found, ("macs",), lambda record: cell(list(record.values())), CELL)
+    return table(parameters, found, ("macs", "params"), lambda record: cell(list(record.values())), CELL)
 
 
 def bert() -> Table:

@@ -149,7 +149,10 @@ PEERS: dict[str, Callable[[Floats, Floats, Floats], Prediction]] = {
     "xgb": xgboost,
     "botorch": botorch,
 }
-OWN = {name: name for name in ("convnp", "gp", "random-forest", "xgboost", "ridge")}
+ALONE = "convnp-records"
+"""The same predictor that sees no graph and no size."""
+
+OWN = {"convnp": "convnp", ALONE: "convnp"} | {name: name for name in ("gp", "random-forest", "xgboost", "ridge")}
 
 
 def predict(method: str, inputs: Inputs, train: Tensor, target: Tensor, z: Tensor) -> Prediction | None:
@@ -160,7 +163,8 @@ def predict(method: str, inputs: Inputs, train: Tensor, target: Tensor, z: Tenso
     if method == "size":
         return ridge(inputs.sizes[rows], z.numpy(), inputs.sizes[others]) if inputs.sizes.shape[1] else None
     table = inputs.table
-    predictor: Predictor = PREDICTORS[OWN[method]](table.space, maximize=table.maximize)
+    space = table.records if method == ALONE else table.space
+    predictor: Predictor = PREDICTORS[OWN[method]](space, maximize=table.maximize)
     predictor.fit([table.archs[i] for i in rows], table.y[train])
     return predictor.predict_scores([table.archs[i] for i in others])
 

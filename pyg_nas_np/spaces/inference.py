@@ -421,6 +421,9 @@ def _condition(
     cells = [plain(value) for value in table[other]]
     having = {cell for cell, has in zip(cells, present[key], strict=True) if has}
     lacking = {cell for cell, has, there in zip(cells, present[key], present[other], strict=True) if there and not has}
-    if having & lacking or len(having | lacking) > _PARENT_VALUES:
+    missing = present[other].count(True) - present[key].count(True)
+    # One empty cell fits some value of some column by chance.
+    few = min(missing, present[key].count(True)) < 2 or 2 * len(having | lacking) > len(cells)
+    if few or having & lacking or len(having | lacking) > _PARENT_VALUES:
         return None
     return {other: tuple(sorted(having))}

@@ -420,8 +420,13 @@ def as_parameter(given: Any) -> Parameter:
     )
 
 
+_BUILTIN = frozenset((bool, int, float, str))
+
+
 def plain(value: Any) -> Any:
     r"""Returns a scalar of NumPy or PyTorch as the Python value, everything else as it is."""
+    if type(value) in _BUILTIN:
+        return value
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 
@@ -439,7 +444,7 @@ def is_missing(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) in (int, float) or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _is_choice(value: Any) -> bool:

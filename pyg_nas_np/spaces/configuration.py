@@ -327,7 +327,7 @@ class Level:
         )
 
     def _movable(self, name: str, value: Any) -> bool:
-        return next(self._alternatives(name, value), None) is not None
+        return next(self._alternatives(name, value), _ABSENT) is not _ABSENT
 
     def _mutated_layers(
         self, name: str, repeat: Repeat, value: list[dict[str, Any]], generator: torch.Generator | None

@@ -16,6 +16,9 @@ from pyg_nas_np.utils.errors import InvalidSpaceError
 from pyg_nas_np.utils.table_files import read_csv
 
 _NUMBERED = re.compile(r"(?P<list>.*?[^\d_.\-/])[_.\-/]?(?P<layer>\d+)(?:[_.\-/](?P<name>\D.*))?")
+LIST = 3
+"""So many numbered columns, such as ``width_0``, ``width_1`` and ``width_2``, are a list of layers."""
+
 _LOG_RATIO = 8.0
 """Positive numbers with at least this ratio of the largest to the smallest may matter by their ratios,"""
 _LOG_SKEW = 0.3
@@ -230,7 +233,7 @@ def _numbered(columns: Columns, declared: Mapping[str, Parameter]) -> dict[str, 
         complete = len(members) == len(layers) * len(inner) and layers == list(
             range(layers[0], layers[0] + len(layers))
         )
-        if len(layers) < 2 or layers[0] > 1 or not complete or title in columns:
+        if len(layers) < LIST or layers[0] > 1 or not complete or title in columns:
             continue
         by_name = [[columns[members[layer, name]] for layer in layers] for name in inner]
         if all(_alike(cells) for cells in by_name) and _without_holes(
@@ -277,10 +280,7 @@ def _notes(lists: Mapping[str, tuple[str, int, str]]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for raw, (title, _, _) in lists.items():
         groups.setdefault(title, []).append(raw)
-    return [
-        f"{raws[0]} {'and' if len(raws) == 2 else '...'} {raws[-1]} were taken for the list of layers {title!r}"
-        for title, raws in groups.items()
-    ]
+    return [f"{raws[0]} ... {raws[-1]} were taken for the list of layers {title!r}" for title, raws in groups.items()]
 
 
 def _layered(parameter: Parameter, name: str, column: Sequence[Any]) -> Parameter:

@@ -1,0 +1,76 @@
+r"""What tables of descriptors have in common: a reference sample, informative columns, one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.spaces.base import EnumerableSpace, SearchSpace
+
+
+class Columns(NamedTuple):
+    r"""Columns of a table that vary over a reference sample, and their scale.
+
+    Shapes:
+        - **keep:** Positions of the ``F`` columns among all.
+        - **names:** Of the ``F`` columns.
+        - **groups:** Positions of the columns of each group among the ``F``.
+        - **mean**, **std:** ``[F]`` float64 over the sample.
+    """
+
+    keep: list[int]
+    names: list[str]
+    groups: dict[str, list[int]]
+    mean: Tensor
+    std: Tensor
+
+    def scale(self, raw: Tensor, standardize: bool = True) -> Tensor:
+        r"""Returns the ``F`` columns of ``[B, F']``, as float32."""
+        raw = raw[:, self.keep]
+        return ((raw - self.mean) / self.std if standardize else raw).float()
+
+
+def informative(columns: Sequence[tuple[str, str]], raw: Tensor, histograms: Collection[str] = ()) -> Columns:
+    r"""Leaves out constant columns and those equal to an earlier one of their group.
+
+    Args:
+        columns: Name and group of each of ``F'`` columns.
+        raw: ``[B, F']`` float64, the reference sample.
+        histograms: Groups whose columns share one scale, the root of their mean variance, so that rare bins do not
+            dominate distances.
+
+    Example:
+        >>> raw = torch.tensor([[1.0, 0.0, 3.0], [1.0, 2.0, 5.0]])
+        >>> found = informative([("a", "x"), ("b", "x"), ("c", "y")], raw)
+        >>> found.names, found.groups, found.scale(raw)[0].tolist()
+        (['b', 'c'], {'x': [0], 'y': [1]}, [-1.0, -1.0])
+    """
+    mean = raw.mean(dim=0)
+    std = (raw - mean).square().mean(dim=0).sqrt()
+    keep: list[int] = []
+    seen: set[tuple[str, bytes]] = set()
+    for column, (_, group) in enumerate(columns):
+        key = (group, raw[:, column].float().numpy().tobytes())
+        # Rounding errors of the mean must not pass for variation.
+        if float(std[column]) > 1e-9 * (1.0 + abs(float(mean[column]))) and key not in seen:
+            seen.add(key)
+            keep.append(column)
+    groups: dict[str, list[int]] = {}
+    for position, column in enumerate(keep):
+        groups.setdefault(columns[column][1], []).append(position)
+    mean, std = mean[keep], std[keep]
+    for group in groups.keys() & set(histograms):
+        std[groups[group]] = std[groups[group]].square().mean().sqrt()
+    return Columns(keep, [columns[column][0] for column in keep], groups, mean, std)
+
+
+def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:
+    r"""Returns architectures by which a space is standardised: all of them, or :obj:`size` drawn with a fixed seed."""
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    if isinstance(space, EnumerableSpace):
+        return list(space.enumerate()) if space.size <= size else space.sample(size, generator)
+    # Distinct ones may be fewer than this, and nobody knows how many there are.
+    return space.sample(size, generator, replace=True)

@@ -311,9 +311,9 @@ def _no_parameter(column: Sequence[Any], table: Columns, name: str) -> str | Non
     if any(not _scalar(value) for value in filled):
         varies = any(value != column[0] for value in column)
         return None if varies else "it does not vary"
-    if len(set(filled)) == 1 and len(filled) == len(column):
-        return f"it is always {filled[0]!r}"
     kinds = {_kind(value) for value in filled}
+    if len(set(filled)) == len(kinds) == 1 and len(filled) == len(column):
+        return f"it is always {filled[0]!r}"
     if len(column) >= _MANY_ROWS and len(filled) == len(column):
         if kinds == {"text"} and len(set(filled)) == len(filled):
             return "it has another text in every row"
@@ -343,9 +343,9 @@ def _inferred(name: str, column: Sequence[Any]) -> Parameter:
             f"column {name!r} has the value {odd[0]!r}, which is no number, text or boolean; write it as text or leave "
             f"the column out with ignore=[{name!r}]"
         )
-    by_kind = {_kind(value): value for value in filled}
+    by_kind = {_kind(value): value for value in reversed(filled)}
     if len(by_kind) > 1:
-        examples = " and ".join(f"{kind} ({value!r})" for kind, value in by_kind.items())
+        examples = " and ".join(f"{kind} ({by_kind[kind]!r})" for kind in sorted(by_kind))
         raise InvalidSpaceError(
             f"column {name!r} mixes {examples}; clean it, or declare it with parameters={{{name!r}: [all its choices]}}"
         )

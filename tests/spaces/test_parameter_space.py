@@ -1,4 +1,4 @@
-"""Spaces of configurations: the conformance suite, properties on random declarations, declarations, costs, bad input."""
+"""Spaces of configurations: conformance, properties of random declarations, files, costs, bad input."""
 
 from __future__ import annotations
 

@@ -390,7 +390,8 @@ def with_conditions(
 
     Example:
         >>> found = {"momentum": Float(0.5, 0.9), "optimizer": Categorical(["adam", "sgd"])}
-        >>> with_conditions(found, {"momentum": [None, 0.5, 0.9], "optimizer": ["adam", "sgd", "sgd"]})["momentum"]
+        >>> table = {"momentum": [None, 0.5, None, 0.9], "optimizer": ["adam", "sgd", "adam", "sgd"]}
+        >>> with_conditions(found, table)["momentum"]
         Float(0.5, 0.9, when={'optimizer': ('sgd',)})
     """
     present = {key: [not is_missing(value) for value in table[key]] for key in found}

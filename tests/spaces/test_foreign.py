@@ -74,7 +74,7 @@ def test_ranges_that_change_are_joined_and_kinds_that_change_are_refused():
         (1.0, optuna.distributions.FloatDistribution(1, 2)),
     ):
         made.add_trial(optuna.create_trial(params={"a": value}, distributions={"a": distribution}, value=0.0))
-    with pytest.raises(InvalidSpaceError, match="'a' is .* in one trial and"):
+    with pytest.raises(InvalidSpaceError, match=r"'a' is .* in one trial and"):
         ParameterSpace.from_optuna(made)
 
 

@@ -196,7 +196,7 @@ def test_values_outside_of_what_was_seen_are_taken_and_never_proposed():
         ({"a": [1, 2], "b": [1]}, {}, "differ in length"),
         ({"a": 3}, {}, "must be a list of values"),
         ({"a": [1, "auto", 2]}, {}, r"column 'a' mixes number \(1\) and text \('auto'\)"),
-        ({"a": [1, True]}, {}, "column 'a' mixes number"),
+        ({"a": [1, True]}, {}, "column 'a' mixes boolean"),
         ({"a": [1, {2}]}, {}, "column 'a' has the value \\{2\\}"),
         ({"a": [1, math.inf]}, {}, "column 'a' has the value inf"),
         ({"a": [1, 2]}, {"ignore": ["b"]}, "no column 'b' to ignore; the columns are a"),

@@ -244,7 +244,8 @@ class Integer(Number):
 
     def _steps(self, value: Any, whole: Callable[[float], int]) -> int:
         # Whole numbers may be too large for floats.
-        return (round(value) - self.low + (self.step // 2 if whole is round else 0)) // int(self.step)
+        distance: int = round(value) - self.low
+        return (distance + (self.step // 2 if whole is round else 0)) // self.step
 
     def read(self, value: Any, *, exact: bool = True) -> Any:
         r"""Returns a whole number as ``int``; any number, where :obj:`exact` is false."""

@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from typing_extensions import Self
+
 from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
 from pyg_nas_np.utils.errors import InvalidSpaceError
@@ -57,12 +59,11 @@ class InferredSpace(ParameterSpace):
         *,
         lists: Mapping[str, tuple[str, int, str]],
         left_out: Mapping[str, str],
-        notes: Sequence[str],
         **options: Any,
     ) -> None:
         self.left_out = dict(left_out)
         r"""Columns of the table that are no parameters, with the reason."""
-        self._lists, self._notes = dict(lists), list(notes)
+        self._lists = dict(lists)
         super().__init__(parameters, **options)
 
     def _nested(self, arch: Any) -> Any:
@@ -70,10 +71,31 @@ class InferredSpace(ParameterSpace):
             return arch
         return _gathered({name: value for name, value in arch.items() if name not in self.left_out}, self._lists)
 
+    def to_dict(self) -> dict[str, Any]:
+        r"""Returns the declaration with what the table was like, and the pool, in plain types."""
+        table = {"lists": {raw: list(place) for raw, place in self._lists.items()}, "left_out": dict(self.left_out)}
+        return {**super().to_dict(), "table": table, "pool": self.records(self.pool)}
+
+    @classmethod
+    def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:
+        r"""Inverse of :meth:`to_dict`.
+
+        Raises:
+            InvalidSpaceError: If it is not what :meth:`to_dict` returns.
+        """
+        try:
+            table, pool = declared["table"], list(declared["pool"])
+            lists = {raw: (str(title), int(layer), str(name)) for raw, (title, layer, name) in table["lists"].items()}
+            left_out = {str(raw): str(reason) for raw, reason in table["left_out"].items()}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidSpaceError("the declaration is not one of an InferredSpace; infer the space again") from error
+        own = {key: value for key, value in declared.items() if key in ("name", "parameters")}
+        return super().from_dict(own, **{"lists": lists, "left_out": left_out, "pool": pool, **options})
+
     def describe(self) -> str:
         r"""Returns the parameters, what was taken for what, and the columns that were left out, one a line."""
         out = [f"{name} was left out: {reason}" for name, reason in self.left_out.items()]
-        return "\n".join([super().describe(), *self._notes, *out])
+        return "\n".join([super().describe(), *_notes(self._lists), *out])
 
 
 def records_of(table: Any) -> list[dict[str, Any]] | None:
@@ -208,7 +230,6 @@ def infer_space(
         found,
         lists=lists,
         left_out=left_out,
-        notes=_notes(lists),
         name=name,
         costs=costs,
         pool=[{key: value for key, value in row.items() if key not in left_out or key in priced} for row in rows],

@@ -213,7 +213,7 @@ class SpaceTestCase(SpaceFixtures):
             for neighbor in found[:: max(1, len(found) // 8)]:
                 assert identity(space, arch) in {identity(space, back) for back in space.neighbors(neighbor)}
 
-    def test_mutations_are_seeded_members_and_changes(self, space: Space, archs: list[Any]) -> None:
+    def test_mutations_are_seeded_neighbors(self, space: Space, archs: list[Any]) -> None:
         state = torch.get_rng_state()
         for arch in archs[:4]:
             mutants = [space.mutate(arch, seeded(seed)) for seed in range(6)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -237,3 +238,24 @@ def test_cells_of_a_csv_file_are_typed_column_by_column(tmp_path):
     ]
     with pytest.raises(DataFileError, match=r"none.csv"):
         infer(tmp_path / "none.csv")
+
+
+def test_inferred_spaces_survive_being_written_as_plain_types():
+    columns = {
+        "w_0": [8, 16, 16],
+        "w_1": [None, 16, 8],
+        "w_2": [None, None, 8],
+        "act": ["relu", "gelu", "silu"],
+        "c": [1] * 3,
+    }
+    space = infer(columns)
+    again = InferredSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+    assert again.parameters == space.parameters
+    assert again.name == space.name
+    assert again.pool == space.pool
+    assert again.describe() == space.describe()
+    row = {"w_0": 64, "w_1": 8, "w_2": None, "act": "tanh", "c": 1}
+    assert again.check(row) == space.check(row)
+    for wrong in ({}, {"table": {}, "pool": []}, {**space.to_dict(), "table": {"lists": {"a": 1}, "left_out": {}}}):
+        with pytest.raises(InvalidSpaceError):
+            InferredSpace.from_dict(wrong)

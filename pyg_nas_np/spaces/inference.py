@@ -2,6 +2,7 @@ r"""From the user's own table to a search space: what each column is, told from 
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 import re
@@ -136,7 +137,9 @@ def _cells(name: Any, column: Any) -> list[Any]:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    r"""Reads the rows of a CSV file: columns of numbers, of ``true`` and ``false``, or of text; empty cells are None.
+    r"""Reads the rows of a CSV file: columns of numbers, of ``true`` and ``false``, of lists ``[3, 5]``, or of text.
+
+    Empty cells are None.
 
     Raises:
         DataFileError: If the file cannot be read.
@@ -150,7 +153,7 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _parsed(cells: Sequence[str]) -> list[Any]:
     filled = [cell for cell in cells if not _is_empty(cell)]
     parse: Callable[[str], Any]
-    for parse in (_integer, _number, _boolean):
+    for parse in (_integer, _number, _boolean, _list):
         try:
             values = iter([parse(cell) for cell in filled])
         except ValueError:
@@ -173,6 +176,16 @@ def _number(cell: str) -> float:
     if "_" in cell:
         raise ValueError
     return float(cell)
+
+
+def _list(cell: str) -> list[Any]:
+    if not cell.startswith("["):
+        raise ValueError
+    try:
+        # As Python and JSON write lists of numbers, text or records; evaluates literals only.
+        return list(ast.literal_eval(cell))
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError from error
 
 
 def _boolean(cell: str) -> bool:

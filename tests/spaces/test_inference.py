@@ -236,6 +236,12 @@ def test_cells_of_a_csv_file_are_typed_column_by_column(tmp_path):
         {"n": 1, "x": 0.5, "b": True, "t": "1_000", "m": "3"},
         {"n": None, "x": None, "b": False, "t": "a", "m": "x"},
     ]
+    path.write_text("""k;ops;bad\n"[3, 5]";"['a', 'b']";"[1"\n[];"['b']";[2]\n""")
+    assert read_records(path) == [
+        {"k": [3, 5], "ops": ["a", "b"], "bad": "[1"},
+        {"k": [], "ops": ["b"], "bad": "[2]"},
+    ]
+    assert infer(path).parameters["ops"] == Repeat({"ops": Categorical(["a", "b"])}, 1, 2)
     with pytest.raises(DataFileError, match=r"none.csv"):
         infer(tmp_path / "none.csv")
 

@@ -19,7 +19,7 @@ from pyg_nas_np.features.tables import reference_sample
 from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, SearchSpace
 from pyg_nas_np.spaces.operations import OperationView
 from pyg_nas_np.spaces.parameters import RecordView
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
 
 SIZES = "sizes"
 """Name of the group of costs."""
@@ -72,6 +72,7 @@ class SizeFeatures:
         r"""Names of the columns."""
         return list(self._statistics)
 
+    @fixed_defaults
     def table(self, archs: Archs) -> Tensor:
         r"""Costs of many architectures, ``[B, F]`` float32."""
         costs = self.space.costs(archs)
@@ -83,6 +84,7 @@ class SizeFeatures:
         return table.nan_to_num(0.0, 0.0, 0.0).float()
 
     @cached_property
+    @fixed_defaults
     def _statistics(self) -> dict[str, tuple[bool, float, float]]:
         """Of every cost that varies: whether it is read as a logarithm, mean, standard deviation."""
         found = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
-from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.datasets import ArchitectureDataset, TableDataset
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
@@ -75,8 +75,8 @@ class Architectures:
 
 
 ArchitecturesLike: TypeAlias = (
-    "Architectures | ArchitectureDataset | Batch | Data | Sequence[Any] | Tensor | np.ndarray[Any, Any] "
-    "| Mapping[str, Any]"
+    "Architectures | ArchitectureDataset | TableDataset | Batch | Data | Sequence[Any] | Tensor "
+    "| np.ndarray[Any, Any] | Mapping[str, Any]"
 )
 """Many architectures: a (possibly indexed) data set, official indices ``[n]``, a PyG batch or list of graphs, a list of
 architectures or of their strings; records, as a list of dictionaries, a dictionary of columns or a
@@ -113,6 +113,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
         return x
     if isinstance(x, ArchitectureDataset):
         return Architectures(space, x.arch_index)
+    if isinstance(x, TableDataset):
+        return Architectures(space, x.archs)
     if isinstance(x, Batch):
         return _from_graphs(x, require_cells(space))
     if isinstance(x, Data):
@@ -130,8 +132,6 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
 
 def _records(x: ArchitecturesLike) -> list[dict[str, Any]] | None:
     """Records that came as such, not as architectures of a space; None for everything else."""
-    if isinstance(x, Data | Tensor | np.ndarray | Architectures | ArchitectureDataset | str):
-        return None
     if isinstance(x, Sequence) and (len(x) == 0 or isinstance(x[0], Configuration)):
         return None
     return records_of(x)
@@ -153,7 +153,7 @@ def _from_records(records: list[dict[str, Any]], space: SearchSpace[Any] | None)
 
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
     own: SearchSpace[Any] | None = None
-    if isinstance(x, Architectures | ArchitectureDataset):
+    if isinstance(x, Architectures | ArchitectureDataset | TableDataset):
         own = x.space
     elif isinstance(x, Sequence) and len(x) and isinstance(x[0], Data):
         own = getattr(x[0], "space", None)
@@ -180,7 +180,7 @@ def labels_of(x: ArchitecturesLike) -> Tensor:
     Raises:
         InvalidLabelsError: If an architecture carries none, or more than one.
     """
-    if isinstance(x, ArchitectureDataset):
+    if isinstance(x, ArchitectureDataset | TableDataset):
         return x.y
     count = int(x.num_graphs) if isinstance(x, Batch) else 1 if isinstance(x, Data) else len(x)
     labels = [x.y] if isinstance(x, Data) else [getattr(graph, "y", None) for graph in x]

@@ -152,7 +152,10 @@ class Level:
 
     def active(self, name: str, record: Mapping[str, Any]) -> bool:
         r"""Whether a configuration has a parameter, as far as its condition goes."""
-        return all(parent in record and record[parent] in allowed for parent, allowed in self.conditions[name].items())
+        conditions = self.conditions[name]
+        return not conditions or all(
+            parent in record and record[parent] in allowed for parent, allowed in conditions.items()
+        )
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -164,15 +167,15 @@ class Level:
         """
         if not isinstance(record, Mapping):
             raise InvalidArchitectureError("a configuration is a mapping from the names of parameters to values")
-        names = ", ".join(self.parameters)
-        if unknown := [name for name in record if name not in self.parameters]:
-            raise InvalidArchitectureError(f"{unknown[0]!r} is not one of the parameters {names}")
+        if not record.keys() <= self.parameters.keys():
+            unknown = next(name for name in record if name not in self.parameters)
+            raise InvalidArchitectureError(f"{unknown!r} is not one of the parameters {self._names}")
         values: dict[str, Any] = {}
         for name in self.order:
             given = record.get(name, _ABSENT)
             if given is _ABSENT or (is_missing(given) and not self._has_none(name)):
                 if self.active(name, values) and not self.parameters[name].optional and self._required(name):
-                    raise InvalidArchitectureError(f"{name!r} is missing; the parameters are {names}")
+                    raise InvalidArchitectureError(f"{name!r} is missing; the parameters are {self._names}")
                 continue
             if self.exact and not self.active(name, values):
                 parents = " and ".join(f"{p}={values.get(p, 'absent')!r}" for p in self.conditions[name])
@@ -182,6 +185,10 @@ class Level:
             except InvalidArchitectureError as error:
                 raise InvalidArchitectureError(f"{name}: {error}") from None
         return self._sorted(values)
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(self.parameters)
 
     def _has_none(self, name: str) -> bool:
         parameter = self.parameters[name]
@@ -320,7 +327,7 @@ class Level:
         )
 
     def _movable(self, name: str, value: Any) -> bool:
-        return next(self._alternatives(name, value), None) is not None
+        return next(self._alternatives(name, value), _ABSENT) is not _ABSENT
 
     def _mutated_layers(
         self, name: str, repeat: Repeat, value: list[dict[str, Any]], generator: torch.Generator | None

@@ -2,6 +2,7 @@ r"""From the user's own table to a search space: what each column is, told from 
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 import re
@@ -10,12 +11,17 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from typing_extensions import Self
+
 from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
 from pyg_nas_np.utils.errors import InvalidSpaceError
 from pyg_nas_np.utils.table_files import read_csv
 
 _NUMBERED = re.compile(r"(?P<list>.*?[^\d_.\-/])[_.\-/]?(?P<layer>\d+)(?:[_.\-/](?P<name>\D.*))?")
+LIST = 3
+"""So many numbered columns, such as ``width_0``, ``width_1`` and ``width_2``, are a list of layers."""
+
 _LOG_RATIO = 8.0
 """Positive numbers with at least this ratio of the largest to the smallest may matter by their ratios,"""
 _LOG_SKEW = 0.3
@@ -54,12 +60,11 @@ class InferredSpace(ParameterSpace):
         *,
         lists: Mapping[str, tuple[str, int, str]],
         left_out: Mapping[str, str],
-        notes: Sequence[str],
         **options: Any,
     ) -> None:
         self.left_out = dict(left_out)
         r"""Columns of the table that are no parameters, with the reason."""
-        self._lists, self._notes = dict(lists), list(notes)
+        self._lists = dict(lists)
         super().__init__(parameters, **options)
 
     def _nested(self, arch: Any) -> Any:
@@ -67,10 +72,31 @@ class InferredSpace(ParameterSpace):
             return arch
         return _gathered({name: value for name, value in arch.items() if name not in self.left_out}, self._lists)
 
+    def to_dict(self) -> dict[str, Any]:
+        r"""Returns the declaration with what the table was like, and the pool, in plain types."""
+        table = {"lists": {raw: list(place) for raw, place in self._lists.items()}, "left_out": dict(self.left_out)}
+        return {**super().to_dict(), "table": table, "pool": self.records(self.pool)}
+
+    @classmethod
+    def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:
+        r"""Inverse of :meth:`to_dict`.
+
+        Raises:
+            InvalidSpaceError: If it is not what :meth:`to_dict` returns.
+        """
+        try:
+            table, pool = declared["table"], list(declared["pool"])
+            lists = {raw: (str(title), int(layer), str(name)) for raw, (title, layer, name) in table["lists"].items()}
+            left_out = {str(raw): str(reason) for raw, reason in table["left_out"].items()}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidSpaceError("the declaration is not one of an InferredSpace; infer the space again") from error
+        own = {key: value for key, value in declared.items() if key in ("name", "parameters")}
+        return super().from_dict(own, **{"lists": lists, "left_out": left_out, "pool": pool, **options})
+
     def describe(self) -> str:
         r"""Returns the parameters, what was taken for what, and the columns that were left out, one a line."""
         out = [f"{name} was left out: {reason}" for name, reason in self.left_out.items()]
-        return "\n".join([super().describe(), *self._notes, *out])
+        return "\n".join([super().describe(), *_notes(self._lists), *out])
 
 
 def records_of(table: Any) -> list[dict[str, Any]] | None:
@@ -111,7 +137,9 @@ def _cells(name: Any, column: Any) -> list[Any]:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    r"""Reads the rows of a CSV file: columns of numbers, of ``true`` and ``false``, or of text; empty cells are None.
+    r"""Reads the rows of a CSV file: columns of numbers, of ``true`` and ``false``, of lists ``[3, 5]``, or of text.
+
+    Empty cells are None.
 
     Raises:
         DataFileError: If the file cannot be read.
@@ -125,7 +153,7 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _parsed(cells: Sequence[str]) -> list[Any]:
     filled = [cell for cell in cells if not _is_empty(cell)]
     parse: Callable[[str], Any]
-    for parse in (_integer, _number, _boolean):
+    for parse in (_integer, _number, _boolean, _list):
         try:
             values = iter([parse(cell) for cell in filled])
         except ValueError:
@@ -148,6 +176,16 @@ def _number(cell: str) -> float:
     if "_" in cell:
         raise ValueError
     return float(cell)
+
+
+def _list(cell: str) -> list[Any]:
+    if not cell.startswith("["):
+        raise ValueError
+    try:
+        # As Python and JSON write lists of numbers, text or records; evaluates literals only.
+        return list(ast.literal_eval(cell))
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError from error
 
 
 def _boolean(cell: str) -> bool:
@@ -205,7 +243,6 @@ def infer_space(
         found,
         lists=lists,
         left_out=left_out,
-        notes=_notes(lists),
         name=name,
         costs=costs,
         pool=[{key: value for key, value in row.items() if key not in left_out or key in priced} for row in rows],
@@ -230,7 +267,7 @@ def _numbered(columns: Columns, declared: Mapping[str, Parameter]) -> dict[str, 
         complete = len(members) == len(layers) * len(inner) and layers == list(
             range(layers[0], layers[0] + len(layers))
         )
-        if len(layers) < 2 or layers[0] > 1 or not complete or title in columns:
+        if len(layers) < LIST or layers[0] > 1 or not complete or title in columns:
             continue
         by_name = [[columns[members[layer, name]] for layer in layers] for name in inner]
         if all(_alike(cells) for cells in by_name) and _without_holes(
@@ -277,10 +314,7 @@ def _notes(lists: Mapping[str, tuple[str, int, str]]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for raw, (title, _, _) in lists.items():
         groups.setdefault(title, []).append(raw)
-    return [
-        f"{raws[0]} {'and' if len(raws) == 2 else '...'} {raws[-1]} were taken for the list of layers {title!r}"
-        for title, raws in groups.items()
-    ]
+    return [f"{raws[0]} ... {raws[-1]} were taken for the list of layers {title!r}" for title, raws in groups.items()]
 
 
 def _layered(parameter: Parameter, name: str, column: Sequence[Any]) -> Parameter:
@@ -311,9 +345,9 @@ def _no_parameter(column: Sequence[Any], table: Columns, name: str) -> str | Non
     if any(not _scalar(value) for value in filled):
         varies = any(value != column[0] for value in column)
         return None if varies else "it does not vary"
-    if len(set(filled)) == 1 and len(filled) == len(column):
-        return f"it is always {filled[0]!r}"
     kinds = {_kind(value) for value in filled}
+    if len(set(filled)) == len(kinds) == 1 and len(filled) == len(column):
+        return f"it is always {filled[0]!r}"
     if len(column) >= _MANY_ROWS and len(filled) == len(column):
         if kinds == {"text"} and len(set(filled)) == len(filled):
             return "it has another text in every row"
@@ -343,9 +377,9 @@ def _inferred(name: str, column: Sequence[Any]) -> Parameter:
             f"column {name!r} has the value {odd[0]!r}, which is no number, text or boolean; write it as text or leave "
             f"the column out with ignore=[{name!r}]"
         )
-    by_kind = {_kind(value): value for value in filled}
+    by_kind = {_kind(value): value for value in reversed(filled)}
     if len(by_kind) > 1:
-        examples = " and ".join(f"{kind} ({value!r})" for kind, value in by_kind.items())
+        examples = " and ".join(f"{kind} ({by_kind[kind]!r})" for kind in sorted(by_kind))
         raise InvalidSpaceError(
             f"column {name!r} mixes {examples}; clean it, or declare it with parameters={{{name!r}: [all its choices]}}"
         )
@@ -390,7 +424,8 @@ def with_conditions(
 
     Example:
         >>> found = {"momentum": Float(0.5, 0.9), "optimizer": Categorical(["adam", "sgd"])}
-        >>> with_conditions(found, {"momentum": [None, 0.5, 0.9], "optimizer": ["adam", "sgd", "sgd"]})["momentum"]
+        >>> table = {"momentum": [None, 0.5, None, 0.9], "optimizer": ["adam", "sgd", "adam", "sgd"]}
+        >>> with_conditions(found, table)["momentum"]
         Float(0.5, 0.9, when={'optimizer': ('sgd',)})
     """
     present = {key: [not is_missing(value) for value in table[key]] for key in found}
@@ -421,6 +456,9 @@ def _condition(
     cells = [plain(value) for value in table[other]]
     having = {cell for cell, has in zip(cells, present[key], strict=True) if has}
     lacking = {cell for cell, has, there in zip(cells, present[key], present[other], strict=True) if there and not has}
-    if having & lacking or len(having | lacking) > _PARENT_VALUES:
+    missing = present[other].count(True) - present[key].count(True)
+    # One empty cell fits some value of some column by chance.
+    few = min(missing, present[key].count(True)) < 2 or 2 * len(having | lacking) > len(cells)
+    if few or having & lacking or len(having | lacking) > _PARENT_VALUES:
         return None
     return {other: tuple(sorted(having))}

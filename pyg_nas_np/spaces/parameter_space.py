@@ -93,8 +93,8 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         self._level = Level({**(parameters or {}), **more}, self._exact)
         self.parameters = self._level.parameters
         self._costs = dict(costs or {})
-        self._set_pool(pool)
         self.name = self._digest() if name is None else name
+        self._set_pool(pool)
 
     def _digest(self) -> str:
         declared = json.dumps(_plain_tree(self.parameters))
@@ -359,11 +359,11 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
                 numbers and text, or one that is named does not exist.
 
         Example:
-            >>> rows = [{"width_0": 16, "width_1": 64, "act": "relu"}, {"width_0": 32, "width_1": 32, "act": "gelu"}]
-            >>> print(ParameterSpace.from_records(rows).describe())
-            width  Repeat(parameters={'width': Integer(16, 64, step=16)}, min_length=2, max_length=2)
+            >>> columns = {"width_0": [16, 32], "width_1": [32, 32], "width_2": [None, 64], "act": ["relu", "gelu"]}
+            >>> print(ParameterSpace.from_records(columns).describe())
+            width  Repeat(parameters={'width': Integer(16, 64, step=16)}, min_length=2, max_length=3)
             act    Categorical(('gelu', 'relu'))
-            width_0 and width_1 were taken for the list of layers 'width'
+            width_0 ... width_2 were taken for the list of layers 'width'
         """
         from pyg_nas_np.spaces.inference import infer_space
 
@@ -447,8 +447,8 @@ def _from_dict(name: str, declared: Any) -> Any:
     if not isinstance(declared, Mapping):
         return declared
     given = dict(declared)
-    kind = given.pop("type", None) or _kind_of(given)
-    if kind not in _KINDS:
+    kind = given.pop("type", _kind_of(given))
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise InvalidSpaceError(f"parameter {name!r} has type {kind!r}; there are {', '.join(_KINDS)}")
     known = [item.name for item in fields(_KINDS[kind])]
     if unknown := [key for key in given if key not in known]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from typing import Any
@@ -116,7 +116,7 @@ class Number(Value):
         r"""Number of values; :obj:`None` where they are continuous."""
         if self.low == self.high:
             return 1
-        return None if self.step is None else int((self.high - self.low) / self.step + 1e-9) + 1
+        return None if self.step is None else self._steps(self.high, math.floor) + 1
 
     @property
     def middle(self) -> Any:
@@ -180,7 +180,11 @@ class Number(Value):
         value = min(max(value, self.low), self.high)
         if self.size is None:
             return float(value) + 0.0
-        return self._grid(0) if self.size == 1 else self._grid(round((value - self.low) / self.step))
+        return self._grid(0 if self.size == 1 else self._steps(value, round))
+
+    def _steps(self, value: Any, whole: Callable[[float], int]) -> int:
+        """Steps from the smallest value."""
+        return whole((value - self.low) / self.step + 1e-9)
 
     def _grid(self, k: int) -> Any:
         return self.low + min(k, (self.size or 1) - 1) * (self.step or 0)
@@ -238,6 +242,11 @@ class Integer(Number):
             object.__setattr__(self, name, int(value))
         self._check_range()
 
+    def _steps(self, value: Any, whole: Callable[[float], int]) -> int:
+        # Whole numbers may be too large for floats.
+        distance: int = round(value) - self.low
+        return (distance + (self.step // 2 if whole is round else 0)) // self.step
+
     def read(self, value: Any, *, exact: bool = True) -> Any:
         r"""Returns a whole number as ``int``; any number, where :obj:`exact` is false."""
         value = _finite(value)
@@ -290,7 +299,7 @@ class Float(Number):
 
     def _grid(self, k: int) -> float:
         # Decimal steps are not exact in binary; twelve digits are what was meant.
-        return float(f"{super()._grid(k):.12g}") + 0.0
+        return min(float(f"{super()._grid(k):.12g}") + 0.0, self.high) if k else self.low
 
 
 @dataclass(frozen=True, repr=False)
@@ -420,8 +429,13 @@ def as_parameter(given: Any) -> Parameter:
     )
 
 
+_BUILTIN = frozenset((bool, int, float, str))
+
+
 def plain(value: Any) -> Any:
     r"""Returns a scalar of NumPy or PyTorch as the Python value, everything else as it is."""
+    if type(value) in _BUILTIN:
+        return value
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 
@@ -439,7 +453,7 @@ def is_missing(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) in (int, float) or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _is_choice(value: Any) -> bool:

@@ -403,6 +403,12 @@ def test_costs_come_from_functions_parameters_and_the_pool():
     torch.testing.assert_close(
         costs["latency"], torch.tensor([3.5, math.nan, math.nan], dtype=torch.float64), equal_nan=True
     )
+    other = space.check({"width": 40, "act": "relu", "latency": 9.0})
+    assert other == {"width": 40, "act": "relu"}
+    assert space.costs([other, pickle.loads(pickle.dumps(other))])["latency"].tolist() == [9.0, 9.0]
+    repeated = ParameterSpace(a=[1, 2], costs={"c": "ms"}, pool=[{"a": 1}, {"a": 1, "ms": 4}, {"a": 1, "ms": 5}])
+    assert repeated.costs(repeated.pool)["c"].tolist() == [4.0]
+    assert repeated.pool[0].costs == {"ms": 4.0}
     assert space.costs([])["w"].shape == (0,)
     assert ParameterSpace(a=[1]).costs([]) == {}
 

@@ -257,8 +257,8 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
     def costs(self, archs: Archs = None) -> dict[str, Tensor]:
         r"""Returns every cost by name, float64 ``[B]``; none where none was declared.
 
-        A cost that is a column is known of the pool and of configurations that were read with it, and NaN for others; so is
-        one that is a parameter where that is not active.
+        A cost that is a column is known of the pool and of configurations that were read with it, and NaN for others.
+        So is one that is a parameter where that is not active.
         """
         given = self.resolve(archs)
         return {

@@ -25,19 +25,24 @@ class Configuration(Mapping[str, Any]):
     Spaces make them, see :meth:`ParameterSpace.check <pyg_nas_np.spaces.ParameterSpace.check>`; it prints as a
     dictionary and equals one of the same values.
 
+    Args:
+        values: Values by name.
+        costs: Costs that were given with the configuration, by column; they are not a part of it.
+
     Example:
         >>> Configuration({"depth": 2, "layers": [{"width": 8}, {"width": 16}]})
         {'depth': 2, 'layers': [{'width': 8}, {'width': 16}]}
     """
 
-    __slots__ = ("_hash", "_values")
+    __slots__ = ("_hash", "_values", "costs")
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], costs: Mapping[str, float] | None = None) -> None:
         self._values = {
             name: tuple(map(Configuration, value)) if isinstance(value, list | tuple) else value
             for name, value in values.items()
         }
         self._hash = hash(frozenset(self._values.items()))
+        self.costs = dict(costs or {})
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -58,7 +63,7 @@ class Configuration(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Made anew: hashes of strings differ between processes.
-        return Configuration, (self._values,)
+        return Configuration, (self._values, self.costs)
 
     def to_dict(self) -> dict[str, Any]:
         r"""Returns plain dictionaries and lists."""

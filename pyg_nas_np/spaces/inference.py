@@ -75,7 +75,8 @@ class InferredSpace(ParameterSpace):
     def to_dict(self) -> dict[str, Any]:
         r"""Returns the declaration with what the table was like, and the pool, in plain types."""
         table = {"lists": {raw: list(place) for raw, place in self._lists.items()}, "left_out": dict(self.left_out)}
-        return {**super().to_dict(), "table": table, "pool": self.records(self.pool)}
+        pool = [{**arch.to_dict(), **arch.costs} for arch in self._known.values()]
+        return {**super().to_dict(), "table": table, "pool": pool}
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:

@@ -53,9 +53,8 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         name: Name of the space, which saved states tell. (default: made from the declaration, so that equal
             declarations have equal names)
         costs: Costs by name: the name of a numeric parameter, of a column in :obj:`pool`, or a function that takes a
-            configuration. Sizes come first.
-        pool: Known configurations as records, by which features are standardised. They may have columns of costs, which
-            are not parameters.
+            configuration. Sizes come first. A column may be given with every record.
+        pool: Known configurations as records, by which features are standardised.
         more: Parameters by keyword.
 
     Raises:
@@ -101,31 +100,32 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         return f"parameters-{hashlib.sha256(declared.encode()).hexdigest()[:8]}"
 
     def _set_pool(self, pool: Iterable[Mapping[str, Any]]) -> None:
-        columns = [
-            column for column in self._costs.values() if isinstance(column, str) and column not in self.parameters
-        ]
-        known: dict[str, dict[Configuration, float]] = {column: {} for column in columns}
-        archs: dict[Configuration, None] = {}
+        self._cost_columns = [c for c in self._costs.values() if isinstance(c, str) and c not in self.parameters]
+        archs: dict[Configuration, Configuration] = {}
         for row, record in enumerate(pool):
             try:
-                arch = self.check({key: value for key, value in record.items() if key not in known})
+                arch = self.check(record)
             except InvalidArchitectureError as error:
                 raise InvalidArchitectureError(f"row {row} of the pool: {error}") from None
-            archs[arch] = None
-            for column in columns:
-                value = plain(record.get(column))
-                if isinstance(value, int | float) and not is_missing(value):
-                    known[column][arch] = float(value)
+            if arch in archs:
+                arch = Configuration(arch, {**arch.costs, **archs[arch].costs})
+            archs[arch] = arch
+        self._known = archs
         for name, cost in self._costs.items():
             if not isinstance(cost, str):
                 if not callable(cost):
                     raise InvalidSpaceError(f"cost {name!r} must be a column or a function, got {cost!r}")
-            elif not isinstance(self.parameters.get(cost), Integer | Float) and not known.get(cost):
+            elif not isinstance(self.parameters.get(cost), Integer | Float) and not any(
+                cost in arch.costs for arch in archs.values()
+            ):
                 raise InvalidSpaceError(
                     f"cost {name!r}: {cost!r} is neither a numeric parameter nor a column of numbers in the pool"
                 )
-        self.pool = tuple(archs)
-        self._known_costs = known
+
+    @property
+    def pool(self) -> tuple[Configuration, ...]:
+        r"""The distinct configurations of the pool, in their order."""
+        return tuple(self._known.values())
 
     # -- drawing and editing ----------------------------------------------------------------------------------------
 
@@ -222,13 +222,25 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
             record = self._level.read(self._nested(arch))
         except InvalidArchitectureError as error:
             raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {error}") from None
-        made = Configuration(record)
+        made = Configuration(record, self._costs_of(arch))
         # Equal values may be of another type, 1.0 for 1.
         return arch if isinstance(arch, Configuration) and repr(arch) == repr(made) else made
 
     def _nested(self, arch: Any) -> Any:
-        """A record as parameters name it; tables name some columns otherwise."""
+        """A record as parameters name it, without columns of costs."""
+        if self._cost_columns and isinstance(arch, Mapping):
+            return {name: value for name, value in arch.items() if name not in self._cost_columns}
         return arch
+
+    def _costs_of(self, record: Mapping[str, Any]) -> dict[str, float]:
+        if isinstance(record, Configuration):
+            return record.costs
+        given = {column: plain(record.get(column)) for column in self._cost_columns}
+        return {
+            column: float(value)
+            for column, value in given.items()
+            if isinstance(value, int | float) and not is_missing(value)
+        }
 
     def records(self, archs: Archs) -> list[dict[str, Any]]:
         r"""Returns configurations as plain dictionaries and lists."""
@@ -245,7 +257,8 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
     def costs(self, archs: Archs = None) -> dict[str, Tensor]:
         r"""Returns every cost by name, float64 ``[B]``; none where none was declared.
 
-        A cost that comes from the pool is NaN for other configurations, one that is a parameter where it is not active.
+        A cost that is a column is known of the pool and of configurations that were read with it, and NaN for others.
+        So is one that is a parameter where that is not active.
         """
         given = self.resolve(archs)
         return {
@@ -256,9 +269,8 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
     def _cost(self, cost: Cost, arch: Configuration) -> float:
         if not isinstance(cost, str):
             return float(cost(arch))
-        if cost in self._known_costs:
-            return self._known_costs[cost].get(arch, float("nan"))
-        return float(arch.get(cost, float("nan")))
+        known = arch.costs if cost in arch.costs else getattr(self._known.get(arch), "costs", {})
+        return float(known.get(cost, arch.get(cost, float("nan"))))
 
     # -- declarations -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import re
 import sys
 from collections import Counter
 
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_nas_np.spaces import Categorical, Configuration, Costs, Float, Integer, ParameterSpace, Repeat
+from pyg_nas_np.spaces import Categorical, Configuration, Costs, Float, InferredSpace, Integer, ParameterSpace, Repeat
 from pyg_nas_np.spaces.testing import SpaceTestCase, seeded
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidSpaceError
 
@@ -167,6 +168,27 @@ def test_counted_spaces_can_be_drawn_to_the_last_configuration(parameters):
     assert len(set(everything)) == space.size
     with pytest.raises(ValueError, match=str(space.size + 1)):
         space.sample(space.size + 1, seeded())
+
+
+@settings(max_examples=60, deadline=None)
+@given(levels(), st.integers(0, 99))
+def test_inferred_spaces_hold_what_they_were_inferred_from(parameters, seed):
+    space = ParameterSpace(parameters)
+    records = space.records(space.sample(12, seeded(seed), replace=True))
+    try:
+        inferred = ParameterSpace.from_records(records)
+    except InvalidSpaceError as error:
+        if re.search("no column varies|mixes|has no layer", str(error)):
+            return
+        raise
+    assert [inferred.check(record) for record in records]
+    assert len(inferred.pool) <= len(set(map(str, records)))
+    assert InferredSpace.from_dict(json.loads(json.dumps(inferred.to_dict()))).pool == inferred.pool
+    for arch in inferred.sample(4, seeded(seed), replace=True):
+        assert inferred.from_str(inferred.to_str(arch)) == arch
+        assert all(map(inferred.is_valid, inferred.neighbors(arch)))
+        assert inferred.is_valid(inferred.mutate(arch, seeded(seed)))
+    assert inferred.describe()
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
@@ -403,6 +425,12 @@ def test_costs_come_from_functions_parameters_and_the_pool():
     torch.testing.assert_close(
         costs["latency"], torch.tensor([3.5, math.nan, math.nan], dtype=torch.float64), equal_nan=True
     )
+    other = space.check({"width": 40, "act": "relu", "latency": 9.0})
+    assert other == {"width": 40, "act": "relu"}
+    assert space.costs([other, pickle.loads(pickle.dumps(other))])["latency"].tolist() == [9.0, 9.0]
+    repeated = ParameterSpace(a=[1, 2], costs={"c": "ms"}, pool=[{"a": 1}, {"a": 1, "ms": 4}, {"a": 1, "ms": 5}])
+    assert repeated.costs(repeated.pool)["c"].tolist() == [4.0]
+    assert repeated.pool[0].costs == {"ms": 4.0}
     assert space.costs([])["w"].shape == (0,)
     assert ParameterSpace(a=[1]).costs([]) == {}
 

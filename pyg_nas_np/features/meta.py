@@ -91,6 +91,11 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         return list(self._statistics.columns.names)
 
     @property
+    def signature(self) -> list[str]:
+        r"""What a predictor that was fitted on these columns depends on: their names."""
+        return self.feature_names
+
+    @property
     def feature_groups(self) -> Mapping[str, list[int]]:
         r"""Positions of the columns of each group."""
         return {name: list(columns) for name, columns in self._statistics.columns.groups.items()}

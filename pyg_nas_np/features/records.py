@@ -100,6 +100,11 @@ class RecordFeatures:
         return list(self._statistics.names)
 
     @property
+    def scales(self) -> list[tuple[float, float]]:
+        r"""Mean and standard deviation of each column before it is standardised."""
+        return list(zip(self._statistics.mean.tolist(), self._statistics.std.tolist(), strict=True))
+
+    @property
     def feature_groups(self) -> Mapping[str, list[int]]:
         r"""Columns of each parameter, summaries included; those of shared counts are called ``counts``.
 

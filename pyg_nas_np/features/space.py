@@ -72,6 +72,11 @@ class SizeFeatures:
         r"""Names of the columns."""
         return list(self._statistics)
 
+    @property
+    def scales(self) -> list[tuple[float, float]]:
+        r"""Mean and standard deviation of each column before it is standardised."""
+        return [(mean, std) for _, mean, std in self._statistics.values()]
+
     @fixed_defaults
     def table(self, archs: Archs) -> Tensor:
         r"""Costs of many architectures, ``[B, F]`` float32."""
@@ -147,6 +152,12 @@ class SpaceFeatures:
     def feature_names(self) -> list[str]:
         r"""Names of the ``F`` columns."""
         return [name for part in self._parts for name in part.feature_names]
+
+    @cached_property
+    def signature(self) -> list[str]:
+        r"""What a predictor that was fitted on these columns depends on: their names, and the scale of some."""
+        scales = [*(self.records.scales if self.records else ()), *(self.sizes.scales if self.sizes else ())]
+        return [*self.feature_names, *(f"{mean:.4g} {std:.4g}" for mean, std in scales)]
 
     @property
     def feature_groups(self) -> Mapping[str, list[int]]:

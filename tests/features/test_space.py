@@ -29,7 +29,7 @@ from pyg_nas_np.spaces import (
     SearchSpace,
 )
 from pyg_nas_np.spaces.operation_graph import pack
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError
 
 
 def network(record) -> OperationGraph:
@@ -177,3 +177,14 @@ def test_the_gp_adds_up_over_parameters():
 def test_predictors_of_cells_say_so(kind, space):
     with pytest.raises(InvalidArchitectureError, match="gives no cells"):
         kind(space).fit(list(space.pool[:20]), torch.arange(20.0))
+
+
+def test_another_pool_is_another_scale(tmp_path):
+    first, second = (ParameterSpace(PARAMETERS, pool=pool) for pool in (POOL, POOL[:50]))
+    y = torch.arange(20.0)
+    model = RidgePredictor(first).fit(list(first.pool[:20]), y)
+    model.save(tmp_path / "model.pt")
+    same = RidgePredictor.load(tmp_path / "model.pt", ParameterSpace(PARAMETERS, pool=POOL))
+    torch.testing.assert_close(same.predict(first.pool[:20]), model.predict(first.pool[:20]))
+    with pytest.raises(DataFileError, match="another pool"):
+        RidgePredictor.load(tmp_path / "model.pt", second).predict(list(second.pool[:5]))

@@ -15,7 +15,7 @@ from pyg_nas_np.features.operation_networks import OperationNetworks, shared_ope
 from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
 from pyg_nas_np.features.random_networks import shared_networks
 from pyg_nas_np.features.records import REFERENCE, RecordFeatures
-from pyg_nas_np.features.tables import reference_sample
+from pyg_nas_np.features.tables import KeptRows, reference_sample
 from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, SearchSpace
 from pyg_nas_np.spaces.operations import OperationView
 from pyg_nas_np.spaces.parameters import RecordView
@@ -117,10 +117,11 @@ class GraphFeatures:
         place = {column: i for i, column in enumerate(self._columns)}
         self.feature_names = [features.feature_names[column] for column in self._columns]
         self.feature_groups = {name: [place[column] for column in columns] for name, columns in groups.items()}
+        self._rows = KeptRows(features.table)
 
     def table(self, archs: Archs) -> Tensor:
         r"""Descriptors of many architectures, ``[B, F]`` float32."""
-        return self._features.table(archs)[:, self._columns]
+        return self._rows(self._features.space.resolve(archs))[:, self._columns]
 
 
 class SpaceFeatures:
@@ -215,6 +216,7 @@ class SpaceDescriptors:
         self.networks: OperationNetworks | None = None
         if isinstance(space, OperationView):
             self.networks = shared_operation_networks(space)
+            self._rows = KeptRows(self.networks.table)
 
     @property
     def groups(self) -> Mapping[str, list[int]]:
@@ -236,7 +238,9 @@ class SpaceDescriptors:
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""
         features = self.features.table(archs)
-        return features if self.networks is None else torch.cat([features, self.networks.table(archs)], dim=1)
+        if self.networks is None:
+            return features
+        return torch.cat([features, self._rows(self.space.resolve(archs))], dim=1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features!r})"

@@ -2,7 +2,8 @@ r"""What tables of descriptors have in common: a reference sample, informative c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +67,45 @@ def informative(columns: Sequence[tuple[str, str]], raw: Tensor, histograms: Col
     for group in groups.keys() & set(histograms):
         std[groups[group]] = std[groups[group]].square().mean().sqrt()
     return Columns(keep, [columns[column][0] for column in keep], groups, mean, std)
+
+
+class KeptRows:
+    r"""Rows of a table by architecture, each computed once: searches ask for the same candidates again and again.
+
+    Args:
+        compute: Maps architectures to their rows, ``[B, F]``.
+        limit: Rows that are kept at most. What would exceed it is computed again each time.
+
+    Example:
+        >>> rows = KeptRows(lambda words: torch.tensor([[float(len(word))] for word in words]))
+        >>> rows(["a", "bcd", "a"]).flatten().tolist()
+        [1.0, 3.0, 1.0]
+    """
+
+    def __init__(self, compute: Callable[[Sequence[Any]], Tensor], limit: int = 1 << 16) -> None:
+        self._compute, self.limit = compute, limit
+        self._position: dict[Any, int] = {}
+        self._table: Tensor | None = None
+        self._lock = Lock()
+
+    def __call__(self, archs: Sequence[Any]) -> Tensor:
+        r"""Returns the rows of architectures, ``[B, F]``."""
+        with self._lock:
+            new = list(dict.fromkeys(arch for arch in archs if arch not in self._position))
+            if not archs or len(self._position) + len(new) > self.limit:
+                return self._compute(archs)
+            if new:
+                rows = self._compute(new)
+                self._table = rows if self._table is None else torch.cat([self._table, rows])
+                self._position |= {arch: i for i, arch in enumerate(new, len(self._position))}
+            assert self._table is not None
+            return self._table[[self._position[arch] for arch in archs]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_position": {}, "_table": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_lock": Lock()}
 
 
 def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:

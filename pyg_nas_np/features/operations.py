@@ -15,7 +15,7 @@ from pyg_nas_np.features.operation_dag import LiveGraphs, Paths, live_graphs, pa
 from pyg_nas_np.features.tables import Columns, informative, reference_sample
 from pyg_nas_np.spaces import Costs, OperationView
 from pyg_nas_np.spaces.base import Archs
-from pyg_nas_np.spaces.operations import INPUT, OUTPUT, Operation, OperationGraphs
+from pyg_nas_np.spaces.operations import ADD, IDENTITY, INPUT, OUTPUT, Operation, OperationGraphs
 from pyg_nas_np.utils import fixed_defaults, map_chunks
 
 REFERENCE = 1 << 12
@@ -142,7 +142,7 @@ class Described:
     @cached_property
     def weights(self) -> Tensor:
         r"""What is summed along ways: operations that do something, labels, attributes; float64 ``[N, 1 + L + A]``."""
-        work = self.live.kept & ~self.graphs.of_kind(*_ENDS)
+        work = self.live.live & ~self.graphs.of_kind(*_ENDS, IDENTITY, ADD)
         return torch.cat([work.double().unsqueeze(1), self.labels, self.values.nan_to_num(0.0)], dim=1)
 
     @cached_property

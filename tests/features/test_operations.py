@@ -120,7 +120,7 @@ def test_golden_values_of_a_small_graph():
     plain, double = one_way(("input", {}), conv), one_way(("input", {}), conv, ("skip", {}), conv, conv)
     features = OperationFeatures(GraphSpace([branched, plain, double], OPS), standardize=False)
     row = dict(zip(features.feature_names, features.table()[0].tolist(), strict=True))
-    assert (row["path_min_work"], row["path_mean_work"]) == (0.0, 1.0)
+    assert (row["path_min_work"], row["path_max_work"], row["path_mean_conv3x3"]) == (0.0, 2.0, 0.5)
     # That is, the identity is no node of the live part, and both ways pass the sum.
     assert row["live_nodes"] == 5.0
     assert row["live_edges"] == 5.0

@@ -130,7 +130,7 @@ def run(job: Job, args: argparse.Namespace) -> dict[str, object]:
     if method.transfer:
         others = [name for name in IMAGES if name != job.table.partition(":")[0]]
         tables = {name: open_table(name, args.root, args.cifar10_test, args.nasbench101).labels for name in others}
-        options["fit_params"] = {"auxiliary": tables}
+        options["auxiliary"] = tables
     search = method.make(table.space, **options)
     trace = simulate(search, table.labels, args.queries, batch=method.batch, stop=True)
     return {

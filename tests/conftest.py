@@ -34,7 +34,7 @@ settings.load_profile("default")
 torch.set_num_threads(int(os.environ.get("PYG_NAS_NP_TEST_THREADS", "1")))
 
 
-MUTATIONS = int(os.environ.get("PYG_NAS_NP_MUTATIONS", "300"))
+MUTATIONS = int(os.environ.get("PYG_NAS_NP_MUTATIONS", "200"))
 """Damaged copies of a file that its reader is tried on; a benchmark takes more."""
 
 

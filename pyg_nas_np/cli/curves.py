@@ -6,12 +6,14 @@ import csv
 import functools
 import inspect
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Optional
 
 import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import kendalltau
 
@@ -21,7 +23,7 @@ from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.readers import read_baker, read_long, read_naap440
 from pyg_nas_np.curves.regressors import KINDS
-from pyg_nas_np.utils import DataFileError, InvalidCurvesError
+from pyg_nas_np.utils import DataFileError, InvalidCurvesError, require
 
 app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)
 
@@ -50,6 +52,18 @@ RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}."
 DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
 SeedOption = Annotated[int, typer.Option(help="Seed.")]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
+
+
+RANGES = {
+    "draws": (1, 100_000),
+    "seed": (0, 2**32 - 1),
+    "training": (3, 2**31),
+    "nth_best": (1, 2**31),
+    "burn_in": (3, 2**31),
+    "orderings": (1, 100_000),
+    "checks": (1, 2**31),
+}
+"""Of the options that are whole numbers; floating-point ones are checked where they are used."""
 
 
 class Given(NamedTuple):
@@ -91,6 +105,11 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> None:
+        for name, (low, high) in RANGES.items():
+            if name in options and not low <= options[name] <= high:
+                hint = "--" + name.replace("_", "-")
+                raise typer.BadParameter(f"{options[name]} is not in the range {low} to {high}", param_hint=hint)
+        _check_output(options["output"])
         given = _load(**{name: options.pop(name) for name in shared})
         command(given, **options)
 
@@ -99,6 +118,18 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
     wrapper.__annotations__ = {**_load.__annotations__, **command.__annotations__, "return": None}
     del wrapper.__annotations__["given"]
     return wrapper
+
+
+def _check_output(folder: Path | None) -> None:
+    """Finds out before the work whether its results can be written."""
+    if folder is None:
+        return
+    require("matplotlib.figure", "viz")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise typer.BadParameter(f"{folder} cannot be written to: {error.strerror}", param_hint="--output") from error
 
 
 def _read(
@@ -112,12 +143,15 @@ def _read(
 ) -> LearningCurves:
     if direction not in (None, "up", "down"):
         raise typer.BadParameter(f"'{direction}' is neither 'up' nor 'down'", param_hint="--direction")
-    if not path.exists():
-        raise DataFileError(f"{path} does not exist")
+    if not path.is_file():
+        raise DataFileError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
     header: list[str] = []
     if path.suffix != ".parquet":
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            header = next(csv.reader(file), [])
+            try:
+                header = next(csv.reader(file), [])
+            except csv.Error as error:
+                raise DataFileError(f"the first line of {path} is no header of a CSV table ({error})") from error
     if any(re.fullmatch(r"(acc|ep)_\d+", name) for name in header):
         curves = read_baker(path)
     elif "e1Accuracy" in header:
@@ -179,7 +213,7 @@ def fit(
         plot_predictions(
             output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
         )
-        console.print(f"Wrote curves_fit.csv and curves_fit.png to {output}")
+        console.print(f"Wrote curves_fit.csv and curves_fit.png to {escape(str(output))}")
 
 
 @app.command()
@@ -211,12 +245,12 @@ def predict(
     rows = []
     for i in (-curves.sign * mean).argsort(kind="stable").tolist():
         rows.append([running.configs[i], int(running.lengths[i]), float(now[i]), float(mean[i]), float(std[i])])
-        shown.add_row(running.configs[i], str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
+        shown.add_row(escape(running.configs[i]), str(rows[-1][1]), f"{now[i]:.4g}", f"{mean[i]:.4g} ± {std[i]:.2g}")
     console.print(shown)
     if output is not None:
         write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
         plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {model.regressor}")
-        console.print(f"Wrote curves_predict.csv and curves_predict.png to {output}")
+        console.print(f"Wrote curves_predict.csv and curves_predict.png to {escape(str(output))}")
 
 
 @app.command()
@@ -239,8 +273,6 @@ def simulate(
         raise InvalidCurvesError(
             f"{len(curves)} curves of {table} are finished, not more than the burn-in of {burn_in}; lower --burn-in"
         )
-    if orderings < 1 or checks < 1:
-        raise typer.BadParameter("orderings and checks must be at least 1", param_hint="--orderings, --checks")
     rows, spent, order = [], np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     for number in range(orderings):
         order = np.random.default_rng([model.random_state, number]).permutation(len(curves))
@@ -261,4 +293,4 @@ def simulate(
     if output is not None:
         write_csv(output / "curves_simulate.csv", ["ordering", "speedup", "regret", "best"], rows)
         plot_stops(output / "curves_simulate.png", curves[order], spent, f"{table.stem}: stopped in red, Δ = {delta}")
-        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")
+        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {escape(str(output))}")

@@ -26,6 +26,7 @@ from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
 """Cells predicted at a time; their states fit into the processor's cache."""
@@ -124,6 +125,7 @@ class ConvNPPredictor(Predictor):
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def fit(self, x: ArchitecturesLike, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
         r"""Conditions the process on labelled architectures.
 
@@ -248,6 +250,7 @@ class ConvNPPredictor(Predictor):
         std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
         return prior + self.stacking_.mean(mean - prior, archs, x), std
 
+    @fixed_defaults
     def predict_quantiles(self, x: ArchitecturesLike, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:
         r"""Predicts quantiles of new measurements.
 
@@ -270,6 +273,7 @@ class ConvNPPredictor(Predictor):
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
         return self.transform_.inverse(scores)[0]
 
+    @fixed_defaults
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
 

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 
 from pyg_nas_np.convnp.priors import Prior
 from pyg_nas_np.nn.task_batch import Task, TaskBatch
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Base predictions of a task: ``x_context``, ``z_context`` and ``x_target`` to ``[n, K, 2]`` and ``[m, K, 2]``."""
@@ -66,6 +67,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         self.num_context, self.num_target, self.batch_size = num_context, num_target, batch_size
         self.seed, self.start = seed, start
 
+    @fixed_defaults
     def batch(self, number: int) -> TaskBatch:
         r"""Returns batch :obj:`number` of the stream, whatever came before it."""
         # PyTorch's generator looks at 32 bits of a seed only, so that the two numbers must be mixed.

@@ -16,6 +16,7 @@ from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, foreign_file, read_tensors, write_tensors
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.state_files import load_module, read_json
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
@@ -36,6 +37,7 @@ def write_weights(path: str | os.PathLike[str], model: ConvNP, space: CellSpace[
     write_tensors(path, {**model.state_dict(), PROBE: _probe(space)}, metadata)
 
 
+@fixed_defaults
 def read_weights(path: str | os.PathLike[str], space: CellSpace[Any]) -> ConvNP:
     r"""Reads weights for a space.
 
@@ -73,6 +75,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return card
 
 
+@fixed_defaults
 def _probe(space: CellSpace[Any]) -> Tensor:
     """Leading descriptors of a few cells; not the costs, which differ between the tasks of one space."""
     descriptors = shared_descriptors(space)

@@ -108,6 +108,16 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         total = np.square(final - final.mean()).sum()
         return float(1.0 - np.square(final - self.predict(curves, tau)).sum() / total)
 
+    def _context(self, tau: int) -> LearningCurves:
+        """The finished curves that have a value among the first :obj:`tau`; others would have to borrow a later one."""
+        known = self.curves_[np.asarray(self.curves_.mask[:, :tau].any(1))]
+        if len(known) < self.minimum:
+            raise InvalidCurvesError(
+                f"{type(self).__name__} needs {self.minimum} finished curves with a value among their first {tau}, but "
+                f"only {len(known)} of {len(self.curves_)} have one"
+            )
+        return known
+
     def _check_like(self, curves: LearningCurves) -> None:
         for name, mine, theirs in (
             ("epochs", self.curves_.epochs, curves.epochs),

@@ -21,5 +21,6 @@ class LastSeenValue(CurvePredictor):
         pass
 
     def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
-        errors = self.curves_.final - self.curves_.observed(tau)[:, -1]
+        known = self._context(tau)
+        errors = known.final - known.observed(tau)[:, -1]
         return curves.observed(tau)[:, -1], np.full(len(curves), np.sqrt(np.mean(errors**2)))

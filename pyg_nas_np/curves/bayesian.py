@@ -11,6 +11,8 @@ from pyg_nas_np.curves.base import CurvePredictor
 from pyg_nas_np.curves.data import Floats, LearningCurves
 from pyg_nas_np.curves.features import curve_features, wide_columns
 from pyg_nas_np.curves.scaling import CurveScale
+from pyg_nas_np.utils.defaults import fixed_defaults
+from pyg_nas_np.utils.random import drawing_from
 
 
 class CurveBasisNet(nn.Module):
@@ -70,6 +72,7 @@ class BayesianCurveNet(CurvePredictor):
         groups = [g for g, c in (("AP", curves.architecture), ("HP", curves.hyperparameters)) if c]
         return curve_features(curves, 1, groups, self.wide_)[0] if groups else np.ones((len(curves), 1))
 
+    @fixed_defaults
     def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
         known, running = self.scale_.forward(self.curves_.values), self.scale_.forward(curves.observed(tau))
         total = known.shape[1]
@@ -78,11 +81,10 @@ class BayesianCurveNet(CurvePredictor):
         y = torch.tensor(np.concatenate([known, padded]), dtype=torch.float32)
         x = np.concatenate([self._described(self.curves_), self._described(curves)])
         x_all = torch.tensor((x - self.center_) / self.spread_, dtype=torch.float32)
-        t = torch.arange(1, total + 1) / total
+        t = torch.arange(1, total + 1, dtype=torch.float32) / total
         mask = y.isfinite()
         samples, noises = [], []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
+        with drawing_from(torch.Generator().manual_seed(self.random_state)):
             for _ in range(self.members):
                 net = CurveBasisNet(x_all.size(1))
                 optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, weight_decay=1e-4)

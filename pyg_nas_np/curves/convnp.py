@@ -2,7 +2,8 @@ r"""A convolutional neural process on curves: finished trainings are the context
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import math
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from pyg_nas_np.curves.features import curve_features, wide_columns
 from pyg_nas_np.curves.scaling import CurveScale
 from pyg_nas_np.nn import SetConv, SetConvToGrid
 from pyg_nas_np.ops import window_for
+from pyg_nas_np.utils.defaults import fixed_defaults
+from pyg_nas_np.utils.random import drawing_from
 
 GRID = 32
+WINDOW = window_for(4 / GRID, 1 / GRID, error=1e-3)
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -39,9 +43,7 @@ class CurveProcess(nn.Module):
     def __init__(self, features: int, channels: int = 16, dim: int = 4) -> None:
         super().__init__()
         spacing = 1.0 / GRID
-        self.to_grid = SetConvToGrid(
-            1, channels, spacing=spacing, window=window_for(4 * spacing, spacing, error=1e-3), tolerance=1e-2
-        )
+        self.to_grid = SetConvToGrid(1, channels, spacing=spacing, window=WINDOW, tolerance=1e-2)
         self.cnn = nn.Sequential(
             nn.Conv1d(channels, channels, 5, padding=2), nn.GELU(), nn.Conv1d(channels, channels, 5, padding=2)
         )
@@ -57,9 +59,9 @@ class CurveProcess(nn.Module):
             features: Description, ``[n, F]``.
         """
         n, tau, _ = seen.shape
-        ptr = tau * torch.arange(n + 1)
+        ptr = tau * torch.arange(n + 1, device=seen.device)
         grid = self.to_grid(
-            seen[..., :1].reshape(-1, 1), seen[..., 1:].reshape(-1, 1), torch.zeros(1), (GRID + 1,), ptr=ptr
+            seen[..., :1].reshape(-1, 1), seen[..., 1:].reshape(-1, 1), seen.new_zeros(1), (GRID + 1,), ptr=ptr
         ).movedim(-1, 1)
         grid = grid + self.cnn(grid)
         now = round(float(seen[0, -1, 0]) * GRID)
@@ -105,6 +107,7 @@ class CurveConvNP(CurvePredictor):
         self.steps = steps
         self.random_state = random_state
 
+    @fixed_defaults
     def _fit(self, curves: LearningCurves) -> None:
         self.scale_ = CurveScale(curves)
         self.wide_ = wide_columns(curves)
@@ -113,10 +116,9 @@ class CurveConvNP(CurvePredictor):
         values = self.scale_.forward(curves.observed(len(curves.epochs)))
         features = self._features(curves)
         rng = np.random.default_rng(self.random_state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
-            self.process_ = CurveProcess(features.shape[1])
-        optimizer = torch.optim.Adam(self.process_.parameters(), lr=3e-3)
+        with drawing_from(torch.Generator().manual_seed(self.random_state)):
+            process = CurveProcess(features.shape[1])
+        optimizer = torch.optim.Adam(process.parameters(), lr=3e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(self.steps, 1))
         count, total = values.shape
         for step in range(self.steps):
@@ -124,14 +126,16 @@ class CurveConvNP(CurvePredictor):
             table = values if step % 2 else _synthetic(features, total, rng)
             order = rng.permutation(count)
             part = int(rng.integers(max(3, count // 3), max(4, count - count // 5)))
-            mean, std, target = self._residuals(table, features, tau, order[:part], order[part:], table)
-            loss = -torch.distributions.Normal(mean, std).log_prob(target).mean()
+            found = self._residuals(process, table[:, :tau], table[:, -1], total, features, order[:part], order[part:])
+            wanted = np.clip((table[order[part:], -1] - found.prior) / found.spread, -10, 10)
+            normal = torch.distributions.Normal(found.mean, found.std)
+            loss = -normal.log_prob(torch.tensor(wanted, dtype=torch.float32)).mean()
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.process_.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(process.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-        self.process_.eval()
+        self.process_ = process.eval()
 
     def _described(self, curves: LearningCurves) -> Floats:
         groups = [g for g, c in (("AP", curves.architecture), ("HP", curves.hyperparameters)) if c]
@@ -142,7 +146,7 @@ class CurveConvNP(CurvePredictor):
 
     def _linear(
         self, seen: Floats, features: Floats, final: Floats, context: Rows, target: Rows
-    ) -> tuple[Floats, Floats, Floats]:
+    ) -> tuple[Floats, Floats, float]:
         """Ridge predictions: leave-one-out residuals of the context, predictions of the targets, and the spread."""
         x = np.concatenate([seen, features], axis=1)
         x = (x - x[context].mean(0)) / (x[context].std(0) + 1e-6)
@@ -162,41 +166,52 @@ class CurveConvNP(CurvePredictor):
                 best = error, left, penalty
         assert best is not None
         weights = vectors @ (rotated / (values + best[2]))
-        return best[1], center + x[target] @ (a.T @ weights), np.sqrt(max(best[0], 1e-8))
+        return best[1], center + x[target] @ (a.T @ weights), math.sqrt(max(best[0], 1e-8))
 
     def _residuals(
-        self, table: Floats, features: Floats, tau: int, context: Rows, target: Rows, final: Floats
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        seen = table[:, :tau]
-        left, prior, spread = self._linear(seen, features, final[:, -1], context, target)
-        times = np.broadcast_to(np.arange(1, tau + 1) / table.shape[1], seen.shape)
+        self,
+        process: CurveProcess,
+        seen: Floats,
+        final: Floats,
+        total: int,
+        features: Floats,
+        context: Rows,
+        target: Rows,
+    ) -> _Residuals:
+        """What the process says of the targets, from values ``[n, tau]`` and the final values of the context."""
+        left, prior, spread = self._linear(seen, features, final, context, target)
+        times = np.broadcast_to(np.arange(1, seen.shape[1] + 1) / total, seen.shape)
         both = torch.tensor(np.stack([times, np.clip(seen, -10, 10)], -1), dtype=torch.float32)
-        described = torch.tensor(features, dtype=torch.float32)
-        places = self.process_.place(both, described)
-        mean, std = self.process_(
+        places = process.place(both, torch.tensor(features, dtype=torch.float32))
+        mean, std = process(
             places[context],
             torch.tensor(np.clip(left / spread, -5, 5), dtype=torch.float32),
             places[target],
             torch.tensor(prior, dtype=torch.float32),
-            torch.tensor(float(spread)),
+            torch.tensor(spread, dtype=torch.float32),
         )
-        wanted = torch.tensor(np.clip((final[target, -1] - prior) / spread, -10, 10), dtype=torch.float32)
-        self.moments_ = prior, float(spread)
-        return mean, std, wanted
+        return _Residuals(mean, std, prior, spread)
 
+    @fixed_defaults
     @torch.no_grad()
     def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
-        known = self.scale_.forward(self.curves_.observed(tau))
-        seen = np.concatenate([known, self.scale_.forward(curves.observed(tau))])
-        table = np.full((len(seen), len(curves.epochs)), np.nan)
-        table[:, :tau] = seen
-        final = table.copy()
-        final[: len(known), -1] = self.scale_.forward(self.curves_.final)
-        features = np.concatenate([self._features(self.curves_), self._features(curves)])
-        context, target = np.arange(len(known)), np.arange(len(known), len(seen))
-        mean, std, _ = self._residuals(table, features, tau, context, target, final)
-        prior, spread = self.moments_
+        finished = self._context(tau)
+        seen = self.scale_.forward(np.concatenate([finished.observed(tau), curves.observed(tau)]))
+        final = np.concatenate([self.scale_.forward(finished.final), np.full(len(curves), np.nan)])
+        features = np.concatenate([self._features(finished), self._features(curves)])
+        context, target = np.arange(len(finished)), np.arange(len(finished), len(seen))
+        total = len(curves.epochs)
+        mean, std, prior, spread = self._residuals(self.process_, seen, final, total, features, context, target)
         return self.scale_.back(prior + spread * mean.double().numpy(), spread * std.double().numpy())
+
+
+class _Residuals(NamedTuple):
+    """Mean and standard deviation in units of the spread, and the linear predictions that they add to."""
+
+    mean: Tensor
+    std: Tensor
+    prior: Floats
+    spread: float
 
 
 def _synthetic(features: Floats, total: int, rng: np.random.Generator) -> Floats:

@@ -156,6 +156,20 @@ class LearningCurves:
         source = np.where(source < 0, mask.argmax(1)[:, None], source)
         return np.take_along_axis(self.values[:, :tau], source, axis=1)
 
+    def equals(self, other: LearningCurves) -> bool:
+        r"""Returns whether both have the same epochs, direction, features and values; names do not matter."""
+        return (
+            (self.epochs, self.direction) == (other.epochs, other.direction)
+            and np.array_equal(self.values, other.values, equal_nan=True)
+            and all(
+                list(mine) == list(theirs) and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+                for mine, theirs in (
+                    (self.architecture, other.architecture),
+                    (self.hyperparameters, other.hyperparameters),
+                )
+            )
+        )
+
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@ r"""Stopping trainings that will not beat the best one (Baker et al., 2017, sect
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ from pyg_nas_np.utils import DataFileError, InvalidCurvesError
 logger = logging.getLogger(__name__)
 
 FORMAT = "pyg_nas_np.early_stopping/1"
+
+REVERSED = "nine in ten finished trainings end worse than they began: the direction is likely wrong"
+ALIKE = "all finished trainings end at the same value"
 
 
 class Decision(NamedTuple):
@@ -98,7 +102,9 @@ class EarlyStopping:
 
     **Nothing is ever stopped silently.** While there is too little to go by, where the finished curves all end alike,
     or where they run against :obj:`direction`, the training goes on, :attr:`Decision.reason` says why, and the last
-    case is logged as a warning.
+    case is logged as a warning, once.
+
+    One rule may serve trainings in several threads.
 
     Args:
         epochs: Epoch numbers of a full training, or their count.
@@ -152,7 +158,9 @@ class EarlyStopping:
         self.finished = LearningCurves(np.empty((0, len(numbers))), direction, numbers)
         self.burn_in, self.min_epochs, self.refit_every = burn_in, min_epochs, refit_every
         self.stop_diverged = stop_diverged
-        self._fitted: tuple[int, CurvePredictor] | None = None
+        self._fitted: CurvePredictor | None = None
+        self._warned = False
+        self._lock = threading.RLock()
 
     def finish(
         self,
@@ -171,7 +179,8 @@ class EarlyStopping:
 
     def finish_all(self, curves: LearningCurves) -> None:
         r"""Reports several trainings at once, in their order."""
-        self.finished = LearningCurves.concat([self.finished, curves]) if len(self.finished) else curves
+        with self._lock:
+            self.finished = LearningCurves.concat([self.finished, curves]) if len(self.finished) else curves
 
     def decide(
         self,
@@ -200,6 +209,9 @@ class EarlyStopping:
             elif length < self.min_epochs:
                 verdicts[i] = Decision(False, f"fewer than {self.min_epochs} epochs")
         general = self.why_idle()
+        if general == REVERSED and not self._warned:
+            self._warned = True
+            logger.warning("%s ('%s'); nothing is stopped", REVERSED, running.direction)
         if general is not None:
             return [verdict or Decision(False, general) for verdict in verdicts]
         rows = [i for i, verdict in enumerate(verdicts) if verdict is None]
@@ -210,6 +222,8 @@ class EarlyStopping:
                 stop = p >= self.rule.delta
                 reason = f"p = {p:.3f} {'≥' if stop else '<'} {self.rule.delta}"
                 verdicts[i] = Decision(stop, reason, p, m, s)
+                if not np.isfinite([p, m, s]).all():
+                    verdicts[i] = Decision(False, "the prediction is not finite")
         return [verdict for verdict in verdicts if verdict is not None]
 
     def predicted_value(
@@ -230,10 +244,13 @@ class EarlyStopping:
 
     def __getstate__(self) -> dict[str, Any]:
         # Fitted predictors hold functions, which cannot be pickled; they follow from the memory.
-        return {**self.__dict__, "_fitted": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_fitted", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _fitted=None, _lock=threading.RLock())
 
     def adopt(self, other: EarlyStopping) -> None:
-        r"""Takes over the fitted predictor of a rule with the same settings whose memory this one continues."""
+        r"""Takes over the fitted predictor of a rule with the same settings; it is used where it fits the memory."""
         self._fitted = other._fitted
 
     def why_idle(self) -> str | None:
@@ -242,13 +259,9 @@ class EarlyStopping:
         if len(done) < self.burn_in:
             return f"{len(done)} of {self.burn_in} trainings of the burn-in have finished"
         if np.ptp(done.final) == 0.0:
-            return "all finished trainings end at the same value"
+            return ALIKE
         if done.looks_reversed:
-            logger.warning(
-                "nine in ten trainings end worse than they began: is the direction '%s' right? Nothing is stopped.",
-                done.direction,
-            )
-            return "the finished trainings run against the direction"
+            return REVERSED
         return None
 
     def fitted(self) -> CurvePredictor:
@@ -257,17 +270,18 @@ class EarlyStopping:
         Raises:
             InvalidCurvesError: If fewer than the burn-in have finished.
         """
-        done = self.finished[self.finished.finished]
-        if len(done) < self.burn_in:
-            raise InvalidCurvesError(
-                f"{len(done)} of {self.burn_in} trainings of the burn-in have finished: there is no predictor yet"
-            )
-        count = self.burn_in
-        if self.refit_every is not None:
-            count += (len(done) - self.burn_in) // self.refit_every * self.refit_every
-        if self._fitted is None or self._fitted[0] != count:
-            self._fitted = count, clone(self.predictor).fit(done[:count])
-        return self._fitted[1]
+        with self._lock:
+            done = self.finished[self.finished.finished]
+            if len(done) < self.burn_in:
+                raise InvalidCurvesError(
+                    f"{len(done)} of {self.burn_in} trainings of the burn-in have finished: there is no predictor yet"
+                )
+            count = self.burn_in
+            if self.refit_every is not None:
+                count += (len(done) - self.burn_in) // self.refit_every * self.refit_every
+            if self._fitted is None or not self._fitted.curves_.equals(done[:count]):
+                self._fitted = clone(self.predictor).fit(done[:count])
+            return self._fitted
 
     def _row(
         self,
@@ -320,4 +334,3 @@ class EarlyStopping:
         self.finished = LearningCurves(
             values, state["direction"], epochs, state["architecture"], state["hyperparameters"]
         )
-        self._fitted = None

@@ -94,8 +94,9 @@ class ParametricExtrapolation(CurvePredictor):
         return np.exp(-values) if self.log_ else -values
 
     def _predict(self, curves: LearningCurves, tau: int) -> tuple[Floats, Floats]:
-        known = self._forward(self.curves_.observed(tau)[:, -1])
-        error = float(np.sqrt(np.mean((known - self._forward(self.curves_.final)) ** 2)))
+        known = self._context(tau)
+        missed = self._forward(known.observed(tau)[:, -1]) - self._forward(known.final)
+        error = float(np.sqrt(np.mean(missed**2)))
         span = self.high_ - self.low_
         # Fitted on a common scale, so that one start and one set of bounds serve accuracies in any unit.
         rows = (self._forward(curves.observed(tau)) - self.low_) / span

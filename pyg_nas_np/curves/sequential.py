@@ -84,7 +84,8 @@ class SequentialRegression(CurvePredictor):
 
     def _model(self, tau: int) -> tuple[Regressor | RankAwareEnsemble, float]:
         if tau not in self.models_:
-            curves = self.curves_[~self._is_stuck(self.curves_, tau)]
+            known = self._context(tau)
+            curves = known[~self._is_stuck(known, tau)]
             x, names = self._inputs(curves, tau)
             y = self._forward(curves.final)
             described = {*self.curves_.architecture, *self.curves_.hyperparameters}
@@ -97,11 +98,12 @@ class SequentialRegression(CurvePredictor):
         """Which trainings have not moved in :obj:`tau` epochs; none, where they cannot be told from those that will."""
         if self.stuck is None or "TS" not in self.groups_:
             return np.zeros(len(curves), dtype=bool)
+        context = self._context(tau)
         still, known = (
             np.asarray((c.mask[:, :tau].sum(1) >= self.stuck) & (np.ptp(c.observed(tau), axis=1) == 0.0))
-            for c in (curves, self.curves_)
+            for c in (curves, context)
         )
-        recovered = known & (self.curves_.final != self.curves_.observed(tau)[:, -1])
+        recovered = known & (context.final != context.observed(tau)[:, -1])
         apart = not recovered.any() and (~known).sum() >= self.minimum
         return still if apart else np.zeros_like(still)
 

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 INPUT, OUTPUT = 0, 1
 """Operation ids of the two end nodes in every space."""
 
 
+@fixed_defaults
 def topological(graphs: DenseGraphs) -> DenseGraphs:
     r"""Reorders nodes so that every edge points from a lower to a higher position.
 
@@ -57,6 +59,7 @@ def _levels(adjacency: Tensor) -> Tensor:
     raise InvalidArchitectureError(f"graph {row} has a cycle; architectures are acyclic")
 
 
+@fixed_defaults
 def live_part(graphs: DenseGraphs, zero_ops: Iterable[int] = ()) -> DenseGraphs:
     r"""Removes every node that is not on an input-output path, where zero operations block the way.
 
@@ -98,6 +101,7 @@ class PathStatistics(NamedTuple):
     depth: Tensor
 
 
+@fixed_defaults
 def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
     r"""Minimum, maximum and mean over all input-output paths of the sum of node weights, without listing the paths.
 
@@ -144,6 +148,7 @@ def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
     )
 
 
+@fixed_defaults
 def laplacian_spectrum(adjacency: Tensor, mask: Tensor) -> Tensor:
     r"""Eigenvalues of the symmetric normalised Laplacian of the undirected graphs, ascending, 0 for padding.
 

@@ -13,6 +13,7 @@ from pyg_nas_np.features.meta import MetaFeatures, shared_features
 from pyg_nas_np.features.random_networks import RandomNetworks, shared_networks
 from pyg_nas_np.spaces import CellSpace, SearchSpace
 from pyg_nas_np.spaces.base import Archs, require_cells
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 NETWORKS, TREND = "networks", "trend"
 """Names of the two groups behind the meta-features."""
@@ -65,6 +66,7 @@ class Descriptors:
         r"""Number of columns."""
         return 1 + max(columns[-1] for columns in self.groups.values())
 
+    @fixed_defaults
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures.
 

@@ -18,6 +18,7 @@ from pyg_nas_np.spaces import CellSpace, SearchSpace
 from pyg_nas_np.spaces.base import Archs, require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import InvalidArchitectureError, map_chunks
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
 """Cells per step; their intermediate tensors fit into the processor's cache."""
@@ -96,6 +97,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
 
     # -- computing --------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def table(self, archs: Archs = None) -> Tensor:
         r"""Features of many architectures.
 
@@ -137,11 +139,13 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         return data
 
     @cached_property
+    @fixed_defaults
     def _whole(self) -> Tensor:
         stats = self._statistics
         return self._finish(None, stats) if stats.table is None else stats.table
 
     @cached_property
+    @fixed_defaults
     def _statistics(self) -> _Statistics:
         whole = len(self.space) <= REFERENCE
         generator = torch.Generator().manual_seed(0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyg_nas_np.features.dag import INPUT, OUTPUT
 from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 MAX_COLUMNS = 4096
 """Columns that a path encoding may have before long sequences share some."""
@@ -67,6 +68,7 @@ class PathEncoding(NamedTuple):
             for code in range(base ** min(length, suffix))
         ]
 
+    @fixed_defaults
     def __call__(self, graphs: DenseGraphs) -> Tensor:
         r"""Encodes cells.
 

@@ -16,6 +16,7 @@ from pyg_nas_np.spaces import CellSpace, SearchSpace
 from pyg_nas_np.spaces.base import Archs, require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import map_chunks
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 14
 """Cells that share states."""
@@ -49,6 +50,7 @@ class Weights(NamedTuple):
     out: Tensor
 
 
+@fixed_defaults
 def draw_weights(
     space: CellSpace[Any],
     num_functions: int,
@@ -105,6 +107,7 @@ def draw_weights(
     )
 
 
+@fixed_defaults
 def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequence[int]) -> Tensor:
     r"""Returns the value of every network on every cell.
 
@@ -147,6 +150,7 @@ def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequenc
     return torch.cat(values)
 
 
+@fixed_defaults
 def shared_states(graphs: DenseGraphs) -> tuple[Tensor, list[Tensor]]:
     r"""Finds the nodes at the same position that compute the same: one operation on the same states.
 
@@ -265,6 +269,7 @@ class RandomNetworks:
         r"""Number of coordinates: :obj:`rank`, or less where the functions have less."""
         return self._basis.axes.size(1)
 
+    @fixed_defaults
     def table(self, archs: Archs = None) -> Tensor:
         r"""Coordinates of many architectures.
 
@@ -287,10 +292,12 @@ class RandomNetworks:
         return self._project(archs)
 
     @cached_property
+    @fixed_defaults
     def _whole(self) -> Tensor:
         return self._project(None)
 
     @cached_property
+    @fixed_defaults
     def _basis(self) -> _Basis:
         generator = torch.Generator().manual_seed(self.seed)
         share = self.num_functions // len(self.widths)

@@ -2,6 +2,8 @@ r"""Set convolutions on a grid of learned coordinates with a convolutional netwo
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -121,7 +123,7 @@ class OnGridProcess(nn.Module):
                 reset()
         if self.latent_channels:
             self.encoder.reset_parameters()
-        nn.init.constant_(self.raw_lengthscale, float(torch.tensor(2.0).expm1().log()))
+        nn.init.constant_(self.raw_lengthscale, math.log(math.expm1(2.0)))
 
     def latent(self, context: Tensor, ptr_context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Returns the grids ``[B, C, *grid]`` and mean and log standard deviation of the latent ``[B, Z, *grid]``."""

@@ -18,6 +18,7 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, read_state, write_state
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.state_files import Kinds
 
 FORMAT = "pyg_nas_np.predictor/2"
@@ -91,6 +92,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     # -- scikit-learn -----------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def fit(self, x: ArchitecturesLike, y: Labels | None = None) -> Self:
         r"""Learns from labelled architectures.
 
@@ -129,6 +131,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def predict(self, x: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
     @overload
     def predict(self, x: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @fixed_defaults
     def predict(self, x: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         r"""Predicts the labels of architectures.
 
@@ -147,6 +150,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         mean, std = self.transform_.inverse(score, score_std)
         return mean if std is None else (mean, std)
 
+    @fixed_defaults
     def predict_scores(self, x: ArchitecturesLike) -> tuple[Tensor, Tensor]:
         r"""Predicts standardised scores instead of labels: the scale on which the prediction is Gaussian.
 
@@ -166,6 +170,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         assert std is not None
         return mean.double(), std.double()
 
+    @fixed_defaults
     def _scores(self, x: ArchitecturesLike, return_std: bool) -> tuple[Tensor, Tensor | None]:
         archs = self._known(x)
         if self.transform_.informative and len(archs) > 0:
@@ -218,6 +223,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         write_state(path, state)
 
     @classmethod
+    @fixed_defaults
     def load(cls, path: str | os.PathLike[str], space: SearchSpace[Any] | None = None) -> Self:
         r"""Reads a predictor written by :meth:`save`; runs no code from the file.
 

@@ -2,7 +2,7 @@ r"""The one door for architectures: whatever form they come in, predictors see :
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
@@ -14,9 +14,10 @@ from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.spaces.inference import records_of
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
 
@@ -74,10 +75,12 @@ class Architectures:
 
 
 ArchitecturesLike: TypeAlias = (
-    "Architectures | ArchitectureDataset | Batch | Data | Sequence[Any] | Tensor | np.ndarray[Any, Any]"
+    "Architectures | ArchitectureDataset | Batch | Data | Sequence[Any] | Tensor | np.ndarray[Any, Any] "
+    "| Mapping[str, Any]"
 )
 """Many architectures: a (possibly indexed) data set, official indices ``[n]``, a PyG batch or list of graphs, a list of
-architectures or of their strings; or a single graph."""
+architectures or of their strings; records, as a list of dictionaries, a dictionary of columns or a
+:class:`pandas.DataFrame`; or a single graph."""
 
 
 def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
@@ -86,12 +89,15 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     Args:
         x: ``n`` architectures. A graph that equals the space's graph of its ``arch_index`` is looked up, any other is
             decoded.
-        space: Their search space. (default: that of a data set, of its graphs, or of :class:`Architectures`)
+        space: Their search space. (default: that of a data set, of its graphs, or of :class:`Architectures`; of records
+            the one that :meth:`ParameterSpace.from_records <pyg_nas_np.spaces.ParameterSpace.from_records>` infers,
+            which takes numbers outside the ranges seen and unknown categories later)
 
     Raises:
         IndexError: If an official index is outside the space.
         InvalidArchitectureError: If the space is not known or another than that of :obj:`x`, or something is not an
             architecture of it.
+        InvalidSpaceError: If no space can be inferred from records.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -100,6 +106,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
         >>> as_architectures([cell], space).index.tolist() == [space.index(space.from_str(cell))]
         True
     """
+    if (records := _records(x)) is not None:
+        return _from_records(records, space)
     space = _space_of(x, space)
     if isinstance(x, Architectures):
         return x
@@ -118,6 +126,29 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     if members and all(isinstance(member, Data) for member in members):
         return _from_graphs(members, require_cells(space))
     return Architectures(space, [_parsed(member, space) for member in members])
+
+
+def _records(x: ArchitecturesLike) -> list[dict[str, Any]] | None:
+    """Records that came as such, not as architectures of a space; None for everything else."""
+    if isinstance(x, Data | Tensor | np.ndarray | Architectures | ArchitectureDataset | str):
+        return None
+    if isinstance(x, Sequence) and (len(x) == 0 or isinstance(x[0], Configuration)):
+        return None
+    return records_of(x)
+
+
+def _from_records(records: list[dict[str, Any]], space: SearchSpace[Any] | None) -> Architectures:
+    if space is None:
+        space = ParameterSpace.from_records(records)
+    if not isinstance(space, RecordView):
+        raise InvalidArchitectureError(f"{space.name} has no records of parameters; give its architectures or strings")
+    archs = []
+    for row, record in enumerate(records):
+        try:
+            archs.append(space.check(record))
+        except InvalidArchitectureError as error:
+            raise InvalidArchitectureError(f"row {row}: {error}") from None
+    return Architectures(space, archs)
 
 
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:

@@ -53,6 +53,7 @@ def train(
     steps: int,
     lr: float,
     weight_decay: float,
+    generator: torch.Generator,
 ) -> None:
     r"""Trains a network with AdamW on a one-cycle schedule; leaves it in evaluation mode.
 
@@ -66,25 +67,29 @@ def train(
         steps: Number of steps.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
+        generator: Source of batches and of dropout masks.
     """
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-    batches = _batches(z.numel())
+    batches = _batches(z.numel(), generator)
     for _ in range(steps):
         rows = next(batches)
         optimizer.zero_grad()
-        loss(network(*(part[rows] for part in inputs)), z[rows]).backward()
+        # Around the forward pass alone: it slows every operation inside.
+        with drawing_from(generator):
+            predicted = network(*(part[rows] for part in inputs))
+        loss(predicted, z[rows]).backward()
         optimizer.step()
         schedule.step()
     network.eval()
 
 
-def _batches(count: int) -> Iterator[Tensor | slice]:
+def _batches(count: int, generator: torch.Generator) -> Iterator[Tensor | slice]:
     while count <= BATCH:
         yield slice(None)
     while True:
-        order = torch.randperm(count)
+        order = torch.randperm(count, generator=generator, device="cpu")
         # A rest that is smaller than a batch waits for the next permutation.
         for start in range(0, count - BATCH + 1, BATCH):
             yield order[start : start + BATCH]
@@ -157,19 +162,29 @@ class NeuralPredictor(Predictor):
             )
         self.sizes_ = self._sizes(*inputs)
         parts, z = self._tensors(*inputs), z.float()
-        with drawing_from(torch.Generator(device="cpu").manual_seed(self.random_state)):
-            self.networks_ = [self._trained(parts, z) for _ in range(self.members)]
-            fold = torch.randperm(z.numel()) % max(1, self.folds)
-            errors = [] if self.folds else [torch.zeros(1)]
-            for k in range(min(self.folds, z.numel())):
-                kept, held_out = fold != k, fold == k
-                network = self._trained(tuple(part[kept] for part in parts), z[kept])
-                errors.append(_apply(network, tuple(part[held_out] for part in parts)) - z[held_out])
+        generator = torch.Generator(device="cpu").manual_seed(self.random_state)
+        self.networks_ = [self._trained(parts, z, generator) for _ in range(self.members)]
+        fold = torch.randperm(z.numel(), generator=generator, device="cpu") % max(1, self.folds)
+        errors = [] if self.folds else [z.new_zeros(1)]
+        for k in range(min(self.folds, z.numel())):
+            kept, held_out = fold != k, fold == k
+            network = self._trained(tuple(part[kept] for part in parts), z[kept], generator)
+            errors.append(_apply(network, tuple(part[held_out] for part in parts)) - z[held_out])
         self.noise_ = float(torch.cat(errors).square().mean())
 
-    def _trained(self, inputs: tuple[Tensor, ...], z: Tensor) -> nn.Module:
-        network = self._network(**self.sizes_)
-        train(network, inputs, z, self._loss, steps=self.steps, lr=self.lr, weight_decay=self.weight_decay)
+    def _trained(self, inputs: tuple[Tensor, ...], z: Tensor, generator: torch.Generator) -> nn.Module:
+        with drawing_from(generator):
+            network = self._network(**self.sizes_)
+        train(
+            network,
+            inputs,
+            z,
+            self._loss,
+            steps=self.steps,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            generator=generator,
+        )
         return network
 
     def _predict(self, inputs: tuple[Tensor, ...], return_std: bool) -> tuple[Tensor, Tensor | None]:

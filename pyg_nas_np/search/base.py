@@ -3,6 +3,7 @@ r"""The ask-and-tell protocol of all search methods."""
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeAlias
@@ -45,7 +46,7 @@ class Search(ABC, Generic[ArchT]):
 
     :meth:`ask` never repeats an architecture that was asked for, told or discarded. Measurements may be told in any
     order, late, for architectures that were never asked for, and more than once for one architecture; architectures
-    that were asked for and not told yet are *pending*.
+    that were asked for and not told yet are *pending*. Threads may share a search.
 
     Subclasses implement :meth:`_choose`. Their only randomness is ``self.generator``, so that a restored search
     proposes what the original would have.
@@ -78,6 +79,7 @@ class Search(ABC, Generic[ArchT]):
         self.maximize = maximize
         self.seed = seed
         self._around: dict[Key, list[Key]] = {}
+        self._lock = threading.RLock()
         self.reset()
 
     def reset(self) -> None:
@@ -102,8 +104,9 @@ class Search(ABC, Generic[ArchT]):
         """
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
-        chosen = self._choose(batch)
-        self._pending.update(dict.fromkeys(chosen))
+        with self._lock:
+            chosen = self._choose(batch)
+            self._pending.update(dict.fromkeys(chosen))
         return list(self._archs(chosen))
 
     def tell(self, archs: Archs, y: Labels) -> None:
@@ -122,22 +125,26 @@ class Search(ABC, Generic[ArchT]):
         if not keys:
             return
         values = check_labels(y, len(keys))
-        self._told += keys
-        self._y += values.tolist()
-        self._measured.update(keys)
-        for key in keys:
-            self._pending.pop(key, None)
+        with self._lock:
+            self._told += keys
+            self._y += values.tolist()
+            self._measured.update(keys)
+            for key in keys:
+                self._pending.pop(key, None)
 
     def discard(self, archs: Archs) -> None:
         r"""Gives up architectures that cannot be measured; they are not asked for again."""
         keys = self._keys(archs)
-        self._discarded.update(dict.fromkeys(keys))
-        for key in keys:
-            self._pending.pop(key, None)
+        with self._lock:
+            self._discarded.update(dict.fromkeys(keys))
+            for key in keys:
+                self._pending.pop(key, None)
 
     def reserve(self, archs: Archs) -> None:
         r"""Marks architectures as pending, because somebody else measures them."""
-        self._pending.update(dict.fromkeys(key for key in self._keys(archs) if key not in self._measured))
+        keys = self._keys(archs)
+        with self._lock:
+            self._pending.update(dict.fromkeys(key for key in keys if key not in self._measured))
 
     # -- what is known ----------------------------------------------------------------------------------------------
 
@@ -326,6 +333,13 @@ class Search(ABC, Generic[ArchT]):
         with foreign_file(path, "a saved search", cure):
             self.load_state_dict(state)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, measured={len(self._y)}, pending={len(self._pending)})"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.spaces.dense import DenseGraphs, collate, to_batch
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError, SpaceTooLargeError
 
 ArchT = TypeVar("ArchT", bound=Hashable)
@@ -136,7 +137,7 @@ class SearchSpace(ABC, Generic[ArchT]):
     def mutate(self, arch: ArchT, generator: torch.Generator | None = None) -> ArchT:
         r"""Returns a uniformly drawn neighbor."""
         options = self.neighbors(arch)
-        return options[int(torch.randint(len(options), (1,), generator=generator))]
+        return options[int(torch.randint(len(options), (1,), generator=generator, device="cpu"))]
 
     def crossover(self, first: ArchT, second: ArchT, generator: torch.Generator | None = None) -> ArchT:
         r"""Mixes two parents into one valid child, where the space has a natural crossover.
@@ -333,6 +334,7 @@ class GraphView(SearchSpace[ArchT]):
         data, _ = collate(self.dense([arch]), len(self.op_names))
         return data
 
+    @fixed_defaults
     def batch_encode(self, archs: Archs = None) -> Batch:
         r"""Returns the node-view graphs of many architectures as one :class:`~torch_geometric.data.Batch`.
 

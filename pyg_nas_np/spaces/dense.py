@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
 
@@ -34,6 +35,7 @@ class DenseGraphs(NamedTuple):
         return self.ops >= 0
 
 
+@fixed_defaults
 def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]:
     r"""Collates graphs into PyG's in-memory storage without one object per graph.
 
@@ -65,6 +67,7 @@ def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]
     return data, slices
 
 
+@fixed_defaults
 def to_batch(graphs: DenseGraphs, num_ops: int) -> Batch:
     r"""Builds a :class:`torch_geometric.data.Batch` of the graphs without a loop over them."""
     data, slices = collate(graphs, num_ops)
@@ -83,6 +86,7 @@ def to_batch(graphs: DenseGraphs, num_ops: int) -> Batch:
     return batch
 
 
+@fixed_defaults
 def from_batch(
     x: Tensor, edge_index: Tensor, batch: Tensor | None = None, num_graphs: int | None = None
 ) -> DenseGraphs:

@@ -17,6 +17,7 @@ from torch_geometric.data import Batch, Data
 from pyg_nas_np.spaces.base import Archs, CellSpace, Layer, Stage, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, SpaceTooLargeError
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 KERNELS = (3, 5, 7)
 EXPANSIONS = (3, 4, 6)
@@ -197,6 +198,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         around = self.resolutions[max(0, here - 1) : here] + self.resolutions[here + 1 : here + 2]
         return found + [MobileNetV3Arch(arch.stages, side) for side in around]
 
+    @fixed_defaults
     def crossover(
         self, first: MobileNetV3Arch, second: MobileNetV3Arch, generator: torch.Generator | None = None
     ) -> MobileNetV3Arch:
@@ -309,6 +311,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         first = Stage("", "", (Layer(f"image {side} × {side} · stem", None, 9),))
         return (first, *middle, Stage("", "", (Layer("pooling · classifier", None, 9),)))
 
+    @fixed_defaults
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the chains, padded to 23 nodes: input, resolution, layers, output."""
         sides, layers = self.codes(archs)
@@ -378,6 +381,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         r"""Exact multiply-accumulates of one image at the architecture's resolution, int64 ``[B]``."""
         return self._costs(archs)[1]
 
+    @fixed_defaults
     def _costs(self, archs: Archs) -> tuple[Tensor, Tensor]:
         sides, layers = self.codes(archs)
         active = layers >= 0
@@ -404,6 +408,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         macs += end * side**2 + _LAST * _MIX + _MIX * _CLASSES
         return params, macs
 
+    @fixed_defaults
     def codes(self, archs: Archs = None) -> tuple[Tensor, Tensor]:
         r"""Returns resolutions ``[B]`` and positions of layers in :data:`LAYERS` ``[B, 5, 4]``, -1 beyond the depth."""
         known = [self.check(arch) for arch in self.resolve(archs)]

@@ -33,6 +33,7 @@ from pyg_nas_np.spaces._nasbench101_enumeration import (
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.utils import InvalidArchitectureError, VerificationError, atomic_path, cache_dir
+from pyg_nas_np.utils.defaults import fixed_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -346,10 +347,12 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
 
     # -- exact costs ------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def batch_num_parameters(self, archs: Archs = None) -> Tensor:
         r"""Returns the exact numbers of trainable parameters, int64 ``[B]``."""
         return torch.from_numpy(self._costs(archs)[0])
 
+    @fixed_defaults
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Returns the multiply-accumulates of a forward pass, int64 ``[B]``."""
         return torch.from_numpy(self._costs(archs)[1])

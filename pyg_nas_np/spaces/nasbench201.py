@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -123,6 +124,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
             if op != ops[e]
         ]
 
+    @fixed_defaults
     def crossover(
         self, first: NASBench201Arch, second: NASBench201Arch, generator: torch.Generator | None = None
     ) -> NASBench201Arch:
@@ -215,12 +217,14 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
     # -- graphs -----------------------------------------------------------------------------------------------------
 
     @cached_property
+    @fixed_defaults
     def _template(self) -> Tensor:
         adjacency = torch.zeros(8, 8, dtype=torch.bool)
         src, dst = zip(*_NODE_EDGES, strict=True)
         adjacency[list(src), list(dst)] = True
         return adjacency
 
+    @fixed_defaults
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the 8-node graphs: input, the six operations in string order, output."""
         codes = self._codes(archs)
@@ -229,6 +233,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
         ops = torch.cat([ends, codes.long() + 2, ends + 1], dim=1)
         return DenseGraphs(self._template.repeat(count, 1, 1), ops, torch.full((count,), 8))
 
+    @fixed_defaults
     def encode(self, arch: NASBench201Arch, view: Literal["node", "edge"] = "node") -> Data:
         r"""Returns the cell as a graph.
 
@@ -252,6 +257,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
         r"""Reads a cell back from either view; nodes and edges may be in any order."""
         return self._decode_edge_view(data) if data.edge_attr is not None else self._decode_node_view(data)
 
+    @fixed_defaults
     def _decode_edge_view(self, data: Data) -> NASBench201Arch:
         if data.num_nodes != 4 or data.edge_index.size(1) != 6 or list(data.edge_attr.shape) != [6, 5]:
             raise InvalidArchitectureError(
@@ -291,6 +297,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
 
     # -- costs ------------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def batch_num_parameters(self, archs: Archs = None) -> Tensor:
         r"""Exact trainable parameters of the 15-cell network, int64 ``[B]``."""
         classes = _CLASSES[self.dataset]
@@ -301,6 +308,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
             per_op[3] += 5 * (9 * c * c + 2 * c)
         return total + per_op[self._codes(archs).long()].sum(dim=1)
 
+    @fixed_defaults
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Exact multiply-accumulates of one image, int64 ``[B]``."""
         classes, size = _CLASSES[self.dataset], _RESOLUTION[self.dataset]
@@ -313,6 +321,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
             per_op[3] += 5 * 9 * c * c * pixels
         return total + per_op[self._codes(archs).long()].sum(dim=1)
 
+    @fixed_defaults
     def _codes(self, archs: Archs) -> Tensor:
         if archs is None:
             return _official_order()[0]
@@ -325,6 +334,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
         return f"{type(self).__name__}({len(self)}, dataset={self.dataset!r})"
 
 
+@fixed_defaults
 def edge_view_x() -> Tensor:
     r"""Returns the node features of the edge view, ``[4, 3]``: one-hot over (input, inner, output)."""
     return torch.eye(3)[[0, 1, 1, 2]]
@@ -349,6 +359,7 @@ def _reduction(channels: int) -> tuple[int, int]:
 
 
 @cache
+@fixed_defaults
 def _official_order() -> tuple[Tensor, Tensor]:
     # The benchmark shuffled its list of strings with this very generator; shuffling ranks gives the same order.
     order = list(range(5**6))

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
 OPS = ("gat", "gcn", "gin", "cheb", "sage", "arma", "graph", "fc", "skip")
@@ -149,6 +150,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
         r"""Returns the key of the canonical form, equal to ``valid_hash()`` of the benchmark's package."""
         return int(_catalogue().keys[self.index(arch)])
 
+    @fixed_defaults
     def index_of_keys(self, keys: Sequence[int] | Tensor) -> Tensor:
         r"""Looks many keys up at once.
 
@@ -198,6 +200,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     # -- editing ----------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def neighbors(self, arch: NASBenchGraphArch) -> list[NASBenchGraphArch]:
         r"""Returns the networks of which some form differs from some form of :obj:`arch` in one operation or one link.
 
@@ -210,6 +213,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
         found = torch.unique(catalogue.position[edited])
         return [self[i] for i in found[(found >= 0) & (found != own)].tolist()]
 
+    @fixed_defaults
     def crossover(
         self, first: NASBenchGraphArch, second: NASBenchGraphArch, generator: torch.Generator | None = None
     ) -> NASBenchGraphArch:
@@ -256,6 +260,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     # -- graphs -----------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the 6-node graphs: input, the four computing nodes in topological order, output.
 
@@ -308,6 +313,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     # -- costs ------------------------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def batch_num_parameters(self, archs: Archs = None) -> Tensor:
         r"""Exact trainable parameters of the canonical network on this task, int64 ``[B]``.
 
@@ -339,6 +345,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
             total += d * task.classes + task.classes
         return total
 
+    @fixed_defaults
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Multiply-accumulates of one forward pass of the canonical network over the whole graph, int64 ``[B]``.
 
@@ -386,6 +393,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     # -- many architectures -----------------------------------------------------------------------------------------
 
+    @fixed_defaults
     def _indices(self, archs: Archs) -> Tensor:
         if archs is None:
             return torch.arange(len(self))
@@ -393,6 +401,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
             return self.check_indices(archs)
         return torch.tensor([self.index(arch) for arch in archs], dtype=torch.long)
 
+    @fixed_defaults
     def _codes(self, archs: Archs) -> tuple[Tensor, Tensor]:
         if archs is None or isinstance(archs, Tensor):
             index = self._indices(archs)
@@ -421,6 +430,7 @@ class _Catalogue(NamedTuple):
 
 
 @cache
+@fixed_defaults
 def _catalogue() -> _Catalogue:
     ops = torch.tensor(list(itertools.product(range(len(OPS)), repeat=4)))
     decimal = 10 ** torch.arange(3, -1, -1)

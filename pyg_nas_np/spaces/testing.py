@@ -25,6 +25,7 @@ from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import CellSpace, Costs, EnumerableSpace, GraphView, SearchSpace
 from pyg_nas_np.spaces.operations import OperationView
+from pyg_nas_np.spaces.parameters import RecordView, Repeat
 from pyg_nas_np.spaces.views import to_networkx
 from pyg_nas_np.utils import InvalidArchitectureError, SpaceTooLargeError
 
@@ -212,12 +213,16 @@ class SpaceTestCase(SpaceFixtures):
             for neighbor in found[:: max(1, len(found) // 8)]:
                 assert identity(space, arch) in {identity(space, back) for back in space.neighbors(neighbor)}
 
-    def test_mutations_are_seeded_neighbors(self, space: Space, archs: list[Any]) -> None:
+    def test_mutations_are_seeded_members_and_changes(self, space: Space, archs: list[Any]) -> None:
         state = torch.get_rng_state()
         for arch in archs[:4]:
             mutants = [space.mutate(arch, seeded(seed)) for seed in range(6)]
             assert mutants == [space.mutate(arch, seeded(seed)) for seed in range(6)]
-            assert set(mutants) <= set(space.neighbors(arch))
+            assert all(space.is_valid(mutant) for mutant in mutants)
+            assert arch not in mutants
+            # Where there are too many changes to list, neighbors are a part of them.
+            if isinstance(space, EnumerableSpace):
+                assert set(mutants) <= set(space.neighbors(arch))
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_crossover_is_seeded_and_valid(self, space: Space, archs: list[Any]) -> None:
@@ -232,6 +237,31 @@ class SpaceTestCase(SpaceFixtures):
             assert space.is_valid(child)
             assert identity(space, space.crossover(first, first, seeded(seed))) == identity(space, first)
         assert torch.equal(torch.get_rng_state(), state)
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    def test_records_lead_back(self, space: Space, archs: list[Any]) -> None:
+        need(space, RecordView)
+        view: RecordView[Any] = space  # type: ignore[assignment]
+        records = view.records(archs)
+        assert [space.check(record) for record in records] == archs
+        for record in records:
+            assert [name for name in view.parameters if name in record] == list(record)
+            for name, value in record.items():
+                if isinstance(view.parameters[name], Repeat):
+                    assert isinstance(value, list)
+                    assert all(isinstance(layer, dict) for layer in value)
+                else:
+                    assert value is None or type(value) in (str, bool, int, float)
+        assert view.records([]) == []
+
+    def test_references_are_members(self, space: Space) -> None:
+        need(space, RecordView)
+        view: RecordView[Any] = space  # type: ignore[assignment]
+        references = view.reference(self.num_archs, seeded())
+        assert 0 < len(references) <= self.num_archs
+        assert references == view.reference(self.num_archs, seeded())
+        assert all(space.is_valid(arch) for arch in references)
 
     # -- graphs -----------------------------------------------------------------------------------------------------
 

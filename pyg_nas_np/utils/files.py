@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors import SafetensorError
+
 from pyg_nas_np.utils.errors import ChecksumError, DataFileError, NASError, UnwritableFileError
 
 STALE_SECONDS = 86_400.0
@@ -218,7 +220,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         tmp.touch(exist_ok=False)
         yield tmp
         os.replace(tmp, target)
-    except (OSError, RuntimeError, NASError) as error:
+    except Exception as error:
         if (cause := _write_error(error, (tmp, *tmp.parents))) is None:
             raise
         raise UnwritableFileError(
@@ -260,6 +262,8 @@ def _write_error(error: BaseException, own: Sequence[Path]) -> OSError | None:
         seen = seen.__cause__ or seen.__context__
     # torch.save tells a full disk by the position of its stream only, safetensors by its message.
     text = str(error)
+    if isinstance(error, SafetensorError) and (number := re.search(r"os error (\d+)", text)):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
     if type(error) is RuntimeError and re.search(r"unexpected pos|PytorchStreamWriter|inline_container", text):
         return OSError(errno.ENOSPC, "the disk is full, or refuses to be written")
     return None

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from pyg_nas_np.utils.defaults import fixed_defaults
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -31,7 +33,8 @@ def map_chunks(function: Callable[[T], R], chunks: Iterable[T]) -> list[R]:
     """
     parts = list(chunks)
     threads = torch.get_num_threads()
-    without_gradients = torch.no_grad()(function)
+    # Neither is inherited by other threads.
+    without_gradients = fixed_defaults(torch.no_grad()(function))
     if min(threads, len(parts)) <= 1:
         return [without_gradients(part) for part in parts]
     try:

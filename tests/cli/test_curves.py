@@ -110,3 +110,54 @@ def test_bad_input(run, table, tmp_path):
     code, _, err = run("predict", finished, "--direction", "up")
     assert code == 2
     assert "nothing is to be predicted" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "--draws", 0), "0 is not in the range"),
+        (("fit", "--draws", 10**9), "is not in the range"),
+        (("fit", "--seed", 2**64), "is not in the range"),
+        (("fit", "--seed", -1), "-1 is not in the range"),
+        (("fit", "--training", 30, "--fraction", "nan"), "fraction must lie in (0, 1]"),
+        (("fit", "--training", 2), "2 is not in the range"),
+        (("simulate", "--orderings", 0), "0 is not in the range"),
+        (("simulate", "--checks", 0), "0 is not in the range"),
+        (("simulate", "--nth-best", 0), "0 is not in the range"),
+        (("simulate", "--burn-in", 0), "0 is not in the range"),
+        (("simulate", "--burn-in", 15, "--delta", "nan"), "delta must lie in [0.5, 1)"),
+    ],
+    ids=str,
+)
+def test_numbers_out_of_range(run, table, arguments, message):
+    code, out, err = run(arguments[0], table, *COMMON, *arguments[1:])
+    assert code == 2
+    assert message in " ".join((out + err).replace("│", " ").split())
+
+
+def test_an_output_that_cannot_be_written_is_found_first(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below"):
+        code, out, err = run("fit", tmp_path / "no-table.csv", *COMMON, "--output", tmp_path / name)
+        assert code == 2
+        assert "cannot be written to" in " ".join((out + err).replace("│", " ").split())
+
+
+def test_brackets_are_printed_as_they_are(run, table, tmp_path):
+    marked = tmp_path / "[/x][red]"
+    lines = table.read_text().replace("run59,", "[/run],")
+    (tmp_path / "marked.csv").write_text(lines)
+    code, out, err = run("predict", tmp_path / "marked.csv", *COMMON, "--output", marked)
+    assert code == 0, err
+    assert "[/run]" in out
+    assert "[/x][red]" in "".join(out.split())
+
+
+def test_what_is_no_table(run, tmp_path):
+    code, _, err = run("fit", tmp_path, "--direction", "up")
+    assert code == 2
+    assert "is not a file" in " ".join(err.split())
+    (tmp_path / "long.csv").write_text("a" * 200_000 + ",b\n")
+    code, _, err = run("fit", tmp_path / "long.csv", "--direction", "up")
+    assert code == 2
+    assert "is no header of a CSV table" in " ".join(err.split())

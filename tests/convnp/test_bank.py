@@ -169,7 +169,7 @@ def test_predictor_is_the_mean_of_the_bank(toy_space, tmp_path):
     torch.testing.assert_close(loaded.predict(test), model.predict(test), rtol=1e-4, atol=1e-3)
 
 
-def test_caution_shrinks_what_few_labels_tell_against_a_table():
+def test_differences_from_auxiliary_labels_are_shrunk_where_labels_are_few():
     x, z = data(30, 7)
     groups = GROUPS | {"tables": [6]}
     bold, careful = (Bank(groups, max_iter=20, shrinkage=shrinkage).fit(x, z) for shrinkage in (0.0, 30.0))

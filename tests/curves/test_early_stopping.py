@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -101,7 +102,11 @@ def test_all_alike_or_against_the_direction(caplog):
         wrong.finish(curve(height))
     with caplog.at_level(logging.WARNING):
         assert not wrong.decide(curve(0.9)[:4]).stop
-    assert "is the direction 'down' right" in caplog.text
+        assert "the direction is likely wrong" in wrong.decide(curve(0.9)[:5]).reason
+    assert [record.message for record in caplog.records] == [
+        "nine in ten finished trainings end worse than they began: the direction is likely wrong ('down'); "
+        "nothing is stopped"
+    ]
 
 
 def test_all_diverged():
@@ -121,6 +126,43 @@ def test_the_state_can_be_saved():
         other.load_state_dict({})
     with pytest.raises(DataFileError, match=r"of 20 epochs \(up\), the rule of 10 \(up\)"):
         EarlyStopping(10, "up").load_state_dict(rule.state_dict())
+
+
+def test_threads_share_a_rule():
+    rule = EarlyStopping(20, "up", SequentialRegression("gp", draws=20), burn_in=30)
+    heights = np.random.default_rng(0).uniform(0.5, 0.9, 200)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda height: rule.finish(curve(height)), heights.tolist()))
+        assert sorted(rule.finished.final) == pytest.approx(sorted(curve(h)[-1] for h in heights.tolist()))
+        fitted = list(pool.map(lambda _: rule.fitted(), range(16)))
+    assert len({id(predictor) for predictor in fitted}) == 1
+
+
+def test_a_fit_is_adopted_only_where_it_belongs():
+    rule, same, other = trained(), trained(), trained(count=29)
+    other.finish(curve(0.123))
+    for taker in (same, other):
+        taker.adopt(rule)
+    rule.fitted()
+    same.adopt(rule)
+    other.adopt(rule)
+    assert same.fitted() is rule.fitted()
+    assert other.fitted() is not rule.fitted()
+
+
+def test_predictions_without_a_number_stop_nothing():
+    class Nothing(LastSeenValue):
+        def _predict(self, curves, tau):
+            return np.full(len(curves), np.nan), np.full(len(curves), np.inf)
+
+    rule = EarlyStopping(20, "up", Nothing(), burn_in=3)
+    for height in (0.5, 0.6, 0.7):
+        rule.finish(curve(height))
+    assert rule.decide(curve(0.1)[:3]) == (
+        False,
+        "the prediction is not finite",
+        *[pytest.approx(np.nan, nan_ok=True)] * 3,
+    )
 
 
 def test_when_it_fits_again():

@@ -38,16 +38,16 @@ def test_training_fits_a_line(count):
     x = torch.randn(count, 2, generator=generator)
     z = x[:, 0] - 2 * x[:, 1]
     line = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
-    train(line, (x,), z, nn.functional.mse_loss, steps=300, lr=0.1, weight_decay=0.0)
+    train(line, (x,), z, nn.functional.mse_loss, steps=300, lr=0.1, weight_decay=0.0, generator=torch.Generator())
     assert not line.training
     torch.testing.assert_close(line[0].weight.detach(), torch.tensor([[1.0, -2.0]]), atol=0.02, rtol=0)
 
 
 def test_batches_cover_all_before_any_again():
-    batches = neural._batches(2 * neural.BATCH + 5)
+    batches = neural._batches(2 * neural.BATCH + 5, torch.Generator())
     seen = torch.cat([next(batches), next(batches)])
     assert seen.unique().numel() == seen.numel() == 2 * neural.BATCH
-    assert next(neural._batches(neural.BATCH)) == slice(None)
+    assert next(neural._batches(neural.BATCH, torch.Generator())) == slice(None)
 
 
 def test_a_seed_decides_and_the_global_state_is_left_alone():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyg_nas_np.predictors import GPPredictor, RidgePredictor
 from pyg_nas_np.search import BananasSearch, LocalSearch, PredictorSearch, RandomSearch, RegularizedEvolution
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space
+from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, SearchSpace, Validity
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError
 
 METHODS = {
@@ -143,7 +145,7 @@ def test_states_of_other_searches_are_refused(toy_space, tmp_path):
         LocalSearch(toy_space).load_state_dict(state)
     with pytest.raises(DataFileError, match="maximize True"):
         RandomSearch(toy_space, maximize=False).load_state_dict(state)
-    with pytest.raises(DataFileError, match="search/1"):
+    with pytest.raises(DataFileError, match="search/2"):
         search.load_state_dict({"format": "other"})
     path = tmp_path / "state.pt"
     search.save(path)
@@ -156,7 +158,7 @@ def test_states_of_other_searches_are_refused(toy_space, tmp_path):
 def test_random_draws_from_a_space_too_large_to_list(monkeypatch):
     space = NASBench101Space()
     search = RandomSearch(space)
-    monkeypatch.setattr(RandomSearch, "_free", None)
+    monkeypatch.setattr(torch, "randperm", None)
     index = [space.index(arch) for arch in search.ask(50)]
     assert len(set(index)) == 50
     assert max(index) > 200_000
@@ -169,3 +171,59 @@ def test_a_gp_is_no_worse_than_random_on_a_simple_target(toy_space):
         archs = search.ask()
         search.tell(archs, y[[toy_space.index(a) for a in archs]])
     assert search.index.numel() < 40
+
+
+def test_threads_that_share_a_search_ask_for_different_architectures(toy_space):
+    search = PredictorSearch(toy_space, RidgePredictor(), initial=4)
+
+    def work(_):
+        (arch,) = search.ask()
+        search.tell([arch], [float(toy_space.flops(arch))])
+        return arch
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(work, range(40)))
+    assert len(set(asked)) == 40
+    assert len(search.y) == 40
+    assert search.pending == []
+
+
+class Lattice(SearchSpace[tuple[int, ...]]):
+    """Points of a lattice too large for any index."""
+
+    name = "lattice"
+
+    def sample(self, n, generator=None, *, replace=False):
+        return [tuple(row) for row in torch.randint(100, (n, 12), generator=generator).tolist()]
+
+    def neighbors(self, arch):
+        return [(*arch[:i], (arch[i] + 1) % 100, *arch[i + 1 :]) for i in range(12)]
+
+    def to_str(self, arch):
+        return " ".join(map(str, arch))
+
+    def from_str(self, text):
+        return tuple(map(int, text.split()))
+
+    def is_valid(self, arch):
+        return Validity(isinstance(arch, tuple) and len(arch) == 12, "not twelve numbers")
+
+
+@pytest.mark.parametrize("kind", [RandomSearch, RegularizedEvolution, LocalSearch])
+def test_spaces_without_an_index_and_lists_of_candidates(kind, tmp_path):
+    space = Lattice()
+    small = {RandomSearch: {}, LocalSearch: {"initial": 4}}.get(kind, {"population": 4, "tournament": 2})
+    pool = space.sample(30, torch.Generator().manual_seed(1))
+    for candidates in (None, pool):
+        search = kind(space, candidates=candidates, **small)
+        for _ in range(20):
+            archs = search.ask()
+            search.tell(archs, [float(sum(arch)) for arch in archs])
+        assert len(set(search.measured)) == 20
+        assert candidates is None or set(search.measured) <= set(pool)
+        search.save(tmp_path / "state.pt")
+        again = kind(space, candidates=candidates, **small).resume(tmp_path / "state.pt")
+        assert again.best == search.best
+        assert again.ask(3) == search.ask(3)
+    with pytest.raises(InvalidArchitectureError, match="no official index"):
+        _ = search.index

@@ -2,14 +2,18 @@ r"""A pruner for Optuna that predicts where the learning curve of a trial ends."
 
 from __future__ import annotations
 
+import logging
 import math
+import re
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pyg_nas_np.curves import CurvePredictor, SequentialRegression
 from pyg_nas_np.curves.data import Direction, Floats, LearningCurves
-from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping, StoppingRule
+from pyg_nas_np.curves.early_stopping import ALIKE, REVERSED, Decision, EarlyStopping, StoppingRule
 from pyg_nas_np.utils import require
 
 require("optuna", "search")
@@ -22,17 +26,24 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+logger = logging.getLogger(__name__)
+
 
 class CurvePruner(BasePruner):
     r"""Prunes a trial when its predicted final value will hardly beat the best finished trial.
 
     The rule is that of :class:`~pyg_nas_np.curves.EarlyStopping`. The curves are the values given to
     ``trial.report(value, step)``; the final step is the one at which most completed trials end, and trials that ended
-    elsewhere teach nothing. Parameters of the trials become features where all completed trials have them: numbers as
-    they are, choices one by one.
+    elsewhere teach nothing. Steps that less than half of those trials reported are not looked at. Gaps repeat the value
+    before them, and a trial that was resumed teaches nothing about the steps before its first report. Parameters of the
+    trials become features where all completed trials have them: numbers as they are, choices one by one.
 
     **All state is the study's storage.** Every decision is computed from it, so that workers need share nothing but
-    the study, and two workers that see the same storage decide alike. Fitted predictors are only cached.
+    the study, and two workers that see the same storage decide alike. Fitted predictors are only cached, by what they
+    were fitted to.
+
+    **A study never ends because of another trial.** Where the trials cannot be judged, nothing is pruned,
+    :attr:`Decision.reason` says why, and it is logged as a warning, once for each reason and study.
 
     A pruned trial counts for Optuna's samplers with its last report. Return :meth:`predicted_value` from the objective
     in place of raising ``TrialPruned`` where the sampler should learn from the extrapolation; such a trial is complete
@@ -96,7 +107,9 @@ class CurvePruner(BasePruner):
             )
         self._burn_in, self._min_steps, self._refit_every = burn_in, min_steps, refit_every
         self._use_params = use_params
-        self._cache: tuple[Any, EarlyStopping] | None = None
+        self._latest: EarlyStopping | None = None
+        self._logged: set[tuple[str, str]] = set()
+        self._lock = threading.RLock()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         r"""Says whether to prune the trial; Optuna calls it from ``trial.should_prune``."""
@@ -106,11 +119,18 @@ class CurvePruner(BasePruner):
 
     def decide(self, study: Study, trial: FrozenTrial) -> Decision:
         r"""Returns the decision of :meth:`prune`, the wrapped pruner aside, with its reason and prediction."""
-        prepared = self._prepare(study, trial)
-        if isinstance(prepared, str):
-            return Decision(False, prepared)
-        stopping, running = prepared
-        return stopping.decide_all(running)[0]
+        if len(study.directions) > 1:
+            raise ValueError(
+                f"CurvePruner needs a single objective, but the study has {len(study.directions)}; pruning of "
+                f"multi-objective studies is not defined"
+            )
+        try:
+            decision = self._decide(study, trial)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            # Of the regressors too, to which other trials may have given numbers that they cannot work with.
+            decision = Decision(False, f"the trials cannot be judged: {error}")
+            self._log(study, decision.reason)
+        return decision
 
     def predicted_value(self, study: Study, trial: FrozenTrial) -> float:
         r"""Returns the predicted final value of a trial; its last report while there is no predictor.
@@ -121,68 +141,70 @@ class CurvePruner(BasePruner):
         last = trial.last_step
         if last is None:
             raise ValueError(f"trial {trial.number} has reported nothing, so that nothing can be predicted")
-        prepared = self._prepare(study, trial)
-        if isinstance(prepared, str):
-            return float(trial.intermediate_values[last])
-        stopping, running = prepared
-        predicted = stopping.decide_all(running)[0].predicted
+        predicted = self.decide(study, trial).predicted
         return float(trial.intermediate_values[last]) if math.isnan(predicted) else predicted
 
-    def _prepare(self, study: Study, trial: FrozenTrial) -> tuple[EarlyStopping, LearningCurves] | str:
-        """The rule with the memory that the storage gives and the running curve, or why there is no decision."""
-        if len(study.directions) > 1:
-            raise ValueError(
-                f"CurvePruner needs a single objective, but the study has {len(study.directions)}; pruning of "
-                f"multi-objective studies is not defined"
-            )
-        if trial.last_step is None:
-            return "no value yet"
-        complete = [
-            t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.last_step is not None
-        ]
-        ends = [t.last_step for t in complete if t.last_step is not None]
-        if len(ends) < self._burn_in:
-            return f"{len(ends)} of {self._burn_in} trials of the burn-in are complete"
+    def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
+        complete = [(t, _history(t)) for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+        ends = Counter(max(history) for _, history in complete if history)
+        history = _history(trial)
+        if not history:
+            return Decision(False, "no value yet")
+        if ends.total() < self._burn_in:
+            return Decision(False, f"{ends.total()} of {self._burn_in} trials of the burn-in are complete")
         # The most frequent end; the later one of equals.
-        last = max(set(ends), key=lambda end: (ends.count(end), end))
+        last = max(ends, key=lambda end: (ends[end], end))
+        if max(history) >= last:
+            return Decision(False, "already at the last step")
         # By the end of the training, because that is the order in which the storage learned of them; a trial that is
         # numbered earlier but ends later must not change what the predictor was fitted on.
-        done = sorted((t for t in complete if t.last_step == last), key=lambda t: (t.datetime_complete, t.number))
-        steps = tuple(sorted({step for t in done for step in t.intermediate_values if step <= last}))
-        values = {step: value for step, value in trial.intermediate_values.items() if step <= last}
-        if trial.last_step >= last:
-            return "already at the last step"
-        if not set(values) <= set(steps):
-            return "the trial reports at other steps than the complete trials"
+        done = sorted(((t, h) for t, h in complete if h and max(h) == last), key=lambda pair: _order(pair[0]))
+        reports = Counter(step for _, h in done for step in h)
+        steps = tuple(sorted(step for step, count in reports.items() if 2 * count >= len(done)))
+        if not history.keys() & set(steps):
+            reason = "the trial reports at other steps than the complete trials"
+            self._log(study, reason)
+            return Decision(False, reason)
         direction: Direction = "up" if study.direction.name == "MAXIMIZE" else "down"
-        parameters = self._parameters([*done, trial])
+        trials, histories = [*(t for t, _ in done), trial], [*(h for _, h in done), history]
         rows = LearningCurves(
-            np.array([[_cell(t.intermediate_values, step, direction) for step in steps] for t in [*done, trial]]),
+            np.array([[_cell(h, step, direction) for step in steps] for h in histories]),
             direction,
             steps,
-            hyperparameters=parameters,
-            configs=tuple(str(t.number) for t in [*done, trial]),
+            hyperparameters=self._parameters(trials),
+            configs=tuple(str(t.number) for t in trials),
         )
-        # The running trial's parameters are part of the key: they decide which features there are.
-        key = (study.study_name, direction, steps, tuple(t.number for t in done), tuple(parameters))
-        if self._cache is None or self._cache[0] != key:
-            previous = self._cache
-            stopping = EarlyStopping(
-                steps,
-                direction,
-                self._predictor,
-                delta=self._rule.delta,
-                offset=self._rule.offset,
-                nth_best=self._rule.nth_best,
-                burn_in=self._burn_in,
-                min_epochs=self._min_steps,
-                refit_every=self._refit_every,
-            )
-            stopping.finish_all(rows[: len(done)])
-            if previous is not None and _extends(key, previous[0]):
-                stopping.adopt(previous[1])
-            self._cache = key, stopping
-        return self._cache[1], rows[len(done) :]
+        stopping = EarlyStopping(
+            steps,
+            direction,
+            self._predictor,
+            delta=self._rule.delta,
+            offset=self._rule.offset,
+            nth_best=self._rule.nth_best,
+            burn_in=self._burn_in,
+            min_epochs=self._min_steps,
+            refit_every=self._refit_every,
+        )
+        stopping.finish_all(rows[:-1])
+        idle = stopping.why_idle()
+        if idle is not None:
+            if idle in (ALIKE, REVERSED):
+                self._log(study, idle)
+            return Decision(False, idle)
+        # One thread fits, and the others wait for its predictor.
+        with self._lock:
+            if self._latest is not None:
+                stopping.adopt(self._latest)
+            self._latest = stopping
+            return stopping.decide_all(rows[-1:])[0]
+
+    def _log(self, study: Study, reason: str) -> None:
+        key = study.study_name, re.sub(r"\d+", "", reason)
+        with self._lock:
+            new = key not in self._logged
+            self._logged.add(key)
+        if new:
+            logger.warning("study '%s': %s; nothing is pruned", study.study_name, reason)
 
     def _parameters(self, trials: list[FrozenTrial]) -> dict[str, Floats]:
         if not self._use_params:
@@ -201,16 +223,24 @@ class CurvePruner(BasePruner):
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers get the settings only: what is cached follows from the storage.
-        return {**self.__dict__, "_cache": None}
+        return {**self.__dict__, "_latest": None, "_logged": set(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
 
 
-def _cell(values: dict[int, float], step: int, direction: Direction) -> float:
-    if step not in values:
+def _history(trial: FrozenTrial) -> dict[int, float]:
+    """Values by whole step, in the order of the steps; what was reported elsewhere belongs to no epoch."""
+    return {int(step): value for step, value in sorted(trial.intermediate_values.items()) if step == int(step)}
+
+
+def _order(trial: FrozenTrial) -> tuple[float, int]:
+    # A trial that was added by hand may have a date with a time zone, or none.
+    return (trial.datetime_complete.timestamp() if trial.datetime_complete else 0.0), trial.number
+
+
+def _cell(history: dict[int, float], step: int, direction: Direction) -> float:
+    if step not in history:
         return math.nan
-    value = values[step]
+    value = history[step]
     return value if math.isfinite(value) else -math.inf if direction == "up" else math.inf
-
-
-def _extends(key: tuple[Any, ...], previous: tuple[Any, ...]) -> bool:
-    same = key[:3] == previous[:3] and key[4:] == previous[4:]
-    return same and key[3][: len(previous[3])] == previous[3]

@@ -78,7 +78,7 @@ class ConvNPSampler(BaseSampler):
     Args:
         space: The search space.
         predictor: The predictor. (default:
-            :class:`~pyg_nas_np.convnp.ConvNPPredictor` with shipped weights, without experts)
+            :class:`~pyg_nas_np.convnp.ConvNPPredictor` with shipped weights, without stacking)
         acquisition: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         beta: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         n_startup_trials: Trials with architectures drawn at random.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 optuna = pytest.importorskip("optuna")
 
 from optuna.storages import InMemoryStorage, JournalStorage  # noqa: E402
 from optuna.storages.journal import JournalFileBackend  # noqa: E402
-from optuna.trial import TrialState  # noqa: E402
+from optuna.trial import TrialState, create_trial  # noqa: E402
 
-from pyg_nas_np.curves import LastSeenValue, SequentialRegression  # noqa: E402
+from pyg_nas_np.curves import CurveConvNP, LastSeenValue, SequentialRegression  # noqa: E402
 from pyg_nas_np.integrations.optuna import CurvePruner  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -224,3 +229,129 @@ def test_predicted_values(grown):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         CurvePruner(predictor=LastSeenValue(), **arguments)
+
+
+# -- what other trials may have done ----------------------------------------------------------------------------------
+
+
+def make_complete(study, *histories):
+    for history in histories:
+        params, distributions = {"height": 0.5}, {"height": optuna.distributions.FloatDistribution(0.3, 0.9)}
+        study.add_trial(
+            create_trial(value=0.5, intermediate_values=history, params=params, distributions=distributions)
+        )
+
+
+ODD = {
+    "resumed": {step: curve(0.6, step) for step in range(7, STEPS)},
+    "only the end": {STEPS - 1: 0.6},
+    "gaps": {step: curve(0.6, step) for step in (0, 3, 4, 9, STEPS - 1)},
+    "starts with NaN": {step: curve(0.6, step) if step > 3 else float("nan") for step in range(STEPS)},
+    "NaN inside": {step: curve(0.6, step) if step != 3 else float("nan") for step in range(STEPS)},
+    "infinite": {step: curve(0.6, step) if step != 5 else float("inf") for step in range(STEPS)},
+    "starts late": {step + 5: curve(0.6, step) for step in range(STEPS)},
+    "float steps": {float(step): curve(0.6, step) for step in range(STEPS)},
+    "between steps": {**{step + 0.5: 0.1 for step in range(5)}, STEPS - 1: 0.6},
+    "out of order": {step: curve(0.6, step) for step in reversed(range(STEPS))},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("history", ODD.values(), ids=ODD)
+def test_one_odd_trial_does_not_matter(grown, history):
+    make_complete(grown, history)
+    for refit_every in (1, 20):
+        pruner = make_pruner(refit_every=refit_every)
+        assert pruner.prune(grown, report(grown, {0: 0.01, 1: 0.02, 2: 0.03}))
+        assert not pruner.prune(grown, report(grown, {step: curve(0.95, step) for step in range(3)}))
+
+
+@pytest.mark.parametrize("history", ODD.values(), ids=ODD)
+def test_a_running_trial_may_be_odd(grown, history):
+    before_the_end = {step: value for step, value in history.items() if step < STEPS - 1}
+    trial = create_trial(state=TrialState.RUNNING, intermediate_values=before_the_end)
+    decision = make_pruner().decide(grown, trial)
+    assert decision.reason
+    assert not math.isinf(decision.predicted)
+
+
+def test_a_study_of_resumed_trials_says_why_it_does_not_prune(caplog):
+    study = make_study()
+    make_complete(study, *({step: curve(0.5 + i / 50, step) for step in range(5, STEPS)} for i in range(10)))
+    make_complete(study, *({step: curve(0.5 + i / 40, step) for step in range(STEPS)} for i in range(10)))
+    # The first steps are known of ten trials: enough for one predictor. Of three they are not enough for another.
+    assert make_pruner().prune(study, report(study, {0: 0.01, 1: 0.02}))
+    study = make_study()
+    make_complete(study, *({step: curve(0.5 + i / 50, step) for step in range(5, STEPS)} for i in range(3)))
+    make_complete(study, *({step: curve(0.5 + i / 40, step) for step in range(STEPS)} for i in range(3)))
+    few = make_pruner(burn_in=6, predictor=CurveConvNP(steps=1))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            decision = few.decide(study, report(study, {0: 0.01, 1: 0.02}))
+    assert decision.reason == (
+        "the trials cannot be judged: CurveConvNP needs 6 finished curves with a value among their first 2, but only "
+        "3 of 6 have one"
+    )
+    assert len(caplog.records) == 1
+
+
+def test_numbers_that_a_regressor_cannot_work_with_prune_nothing(grown):
+    make_complete(grown, {step: 1e300 * (-1) ** step if step < STEPS - 1 else 0.6 for step in range(STEPS)})
+    decision = make_pruner(refit_every=1).decide(grown, report(grown, {0: 0.01, 1: 0.02}))
+    assert not decision.stop
+    assert decision.reason.startswith(("the trials cannot be judged", "the prediction is not finite"))
+
+
+def test_a_reason_is_logged_once_a_study(caplog):
+    pruner = make_pruner(burn_in=10)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            study = make_study("minimize", pruner)
+            study.optimize(objective, n_trials=14)
+            assert set(states(study)) == {TrialState.COMPLETE}
+    assert len(caplog.records) == 2
+    assert "the direction is likely wrong; nothing is pruned" in caplog.records[0].message
+
+
+VALUES = st.floats(allow_nan=True, allow_infinity=True)
+HISTORIES = st.dictionaries(st.integers(0, 6), VALUES, max_size=7)
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(HISTORIES, max_size=12),
+    HISTORIES,
+    st.sampled_from(["maximize", "minimize"]),
+    st.sampled_from(["ols", "gp", "svr-rbf"]),
+)
+def test_no_history_makes_it_raise(histories, running, direction, regressor):
+    study = optuna.create_study(direction=direction)
+    make_complete(study, *histories)
+    trial = create_trial(state=TrialState.RUNNING, intermediate_values=running)
+    pruner = make_pruner(predictor=SequentialRegression(regressor, draws=2), burn_in=3)
+    decision = pruner.decide(study, trial)
+    assert decision.reason
+    assert not decision.stop or math.isfinite(decision.predicted)
+    # The same storage, the same decision, whatever the pruner has seen before.
+    assert repr(pruner.decide(study, trial)) == repr(decision)
+
+
+def test_threads_decide_alike(grown):
+    rising = [report(grown, {step: curve(0.3 + i / 30, step) for step in range(2 + i % 5)}) for i in range(20)]
+    expected = [make_pruner().decide(grown, trial) for trial in rising]
+    shared = make_pruner()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: shared.decide(grown, rising[i % 20]), range(200)))
+    assert all(decision == expected[i % 20] for i, decision in enumerate(found))
+
+
+def test_two_studies_of_one_name_are_not_confused():
+    """One pruner, two storages: what was fitted in the first must not judge the second."""
+    pruner, decisions = make_pruner(), []
+    for scale in (1.0, 0.1):
+        study = make_study(pruner=pruner, study_name="same")
+        make_complete(study, *({s: scale * curve(0.5 + i / 50, s) for s in range(STEPS)} for i in range(10)))
+        trial = report(study, {step: 0.5 * curve(0.6, step) for step in range(3)})
+        decisions.append(pruner.decide(study, trial))
+        assert decisions[-1] == make_pruner().decide(study, trial)
+    assert [decision.stop for decision in decisions] == [True, False]

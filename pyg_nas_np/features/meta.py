@@ -14,8 +14,8 @@ from torch_geometric.transforms import BaseTransform
 
 from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
 from pyg_nas_np.features.tables import Columns, informative
-from pyg_nas_np.spaces import CellSpace, SearchSpace
-from pyg_nas_np.spaces.base import Archs, require_cells
+from pyg_nas_np.spaces import CellSpace
+from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import InvalidArchitectureError, map_chunks
 from pyg_nas_np.utils.defaults import fixed_defaults
@@ -187,15 +187,6 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, standardize={self.standardize}, groups={self.groups})"
-
-
-def shared_features(space: SearchSpace[Any]) -> MetaFeatures:
-    r"""Returns the standardised features of a space, kept with it, so that tables are computed once.
-
-    Raises:
-        InvalidArchitectureError: If its architectures are not cells.
-    """
-    return require_cells(space).keep(MetaFeatures)
 
 
 def _resize(graphs: DenseGraphs, width: int) -> DenseGraphs:

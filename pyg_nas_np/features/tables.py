@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.spaces.base import EnumerableSpace, SearchSpace
+from pyg_nas_np.spaces.parameters import RecordView
 
 
 class Columns(NamedTuple):
@@ -68,8 +69,10 @@ def informative(columns: Sequence[tuple[str, str]], raw: Tensor, histograms: Col
 
 
 def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:
-    r"""Returns architectures by which a space is standardised: all of them, or :obj:`size` drawn with a fixed seed."""
+    r"""Returns architectures by which a space is standardised: its pool, all of it, or :obj:`size` draws of seed 0."""
     generator = torch.Generator(device="cpu").manual_seed(0)
+    if isinstance(space, RecordView):
+        return space.reference(size, generator)
     if isinstance(space, EnumerableSpace):
         return list(space.enumerate()) if space.size <= size else space.sample(size, generator)
     # Distinct ones may be fewer than this, and nobody knows how many there are.

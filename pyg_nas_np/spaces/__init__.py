@@ -11,6 +11,7 @@ from pyg_nas_np.spaces.modules import BuiltModuleSpace, ModuleSpace
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
+from pyg_nas_np.spaces.onnx_graphs import from_onnx
 from pyg_nas_np.spaces.operation_graph import OperationGraph
 from pyg_nas_np.spaces.operations import Operation, OperationGraphs, OperationView
 from pyg_nas_np.spaces.parameter_space import ParameterSpace
@@ -56,6 +57,7 @@ __all__ = [
     "Validity",
     "draw",
     "from_networkx",
+    "from_onnx",
     "graph_codec",
     "operation_graph",
     "space_by_name",

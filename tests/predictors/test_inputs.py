@@ -210,5 +210,5 @@ def test_graphs_and_modules_need_no_space():
     assert (
         list(as_architectures([graph], archs.space)) == list(as_architectures([data])) == list(as_architectures(data))
     )
-    with pytest.raises(InvalidArchitectureError, match="architecture 1: ReLU does not tell .* example_input_array"):
+    with pytest.raises(InvalidArchitectureError, match=r"architecture 1: ReLU does not tell .* example_input_array"):
         as_architectures([net(8), nn.ReLU()])

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyg_nas_np.features.operation_dag import Level, LiveGraphs, levels, live_graphs
 from pyg_nas_np.features.operations import Vocabulary
 from pyg_nas_np.features.random_networks import principal_axes
-from pyg_nas_np.features.tables import reference_sample
+from pyg_nas_np.features.tables import chunked, reference_sample
 from pyg_nas_np.spaces import OperationView
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.operations import ADD, IDENTITY, INPUT, OUTPUT, POOL, Operation, OperationGraphs
@@ -265,7 +265,7 @@ class OperationNetworks:
             return (self._values(part, vocabulary, networks) - mean) @ axes
 
         rows = list(self.space.resolve(archs))
-        parts = map_chunks(fixed_defaults(project), [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)])
+        parts = map_chunks(fixed_defaults(project), chunked(rows, CHUNK))
         return torch.cat(parts) if parts else torch.empty(0, axes.size(1), dtype=torch.float32)
 
     @cached_property
@@ -279,7 +279,8 @@ class OperationNetworks:
         vocabulary = Vocabulary.of(graphs)
         depth = len(live_graphs(graphs.select(torch.arange(min(CHUNK, len(rows))))).levels)
         networks = Networks(self.num_functions, self.width, len(vocabulary.attributes), depth, self.seed)
-        values = [self._values(rows[i : i + CHUNK], vocabulary, networks) for i in range(0, len(rows), CHUNK)]
+        evaluate = fixed_defaults(lambda part: self._values(part, vocabulary, networks))
+        values = map_chunks(evaluate, chunked(rows, CHUNK))
         return _Basis(vocabulary, networks, *principal_axes(torch.cat(values), self.rank))
 
     def _values(self, archs: Sequence[Any], vocabulary: Vocabulary, networks: Networks) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.features.operation_dag import LiveGraphs, Paths, live_graphs, path_strings, path_sums
-from pyg_nas_np.features.tables import Columns, informative, reference_sample
+from pyg_nas_np.features.tables import Columns, chunked, informative, reference_sample
 from pyg_nas_np.spaces import Costs, OperationView
 from pyg_nas_np.spaces.base import Archs
-from pyg_nas_np.spaces.operations import INPUT, OUTPUT, Operation, OperationGraphs
+from pyg_nas_np.spaces.operations import ADD, IDENTITY, INPUT, OUTPUT, Operation, OperationGraphs
 from pyg_nas_np.utils import fixed_defaults, map_chunks
 
 REFERENCE = 1 << 12
@@ -142,7 +142,7 @@ class Described:
     @cached_property
     def weights(self) -> Tensor:
         r"""What is summed along ways: operations that do something, labels, attributes; float64 ``[N, 1 + L + A]``."""
-        work = self.live.kept & ~self.graphs.of_kind(*_ENDS)
+        work = self.live.live & ~self.graphs.of_kind(*_ENDS, IDENTITY, ADD)
         return torch.cat([work.double().unsqueeze(1), self.labels, self.values.nan_to_num(0.0)], dim=1)
 
     @cached_property
@@ -323,7 +323,7 @@ class OperationFeatures:
             batch = self._described(part, stats.vocabulary)
             return stats.columns.scale(_raw(batch, stats.strings)[1], self.standardize)
 
-        parts = map_chunks(fixed_defaults(finish), [rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)])
+        parts = map_chunks(fixed_defaults(finish), chunked(rows, CHUNK))
         return torch.cat(parts) if parts else torch.empty(0, len(stats.columns.names), dtype=torch.float32)
 
     @cached_property
@@ -334,9 +334,9 @@ class OperationFeatures:
     def _fit(self) -> _Statistics:
         rows = reference_sample(self.space, REFERENCE)
         vocabulary = Vocabulary.of(self.space.operation_graphs(rows))
-        batches = [self._described(rows[i : i + CHUNK], vocabulary) for i in range(0, len(rows), CHUNK)]
+        batches = [self._described(part, vocabulary) for part in chunked(rows, CHUNK)]
         strings = _frequent_strings(batches)
-        tables = [_raw(batch, strings) for batch in batches]
+        tables = map_chunks(fixed_defaults(lambda batch: _raw(batch, strings)), batches)
         columns = informative(tables[0][0], torch.cat([values for _, values in tables]), HISTOGRAMS)
         if not columns.keep:
             raise ValueError(f"all graphs of {self.space!r} are alike; there is nothing to tell them apart")
@@ -380,7 +380,7 @@ def _spelled(batch: Described) -> tuple[list[int], list[tuple[int, ...]]]:
 
 def _frequent_strings(batches: Sequence[Described]) -> tuple[tuple[int, ...], ...]:
     """The strings of several graphs; none where graphs do not branch, or branch too much."""
-    log_counts = torch.cat([batch.paths.log_count for batch in batches])
+    log_counts = torch.cat(map_chunks(fixed_defaults(lambda batch: batch.paths.log_count), batches))
     if float(log_counts.max()) <= 0.0 or float(log_counts.median()) > math.log(MAX_PATHS):
         return ()
     graphs: Counter[tuple[int, ...]] = Counter()

@@ -2,6 +2,7 @@ r"""What tables of descriptors have in common: a reference sample, informative c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
 from typing import Any, NamedTuple
@@ -117,3 +118,13 @@ def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:
         return list(space.enumerate()) if space.size <= size else space.sample(size, generator)
     # Distinct ones may be fewer than this, and nobody knows how many there are.
     return space.sample(size, generator, replace=True)
+
+
+def chunked(archs: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    r"""Splits architectures into parts of at most :obj:`size`, for :func:`~pyg_nas_np.utils.map_chunks`.
+
+    There are at least as many parts as threads: one part would be worked on by all threads in every operation, which
+    takes ten times as long on a busy machine.
+    """
+    step = max(1, min(size, math.ceil(len(archs) / torch.get_num_threads())))
+    return [archs[start : start + step] for start in range(0, len(archs), step)]

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
+import networkx as nx
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
@@ -17,7 +18,11 @@ from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.spaces.graphs import SampledGraphSpace, operation_graph
 from pyg_nas_np.spaces.inference import records_of
+from pyg_nas_np.spaces.modules import traced
+from pyg_nas_np.spaces.operation_graph import OperationGraph
+from pyg_nas_np.spaces.operations import OperationView
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
 
@@ -80,7 +85,8 @@ ArchitecturesLike: TypeAlias = (
 )
 """Many architectures: a (possibly indexed) data set, official indices ``[n]``, a PyG batch or list of graphs, a list of
 architectures or of their strings; records, as a list of dictionaries, a dictionary of columns or a
-:class:`pandas.DataFrame`; or a single graph."""
+:class:`pandas.DataFrame`; graphs of operations as networkx or PyG have them; modules that have an
+``example_input_array``; or a single graph."""
 
 
 def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
@@ -91,7 +97,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
             decoded.
         space: Their search space. (default: that of a data set, of its graphs, or of :class:`Architectures`; of records
             the one that :meth:`ParameterSpace.from_records <pyg_nas_np.spaces.ParameterSpace.from_records>` infers,
-            which takes numbers outside the ranges seen and unknown categories later)
+            which takes numbers outside the ranges seen and unknown categories later; of graphs of operations and of
+            modules :meth:`SampledGraphSpace.around <pyg_nas_np.spaces.SampledGraphSpace.around>` them)
 
     Raises:
         IndexError: If an official index is outside the space.
@@ -106,6 +113,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
         >>> as_architectures([cell], space).index.tolist() == [space.index(space.from_str(cell))]
         True
     """
+    if (graphs := _own_graphs(x, space)) is not None:
+        return _from_own_graphs(graphs, space)
     if (records := _records(x)) is not None:
         return _from_records(records, space)
     space = _space_of(x, space)
@@ -128,6 +137,41 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     if members and all(isinstance(member, Data) for member in members):
         return _from_graphs(members, require_cells(space))
     return Architectures(space, [_parsed(member, space) for member in members])
+
+
+def _own_graphs(x: Any, space: SearchSpace[Any] | None) -> list[Any] | None:
+    """Graphs of operations and modules that came as such, not as architectures of a space; None for everything else."""
+    members = [x] if isinstance(x, Data) else x
+    if not isinstance(members, list | tuple) or not members:
+        return None
+    first = members[0]
+    if isinstance(first, Data) and not isinstance(first, Batch):
+        of_benchmark = isinstance(space, CellSpace) or (space is None and ("op" not in first or "space" in first))
+        return None if of_benchmark else list(members)
+    return list(members) if isinstance(first, nn.Module | nx.Graph | OperationGraph) else None
+
+
+def _from_own_graphs(members: list[Any], space: SearchSpace[Any] | None) -> Architectures:
+    operations = space.operations if isinstance(space, OperationView) else ()
+    graphs = []
+    for row, member in enumerate(members):
+        try:
+            graphs.append(_traced(member) if isinstance(member, nn.Module) else operation_graph(member, operations))
+        except InvalidArchitectureError as error:
+            raise InvalidArchitectureError(f"architecture {row}: {error}") from None
+    if space is None:
+        space = SampledGraphSpace.around(graphs)
+    return Architectures(space, [space.check(graph) for graph in graphs])
+
+
+def _traced(module: nn.Module) -> OperationGraph:
+    inputs = getattr(module, "example_input_array", None)
+    if inputs is None:
+        raise InvalidArchitectureError(
+            f"{type(module).__name__} does not tell what it is called with; set its example_input_array, or give "
+            f"ModuleSpace(modules, example_inputs)"
+        )
+    return traced(module, inputs).graph
 
 
 def _records(x: ArchitecturesLike) -> list[dict[str, Any]] | None:

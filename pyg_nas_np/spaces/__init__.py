@@ -6,9 +6,12 @@ from pyg_nas_np.spaces.graph_codec import GraphCodec, MobileNetV3GraphCodec, NAS
 from pyg_nas_np.spaces.graphs import GraphSpace, SampledGraphSpace, operation_graph
 from pyg_nas_np.spaces.inference import InferredSpace
 from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Arch, MobileNetV3Space
+from pyg_nas_np.spaces.module_trace import trace
+from pyg_nas_np.spaces.modules import BuiltModuleSpace, ModuleSpace
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Arch, NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphArch, NASBenchGraphSpace
+from pyg_nas_np.spaces.onnx_graphs import from_onnx
 from pyg_nas_np.spaces.operation_graph import OperationGraph
 from pyg_nas_np.spaces.operations import Operation, OperationGraphs, OperationView
 from pyg_nas_np.spaces.parameter_space import ParameterSpace
@@ -18,6 +21,7 @@ from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
 __all__ = [
     "SPACES",
+    "BuiltModuleSpace",
     "Categorical",
     "CellSpace",
     "Configuration",
@@ -32,6 +36,7 @@ __all__ = [
     "MobileNetV3Arch",
     "MobileNetV3GraphCodec",
     "MobileNetV3Space",
+    "ModuleSpace",
     "NASBench101Arch",
     "NASBench101Space",
     "NASBench201Arch",
@@ -52,8 +57,10 @@ __all__ = [
     "Validity",
     "draw",
     "from_networkx",
+    "from_onnx",
     "graph_codec",
     "operation_graph",
     "space_by_name",
     "to_networkx",
+    "trace",
 ]

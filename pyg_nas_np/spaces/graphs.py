@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import networkx as nx
@@ -165,6 +166,26 @@ class _GraphSpace(OperationView[OperationGraph], Costs[OperationGraph]):
     def _why_not(self, arch: OperationGraph) -> str: ...
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """Draws one of some graphs. A class, because functions inside of functions cannot be pickled."""
+
+    graphs: tuple[OperationGraph, ...]
+
+    def __call__(self, generator: torch.Generator | None) -> OperationGraph:
+        return self.graphs[int(torch.randint(len(self.graphs), (), generator=generator, device="cpu"))]
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """Sum of an attribute over the nodes of a graph."""
+
+    attribute: str
+
+    def __call__(self, graph: OperationGraph) -> float:
+        return sum(value for node in graph.nodes for name, value in node.attributes if name == self.attribute)
+
+
 class SampledGraphSpace(_GraphSpace):
     r"""The operation graphs that a function draws: a space without an index, of any size.
 
@@ -217,6 +238,23 @@ class SampledGraphSpace(_GraphSpace):
             for attribute, value in node.attributes:
                 values[node.op, attribute].add(value)
         self._values = {key: sorted(found) for key, found in values.items()}
+
+    @classmethod
+    def around(
+        cls, graphs: Sequence[GraphLike], operations: Sequence[Operation] = (), *, name: str = "graphs"
+    ) -> SampledGraphSpace:
+        r"""Returns the space of graphs like the given ones, which is what a predictor takes that is given graphs alone.
+
+        Samples are the given graphs; any graph with a way through belongs to the space. Where nodes tell their
+        ``parameters`` and ``macs``, as those of traced modules do, their sums are costs.
+
+        Raises:
+            InvalidArchitectureError: If there is no graph, or one is not a graph of operations.
+        """
+        pool = GraphSpace(graphs, operations, name=name)
+        sums = {"num_parameters": "parameters", "flops": "macs"}
+        costs = {cost: _Sum(part) for cost, part in sums.items() if part in pool.attribute_names}
+        return cls(_Drawn(tuple(pool.enumerate())), pool.operations, costs=costs, name=name)
 
     def _draw(self, generator: torch.Generator | None) -> OperationGraph:
         return operation_graph(self._sampler(generator), self._declared, self._wanted)  # type: ignore[arg-type]

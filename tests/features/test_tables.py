@@ -1,3 +1,5 @@
+"""Columns of tables of descriptors."""
+
 from __future__ import annotations
 
 import pickle
@@ -7,6 +9,7 @@ import torch
 
 from pyg_nas_np.features.tables import KeptRows, informative, reference_sample
 from pyg_nas_np.spaces import Integer, NASBench201Space, ParameterSpace
+from tests.conftest import ToySpace
 
 
 def lengths(words):
@@ -38,13 +41,6 @@ def test_memory_is_bounded():
     assert CALLS == [["a", "bb", "ccc"]] * 2 + [["a"]]
 
 
-def test_bins_of_a_histogram_have_one_scale():
-    raw = torch.tensor([[0.0, 0.0], [0.0, 4.0], [0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
-    names = [("rare", "h"), ("common", "h")]
-    assert informative(names, raw, {"h"}).std.unique().numel() == 1
-    assert informative(names, raw).std.unique().numel() == 2
-
-
 def test_the_reference_is_the_pool_the_space_or_a_sample():
     parameters = {"depth": Integer(1, 9)}
     pool = [{"depth": 3}, {"depth": 5}]
@@ -59,3 +55,22 @@ def test_the_reference_is_the_pool_the_space_or_a_sample():
 def test_the_reference_is_the_same_each_time(size):
     space = NASBench201Space()
     assert reference_sample(space, size) == reference_sample(space, size)
+
+
+def test_constant_and_repeated_columns_are_left_out():
+    raw = torch.tensor([[1.0, 2.0, 2.0, 2.0], [1.0, 5.0, 5.0, 5.0]], dtype=torch.float64)
+    found = informative([("a", "x"), ("b", "x"), ("c", "x"), ("d", "y")], raw)
+    assert found.names == ["b", "d"]
+    assert found.groups == {"x": [0], "y": [1]}
+    assert found.scale(raw, standardize=False).tolist() == [[2.0, 2.0], [5.0, 5.0]]
+
+
+def test_bins_of_a_histogram_share_a_scale():
+    raw = torch.tensor([[0.0, 0.0], [2.0, 200.0]], dtype=torch.float64)
+    found = informative([("a", "x"), ("b", "x")], raw, {"x"})
+    assert float(found.std[0]) == float(found.std[1])
+
+
+def test_small_spaces_are_their_own_reference():
+    assert len(reference_sample(ToySpace(), 1000)) == 128
+    assert len(reference_sample(NASBench201Space(), 50)) == 50

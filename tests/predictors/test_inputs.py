@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import networkx as nx
 import pytest
 import torch
+from torch import nn
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchData, ArchitectureDataset
@@ -221,3 +223,24 @@ def test_the_space_of_records_is_inferred_and_kept():
         as_architectures(ROWS, SPACE)
     with pytest.raises(InvalidLabelsError, match="pass y="):
         labels_of(ROWS)
+
+
+def test_graphs_and_modules_need_no_space():
+    def net(width: int) -> nn.Module:
+        module = nn.Sequential(nn.Linear(4, width), nn.ReLU())
+        module.example_input_array = torch.empty(1, 4)
+        return module
+
+    archs = as_architectures([net(8), net(16)])
+    assert archs.space.costs(archs.given)["num_parameters"].tolist() == [40.0, 80.0]
+    # Other modules and graphs than those that the space was made from.
+    assert len(as_architectures([net(64)], archs.space)) == 1
+    graph = nx.DiGraph([("a", "b")])
+    for node, op in (("a", "linear"), ("b", "tanh")):
+        graph.nodes[node]["op"] = op
+    data = Data(op=["tanh", "linear"], edge_index=torch.tensor([[1], [0]]), num_nodes=2)
+    assert (
+        list(as_architectures([graph], archs.space)) == list(as_architectures([data])) == list(as_architectures(data))
+    )
+    with pytest.raises(InvalidArchitectureError, match=r"architecture 1: ReLU does not tell .* example_input_array"):
+        as_architectures([net(8), nn.ReLU()])

@@ -221,3 +221,11 @@ def test_the_space_of_records_is_inferred_and_kept():
         as_architectures(ROWS, SPACE)
     with pytest.raises(InvalidLabelsError, match="pass y="):
         labels_of(ROWS)
+
+
+def test_what_is_no_collection_of_architectures(toy_space):
+    for x in (None, 5, 1.5, object()):
+        with pytest.raises(InvalidArchitectureError, match=f"got {type(x).__name__}"):
+            as_architectures(x, toy_space)
+    with pytest.raises(TypeError, match="complex64"):
+        as_architectures(torch.tensor([1j]), toy_space)

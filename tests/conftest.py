@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from pyg_nas_np.datasets import Metric
+from pyg_nas_np.datasets import Metric, NASBench201
 from pyg_nas_np.datasets.compact import write_compact
 from pyg_nas_np.spaces import CellSpace, NASBench201Space, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
@@ -192,14 +192,28 @@ def toy_space() -> ToySpace:
     return ToySpace()
 
 
+def _write_root(root: Path, metric: str, unit: str, values: torch.Tensor) -> Path:
+    table = Metric.from_values(values.reshape(-1, 1, 1), ("777",), (200,), unit, "x-valid")
+    names = [str(arch) for arch in NASBench201Space().enumerate()]
+    write_compact(root / "raw" / "nasbench201-cifar10.csv", names, {metric: table})
+    return root
+
+
 @pytest.fixture(scope="session")
 def labelled_root(tmp_path_factory) -> Path:
     """A root of NASBench201 whose compact table labels every cell by its parameters, in units of ten thousand."""
-    root = tmp_path_factory.mktemp("labelled")
-    space = NASBench201Space()
     # The index breaks ties, so that the order is strict, in single precision too.
-    values = space.batch_num_parameters().double() / 1e4 + torch.arange(15625) / 1e3
-    metric = Metric.from_values(values.reshape(-1, 1, 1), ("777",), (200,), "percent", "x-valid")
-    names = [str(arch) for arch in space.enumerate()]
-    write_compact(root / "raw" / "nasbench201-cifar10.csv", names, {"valid_accuracy@200": metric})
-    return root
+    values = NASBench201Space().batch_num_parameters().double() / 1e4 + torch.arange(15625) / 1e3
+    return _write_root(tmp_path_factory.mktemp("labelled"), "valid_accuracy@200", "percent", values)
+
+
+@pytest.fixture(scope="session")
+def loss_root(tmp_path_factory) -> Path:
+    """The same with losses: the more parameters, the smaller."""
+    values = 300.0 - NASBench201Space().batch_num_parameters().double() / 1e4 - torch.arange(15625) / 1e3
+    return _write_root(tmp_path_factory.mktemp("losses"), "valid_loss@200", "nats", values)
+
+
+@pytest.fixture(scope="session")
+def loss_dataset(loss_root) -> NASBench201:
+    return NASBench201(str(loss_root), metric="valid_loss@200", source="compact-table")

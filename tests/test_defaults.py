@@ -11,8 +11,17 @@ import torch
 from pyg_nas_np.convnp.registry import PREDICTORS
 from pyg_nas_np.features import Descriptors, MetaFeatures, RandomNetworks
 from pyg_nas_np.features.path_encoding import PathEncoding
+from pyg_nas_np.metrics import functional
+from pyg_nas_np.nn.bidirectional_gcn import BidirectionalGCN
+from pyg_nas_np.nn.cell_encoder import CellEncoder
+from pyg_nas_np.nn.convnp import ConvNP
+from pyg_nas_np.nn.dag import DAGDecoder, DAGEncoder
+from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
+from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
+from pyg_nas_np.nn.task_batch import Task, TaskBatch
 from pyg_nas_np.predictors import GCNPredictor, GNNPredictor, MLPEnsemblePredictor
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space, NASBenchGraphSpace
+from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
 
 SMALL = {
     "mlp": {"members": 1, "steps": 3, "folds": 2},
@@ -76,6 +85,119 @@ def test_features_do_not_depend_on_the_defaults(toy_space, setting):
     expected = tables()
     with defaults(setting):
         found = tables()
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+
+
+CODEC = NASBench201GraphCodec()
+CELLS = NASBench201Space().dense(torch.arange(5))
+X, Y = torch.linspace(-1, 1, 14).view(7, 2), torch.linspace(0, 1, 21).view(7, 3)
+BATCH = torch.tensor([0, 1, 0, 2, 2, 1, 0])
+PTR, ALL = torch.tensor([0, 2, 3, 7]), torch.tensor([0, 1, 3])
+PARTS = torch.linspace(-1, 1, 6).view(3, 2), torch.linspace(-1, 1, 3), torch.linspace(0, 1, 8).view(4, 2)
+TASK = Task(*PARTS, torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), torch.zeros(4))
+
+
+def tasks():
+    return TaskBatch.from_tasks([TASK, TASK])
+
+
+def draw():
+    return torch.Generator("cpu").manual_seed(0)
+
+
+MODULES = {
+    "SetConv": (lambda: SetConv(3, 4, dim=2, heads=2), lambda module: module(X, Y, X, BATCH, BATCH)),
+    "SetConv per channel": (
+        lambda: SetConv(3, 4, dim=2, per_channel=True, lengthscale=0.5, learnable=False),
+        lambda module: module(X, Y, X, ptr_src=PTR, ptr_dst=PTR),
+    ),
+    "SetConv with a scale each": (
+        lambda: SetConv(3, None, dim=2, heads=2, lengthscale=[[0.5], [1.0]]),
+        lambda module: module(X, Y, X),
+    ),
+    "SetConvToGrid": (
+        lambda: SetConvToGrid(3, 2, dim=2, spacing=0.5, window=8, lengthscale=0.5),
+        lambda module: module(X, Y, *grid_over(-1.0, [1.0, 2.0], 0.5), BATCH),
+    ),
+    "SetConvFromGrid": (
+        lambda: SetConvFromGrid(3, 2, dim=1, spacing=0.5, window=13),
+        lambda module: module(Y.view(1, 7, 3), X[:, :1], grid_over(X[:, 0].min(), X[:, 0].max(), 0.5)[0]),
+    ),
+    "ConvNP": (lambda: ConvNP(2, num_base=2, channels=8, heads=2), lambda module: module(tasks())),
+    "ConvNP off the grid": (
+        lambda: ConvNP(2, form="off-grid", channels=8, heads=2),
+        lambda module: module(tasks().with_targets_as_context()),
+    ),
+    "ConvNP on a grid": (
+        lambda: ConvNP(2, form="on-grid", channels=8, heads=2, latent_channels=2),
+        lambda module: module(tasks(), generator=draw()),
+    ),
+    "CellEncoder": (
+        lambda: CellEncoder(7, channels=8, num_layers=2),
+        lambda module: module.forward_dense(CELLS),
+    ),
+    "BidirectionalGCN": (lambda: BidirectionalGCN(num_ops=7).eval(), lambda module: module(CELLS)),
+    "SetEncoder": (lambda: SetEncoder(3, 8), lambda module: module(Y, PTR)),
+    "DatasetEncoder": (
+        lambda: DatasetEncoder(3, 8),
+        lambda module: module(Y, PTR, ALL),
+    ),
+    "DAGEncoder": (
+        lambda: DAGEncoder(CODEC.num_types, CODEC.num_vertices, 8, 4),
+        lambda module: module(CODEC.graphs(torch.arange(5, device="cpu"))),
+    ),
+    "DAGDecoder": (
+        lambda: DAGDecoder(CODEC, 2, 8),
+        lambda module: [
+            module.sample(X, generator=draw()),
+            *module.sample_free(X, generator=draw()),
+            *module.sample_distinct(X[0], 5, generator=draw()),
+            module.log_prob(X, module.sample(X, generator=draw())),
+        ],
+    ),
+}
+"""Constructor of each module, and a call of it."""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_do_not_depend_on_the_defaults(name, setting):
+    make, call = MODULES[name]
+    module = make()
+    expected = call(module)
+    with defaults(setting):
+        found = call(module)
+        # As in torch.nn, new weights have the type and the device of the moment, all of them.
+        weights = {(value.dtype, value.device.type) for value in make().parameters()}
+        assert weights == {(torch.get_default_dtype(), torch.get_default_device().type)}
+    if isinstance(expected, torch.Tensor):
+        found, expected = [found], [expected]
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_metrics_do_not_depend_on_the_defaults(setting):
+    metrics = pytest.importorskip("pyg_nas_np.metrics")
+    mean, std, y = torch.tensor([1.0, 2.0, 2.0, 5.0]), torch.full((4,), 0.5), torch.tensor([1.5, 1.0, 3.0, 4.0])
+    gaussian, ranking = (mean, std, y), (mean, y)
+    calls = {
+        "CalibrationError": gaussian, "GaussianCRPS": gaussian, "GaussianNLL": gaussian, "IntervalCoverage": gaussian,
+        "SampleCRPS": (torch.stack([mean, mean + 1]), y),
+        "KendallTau": ranking, "SpearmanRho": ranking,
+        "NAtK": ranking, "PrecisionAtK": ranking, "RegretAtK": ranking,
+    }  # fmt: skip
+    assert calls.keys() == set(metrics.__all__)
+    options = {name: {"k": 2} for name in ("NAtK", "PrecisionAtK", "RegretAtK")}
+
+    def values():
+        found = [getattr(metrics, name)(**options.get(name, {}))(*args) for name, args in calls.items()]
+        return [*found, functional.gaussian_pit(*gaussian)]
+
+    expected = values()
+    with defaults(setting):
+        found = values()
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
 

@@ -2,7 +2,6 @@ r"""The command that compares predictors over label budgets and seeds."""
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +9,20 @@ from typing import Annotated, Optional
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 import pyg_nas_np
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
-from pyg_nas_np.cli.tables import COLUMNS, console, write_csv
+from pyg_nas_np.cli.options import MinimizeOption, check_output, say
+from pyg_nas_np.cli.tables import COLUMNS, console, plain_text, write_csv
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors.evaluation import evaluate
 from pyg_nas_np.utils import DataFileError, MissingLabelsError
+from pyg_nas_np.utils.table_files import read_csv, read_header
 
-KEY = ("version", "benchmark", "dataset", "metric", "source", "split", "context", "predictor", "seed")
+KEY = ("version", "benchmark", "dataset", "metric", "best", "source", "split", "context", "predictor", "seed")
 """What tells one run from another in ``runs.csv``."""
 
 SCORES = tuple(COLUMNS)
@@ -37,9 +39,12 @@ def compare(
         Optional[list[int]],  # noqa: UP045
         typer.Option(min=1, help="Numbers of labels to fit on; repeat. (default: 20, 100)"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of the labelled architectures, seeds 0, 1, ...")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Draws of the labelled architectures, seeds 0, 1, ...")
+    ] = 3,
     split: Annotated[str, typer.Option(help="'index', or 'class' to leave twins of the labelled out.")] = "index",
     metric: Annotated[Optional[str], typer.Option(help="Metric to predict. (default: the benchmark's)")] = None,  # noqa: UP045
+    minimize: MinimizeOption = None,
     root: Annotated[Optional[Path], typer.Option(help="Folder of the data set. (default: in the cache)")] = None,  # noqa: UP045
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -53,6 +58,9 @@ def compare(
         raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PREDICTORS)}", param_hint="--predictor")
     if split not in ("index", "class"):
         raise typer.BadParameter(f"'{split}' is neither 'index' nor 'class'", param_hint="--split")
+    if output is not None:
+        check_output(output / "runs.csv")
+        check_output(output / "summary.csv")
     data = open_benchmark(benchmark, dataset, root, metric, download)
     if not bool(data.label_mask.any()):
         raise MissingLabelsError(f"{benchmark} has no labels to score by. {data.label_help}")
@@ -61,7 +69,9 @@ def compare(
     runs = {} if path is None else _read_runs(path)
     # All predictors share one table of features; the first must not pay for it alone.
     shared_features(data.space).table()
-    setting = (pyg_nas_np.__version__, benchmark, dataset, data.metric, data.source.name, split)
+    maximize = data.maximize if minimize is None else not minimize
+    best = "largest" if maximize else "smallest"
+    setting = (pyg_nas_np.__version__, benchmark, dataset, data.metric, best, data.source.name, split)
     wanted = []
     # Seed by seed, so that an interrupted benchmark has compared all predictors on the same draws.
     for seed in range(seeds):
@@ -72,11 +82,12 @@ def compare(
                 wanted.append(key)
                 if key in runs:
                     continue
-                scores = evaluate(PREDICTORS[name](), data, parts)[0].to_dict()
+                scores = evaluate(PREDICTORS[name](maximize=maximize), data, parts)[0].to_dict()
                 runs[key] = [scores[column] for column in SCORES]
                 if path is not None:
                     write_csv(path, [*KEY, *SCORES], ([*key, *values] for key, values in runs.items()))
-    title = f"{benchmark} {dataset}: {data.metric} from {data.source.name}, split by {split}, {seeds} seeds"
+    title = f"{benchmark} {dataset}: {data.metric} from {data.source.name}, the {best} is best, split by {split}"
+    title += f", {seeds} seeds"
     summary = _summarise({key: runs[key] for key in wanted})
     console.print(_table(summary, title))
     if output is not None:
@@ -85,20 +96,20 @@ def compare(
             [*key, seeds, *(v for pair in zip(*values, strict=True) for v in pair)] for key, values in summary.items()
         ]
         write_csv(output / "summary.csv", header, rows)
-        console.print(f"Wrote runs.csv and summary.csv to {output}")
+        say(f"Wrote runs.csv and summary.csv to {output}")
 
 
 def _read_runs(path: Path) -> dict[tuple[str, ...], list[float]]:
     if not path.exists():
         return {}
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != (*KEY, *SCORES):
-            raise DataFileError(f"{path} has other columns than this version writes; name another folder by --output")
-        try:
-            return {tuple(row[key] for key in KEY): [float(row[column]) for column in SCORES] for row in reader}
-        except (TypeError, ValueError) as error:
-            raise DataFileError(f"{path}, line {reader.line_num}, is damaged ({error}); delete the line") from error
+    if tuple(read_header(path)) != (*KEY, *SCORES):
+        raise DataFileError(f"{path} has other columns than this version writes; name another folder by --output")
+    table = read_csv(path)
+    first = len(KEY)
+    return {
+        tuple(map(plain_text, cells[:first])): [table.number(row, first + k) for k in range(len(SCORES))]
+        for row, cells in enumerate(table.rows)
+    }
 
 
 def _summarise(runs: dict[tuple[str, ...], list[float]]) -> dict[tuple[str, ...], tuple[list[float], list[float]]]:
@@ -116,7 +127,7 @@ def _summarise(runs: dict[tuple[str, ...], list[float]]) -> dict[tuple[str, ...]
 
 
 def _table(summary: dict[tuple[str, ...], tuple[list[float], list[float]]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("labels", justify="right")
     table.add_column("predictor", overflow="fold")
     for label, _ in COLUMNS.values():

@@ -34,7 +34,7 @@ def plot_predictions(path: Path, predicted: Floats, std: Floats, final: Floats, 
     axes.plot(ends, ends, color="0.6", lw=1, zorder=0)
     axes.set_xlabel("predicted final value")
     axes.set_ylabel("true final value")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=130)
 
@@ -60,7 +60,7 @@ def plot_running(path: Path, curves: LearningCurves, mean: Floats, std: Floats, 
         axes.errorbar(curves.epochs[-1], m, yerr=s, fmt="o", ms=4, color=line.get_color())
     axes.set_xlabel("epoch")
     axes.set_ylabel("value")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=130)
 
@@ -85,6 +85,6 @@ def plot_stops(path: Path, curves: LearningCurves, columns: NDArray[np.int64], t
             axes.plot(curves.epochs[end - 1], shown[i, end - 1], ".", color="tab:red", ms=4)
     axes.set_xlabel("epoch")
     axes.set_ylabel("value")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=130)

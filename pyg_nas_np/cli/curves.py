@@ -2,7 +2,6 @@ r"""Commands on learning curves: fit, predict, simulate."""
 
 from __future__ import annotations
 
-import csv
 import functools
 import inspect
 import re
@@ -18,12 +17,14 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from pyg_nas_np.cli.curve_plots import plot_predictions, plot_running, plot_stops
+from pyg_nas_np.cli.options import check_output, finite, say
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression, replay
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.readers import read_baker, read_long, read_naap440
 from pyg_nas_np.curves.regressors import KINDS
-from pyg_nas_np.utils import DataFileError, InvalidCurvesError, require
+from pyg_nas_np.utils import InvalidCurvesError, require
+from pyg_nas_np.utils.table_files import read_header
 
 app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)
 
@@ -49,8 +50,8 @@ HyperparameterOption = Annotated[
     typer.Option(help="Column with numbers that describe the training; repeat."),
 ]
 RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")]
-DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
-SeedOption = Annotated[int, typer.Option(help="Seed.")]
+DrawsOption = Annotated[int, typer.Option(min=1, max=100_000, help="Settings of the random search.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed.")]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
 
 
@@ -105,11 +106,10 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> None:
-        for name, (low, high) in RANGES.items():
-            if name in options and not low <= options[name] <= high:
-                hint = "--" + name.replace("_", "-")
-                raise typer.BadParameter(f"{options[name]} is not in the range {low} to {high}", param_hint=hint)
-        _check_output(options["output"])
+        if (output := options.get("output")) is not None:
+            for suffix in (".csv", ".png"):
+                check_output(output / f"curves_{command.__name__}{suffix}")
+            require("matplotlib.figure", "viz")
         given = _load(**{name: options.pop(name) for name in shared})
         command(given, **options)
 
@@ -143,15 +143,7 @@ def _read(
 ) -> LearningCurves:
     if direction not in (None, "up", "down"):
         raise typer.BadParameter(f"'{direction}' is neither 'up' nor 'down'", param_hint="--direction")
-    if not path.is_file():
-        raise DataFileError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
-    header: list[str] = []
-    if path.suffix != ".parquet":
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            try:
-                header = next(csv.reader(file), [])
-            except csv.Error as error:
-                raise DataFileError(f"the first line of {path} is no header of a CSV table ({error})") from error
+    header = [] if path.suffix == ".parquet" else read_header(path)
     if any(re.fullmatch(r"(acc|ep)_\d+", name) for name in header):
         curves = read_baker(path)
     elif "e1Accuracy" in header:
@@ -181,8 +173,10 @@ def _read(
 @reads_curves
 def fit(
     given: Given,
-    fraction: Annotated[float, typer.Option(help="Share of the curve that is seen.")] = 0.25,
-    training: Annotated[int, typer.Option(help="Curves to fit on; the others are tested.")] = 100,
+    fraction: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Share of the curve that is seen.")
+    ] = 0.25,
+    training: Annotated[int, typer.Option(min=3, help="Curves to fit on; the others are tested.")] = 100,
     output: OutputOption = None,
 ) -> None:
     """Fit on some finished curves, and score the predictions for the others."""
@@ -213,7 +207,7 @@ def fit(
         plot_predictions(
             output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
         )
-        console.print(f"Wrote curves_fit.csv and curves_fit.png to {escape(str(output))}")
+        say(f"Wrote curves_fit.csv and curves_fit.png to {output}")
 
 
 @app.command()
@@ -250,19 +244,24 @@ def predict(
     if output is not None:
         write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
         plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {model.regressor}")
-        console.print(f"Wrote curves_predict.csv and curves_predict.png to {escape(str(output))}")
+        say(f"Wrote curves_predict.csv and curves_predict.png to {output}")
 
 
 @app.command()
 @reads_curves
 def simulate(
     given: Given,
-    delta: Annotated[float, typer.Option(help="Stop when the chance of not beating the best reaches this.")] = 0.95,
-    offset: Annotated[float, typer.Option(help="Keep what ends within this of the best.")] = 0.0,
-    nth_best: Annotated[int, typer.Option(help="Compare with the n-th best.")] = 1,
-    burn_in: Annotated[int, typer.Option(help="Trainings that are finished first.")] = 40,
-    orderings: Annotated[int, typer.Option(help="Random orders of the configurations.")] = 10,
-    checks: Annotated[int, typer.Option(help="Times at which a training is judged.")] = 20,
+    delta: Annotated[
+        float,
+        typer.Option(min=0, max=1, callback=finite, help="Stop when the chance of not beating the best reaches this."),
+    ] = 0.95,
+    offset: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Keep what ends within this of the best.")
+    ] = 0.0,
+    nth_best: Annotated[int, typer.Option(min=1, help="Compare with the n-th best.")] = 1,
+    burn_in: Annotated[int, typer.Option(min=1, help="Trainings that are finished first.")] = 40,
+    orderings: Annotated[int, typer.Option(min=1, max=100_000, help="Random orders of the configurations.")] = 10,
+    checks: Annotated[int, typer.Option(min=1, help="Times at which a training is judged.")] = 20,
     output: OutputOption = None,
 ) -> None:
     """Replay recorded trainings with early stopping: what it would have saved and lost."""
@@ -293,4 +292,4 @@ def simulate(
     if output is not None:
         write_csv(output / "curves_simulate.csv", ["ordering", "speedup", "regret", "best"], rows)
         plot_stops(output / "curves_simulate.png", curves[order], spent, f"{table.stem}: stopped in red, Δ = {delta}")
-        console.print(f"Wrote curves_simulate.csv and curves_simulate.png to {escape(str(output))}")
+        say(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")

@@ -43,7 +43,9 @@ def generate(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Largest cost, 'parameters=1e6' or 'flops=1e8'; repeat for both."),
     ] = None,
-    images_per_class: Annotated[int, typer.Option(min=1, help="Images of each class that are looked at.")] = 20,
+    images_per_class: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Images of each class that are looked at.")
+    ] = 20,
     temperature: Annotated[float, typer.Option(help="Below 1 prefers what is likely, above 1 spreads.")] = 1.0,
     seed: SeedOption = 0,
     output: Annotated[
@@ -57,7 +59,8 @@ def generate(
     if not 0 < temperature < math.inf:
         raise typer.BadParameter(f"{temperature} is not a positive number", param_hint="--temperature")
     if output is not None:
-        check_output(output, folder=True)
+        for name in ("architectures.csv", "architectures.json", f"architecture-{top_k:02d}.svg"):
+            check_output(output / name)
     budget = dict(_limit(text) for text in limit or ())
     chosen = space_by_name(space)
     predictor = MetaD2APredictor(chosen)
@@ -77,10 +80,12 @@ def generate(
         write_csv(output / "architectures.csv", _HEADER, rows)
         with atomic_path(output / "architectures.json") as tmp:
             records = [dict(zip(_HEADER, row, strict=True)) for row in rows]
-            tmp.write_text(json.dumps({"space": space, "images": images.name, "architectures": records}, indent=1))
+            tmp.write_text(
+                json.dumps({"space": space, "images": images.name, "architectures": records}, indent=1), "utf-8"
+            )
         for rank, candidate in enumerate(found, start=1):
             with atomic_path(output / f"architecture-{rank:02d}.svg") as tmp:
-                tmp.write_text(_drawing(chosen, candidate.arch))
+                tmp.write_text(_drawing(chosen, candidate.arch), "utf-8")
         say(f"Wrote architectures.csv, architectures.json and {len(found)} drawings to {output}")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_nas_np.cli.tables import plain_text
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import DataFileError, InvalidLabelsError, NASError
 from pyg_nas_np.utils.table_files import read_csv
@@ -17,7 +18,7 @@ def read_own_labels(space: CellSpace[Any], path: Path) -> tuple[Tensor, Tensor]:
     r"""Reads a CSV with the columns ``arch`` (a string of the space) and ``label``.
 
     Returns:
-        Official indices int64 and labels, ``[n]`` each.
+        Official indices int64 and labels float64, ``[n]`` each.
 
     Raises:
         DataFileError: If a column is missing, there is no row, or an architecture is not one of the space.
@@ -33,7 +34,7 @@ def read_own_labels(space: CellSpace[Any], path: Path) -> tuple[Tensor, Tensor]:
         except DataFileError as error:
             raise InvalidLabelsError(str(error)) from None
         try:
-            index.append(space.index(space.from_str(text)))
+            index.append(space.index(space.from_str(plain_text(text))))
         except NASError as error:
             raise DataFileError(f"{table.where(row)}: {error}") from error
-    return torch.tensor(index, device="cpu"), torch.tensor(y, dtype=torch.float32, device="cpu")
+    return torch.tensor(index, device="cpu"), torch.tensor(y, dtype=torch.float64, device="cpu")

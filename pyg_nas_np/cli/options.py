@@ -2,9 +2,10 @@ r"""Checks of options that several commands share; what is wrong is found before
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
@@ -15,12 +16,36 @@ from pyg_nas_np.spaces import CellSpace
 SEED_LIMIT = 2**63 - 1
 """Largest seed of a :class:`torch.Generator` that is an int64 too."""
 
+MinimizeOption = Annotated[
+    Optional[bool],  # noqa: UP045
+    typer.Option(
+        "--minimize/--maximize",
+        show_default=False,
+        help="Whether smaller labels are better: losses, errors, times. (default: as the metric says)",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, max=SEED_LIMIT, help="Seed of everything random.")]
 
 
 def say(text: str) -> None:
     r"""Prints a line as it is: brackets in paths and names are not markup."""
     console.print(escape(text), highlight=False)
+
+
+def finite(value: float | None) -> float | None:
+    r"""Checks a number of the command line, as the callback of an option: ranges let NaN pass.
+
+    Raises:
+        typer.BadParameter: If it is NaN or infinite.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def direction(minimize: bool | None) -> bool | None:
+    r"""Returns what predictors call ``maximize``; :obj:`None` leaves it to the data set."""
+    return None if minimize is None else not minimize
 
 
 def check_output(path: Path, suffix: str = "", *, folder: bool = False, option: str = "--output") -> None:
@@ -37,18 +62,23 @@ def check_output(path: Path, suffix: str = "", *, folder: bool = False, option: 
     """
     if suffix and path.suffix != suffix:
         raise typer.BadParameter(f"'{path.name}' must end in {suffix}", param_hint=option)
-    if not folder and path.exists() and not path.is_file():
-        raise typer.BadParameter(f"{path} exists and is not a file", param_hint=option)
-    parent = path if folder else path.absolute().parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.absolute().parent
+    parent = path.absolute() if folder else path.absolute().parent
+    # Files are written under a longer name first.
+    names = [path.name if folder else f".{path.name}.{16 * '0'}"]
     try:
+        if not folder and path.exists() and not path.is_file():
+            raise typer.BadParameter(f"{path} exists and is not a file", param_hint=option)
+        while not parent.exists() and parent != parent.parent:
+            names.append(parent.name)
+            parent = parent.parent
         with tempfile.TemporaryFile(dir=parent):
             pass
-    except OSError as error:
-        raise typer.BadParameter(
-            f"{path} cannot be written ({error.strerror or error}: {parent})", param_hint=option
-        ) from error
+        for name in names:
+            # Fails where the name is too long.
+            (parent / name).exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise typer.BadParameter(f"{path} cannot be written ({reason}: {parent})", param_hint=option) from error
 
 
 def parse_arch(space: CellSpace[Any], text: str) -> Any:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pyg_nas_np.cli.report import frame
 from pyg_nas_np.datasets import Split
 from pyg_nas_np.predictors.evaluation import calibration_curve
 from pyg_nas_np.utils import atomic_path, require
 
 
-def plot_ranking(path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split, label: str, title: str) -> None:
+def plot_ranking(
+    path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split, label: str, title: str, *, maximize: bool = True
+) -> None:
     r"""Writes a PNG (extra ``viz``).
 
     Args:
@@ -22,6 +25,7 @@ def plot_ranking(path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split,
         split: Which of them were seen and which are tested.
         label: Name and unit of the labels.
         title: Title.
+        maximize: Whether larger labels are better.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -35,15 +39,13 @@ def plot_ranking(path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split,
     left.scatter(
         mean[train], y[train], s=26, facecolors="none", edgecolors="crimson", label=f"{train.numel()} labels seen"
     )
-    # A few failed trainings must not squeeze the rest into a corner.
-    low = float(y[test].quantile(0.02)) if test.numel() else float(y.min())
-    high = float(y[test].max())
+    low, high = frame(y[test], maximize)
     margin = 0.05 * (high - low)
     left.set_xlim(low - margin, high + margin)
     left.set_ylim(low - margin, high + margin)
     left.plot([low, high], [low, high], color="0.6", lw=1, zorder=0)
-    left.set_xlabel(f"predicted {label}")
-    left.set_ylabel(f"measured {label}")
+    left.set_xlabel(f"predicted {label}", parse_math=False)
+    left.set_ylabel(f"measured {label}", parse_math=False)
     left.legend(loc="lower right", frameon=False)
     figure.colorbar(points, ax=left, extend="max", label="predicted standard deviation")
     nominal, observed = calibration_curve(mean[test], std[test], y[test])
@@ -55,6 +57,6 @@ def plot_ranking(path: Path, mean: Tensor, std: Tensor, y: Tensor, split: Split,
     right.set_ylim(0, 1)
     right.set_aspect("equal")
     right.set_title("calibration", fontsize=10)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=130)

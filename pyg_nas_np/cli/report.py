@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from string import Template
 
@@ -35,18 +36,18 @@ Z90 = 1.6449
 
 @dataclass(frozen=True)
 class Ranking:
-    r"""A ranking and all that is known about it.
+    r"""A ranking and all that is known about it; the predictor says whether larger labels are better.
 
     Args:
-        data: The whole data set, in index order.
+        data: The architectures.
         predictor: What ranks, fitted.
         name: Its name.
         mean: Predicted labels, ``[A]``.
         std: Their standard deviations, ``[A]``.
         y: Measured labels, NaN where unknown, ``[A]``.
-        seen: Architectures that the predictor was fitted to, ``[n]``.
+        seen: Positions of the architectures that the predictor was fitted to, ``[n]``.
         label: Name and unit of the labels.
-        tested: Architectures with labels that it was not fitted to, ``[m]``. (default: none)
+        tested: Positions of architectures with labels that it was not fitted to, ``[m]``. (default: none)
         scores: Scores on these, by name of the predictor.
     """
 
@@ -60,6 +61,24 @@ class Ranking:
     label: str
     tested: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     scores: Mapping[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def maximize(self) -> bool:
+        r"""Whether larger labels are better."""
+        return bool(self.predictor.transform_.maximize)
+
+    @cached_property
+    def order(self) -> Tensor:
+        r"""Positions, the best prediction first, int64 ``[A]``."""
+        return self.mean.argsort(descending=self.maximize, stable=True)
+
+    @cached_property
+    def true_ranks(self) -> Tensor:
+        r"""Rank of every measured label, 1 is the best, int64 ``[A]``; those without a label come last."""
+        merit = (self.y if self.maximize else -self.y).nan_to_num(-math.inf)
+        ranks = torch.empty(merit.numel(), dtype=torch.long, device="cpu")
+        ranks[merit.argsort(descending=True, stable=True)] = torch.arange(1, merit.numel() + 1, device="cpu")
+        return ranks
 
 
 def write_report(
@@ -91,7 +110,7 @@ def write_report(
         style=_STYLE,
     )
     with atomic_path(path) as tmp:
-        tmp.write_text(page, encoding="utf-8")
+        tmp.write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 def _scores(ranking: Ranking) -> str:
@@ -106,13 +125,13 @@ def _scores(ranking: Ranking) -> str:
 
 
 def _table(ranking: Ranking, top_k: int) -> str:
-    data, order = ranking.data, ranking.mean.argsort(descending=True, stable=True)[:top_k]
+    data, order = ranking.data, ranking.order[:top_k]
     mean, std, y = (values[order].tolist() for values in (ranking.mean, ranking.std, ranking.y))
     known = [value for value in y if not math.isnan(value)]
     ends = [m + side * Z90 * s for m, s in zip(mean, std, strict=True) for side in (-1, 1)]
     span = min(ends + known), max(ends + known)
     cost = data.space.batch_num_parameters(data.arch_index[order]).tolist()
-    true_rank = _true_ranks(ranking.y)[order].tolist()
+    true_rank = ranking.true_ranks[order].tolist()
     seen = torch.isin(order, ranking.seen).tolist()
     rows = []
     for k, position in enumerate(order.tolist()):
@@ -140,7 +159,7 @@ def _table(ranking: Ranking, top_k: int) -> str:
 
 def _cells(ranking: Ranking) -> str:
     space, chosen, keys = ranking.data.space, [], set()
-    for rank, position in enumerate(ranking.mean.argsort(descending=True, stable=True)[:1000].tolist(), start=1):
+    for rank, position in enumerate(ranking.order[:1000].tolist(), start=1):
         arch = ranking.data.arch(position)
         key = space.canonical(arch)
         if key not in keys:
@@ -165,7 +184,7 @@ def _quality(ranking: Ranking) -> str:
         note = "Only the labels that the predictor was fitted to are known, so that nothing is left to test it on."
         return _section("Predicted and measured", "", note)
     mean, std, y = (values[tested] for values in (ranking.mean, ranking.std, ranking.y))
-    low, high = float(y.quantile(0.02)), float(y.max())
+    low, high = frame(y, ranking.maximize)
     margin = 0.05 * (high - low)
     span = low - margin, high + margin
     plot = svg.Plot(span, span, "predicted against measured labels", f"predicted {ranking.label}", "measured")
@@ -208,7 +227,7 @@ def _attributions(ranking: Ranking) -> str:
 def _front(ranking: Ranking) -> str:
     data, space = ranking.data, ranking.data.space
     cost = space.batch_num_parameters(data.arch_index)
-    front = pareto_mask(ranking.mean, cost).nonzero().flatten()
+    front = pareto_mask(ranking.mean if ranking.maximize else -ranking.mean, cost).nonzero().flatten()
     # Cells of one cost on the front have one prediction, and are often equivalent: the first stands for all.
     front = front[cost[front].argsort(stable=True)]
     front = front[cost[front].diff(prepend=torch.tensor([-1])) > 0]
@@ -216,13 +235,17 @@ def _front(ranking: Ranking) -> str:
     millions = cost.double() / 1e6
     price = millions[front].tolist()
     low, high = float(millions.min()), float(millions.max())
-    upper = float((mean + Z90 * std).max())
     # The front and the better half of the space; the other half would squeeze them into a line.
-    lower = min(float(ranking.mean.median()), float(mean.min()))
+    half = float(ranking.mean.median())
+    if ranking.maximize:
+        lower, upper = min(half, float(mean.min())), float((mean + Z90 * std).max())
+    else:
+        lower, upper = float((mean - Z90 * std).min()), max(half, float(mean.max()))
+    margin = 0.03 * (upper - lower)
     logarithmic = low > 0 and high > 10 * low
     plot = svg.Plot(
         (low, high),
-        (lower - 0.03 * (upper - lower), upper),
+        (lower - margin, upper) if ranking.maximize else (lower, upper + margin),
         "predicted label against parameters",
         "millions of parameters",
         f"predicted {ranking.label}",
@@ -264,10 +287,17 @@ def _front(ranking: Ranking) -> str:
     return _section("Pareto front against parameters", _figure(plot.render(), caption) + table, "")
 
 
-def _true_ranks(y: Tensor) -> Tensor:
-    ranks = torch.empty(y.numel(), dtype=torch.long)
-    ranks[y.nan_to_num(-math.inf).argsort(descending=True, stable=True)] = torch.arange(1, y.numel() + 1)
-    return ranks
+def frame(y: Tensor, maximize: bool) -> tuple[float, float]:
+    r"""Returns the range of labels ``[n]`` without the worst 2 %, among which a few failed trainings may lie far off.
+
+    Example:
+        >>> frame(torch.arange(101.0), True), frame(torch.arange(101.0), False)
+        ((2.0, 100.0), (0.0, 98.0))
+    """
+    low, high = y.sort().values[
+        [round(share * (y.numel() - 1)) for share in ((0.02, 1.0) if maximize else (0.0, 0.98))]
+    ]
+    return float(low), float(high)
 
 
 def _sample(count: int) -> Tensor:

@@ -2,7 +2,6 @@ r"""The command that scores architectures without training."""
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -15,12 +14,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pyg_nas_np.cli.options import SeedOption, check_output, parse_arch, say
-from pyg_nas_np.cli.tables import console, write_csv
+from pyg_nas_np.cli.tables import console, plain_text, write_csv
 from pyg_nas_np.datasets.images import read_images
 from pyg_nas_np.networks.cells import NETWORKS
 from pyg_nas_np.networks.zero_cost import SCORES, score_archs
 from pyg_nas_np.spaces import CellSpace, space_by_name
 from pyg_nas_np.utils import DataFileError, InvalidImagesError, NASError
+from pyg_nas_np.utils.table_files import read_csv
 
 MAX_VALUES = 1 << 28
 """Largest batch of images, in values (1 GiB)."""
@@ -107,16 +107,13 @@ def score(
 
 
 def _read_column(space: CellSpace[Any], path: Path) -> list[Any]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "arch" not in rows[0]:
-        raise DataFileError(f"{path} must have a header with 'arch' and at least one row")
+    table = read_csv(path, ("arch",))
     found = []
-    for line, row in enumerate(rows, start=2):
+    for row, text in enumerate(table.column("arch")):
         try:
-            found.append(parse_arch(space, row["arch"] or ""))
+            found.append(parse_arch(space, plain_text(text)))
         except (NASError, typer.BadParameter) as error:
-            raise DataFileError(f"{path}, line {line}: {error}") from error
+            raise DataFileError(f"{table.where(row)}: {error}") from error
     return found
 
 

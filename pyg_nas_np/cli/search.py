@@ -10,11 +10,13 @@ from typing import Annotated, Any, Optional, cast, get_args
 
 import torch
 import typer
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, open_benchmark
 from pyg_nas_np.cli.labels import read_own_labels
+from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, say
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets import ArchitectureDataset
@@ -47,24 +49,27 @@ def search(
     dataset: Annotated[Optional[str], typer.Option(help="Image or graph data set. (default: the first)")] = None,  # noqa: UP045
     queries: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Simulate a search of so many measurements, by the labels of the benchmark."),
+        typer.Option(min=1, help="Simulate a search of so many measurements, by the labels of the benchmark."),
     ] = None,
     labels: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="CSV with your own measurements so far, columns 'arch' and 'label'."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Architectures to propose at a time.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Architectures to propose at a time.")] = 1,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "predictor",
     predictor: Annotated[str, typer.Option(help=f"One of {', '.join(PREDICTORS)}.")] = "convnp",
-    scale: Annotated[str, typer.Option(help="Scale of the labels: 'robust' for accuracies, or 'rank'.")] = "robust",
+    scale: Annotated[
+        str,
+        typer.Option(help="Scale of the labels: 'rank', 'robust' for accuracies, or 'auto' to tell by their range."),
+    ] = "auto",
     acquisition: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Acquisition))}.")] = "ucb",
-    initial: Annotated[int, typer.Option(help="Architectures drawn at random first.")] = 10,
+    initial: Annotated[int, typer.Option(min=1, max=1_000_000, help="Architectures drawn at random first.")] = 10,
     cost: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Second objective to keep low: 'num_parameters' or 'flops'."),
     ] = None,
-    minimize: Annotated[bool, typer.Option("--minimize", help="Smaller labels are better.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    minimize: MinimizeOption = None,
+    seed: SeedOption = 0,
     state: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="File to go on from, where it exists, and to write."),
@@ -79,18 +84,28 @@ def search(
         ("method", method, METHODS),
         ("predictor", predictor, tuple(PREDICTORS)),
         ("scale", scale, get_args(LabelScale)),
+        ("acquisition", acquisition, get_args(Acquisition)),
     ):
         if value not in known:
             raise typer.BadParameter(f"'{value}' is none of {', '.join(known)}", param_hint=f"--{option}")
     if queries is not None and labels is not None:
         raise typer.BadParameter("simulates by the benchmark's labels, --labels are your own", param_hint="--queries")
+    if state is not None:
+        check_output(state, option="--state")
+    if output is not None:
+        check_output(output)
     data = open_benchmark(benchmark, dataset, root, metric, download)
+    maximize = data.maximize if minimize is None else not minimize
     candidates = None
     if queries is not None:
         candidates = data.arch_index[data.label_mask]
         if candidates.numel() == 0:
             raise MissingLabelsError(f"{benchmark} has no labels to search by. {data.label_help}")
-    common: dict[str, Any] = {"candidates": candidates, "maximize": not minimize, "seed": seed}
+        if queries > candidates.numel():
+            raise typer.BadParameter(
+                f"{queries} is more than the {candidates.numel():,} architectures with labels", param_hint="--queries"
+            )
+    common: dict[str, Any] = {"candidates": candidates, "maximize": maximize, "seed": seed}
     chosen: Search[Any]
     if method in BASELINES:
         chosen = BASELINES[method](data.space, **common)
@@ -105,9 +120,7 @@ def search(
             acquisition=cast(Acquisition, acquisition),
             initial=initial,
             cost=cast(Any, cost),
-            candidates=candidates,
-            maximize=not minimize,
-            seed=seed,
+            **common,
         )
     if state is not None and state.exists():
         chosen.resume(state)
@@ -132,14 +145,14 @@ def _propose(chosen: Search[Any], labels: Path | None, batch: int, output: Path 
         table.add_column(column, justify="left" if column == "architecture" else "right", overflow="fold")
     for arch in archs:
         cells = (space.index(arch), f"{space.num_parameters(arch):,}", space.to_str(arch))
-        table.add_row(*map(str, cells))
+        table.add_row(*(escape(str(cell)) for cell in cells))
     console.print(table)
     if len(chosen.index):
         arch, value = chosen.best
-        console.print(f"Best so far: {value:g}, {chosen.space.to_str(arch)}", highlight=False)
+        say(f"Best so far: {value:g}, {chosen.space.to_str(arch)}")
     if output is not None:
         write_csv(output, ["arch", "label"], [[chosen.space.to_str(arch), ""] for arch in archs])
-        console.print(f"Wrote {len(archs)} proposals to {output}; fill in the labels and add them to your measurements")
+        say(f"Wrote {len(archs)} proposals to {output}; fill in the labels and add them to your measurements")
 
 
 def _tell_new(chosen: Search[Any], index: Tensor, y: Tensor) -> None:
@@ -156,14 +169,14 @@ def _tell_new(chosen: Search[Any], index: Tensor, y: Tensor) -> None:
 
 def _print_trace(data: ArchitectureDataset, chosen: Search[Any], trace: Trace) -> None:
     total = int(data.label_mask.sum())
-    table = Table(title=f"{chosen!r} on {data.metric}", title_justify="left")
+    table = Table(title=escape(f"{chosen!r} on {data.metric}"), title_justify="left")
     for column in ("measured", "best so far", f"rank of {total:,}", "regret"):
         table.add_column(column, justify="right")
     table.add_column("architecture", overflow="fold")
     before = torch.tensor([math.inf], dtype=torch.float64)
     for i in (trace.regret.diff(prepend=before) < 0).nonzero().flatten().tolist():
         values = (f"{trace.best_y[i]:.3f}", str(int(trace.best_rank[i])), f"{trace.regret[i]:.3f}")
-        table.add_row(str(i + 1), *values, data.space.to_str(data.space[int(trace.indices[i])]))
+        table.add_row(str(i + 1), *values, escape(data.space.to_str(data.space[int(trace.indices[i])])))
     console.print(table)
     found = trace.queries_to_optimum
     console.print(f"Optimum found at measurement {found}" if found else f"Optimum not among {len(trace.indices)}")
@@ -172,7 +185,7 @@ def _print_trace(data: ArchitectureDataset, chosen: Search[Any], trace: Trace) -
         for column in ("cost", "measured", "architecture"):
             front.add_column(column, overflow="fold")
         for arch, value, price in chosen.pareto_front:
-            front.add_row(f"{price:,.0f}", f"{value:.3f}", data.space.to_str(arch))
+            front.add_row(f"{price:,.0f}", f"{value:.3f}", escape(data.space.to_str(arch)))
         console.print(front)
 
 

@@ -3,11 +3,13 @@ r"""Terminal tables and CSV files."""
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pyg_nas_np.predictors.evaluation import Evaluation
@@ -33,7 +35,7 @@ COLUMNS = {
 
 def score_table(scores: Mapping[str, Evaluation], title: str) -> Table:
     r"""Returns one row a predictor."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("predictor")
     for label, _ in COLUMNS.values():
         table.add_column(label, justify="right")
@@ -43,9 +45,32 @@ def score_table(scores: Mapping[str, Evaluation], title: str) -> Table:
     return table
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf")
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    r"""Writes a CSV file atomically."""
-    with atomic_path(path) as tmp, open(tmp, "w", newline="") as file:
+    r"""Writes a CSV file atomically.
+
+    Text that a spreadsheet would run as a formula, because it begins with ``=``, ``+``, ``-``, ``@``, a tab or a
+    carriage return, gets an apostrophe in front; numbers stay as they are. :func:`plain_text` undoes it.
+    """
+    with atomic_path(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(map(_cell, header))
+        writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _cell(value: object) -> object:
+    risky = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if risky else value
+
+
+def plain_text(cell: str) -> str:
+    r"""Returns the text that :func:`write_csv` was given for a cell.
+
+    Example:
+        >>> plain_text("'=1+1"), plain_text("'tis"), plain_text("-5")
+        ('=1+1', "'tis", '-5')
+    """
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pyg_nas_np.cli.options import SeedOption, check_output
+from pyg_nas_np.cli.options import SeedOption, check_output, finite
 from pyg_nas_np.cli.tables import console
 from pyg_nas_np.convnp.weights import read_card
 from pyg_nas_np.datasets.mobilenetv3 import read_accuracies
@@ -32,6 +32,7 @@ app = typer.Typer(help="Train what the package ships weights of.", no_args_is_he
 
 DEFAULT_SPACE = next(iter(GRAPH_CODECS))
 MAX_PROCESSES = 128
+MAX_STEPS = 1_000_000_000
 MAX_MINUTES = 525_600.0
 """A year."""
 
@@ -52,16 +53,18 @@ def process(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of tasks, logs and checkpoints; training resumes from it. (default: none is kept)"),
     ] = None,
-    num_tasks: Annotated[int, typer.Option(min=1, help="Tasks to synthesise.")] = 3000,
-    max_steps: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 2000,
+    num_tasks: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tasks to synthesise.")] = 3000,
+    max_steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Gradient steps.")] = 2000,
     max_minutes: Annotated[float, typer.Option(min=0, max=MAX_MINUTES, help="Stop earlier after this time.")] = 60.0,
     workers: Annotated[int, typer.Option(min=0, max=MAX_PROCESSES, help="Processes that synthesise tasks.")] = 0,
     devices: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Processes that train.")] = 1,
     seed: SeedOption = 0,
     form: Annotated[str, typer.Option(help=f"Form of the process, one of {', '.join(get_args(Form))}.")] = "hybrid",
-    heads: Annotated[int, typer.Option(min=1, help="Kernels a layer, or grids.")] = 8,
+    heads: Annotated[int, typer.Option(min=1, max=1024, help="Kernels a layer, or grids.")] = 8,
     grid_dim: Annotated[int, typer.Option(min=1, max=2, help="Coordinates of each grid (form on-grid).")] = 1,
-    latent_channels: Annotated[int, typer.Option(min=0, help="Latent channels of a cell (form on-grid).")] = 0,
+    latent_channels: Annotated[
+        int, typer.Option(min=0, max=4096, help="Latent channels of a cell (form on-grid).")
+    ] = 0,
     objective: Annotated[str, typer.Option(help="'ml', or 'elbo' for a process with latent channels.")] = "ml",
 ) -> None:
     """Meta-train the neural process for a search space, on synthesised tasks; no measured label is used."""
@@ -75,8 +78,12 @@ def process(
     if form not in get_args(Form):
         raise typer.BadParameter(f"'{form}' is none of {', '.join(get_args(Form))}", param_hint="--form")
     # Importing Lightning takes seconds, which no other command should wait for.
-    from pyg_nas_np.convnp.training import pretrain
+    from pyg_nas_np.convnp.training import Objective, pretrain
 
+    if objective not in get_args(Objective):
+        raise typer.BadParameter(f"'{objective}' is none of {', '.join(get_args(Objective))}", param_hint="--objective")
+    if objective == "elbo" and not latent_channels:
+        raise typer.BadParameter("'elbo' is for a process with --latent-channels", param_hint="--objective")
     pretrain(
         space_by_name(space),
         output,
@@ -99,10 +106,17 @@ def metad2a_generator(
     source: SourceArgument,
     output: Annotated[Path, typer.Option(help="Weights to write, .safetensors.")],
     space: SpaceOption = DEFAULT_SPACE,
-    steps: Annotated[int | None, typer.Option(min=1, help="Gradient steps. (default: 1000, of a table 2000)")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Gradient steps. (default: 1000, of a table 2000)")
+    ] = None,
     sharpness: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0, max=100, help="How much accurate architectures are preferred. (default: 1, of a table 10)"),
+        typer.Option(
+            min=0,
+            max=100,
+            callback=finite,
+            help="How much accurate architectures are preferred. (default: 1, of a table 10)",
+        ),
     ] = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -123,7 +137,7 @@ def metad2a_predictor(
     source: SourceArgument,
     output: Annotated[Path, typer.Option(help="Weights to write, .safetensors.")],
     space: SpaceOption = DEFAULT_SPACE,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes of the network over a database.")] = 25,
+    epochs: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Passes of the network over a database.")] = 25,
     seed: SeedOption = 0,
 ) -> None:
     """Meta-train the predictor of MetaD2A."""

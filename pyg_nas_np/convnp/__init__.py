@@ -1,4 +1,4 @@
-r"""The convolutional neural process as a predictor, whole: its bank, tasks and priors, meta-training, weight files."""
+r"""The convolutional neural process as a predictor: its bank, tasks and priors, meta-training, weight files."""
 
 from pyg_nas_np.convnp.bank import Bank, BankPredictor
 from pyg_nas_np.convnp.modules import RankedModule, rank_modules

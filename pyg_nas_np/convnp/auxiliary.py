@@ -1,4 +1,4 @@
-r"""Labels of a whole space on other tasks, as inputs of a predictor."""
+r"""Auxiliary labels: labels of a whole space on other data sets, as inputs of a predictor."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _smoothed: OrderedDict[str, Tensor] = OrderedDict()
 
 
 def auxiliary_scores(x: Tensor, tables: list[Tensor]) -> Tensor:
-    r"""Returns what tables of other tasks say of each architecture, with and without their noise.
+    r"""Returns Gaussian scores of auxiliary labels, raw and smoothed over the descriptors.
 
-    A table has the noise of its trainings, and what an architecture adds by chance on one data set it does not add on
-    another. Extremely randomised trees tell the two apart: their out-of-bag predictions of a table, from the
-    descriptors, are what the architectures alone explain. The result of a table is remembered.
+    Raw labels contain training noise and effects that are specific to their data set. The smoothed version is the
+    out-of-bag prediction of extremely randomised trees from the descriptors, which contains neither. The result for
+    each vector of labels is cached.
 
     Args:
         x: Descriptors of every architecture, ``[A, F]``.
-        tables: ``T`` tables of finite labels, ``[A]`` each.
+        tables: Auxiliary labels of ``T`` data sets, finite, ``[A]`` each.
 
     Returns:
-        Gaussian scores of the ranks and their smooth versions, ``[A, 2T]`` float32.
+        Gaussian scores of the ranks and their smoothed versions, ``[A, 2T]`` float32.
 
     Example:
         >>> x = torch.randn(50, 3)
@@ -57,10 +57,10 @@ def _smooth(x: Tensor, scores: Tensor) -> Tensor:
 
 
 def check_foreign(labels: Mapping[str, Tensor], target: str) -> None:
-    r"""Makes sure that no table is of the data set that is to be predicted, in whichever spelling.
+    r"""Checks that no auxiliary labels are of the data set to predict, in whichever spelling.
 
     Raises:
-        InvalidLabelsError: If one is, or a label is missing.
+        InvalidLabelsError: If some are, or a label is missing.
     """
     for name, y in labels.items():
         if target and _data_set(name) == _data_set(target):
@@ -72,8 +72,8 @@ def check_foreign(labels: Mapping[str, Tensor], target: str) -> None:
 
 
 def _data_set(name: str) -> str:
-    """Data set of a table, of all the ways to write it one."""
+    """The data set in the name of labels, normalised over its spellings."""
     own = re.sub("[^a-z0-9]", "", re.split("[/@]", name)[0].lower())
     own = own.removeprefix("ogbn").removesuffix("valid")
-    # NAS-Bench-201 has no other ImageNet.
+    # ImageNet16-120 is the only ImageNet of NAS-Bench-201.
     return "imagenet16120" if own == "imagenet" else own

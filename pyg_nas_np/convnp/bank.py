@@ -1,4 +1,4 @@
-r"""The base predictors of the neural process: a few Gaussian processes and a forest, fitted to one context."""
+r"""The base predictors of the process: a few Gaussian processes and a forest, fitted to one context."""
 
 from __future__ import annotations
 
@@ -27,47 +27,48 @@ from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import map_chunks
 
 SLOPE = 0.5
-"""Slope of the scores along the prior trend that is expected before any label."""
+"""Prior slope of the scores along the prior trend."""
 
 LEVEL = 0.9
-"""The same along the mean of the labels of other tasks."""
+"""Prior slope of the scores along the mean of the auxiliary labels."""
 
 SHRINKAGE = 10.0
-"""Labels from which on half of what they tell against the labels of other tasks is believed; chosen on other draws than
+"""Number of labels at which predicted differences from the auxiliary labels are halved; chosen on other draws than
 those that the benchmark reports."""
 
 AUXILIARY = "tables"
-"""Name of the group of labels of other tasks."""
+"""Name of the group of auxiliary labels."""
 
 LEADING_COORDINATES = 24
-"""Leading coordinates of the random networks that the trees split on and the neural process sees: the shipped weights
-were trained with them. Set by hand; no search over their number is on record."""
+"""Number of leading coordinates of the random networks that the trees split on and the process sees. The shipped
+weights were trained with this number. Set by hand; no search over it is on record."""
 
 
 class Bank:
-    r"""Predictors of different minds about one context, with their leave-one-out errors.
+    r"""Diverse base predictors fitted to one context, with their leave-one-out predictions.
 
     - **additive**: a Gaussian process, additive over groups of meta-features;
     - **networks**: the same with the linear kernel of the random networks added;
     - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
-    - **trees**: extremely randomised trees on bootstraps, whose left-out errors come for free.
+    - **trees**: extremely randomised trees on bootstraps, whose out-of-bag predictions need no further fit.
 
-    Where labels of other tasks are known, every member sees them, and predicts how the scores differ from a prior mean
-    that follows their average. From few random labels it predicts too large a difference, which is shrunk.
+    With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
+    proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
 
     Hyperparameters of the Gaussian processes are fitted to the context, see
     :class:`~pyg_nas_np.predictors.gaussian_process.GaussianProcess`.
 
     Args:
-        groups: Columns of each group; those called ``networks``, ``trend`` and ``tables`` play the roles above.
+        groups: Columns of each group; ``networks``, ``trend`` and ``tables`` (auxiliary labels) have the roles above.
         max_iter: Iterations of each fit.
         num_trees: Number of trees.
-        shrinkage: Predicted differences from the labels of other tasks are multiplied by n / (n + shrinkage).
+        shrinkage: Predicted differences from the auxiliary labels are multiplied by n / (n + shrinkage).
 
     Raises:
         ValueError: If :obj:`shrinkage` is negative.
 
-    :attr:`split_columns` are what the trees split on: the meta-features and the leading coordinates of the networks.
+    :attr:`split_columns` are the columns that the trees split on: the meta-features and the leading coordinates of the
+    networks.
 
     Shapes:
         - **moments:** ``[n, K, 2]``, mean and log standard deviation by each of the ``K`` members.
@@ -104,7 +105,7 @@ class Bank:
         Args:
             x: Descriptors of the context, ``[n, F]``.
             z: Its scores, ``[n]``.
-            thetas: Hyperparameters of the Gaussian processes, where they are known already.
+            thetas: Hyperparameters of the Gaussian processes, if they are already known.
         """
 
         def fitted(name: str) -> GaussianProcess:
@@ -115,16 +116,16 @@ class Bank:
 
         self.gps = dict(zip(self._recipes, map_chunks(fitted, self._recipes), strict=True))
         self.trees = ExtraTreesRegressor(
-            self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_left_out, random_state=0
+            self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_no_score, random_state=0
         )
         self._trust = z.numel() / (z.numel() + self.shrinkage) if AUXILIARY in self.groups else 1.0
         prior = self.prior(x)
         self.trees.fit(self._tree_inputs(x), (z - prior).float().numpy())
-        left_out = prior + self._trust * torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
-        self._tree_noise = float((left_out - z).square().mean())
+        held_out = prior + self._trust * torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
+        self._tree_noise = float((held_out - z).square().mean())
         moments = [self._moments(name, x, *gp.leave_one_out()) for name, gp in self.gps.items()]
-        spread = torch.full_like(left_out, 0.5 * math.log(self._tree_noise + 1e-6))
-        moments.append(torch.stack([left_out, spread], dim=1))
+        spread = torch.full_like(held_out, 0.5 * math.log(self._tree_noise + 1e-6))
+        moments.append(torch.stack([held_out, spread], dim=1))
         self.context = torch.stack(moments, dim=1).float()
         return self
 
@@ -132,7 +133,7 @@ class Bank:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
         moments = [self._moments(name, x, *gp.predict(x)) for name, gp in self.gps.items()]
         inputs = self._tree_inputs(x)
-        # What the forest's own method adds to its trees costs more than the trees.
+        # The overhead of the forest's own predict exceeds the cost of its trees.
         vote = np.mean([tree.tree_.predict(inputs)[:, 0] for tree in self.trees.estimators_], axis=0)
         mean = self.prior(x) + self._trust * torch.from_numpy(vote)
         spread = torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))
@@ -141,7 +142,7 @@ class Bank:
 
     @property
     def gp(self) -> GaussianProcess:
-        r"""The Gaussian process whose correlations samples have."""
+        r"""The Gaussian process that gives samples their correlations."""
         return self.gps["networks"]
 
     def sample(self, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
@@ -149,11 +150,11 @@ class Bank:
         return standard_deviations(self.gp, x, num, generator)
 
     def state_dict(self) -> dict[str, Tensor]:
-        r"""Returns the hyperparameters of the Gaussian processes; with the context, all that :meth:`fit` needs."""
+        r"""Returns the hyperparameters of the Gaussian processes: with the context, all that :meth:`fit` needs."""
         return {name: gp.theta for name, gp in self.gps.items()}
 
     def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean at ``x`` ``[m, F]`` by the labels of other tasks, ``[m]``; zero without any."""
+        r"""Returns the prior mean at ``x`` ``[m, F]`` from the auxiliary labels, ``[m]``; zero without any."""
         if AUXILIARY not in self.groups:
             return torch.zeros(x.size(0), dtype=torch.float64)
         return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
@@ -164,7 +165,7 @@ class Bank:
         return self.prior(x)
 
     def _moments(self, member: str, x: Tensor, mean: Tensor, std: Tensor | None) -> Tensor:
-        """Mean and log standard deviation; the difference of the mean from the prior mean is believed in part only."""
+        """Mean and log standard deviation; the difference of the mean from the prior mean is shrunk."""
         assert std is not None
         prior = self._prior(member, x)
         return torch.stack([prior + self._trust * (mean - prior), std.log()], dim=1)
@@ -176,7 +177,7 @@ class Bank:
 class BankPredictor(Predictor):
     r"""The plain mean of the bank that suits the space, without any training.
 
-    That is a :class:`Bank` for cells, from which the neural process starts, and a
+    That is a :class:`Bank` for cells (the prediction of a process before any meta-training), and a
     :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` for all other spaces.
 
     Args:
@@ -232,7 +233,7 @@ def bank_of(columns: Mapping[str, Any], *, shrinkage: float = SHRINKAGE) -> Bank
 
 
 def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:
-    r"""Returns the columns of descriptors that the bank of a space works on."""
+    r"""Returns the columns of descriptors that the bank of a space uses."""
     present = descriptors.groups
     chosen = PATH_GROUPS if "paths" in present else [name for name in present if name not in (NETWORKS, TREND)]
     return {name: present[name] for name in (*chosen, NETWORKS, TREND) if name in present}
@@ -240,7 +241,7 @@ def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:
 
 def bank_moments(groups: Mapping[str, list[int]], *, max_iter: int = 30, num_trees: int = 60) -> Moments:
     r"""Returns the base predictions of a task by a :class:`Bank`, for :class:`~pyg_nas_np.convnp.SyntheticTasks`."""
-    # Not a closure: workers of a data loader may have to unpickle it.
+    # Not a closure, because workers of a data loader may unpickle it.
     return partial(_moments, groups, max_iter, num_trees)
 
 
@@ -256,6 +257,6 @@ def _moments(
     return bank.context, bank.predict(x_target)
 
 
-def _left_out(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> float:
-    # scikit-learn's own score warns where a point is in every bootstrap; those predictions are replaced by 0.
+def _no_score(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> float:
+    # scikit-learn's own score warns if a point is in every bootstrap; such predictions are replaced by 0.
     return -float(np.nanmean((truth - prediction) ** 2))

@@ -1,4 +1,4 @@
-r"""Synthesised tasks for a Lightning trainer; apart, because importing Lightning takes a second."""
+r"""Synthesised tasks for a Lightning trainer; a separate module, because importing Lightning takes a second."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from pyg_nas_np.utils.state_files import check_state, load_torch
 
 
 class SyntheticTaskModule(lightning.LightningDataModule):
-    r"""Draws a pool of task batches once and feeds it without end, in a new order every pass.
+    r"""Draws a pool of task batches once and serves it endlessly, reshuffled at every pass.
 
-    The base predictions of a task cost far more than a training step on it, so that tasks are used more than once.
-    Which batch a step gets depends on the step, the rank and the seed alone: a resumed training goes on as if it had
-    not been interrupted. A pickled module holds no stream and no pool: what unpickles it reads the file.
+    Tasks are reused because their base predictions cost far more than a training step. The batch of a step depends only
+    on the step, the rank and the seed, so a resumed training sees the same batches as an uninterrupted one. A pickled
+    module contains neither the stream nor the pool; the process that unpickles it reads the file.
 
     Args:
         tasks: The stream.
         num_batches: Size of the pool.
         num_workers: Processes that draw the pool; the pool does not depend on it.
         seed: Seed of the order.
-        path: File that keeps the pool. (default: none)
+        path: File that stores the pool. (default: none)
         progress: Whether to show a progress bar while drawing.
 
     Raises:
@@ -58,7 +58,7 @@ class SyntheticTaskModule(lightning.LightningDataModule):
         self.pool: Sequence[TaskBatch] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pool has more tensors than a process may share: other processes read the file.
+        # A pool has more tensors than a process may share, so other processes read the file.
         return {**self.__dict__, "tasks": None, "pool": []}
 
     def prepare_data(self) -> None:
@@ -91,14 +91,14 @@ class SyntheticTaskModule(lightning.LightningDataModule):
             pool = [TaskBatch(**fields) for fields in batches]
         if len(pool) != self.num_batches:
             raise DataFileError(f"{path} holds {len(pool)} batches, {self.num_batches} are wanted; delete it")
-        # Training on tasks of another seed, space or table would go unnoticed.
+        # Otherwise training on tasks of another seed, space or prior would go unnoticed.
         if self.tasks is not None and not _same_tasks(pool[0], self.tasks.batch(self.tasks.start)):
             raise DataFileError(f"{path} holds other tasks than those of this space, seed and prior; delete it")
         return pool
 
 
 def _same_tasks(one: TaskBatch, other: TaskBatch) -> bool:
-    """Whether functions and architectures agree; base predictions are fits, and differ in rounding."""
+    """Whether functions and architectures agree; base predictions are not compared, because fits differ in rounding."""
     if one.context_moments.shape != other.context_moments.shape:
         return False
     pairs = ((one.x_context, other.x_context), (one.z_context, other.z_context))
@@ -106,14 +106,14 @@ def _same_tasks(one: TaskBatch, other: TaskBatch) -> bool:
 
 
 class PoolOrder(IterableDataset[TaskBatch]):
-    r"""An endless sequence over a pool: every pass in a new order, every rank its own share.
+    r"""An endless sequence over a pool, reshuffled at every pass and split between the ranks.
 
     Args:
         pool: The batches.
         seed: Seed of the orders.
-        start: Steps to leave out.
-        rank: Which process this is.
-        world_size: How many there are.
+        start: Number of steps to skip.
+        rank: Rank of this process.
+        world_size: Number of processes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-r"""The flagship: a meta-trained convolutional neural process behind the estimator interface."""
+r"""A meta-trained convolutional neural process behind the estimator interface."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
-from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks
+from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
 """Cells predicted at a time; their states fit into the processor's cache."""
 
 DISAGREEMENT = (20, 100)
-"""The variance between base predictors is added to that of the process in full up to 20 labels, not at all from 100."""
+"""Numbers of labels between which the added variance of the base predictors falls linearly from all of it to none."""
 
 _SAMPLES = 16
 
@@ -56,17 +56,17 @@ def process_inputs(descriptors: Descriptors) -> list[int]:
 class ConvNPPredictor(Predictor):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
-    That holds for cells of a space whose weights are shipped or given. For any other space it works at once as well: as
-    the equal mean of the bank that suits the space, a :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` on
+    This holds for cells of a space whose weights are shipped or given. On any other space the predictor works at once
+    too, as the equal mean of the bank that suits the space: a :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` on
     parameters, layers, graphs of operations and costs, or a :class:`~pyg_nas_np.convnp.bank.Bank` on cells. The rest is
     about the process.
 
-    A :class:`~pyg_nas_np.convnp.bank.Bank` of base predictors is fitted to the context. Its leave-one-out errors on
-    the context and its predictions of the targets are input channels of a stack of set convolutions, meta-trained on
-    synthesised tasks, that weighs the base predictors and corrects them. The labelled architectures are the context: no
-    weight of the network changes by fitting, unless :obj:`finetune_steps` asks for it. From 100 labels on, learners
-    that a few dozen labels could not feed join its mean, by a weight that the labels themselves tell
-    (:class:`~pyg_nas_np.convnp.stacking.Stacking`); the standard deviation stays that of the process.
+    The labelled architectures are the context. A :class:`~pyg_nas_np.convnp.bank.Bank` of base predictors is fitted to
+    it. A stack of set convolutions, meta-trained on synthesised tasks, takes the bank's leave-one-out errors on the
+    context and its predictions of the targets as input channels; it weights the base predictors and corrects their
+    mean. Fitting changes no weight of the network, unless :obj:`finetune_steps` is positive. From 100 labels on, the
+    mean is stacked with learners that need more data (:class:`~pyg_nas_np.convnp.stacking.Stacking`); the standard
+    deviation remains that of the process.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -74,11 +74,11 @@ class ConvNPPredictor(Predictor):
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space; where there are none, the bank alone)
-        finetune_steps: Gradient steps on random splits of the context itself; needs 8 labels.
-        stacking: Whether boosted trees join from 100 labels on, and trained graph networks from 150 on; the latter take
-            tens of seconds.
-        shrinkage: With auxiliary labels, the predicted difference from them is multiplied by n / (n + shrinkage). Few
-            random labels would otherwise make the ranking worse. Use 0 in a search.
+        finetune_steps: Gradient steps on random splits of the context; needs 8 labels.
+        stacking: Whether to stack the process with boosted trees from 100 labels on, and with trained graph networks
+            from 150 on; the latter take tens of seconds.
+        shrinkage: With auxiliary labels, the predicted difference from them is multiplied by n / (n + shrinkage).
+            Without it, few random labels make the ranking worse. Use 0 in a search.
         random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
@@ -95,7 +95,7 @@ class ConvNPPredictor(Predictor):
     """
 
     auxiliary_ = torch.empty(0)
-    """Scores of the ``T`` auxiliary tables of the last fit, raw and smooth, ``[A, 2T]``."""
+    """Scores of the auxiliary labels of ``T`` data sets in the last fit, raw and smoothed, ``[A, 2T]``."""
 
     def __init__(
         self,
@@ -147,8 +147,8 @@ class ConvNPPredictor(Predictor):
         Args:
             x: ``n`` architectures, at least one.
             y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
-            auxiliary: Labels of the whole space on other data sets, name → ``[A]`` in official order. They must be of
-                other data sets than the one to predict: a data set's own table is refused where its name tells.
+            auxiliary: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]`` in official order.
+                Labels whose name is that of the data set to predict are refused.
 
         Raises:
             InvalidLabelsError: If there is no label, one is NaN or infinite, there is not one an architecture, or
@@ -184,7 +184,7 @@ class ConvNPPredictor(Predictor):
         return groups
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
-        # The predictor keeps the weights that it was fitted with, whatever happens to their file.
+        # A copy, so that later changes of the weight file do not affect a fitted predictor.
         self.model_ = self._find_model()
         self.x_, self.z_ = inputs[1].float(), z.float()
         self.bank_ = self._new_bank().fit(self.x_, self.z_)
@@ -210,19 +210,19 @@ class ConvNPPredictor(Predictor):
             self.bank_.split_columns,
             num_meta,
             boosting=self.stacking and count >= BOOSTING_FROM,
-            # Networks do not see auxiliary tables, which say more than they can.
+            # Networks cannot take auxiliary labels as inputs, and these are more informative than the networks.
             networks=self.stacking and count >= NETWORKS_FROM and not self.auxiliary_.numel(),
             random_state=self.random_state,
         )
 
     def _fit_stacking(self, archs: Architectures | None, state: Mapping[str, Any] | None = None) -> None:
         prior = self.bank_.prior(self.x_)
-        left_out = self.bank_.context[..., 0] - prior.unsqueeze(1)
-        self.stacking_.fit(archs, self.x_, self.z_ - prior, left_out, state)
+        held_out = self.bank_.context[..., 0] - prior.unsqueeze(1)
+        self.stacking_.fit(archs, self.x_, self.z_ - prior, held_out, state)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
-        """A few steps on splits of the context; the base predictors are fitted again to every split."""
-        generator = torch.Generator().manual_seed(self.random_state)
+        """A few steps on splits of the context; the base predictors are refitted to every split."""
+        generator = seeded(self.random_state)
         descriptors = shared_descriptors(require_cells(self.space_))
         seen, groups = process_inputs(descriptors), self._groups(descriptors)
         count = self.z_.numel()
@@ -268,7 +268,7 @@ class ConvNPPredictor(Predictor):
         ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(archs)])
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
         if model.latent_channels:
-            generator = torch.Generator().manual_seed(self.random_state)
+            generator = seeded(self.random_state)
             draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
             centres, spreads = (torch.stack(values) for values in zip(*draws, strict=True))
             mean = centres.mean(dim=0)
@@ -277,7 +277,7 @@ class ConvNPPredictor(Predictor):
             mean, std = model(tasks)
         full, none = DISAGREEMENT
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
-        # Trained on tasks whose law the bank knows, the process is too sure which members to believe on others.
+        # The process is overconfident in its weights: the bank is well specified on the tasks of the meta-training.
         std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
         return prior + self.stacking_.mean(mean - prior, archs, x), std
 
@@ -299,16 +299,17 @@ class ConvNPPredictor(Predictor):
         if not bool(((q > 0) & (q < 1)).all()):
             raise ValueError(f"quantiles must lie between 0 and 1, got {list(quantiles)}")
         mean, std = self.predict_scores(x)
-        # Scores of labels to minimise fall where labels rise.
+        # For labels to minimise, scores decrease as labels increase.
         q = q if self.transform_.maximize else 1.0 - q
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
         return self.transform_.inverse(scores)[0]
 
     @fixed_defaults
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
+        r"""Draws joint samples: each is one function over all architectures, without measurement noise.
 
-        The correlations are those of one Gaussian process of the bank; mean and spread are the predictor's.
+        The correlations are those of one Gaussian process of the bank. Means and standard deviations are those of the
+        predictor.
 
         Args:
             x: ``n`` architectures.
@@ -318,7 +319,7 @@ class ConvNPPredictor(Predictor):
         Returns:
             Labels, ``[num, n]`` float64.
         """
-        generator = torch.Generator().manual_seed(self.random_state) if generator is None else generator
+        generator = seeded(self.random_state) if generator is None else generator
         mean, std = self.predict_scores(x)
         if not self.transform_.informative:
             return self.transform_.inverse(mean)[0].expand(num, -1)
@@ -326,7 +327,7 @@ class ConvNPPredictor(Predictor):
         gp = self.bank_.gp
         total = gp.predict(inputs)[1]
         assert total is not None
-        # The share of the spread that is not noise.
+        # The fraction of the standard deviation that is not noise.
         latent = (gp.variance(inputs).clamp_min(0.0)).sqrt() / total
         deviation = self.bank_.sample(inputs, num, generator)
         return self.transform_.inverse(mean + std * latent * deviation)[0]
@@ -369,7 +370,7 @@ class ConvNPPredictor(Predictor):
 
 
 def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping[str, Tensor]) -> Tensor:
-    """Scores of auxiliary labels over the whole space, raw and smooth, ``[A, 2T]``."""
+    """Scores of the auxiliary labels over the whole space, raw and smoothed, ``[A, 2T]``."""
     check_foreign(auxiliary, str(getattr(x, "dataset", "")))
     count = len(require_index(space))
     for name, values in auxiliary.items():

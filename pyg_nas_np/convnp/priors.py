@@ -21,8 +21,8 @@ Prior = Callable[[Tensor, torch.Generator], Tensor]
 class AdditiveGPPrior:
     r"""Additive Gaussian processes over feature groups.
 
-    A function is a sum over groups of Matérn-3/2 processes. Log length-scales and log variances are drawn from the
-    normal distributions that the GP predictor uses as its hyperprior, so that some groups matter and others do not.
+    A function is a sum of Matérn-3/2 GPs over groups. Log length-scales and log variances are drawn from the normal
+    distributions that the GP predictor uses as its hyperprior, so that some groups matter and others do not.
 
     Args:
         table: Descriptors, ``[A, F]``.
@@ -54,8 +54,8 @@ class NetworkPrior:
     r"""Combinations of the principal coordinates of random networks, few of them with large weights.
 
     Args:
-        coordinates: Those of :class:`~pyg_nas_np.features.RandomNetworks`, ``[A, R]``; of another seed than the ones
-            that a predictor uses, so that no task is exactly in its span.
+        coordinates: Those of :class:`~pyg_nas_np.features.RandomNetworks`, ``[A, R]``. Their seed must differ from that
+            of the predictor's networks; otherwise every task would lie exactly in the span of the predictor's features.
     """
 
     coordinates: Tensor
@@ -70,7 +70,7 @@ class NetworkPrior:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrendPrior:
-    r"""Monotone functions of the prior trend, saturating more or less, mostly increasing.
+    r"""Monotone, mostly increasing functions of the prior trend, with random saturation.
 
     Args:
         table: Descriptors, ``[A, F]``.
@@ -109,7 +109,7 @@ class TreePrior:
         x = self.table[rows]
         splits = (self.num_trees, self.depth)
         candidates = torch.tensor(self.columns, dtype=torch.long, device="cpu")
-        # Few features matter in one task.
+        # In each task only a few features matter.
         relevant = candidates[_below(generator, len(candidates), 12)]
         chosen = relevant[_below(generator, len(relevant), *splits)]
         thresholds = x[_below(generator, x.size(0), *splits), chosen]
@@ -122,14 +122,14 @@ class TreePrior:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TablePrior:
-    r"""Random mixtures of the ranks of measured labels of other data sets.
+    r"""Random mixtures of the ranks of auxiliary labels.
 
     Args:
-        labels: Name of each table → its labels ``[A]``. A name is ``dataset/metric``.
-        target: Data set that will be predicted. No table of it may take part, whatever its metric or number of epochs.
+        labels: Auxiliary labels, name (``dataset/metric``) → ``[A]``.
+        target: Data set that will be predicted. No labels may be of it, whatever their metric or number of epochs.
 
     Raises:
-        InvalidLabelsError: If a table belongs to :obj:`target`, or a label is missing.
+        InvalidLabelsError: If some labels are of :obj:`target`, or a label is missing.
     """
 
     labels: InitVar[Mapping[str, Tensor]]
@@ -143,23 +143,23 @@ class TablePrior:
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         r"""Draws one function."""
-        # Dirichlet(0.3) by Gamma variates: mostly one table, sometimes a mixture.
+        # Dirichlet(0.3) by Gamma variates: mostly one data set, sometimes a mixture.
         gamma = _gamma(generator, 0.3, self.ranks.size(1))
         return self.ranks[rows] @ (gamma / gamma.sum().clamp_min(1e-12))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MixturePrior:
-    r"""All mechanisms at once, as a benchmark might have measured them.
+    r"""A mixture of several mechanisms with the noise of a benchmark.
 
     Each function is a sum of draws from :obj:`parts` with Dirichlet weights, warped by a random monotone map (skewed
-    and heavy- or light-tailed), with noise whose level grows towards bad architectures, and in one of ten tasks with a
-    few failed measurements.
+    and heavy- or light-tailed). The noise level is larger for worse architectures. One of ten tasks contains a few
+    failed measurements.
 
     Args:
         parts: Priors of single mechanisms.
-        concentration: Of the Dirichlet distribution; the larger, the more mechanisms matter in one task, so that no
-            single base predictor is right about it.
+        concentration: Of the Dirichlet distribution. With larger values more mechanisms matter in each task, so that no
+            single base predictor is well specified.
     """
 
     parts: Sequence[Prior]
@@ -195,7 +195,7 @@ def space_prior(table: Tensor, groups: Mapping[str, list[int]], coordinates: Ten
     features = {name: columns for name, columns in groups.items() if name not in (NETWORKS, TREND)}
     every = [column for columns in features.values() for column in columns]
     networks = NetworkPrior(coordinates)
-    # Random networks describe real tables best, and are counted twice.
+    # Random networks fit the measured tables best, so they count twice.
     parts: list[Prior] = [AdditiveGPPrior(table, features), networks, TreePrior(table, every), networks]
     if TREND in groups:
         parts.append(TrendPrior(table, groups[TREND][0]))

@@ -1,4 +1,4 @@
-r"""Every predictor by the name that the command line uses."""
+r"""All predictors by their names on the command line."""
 
 from __future__ import annotations
 

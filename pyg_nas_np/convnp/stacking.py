@@ -1,4 +1,4 @@
-r"""Learners that need many labels, which join the neural process once there are enough."""
+r"""Stacking of the process with learners that need many labels."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.spaces.base import require_index
 
 BOOSTING_FROM = 100
-"""Labels from which boosted trees join."""
+"""Number of labels from which boosted trees are stacked."""
 
 NETWORKS_FROM = 150
-"""Labels from which trained graph networks join."""
+"""Number of labels from which trained graph networks are stacked."""
 
 LIFT = 2.0
-"""Share of boosted trees for one of bagged trees; chosen on other draws than those that the benchmark reports."""
+"""Stacking weight of the boosted trees over that of the bagged trees; chosen on other draws than those that the
+benchmark reports."""
 
 FOLDS = 5
-"""Networks, each of which leaves one part of the labels out."""
+"""Number of networks; each is trained without one fold of the labels."""
 
 MOST = 0.8
-"""Largest share of the networks."""
+"""Largest stacking weight."""
 
 _PROBES = 512
 
 
 class Stacking:
-    r"""Boosted trees and graph networks beside a process; the task decides how much either counts.
+    r"""Boosted trees and graph networks, averaged with a process by stacking weights.
 
-    Each of :data:`FOLDS` networks is trained without one part of the labels and predicts that part. Against what the
-    process predicts of every label from the others, these left-out predictions tell the share of the networks that
-    least squares would choose (:func:`best_share`). Boosted trees err less than the bagged trees that the process
-    knows, whose left-out predictions cost nothing: their share is :data:`LIFT` times what is best for those.
+    Each of :data:`FOLDS` networks is trained without one fold of the labels and predicts that fold. The stacking weight
+    of the networks is the least-squares weight of these held-out predictions against the leave-one-out predictions of
+    the bank (:func:`best_share`). Held-out predictions of boosted trees would need further fits. Their stacking weight
+    is :data:`LIFT` times the least-squares weight of the bank's bagged trees, whose out-of-bag predictions are known.
 
     Args:
         columns: Columns of the descriptors that the trees split on.
         num_meta: Number of leading columns of the descriptors that are meta-features.
-        boosting: Whether there are trees.
-        networks: Whether there are networks; they need :data:`FOLDS` labels or more.
+        boosting: Whether to use boosted trees.
+        networks: Whether to use networks; they need at least :data:`FOLDS` labels.
         random_state: Seed.
     """
 
@@ -64,20 +65,20 @@ class Stacking:
         archs: Architectures | None,
         x: Tensor,
         z: Tensor,
-        left_out: Tensor,
+        held_out: Tensor,
         state: Mapping[str, Any] | None = None,
     ) -> Self:
         r"""Trains every learner.
 
         Args:
-            archs: The context, ``n`` architectures; not needed where the networks are trained already.
+            archs: The context, ``n`` architectures; not needed if the networks are already trained.
             x: Its descriptors, ``[n, F]``.
-            z: Its scores, or how they differ from a prior mean, ``[n]``.
-            left_out: Leave-one-out prediction of each score by each member of the bank, bagged trees last, ``[n, K]``.
-            state: That of networks that are trained already, of :meth:`state_dict`.
+            z: Its scores, or their differences from a prior mean, ``[n]``.
+            held_out: Leave-one-out prediction of each score by each member of the bank, bagged trees last, ``[n, K]``.
+            state: State of trained networks, from :meth:`state_dict`.
         """
         if self.boosting:
-            bagged = best_share(left_out[:, :-1].mean(dim=1) - z, left_out[:, -1] - z)
+            bagged = best_share(held_out[:, :-1].mean(dim=1) - z, held_out[:, -1] - z)
             self.tree_share = min(LIFT * bagged, MOST)
             self.trees = GradientBoostingRegressor(
                 n_estimators=300,
@@ -93,10 +94,10 @@ class Stacking:
                 network._set_state(weights)
         elif self.networks:
             assert archs is not None
-            self._train(archs, x[:, : self.num_meta], z.float(), left_out.mean(dim=1))
+            self._train(archs, x[:, : self.num_meta], z.float(), held_out.mean(dim=1))
         return self
 
-    def _train(self, archs: Architectures, x: Tensor, z: Tensor, left_out: Tensor) -> None:
+    def _train(self, archs: Architectures, x: Tensor, z: Tensor, held_out: Tensor) -> None:
         space = archs.space
         inputs = *live_cells(space, archs.given), x
         generator = torch.Generator().manual_seed(self.random_state)
@@ -105,13 +106,13 @@ class Stacking:
         for k, network in enumerate(self.networks):
             kept, out = fold != k, fold == k
             network.space_ = space
-            # Small batches beyond 256 labels: the same number of passes needs more steps.
+            # Batches hold at most 256 labels, so more labels need more steps for the same number of epochs.
             network.steps = 300 if z.numel() <= 1024 else 1000
             network._fit(tuple(part[kept] for part in inputs), z[kept])
             ours[out] = network._predict(tuple(part[out] for part in inputs), False)[0].float()
         probes = Architectures(space, torch.randperm(len(require_index(space)), generator=generator)[:_PROBES])
         spread = self._scores(probes, shared_descriptors(space).table(probes.given)[:, : self.num_meta]).var(dim=0)
-        self.share = best_share(left_out - z, ours - z, float(spread.mean()))
+        self.share = best_share(held_out - z, ours - z, float(spread.mean()))
 
     def _scores(self, archs: Architectures, x: Tensor) -> Tensor:
         """Predictions of each network, ``[FOLDS, m]``."""
@@ -135,28 +136,29 @@ class Stacking:
         return mean
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns what :meth:`fit` would need long for: the state of the networks, if there are any."""
+        r"""Returns the state of the networks, which are slow to train, if there are any."""
         if not self.networks:
             return {}
         return {"share": self.share, "networks": [network._state() for network in self.networks]}
 
 
 def best_share(errors: Tensor, other_errors: Tensor, spread: float = 0.0) -> float:
-    r"""Returns the share of a learner that minimises the squared error of its mean with a process.
+    r"""Returns the stacking weight of a learner: that of the weighted mean with the smallest squared error.
 
-    With errors :math:`e` of the process and :math:`u` of the learner, where that is the mean of :math:`K` networks
-    whose variance :math:`s^2` averaging divides by :math:`K` and :math:`u` are the errors of single ones, it is
+    Let :math:`e` be the errors of the process and :math:`u` those of the learner. If the learner is the mean of
+    :math:`K` networks with variance :math:`s^2` between them, :math:`u` are the errors of single networks, and
+    averaging divides their variance by :math:`K`. The weight is
 
     .. math::
         \frac{\overline{e^2} - \overline{e u}}
              {\overline{e^2} - 2 \overline{e u} + \overline{u^2} - (1 - 1 / K) s^2},
 
-    cut to 0 … :data:`MOST`.
+    clipped to 0 … :data:`MOST`.
 
     Args:
-        errors: Of the process at labels that it was not given, ``[n]``.
-        other_errors: Of the learner at labels that it was not given, ``[n]``.
-        spread: Variance between networks, if the learner is a mean of :data:`FOLDS` of them.
+        errors: Held-out errors of the process, ``[n]``.
+        other_errors: Held-out errors of the learner, ``[n]``.
+        spread: Variance between the networks, if the learner is the mean of :data:`FOLDS` networks.
 
     Example:
         >>> errors = torch.tensor([1.0, -1.0, 1.0, -1.0])

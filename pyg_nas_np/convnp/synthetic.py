@@ -22,16 +22,16 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
     r"""An endless, seeded stream of task batches over a table of architectures.
 
     Args:
-        table: Descriptors of the architectures that tasks are made of, ``[A, F]``.
-        inputs: The columns of it that the process sees; the base predictors see all.
+        table: Descriptors of the architectures in the tasks, ``[A, F]``.
+        inputs: Its columns that the process sees; the base predictors see all.
         prior: Draws functions.
         standardize: Turns values into scores; it sees the context alone, and context and target together.
-        moments: Computes the base predictions that enter the process as channels.
+        moments: Computes the base predictions, input channels of the process.
         num_context: Smallest and largest context; drawn log-uniformly.
-        num_target: Targets a task.
-        batch_size: Tasks a batch.
-        seed: Seed of the stream; worker processes and ranks get streams of their own.
-        start: Batches to leave out at the beginning, so that a resumed training sees new ones.
+        num_target: Targets per task.
+        batch_size: Tasks per batch.
+        seed: Seed of the stream; workers and ranks get separate streams.
+        start: Batches to skip at the beginning, so that a resumed training sees new ones.
 
     Raises:
         ValueError: If a size is not positive or the table is too small for a task.
@@ -69,8 +69,8 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
 
     @fixed_defaults
     def batch(self, number: int) -> TaskBatch:
-        r"""Returns batch :obj:`number` of the stream, whatever came before it."""
-        # PyTorch's generator looks at 32 bits of a seed only, so that the two numbers must be mixed.
+        r"""Returns batch :obj:`number` of the stream, independently of those before it."""
+        # PyTorch's generator uses only 32 bits of a seed, so the two numbers must be mixed.
         (mixed,) = np.random.SeedSequence([self.seed, number]).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed))
         return TaskBatch.from_tasks([self._task(generator) for _ in range(self.batch_size)])
@@ -79,7 +79,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         low, high = (math.log(n) for n in self.num_context)
         n = round(math.exp(low + (high - low) * float(torch.rand((), generator=generator))))
         total = n + self.num_target
-        # Drawing with replacement and dropping the few doubles is cheaper than a permutation of a large space.
+        # Drawing with replacement and dropping the few duplicates is cheaper than a permutation of a large space.
         rows = torch.randint(self.table.size(0), (2 * total,), generator=generator)
         rows = torch.tensor(list(dict.fromkeys(rows.tolist()))[:total])
         if rows.numel() < total:

@@ -1,4 +1,4 @@
-r"""Meta-training of the neural process; apart, because importing Lightning takes a second."""
+r"""Meta-training of the process; a separate module, because importing Lightning takes a second."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from pyg_nas_np.utils import DataFileError, drawing_from, read_state
 from pyg_nas_np.utils.state_files import check_state
 
 Objective = Literal["ml", "elbo"]
-"""``"ml"``: the predictive density, by samples of the latent where there is one; ``"elbo"``: its lower bound."""
+"""``"ml"``: the predictive density, estimated by samples of the latent if there is one; ``"elbo"``: its lower bound."""
 
 POOL_CELLS = 1 << 16
-"""Tasks are made of at most this many architectures of a space."""
+"""Tasks are drawn from at most this many architectures of a space."""
 
 _CHECKPOINT = {
     "state_dict": dict,
@@ -50,7 +50,7 @@ _CHECKPOINT = {
 }
 
 OTHER_SEED = 1
-"""Seed of the random networks that tasks are made of; predictors use those of seed 0."""
+"""Seed of the random networks in the prior of tasks; predictors use seed 0."""
 
 
 class MetaTraining(lightning.LightningModule):
@@ -65,7 +65,7 @@ class MetaTraining(lightning.LightningModule):
         seed: Seed of these samples.
 
     Raises:
-        ValueError: If the objective is unknown, or does not fit the process.
+        ValueError: If the objective is unknown, or needs a latent path that the process lacks.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class MetaTraining(lightning.LightningModule):
         self.num_samples, self.seed = num_samples, seed
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
-        r"""Returns the loss, the mean over targets."""
-        # A function of the step, so that a resumed training draws the same samples.
+        r"""Returns the mean loss over targets."""
+        # Seeded by the step, so that a resumed training draws the same samples.
         seed = self.seed + 1_000_003 * self.global_step + self.global_rank
         generator = torch.Generator().manual_seed(seed % (1 << 31))
         loss = negative_log_density(self.model, batch, self.objective, self.num_samples, generator)
         self.log("train/nll", loss, prog_bar=True, batch_size=len(batch))
-        # Metrics are all that a process tells the one that started it.
+        # Spawned workers return nothing but metrics to their parent.
         self.log("train/steps", self.global_step + 1.0, logger=False, batch_size=len(batch))
         return loss
 
@@ -124,7 +124,7 @@ def negative_log_density(
         model: The process.
         batch: Tasks with target scores.
         objective: See :data:`Objective`.
-        num_samples: Samples of the latent, where the process has one.
+        num_samples: Samples of the latent, if the process has one.
         generator: Source of the samples.
     """
     assert batch.z_target is not None
@@ -166,10 +166,10 @@ def space_tasks(
 
     Args:
         space: The space.
-        batch_size: Tasks a step.
+        batch_size: Tasks per step.
         seed: Seed of the stream.
-        labels: Real tables of other data sets (name → labels of the whole space) for the transfer to :obj:`target`;
-            without them, no measured label is used.
+        labels: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]``, as a further prior of tasks.
+            (default: none; no measured label is used)
         target: Data set that will be predicted.
     """
     descriptors = shared_descriptors(space)
@@ -223,22 +223,22 @@ def pretrain(
         num_tasks: Tasks that are synthesised.
         max_steps: Gradient steps.
         max_minutes: Stops earlier after this time.
-        batch_size: Tasks a step.
-        num_workers: Processes that synthesise tasks; the weights do not depend on it.
-        devices: Processes that train, each on its share of the tasks (Lightning's DDP, gloo).
+        batch_size: Tasks per step.
+        num_workers: Number of workers that synthesise tasks; the weights do not depend on it.
+        devices: Number of workers that train, each on a part of the tasks (Lightning's DDP, gloo).
         seed: Seed of weights and tasks; equal seeds give equal weights on one machine.
         model: A process to train. (default: a new one)
         process: Arguments of the new :class:`~pyg_nas_np.nn.ConvNP`, such as its form. (default: the hybrid form)
         objective: See :data:`Objective`.
-        labels: Real tables of other data sets of the same space, name (``dataset/metric``) → labels, for the transfer.
+        labels: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]``, as a further prior of tasks.
         target: Data set that will be predicted; none of :obj:`labels` may be of it.
         root: Folder of tasks, logs and checkpoints. If it holds a checkpoint, training resumes from it.
             (default: nothing is kept)
-        callbacks: Further callbacks of the trainer.
+        callbacks: Additional callbacks of the trainer.
         progress: Whether to show a progress bar.
 
     Raises:
-        InvalidLabelsError: If :obj:`labels` hold a table of :obj:`target`.
+        InvalidLabelsError: If some of :obj:`labels` are of :obj:`target`.
         DataFileError: If the checkpoint in :obj:`root` is damaged, or of another process.
     """
     tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
@@ -285,13 +285,13 @@ def pretrain(
             progress=progress,
         )
         if devices > 1:
-            # Only here is the stream known that the file must agree with.
+            # Workers do not know the stream, so the file is checked against it here.
             pool.prepare_data()
             pool.setup("fit")
         trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=True)
     model.eval()
     if path is not None and trainer.is_global_zero:
-        # A training that had ended before has no metrics.
+        # There are no metrics if the resumed training was already complete.
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         nll = metrics.get("train/nll")
         card: dict[str, Any] = {
@@ -319,7 +319,7 @@ def check_checkpoint(path: Path, training: MetaTraining) -> None:
         DataFileError: If the file is damaged, holds anything but tensors and plain types, or is of another process.
     """
     what, cure = "a checkpoint of this training", "delete it to start anew"
-    # Callbacks begin with an infinite best value; weights are always finite.
+    # The best value of a callback is infinite at first; weights are always finite.
     state = read_state(path, what, _CHECKPOINT, finite=False, cure=cure)
     check_state(state["state_dict"], path, what, {}, cure=cure)
     for name, own in training.state_dict().items():

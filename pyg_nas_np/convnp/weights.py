@@ -1,4 +1,4 @@
-r"""Weight files of the neural process, and those that the package ships."""
+r"""Weight files of the process, and those that the package ships."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import InvalidArchitectureError, MissingWeightsError, foreign_file, read_tensors, write_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
-from pyg_nas_np.utils.state_files import load_module, read_json
+from pyg_nas_np.utils.state_files import load_module, read_json, read_metadata
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMAT = "pyg_nas_np.convnp/2"
 PROBE = "descriptors of the first architectures"
-"""Tensor that tells whether the descriptors still have the scale that the weights were trained for."""
+"""Tensor that shows whether the descriptors still have the scale that the weights were trained for."""
 
 
 def write_weights(path: str | os.PathLike[str], model: ConvNP, space: CellSpace[Any], card: dict[str, Any]) -> None:
-    r"""Writes weights as safetensors, with the descriptors that they expect of a few cells, atomically."""
+    r"""Writes weights as safetensors, with the descriptors of a few cells for :func:`read_weights`; atomically."""
     metadata = {
         "format": FORMAT,
         "space": space.name,
@@ -53,7 +53,7 @@ def read_weights(path: str | os.PathLike[str], space: CellSpace[Any]) -> ConvNP:
             f"{os.fspath(path)} was trained for other descriptors of {metadata['space']}; train again with pretrain()"
         )
     in_channels, config = read_json(metadata, "in_channels", int, path), read_json(metadata, "config", dict, path)
-    # Nothing is drawn for weights that are replaced, nor allocated for a network that is not that of the file.
+    # The meta device neither draws weights that are replaced, nor allocates a network that the file does not match.
     with foreign_file(path, "a weight file of the process"), torch.device("meta"):
         model = ConvNP(in_channels, **config)
     load_module(model, state, path)
@@ -65,19 +65,18 @@ def _same_scale(probe: Tensor, own: Tensor) -> bool:
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    r"""Returns what any weight file of this package says of its own making: data, seed, steps, minutes.
+    r"""Returns the card of a weight file of this package: data, seed, steps, minutes.
 
     Raises:
-        DataFileError: If the file is missing, corrupt or has no card.
+        DataFileError: If the file is missing, cut or has no card.
     """
-    metadata, _ = read_tensors(path, required=("card",))
-    card: dict[str, Any] = read_json(metadata, "card", dict, path)
+    card: dict[str, Any] = read_json(read_metadata(path, required=("card",)), "card", dict, path)
     return card
 
 
 @fixed_defaults
 def _probe(space: CellSpace[Any]) -> Tensor:
-    """Leading descriptors of a few cells; not the costs, which differ between the tasks of one space."""
+    """Leading descriptors of a few cells; not the costs, which differ between the data sets of one space."""
     descriptors = shared_descriptors(space)
     groups = descriptors.groups
     columns = [

@@ -1,4 +1,4 @@
-r"""Learning curves, whole: their data and readers, models of where they end, early stopping, Hyperband, replay."""
+r"""Learning curves: data and readers, prediction of final values, early stopping, Hyperband, replay."""
 
 from pyg_nas_np.curves.base import CurvePredictor
 from pyg_nas_np.curves.baselines import LastSeenValue

@@ -1,4 +1,4 @@
-r"""The interface of all curve predictors: fit on finished curves, predict where running ones end."""
+r"""The interface of all curve predictors: fit on finished curves, predict final values of running ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pyg_nas_np.utils import InvalidCurvesError
 class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
     r"""Predicts the final value of running trainings from their first epochs.
 
-    Predictions are on the scale of the curves. Standard deviations are those of the final value given everything seen,
-    the noise of that value included. Where all finished trainings end at the same value, every prediction is that
-    value with standard deviation 0.
+    Predictions are on the scale of the curves. Standard deviations are those of the final value given the observed
+    epochs, its noise included. If all finished trainings end at the same value, every prediction is that value with
+    standard deviation 0.
 
     Subclasses implement :meth:`_fit` and :meth:`_predict`.
     """
 
     minimum = 3
-    """Finished curves that :meth:`fit` needs."""
+    """Number of finished curves that :meth:`fit` needs."""
 
     @abstractmethod
     def _fit(self, curves: LearningCurves) -> None:
@@ -36,11 +36,13 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         """Mean and standard deviation of the final values, ``[n]``, from the first :obj:`tau` columns."""
 
     def fit(self, curves: LearningCurves) -> Self:
-        r"""Learns from the finished curves; others and those that diverged are left out.
+        r"""Learns from the finished curves; unfinished and diverged ones are ignored.
 
         Raises:
             InvalidCurvesError: If fewer than :attr:`minimum` are finished.
         """
+        if not isinstance(curves, LearningCurves):
+            raise InvalidCurvesError(f"fit takes LearningCurves, got {type(curves).__name__}; make them of the values")
         done = curves[curves.finished]
         if len(done) < self.minimum:
             state = "all of them diverged" if len(curves) and curves.diverged.all() else "train more to the end"
@@ -66,8 +68,8 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         r"""Predicts final values.
 
         Args:
-            curves: Trainings, over the epochs and with the features that :meth:`fit` saw.
-            tau: How many columns to look at; later values are not seen. (default: all that each training has)
+            curves: Trainings, with the epochs and features of :meth:`fit`.
+            tau: Number of columns to use; later values are ignored. (default: all that each training has)
             return_std: Whether to return standard deviations too.
 
         Returns:
@@ -91,7 +93,7 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         for length in np.unique(lengths).tolist():
             rows = np.flatnonzero(lengths == length)
             part = curves[rows]
-            observed = part.observed(length)  # Raises where there is nothing to go by.
+            observed = part.observed(length)  # Raises if nothing was measured.
             if length == len(curves.epochs):
                 mean[rows] = observed[:, -1]
             elif self.constant_:
@@ -109,7 +111,7 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
         return float(1.0 - np.square(final - self.predict(curves, tau)).sum() / total)
 
     def _context(self, tau: int) -> LearningCurves:
-        """The finished curves that have a value among the first :obj:`tau`; others would have to borrow a later one."""
+        """The finished curves with a value among the first :obj:`tau`; others would have to use a later one."""
         known = self.curves_[np.asarray(self.curves_.mask[:, :tau].any(1))]
         if len(known) < self.minimum:
             raise InvalidCurvesError(

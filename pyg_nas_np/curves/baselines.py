@@ -1,4 +1,4 @@
-r"""The free comparator: the last value that was seen."""
+r"""The trivial baseline: the last value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyg_nas_np.curves.data import Floats, LearningCurves
 
 
 class LastSeenValue(CurvePredictor):
-    r"""Predicts the last value seen; the standard deviation is the root mean square of its error on finished curves.
+    r"""Predicts the last value; the standard deviation is its root mean square error on finished curves.
 
     Example:
         >>> curves = LearningCurves([[0.2, 0.4, 0.5], [0.1, 0.3, 0.3], [0.3, 0.6, 0.7]])

@@ -22,9 +22,9 @@ class CurveBasisNet(nn.Module):
     et al.'s last layer; asymptote, weights, rates and noise are outputs of a network of the configuration.
 
     Args:
-        features: Numbers that describe a configuration.
+        features: Number of features of a configuration.
         hidden: Width.
-        dropout: Share of hidden units left out; it also stays on at prediction.
+        dropout: Fraction of hidden units dropped, in training and in prediction.
     """
 
     def __init__(self, features: int, hidden: int = 32, dropout: float = 0.1) -> None:
@@ -46,13 +46,13 @@ class CurveBasisNet(nn.Module):
 class BayesianCurveNet(CurvePredictor):
     r"""Neural network of `Klein et al., 2017 <https://openreview.net/forum?id=S11KBYclx>`_ for learning curves.
 
-    As in the paper the network sees a configuration and an epoch, and is trained on every value known, those of the
-    running trainings included; a prediction therefore trains. In place of stochastic-gradient Hamiltonian Monte Carlo
-    an ensemble with dropout approximates the posterior. A running training is then corrected by the mean residual of
-    its last values.
+    As in the paper, the inputs are a configuration and an epoch, and the network is trained on all known values,
+    including those of running trainings. Each prediction therefore trains a network. An ensemble with dropout
+    approximates the posterior, in place of stochastic-gradient Hamiltonian Monte Carlo. The prediction of a running
+    training is corrected by the mean residual of its last values.
 
     Args:
-        members: Networks of the ensemble.
+        members: Number of networks.
         steps: Optimiser steps of each.
         random_state: Seed.
     """

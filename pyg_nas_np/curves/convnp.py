@@ -29,15 +29,15 @@ Rows: TypeAlias = NDArray[np.int64]
 class CurveProcess(nn.Module):
     r"""Two set convolutions: over the time of each training, and over trainings.
 
-    The first writes the values seen of a training, at times in (0, 1], onto a grid, where a CNN runs; what it finds at
-    the time of the last value, joined with the description of the configuration, places the training in a space. The
-    second, in that space, carries what is known of the finished trainings (how the final value differs from a linear
-    prediction) to the running ones.
+    The first maps the observed values of a training, at times in (0, 1], to a grid for a CNN. The output of the CNN at
+    the time of the last value and the features of the configuration are mapped to an embedding of the training. The
+    second set convolution acts in the embedding space: it maps residuals of finished trainings (final values minus
+    linear predictions) to running ones.
 
     Args:
-        features: Numbers that describe a configuration.
+        features: Number of features of a configuration.
         channels: Channels on the grid.
-        dim: Dimensions of the space of trainings.
+        dim: Dimensions of the embedding of trainings.
     """
 
     def __init__(self, features: int, channels: int = 16, dim: int = 4) -> None:
@@ -52,11 +52,11 @@ class CurveProcess(nn.Module):
         self.head = nn.Sequential(nn.Linear(8 + dim + 2, 32), nn.GELU(), nn.Linear(32, 2))
 
     def place(self, seen: Tensor, features: Tensor) -> Tensor:
-        r"""Returns the place of each training, ``[n, dim]``, from values ``[n, tau]`` at times ``[tau]`` in (0, 1].
+        r"""Returns the embedding of each training, ``[n, dim]``.
 
         Args:
-            seen: Values, ``[n, tau, 2]``: time and value.
-            features: Description, ``[n, F]``.
+            seen: Times in (0, 1] and values, ``[n, tau, 2]``.
+            features: Features of the configurations, ``[n, F]``.
         """
         n, tau, _ = seen.shape
         ptr = tau * torch.arange(n + 1, device=seen.device)
@@ -74,9 +74,9 @@ class CurveProcess(nn.Module):
         r"""Returns mean and standard deviation of the targets' residuals, ``[m]``.
 
         Args:
-            context: Places of the finished trainings, ``[n, dim]``.
-            residual: What the linear prediction misses of them, in units of :obj:`spread`, ``[n]``.
-            target: Places of the running trainings, ``[m, dim]``.
+            context: Embeddings of the finished trainings, ``[n, dim]``.
+            residual: Residuals of their linear predictions, in units of :obj:`spread`, ``[n]``.
+            target: Embeddings of the running trainings, ``[m, dim]``.
             prior: Their linear predictions, ``[m]``.
             spread: Root mean square of the residuals, a number.
         """
@@ -84,20 +84,20 @@ class CurveProcess(nn.Module):
         density, signal = carried[:, :4], carried[:, 4:]
         extra = torch.stack([prior, spread.log().expand_as(prior)], dim=1)
         out = self.head(torch.cat([torch.log1p(density), signal, target, extra], dim=1))
-        # At the start the process is the linear prediction with the context's spread.
+        # Initially the process predicts the linear prediction with the standard deviation of the context.
         return 0.3 * out[:, 0], 0.05 + softplus(0.5 * out[:, 1] + 0.54)
 
 
 class CurveConvNP(CurvePredictor):
     r"""Convolutional neural process on learning curves, trained on random splits of the finished ones.
 
-    A task draws a number of epochs seen and divides curves into context and targets. Half of the tasks come from the
-    finished curves themselves and half from synthetic ones, saturating curves whose height and rate depend on the
-    configurations' descriptions. What the process predicts is the residual of a ridge regression on the prefix, whose
-    leave-one-out residuals at the context are its input: with few curves it falls back on that.
+    A task draws a number of observed epochs and splits curves into context and targets. Half of the tasks are drawn
+    from the finished curves and half from synthetic saturating curves, whose height and rate depend on the features of
+    the configurations. The process predicts the residual of a ridge regression on the prefix; its inputs are
+    leave-one-out residuals at the context. With few curves it falls back on the ridge regression.
 
     Args:
-        steps: Tasks to train on.
+        steps: Number of tasks to train on.
         random_state: Seed.
     """
 
@@ -178,7 +178,7 @@ class CurveConvNP(CurvePredictor):
         context: Rows,
         target: Rows,
     ) -> _Residuals:
-        """What the process says of the targets, from values ``[n, tau]`` and the final values of the context."""
+        """Predictions of the targets, from values ``[n, tau]`` and the final values of the context."""
         left, prior, spread = self._linear(seen, features, final, context, target)
         times = np.broadcast_to(np.arange(1, seen.shape[1] + 1) / total, seen.shape)
         both = torch.tensor(np.stack([times, np.clip(seen, -10, 10)], -1), dtype=torch.float32)
@@ -206,7 +206,7 @@ class CurveConvNP(CurvePredictor):
 
 
 class _Residuals(NamedTuple):
-    """Mean and standard deviation in units of the spread, and the linear predictions that they add to."""
+    """Mean and standard deviation of the residuals in units of the spread, and the linear predictions."""
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-r"""Learning curves of many trainings: values an epoch, direction, and what is known of each configuration."""
+r"""Learning curves of many trainings: values per epoch, direction, and features of each configuration."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class LearningCurves:
     configs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        values = np.array(self.values, dtype=np.float64)
+        try:
+            values = np.array(self.values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidCurvesError(f"values must be numbers, one row a configuration: {error}") from error
         if values.ndim != 2 or values.shape[1] == 0:
             raise InvalidCurvesError(f"values must have shape [configurations, epochs] but have {list(values.shape)}")
         if self.direction not in ("up", "down"):
@@ -79,16 +82,16 @@ class LearningCurves:
         ):
             object.__setattr__(self, name, value)
 
-    # -- what was measured ------------------------------------------------------------------------------------------
+    # -- measurements -----------------------------------------------------------------------------------------------
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        r"""Where a finite value was measured, ``[N, T]``."""
+        r"""Whether a finite value was measured, ``[N, T]``."""
         return np.isfinite(self.values)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        r"""How many columns each training has passed, measured or diverged, int64 ``[N]``."""
+        r"""Number of columns that each training has passed, measured or diverged, int64 ``[N]``."""
         seen = ~np.isnan(self.values)
         return np.where(seen.any(1), self.values.shape[1] - seen[:, ::-1].argmax(1), 0)
 
@@ -104,19 +107,19 @@ class LearningCurves:
 
     @property
     def final(self) -> Floats:
-        r"""Values at the last epoch, ``[N]``; NaN where a training is not finished."""
+        r"""Values at the last epoch, ``[N]``; NaN if a training is not finished."""
         return np.where(self.finished, self.values[:, -1], np.nan)
 
     @property
     def sign(self) -> float:
-        r"""1 where more is better and -1 where less is, so that ``sign * values`` is always to be maximised."""
+        r"""1 if more is better, otherwise -1, so that ``sign * values`` is to be maximised."""
         return 1.0 if self.direction == "up" else -1.0
 
     @property
     def looks_reversed(self) -> bool:
         r"""Whether nine in ten of at least ten finished trainings end worse than they began.
 
-        Then :attr:`direction` is likely wrong.
+        If so, :attr:`direction` is probably wrong.
         """
         done = self[self.finished & (self.lengths > 1)]
         if len(done) < 10 or done.values.shape[1] < 2:
@@ -125,9 +128,9 @@ class LearningCurves:
         return bool((gain < 0).mean() > 0.9)
 
     def prefix(self, fraction: float) -> int:
-        r"""Returns how many columns have passed after a share of the training, rounded down, at least 1.
+        r"""Returns the number of columns after a fraction of the training, rounded down, at least 1.
 
-        The share is that of the last epoch's number; an epoch 0, the untrained network, comes on top.
+        The fraction is that of the last epoch's number; an epoch 0, the untrained network, is counted in addition.
 
         Example:
             >>> LearningCurves(np.zeros((1, 50))).prefix(0.25)
@@ -140,8 +143,8 @@ class LearningCurves:
     def observed(self, tau: int) -> Floats:
         r"""Returns the first :obj:`tau` columns without gaps, ``[N, tau]``.
 
-        A missing value repeats the last one before it, so that nothing later is used; missing values before the first
-        measured one repeat that one. Divergence counts as missing.
+        A missing value repeats the previous one, so that no later value is used; missing values before the first
+        measured one repeat the latter. Divergence counts as missing.
 
         Raises:
             InvalidCurvesError: If :obj:`tau` is not between 1 and ``T``, or nothing was measured in a prefix.
@@ -157,7 +160,7 @@ class LearningCurves:
         return np.take_along_axis(self.values[:, :tau], source, axis=1)
 
     def equals(self, other: LearningCurves) -> bool:
-        r"""Returns whether both have the same epochs, direction, features and values; names do not matter."""
+        r"""Returns whether both have the same epochs, direction, features and values; names are ignored."""
         return (
             (self.epochs, self.direction) == (other.epochs, other.direction)
             and np.array_equal(self.values, other.values, equal_nan=True)
@@ -199,16 +202,16 @@ class LearningCurves:
         return self._with(values, self.epochs)
 
     def until(self, tau: int) -> LearningCurves:
-        r"""Returns curves that end at column :obj:`tau`, as if the trainings were no longer than that."""
+        r"""Returns curves truncated at column :obj:`tau`, as if the trainings ended there."""
         return self._with(self.values[:, :tau], self.epochs[:tau])
 
     def _with(self, values: Floats, epochs: tuple[int, ...]) -> LearningCurves:
         return LearningCurves(values, self.direction, epochs, self.architecture, self.hyperparameters, self.configs)
 
     def unique(self) -> LearningCurves:
-        r"""Returns the curves without later copies of an earlier one (same features and values).
+        r"""Returns the curves without duplicates (same features and values).
 
-        Copies on both sides of a split would leak.
+        Duplicates on both sides of a split would leak.
         """
         columns = [*self.architecture.values(), *self.hyperparameters.values()]
         table = np.nan_to_num(np.column_stack([self.values, *columns]), nan=-1.2345678e300)
@@ -217,7 +220,7 @@ class LearningCurves:
 
     @classmethod
     def concat(cls, parts: Sequence[LearningCurves]) -> LearningCurves:
-        r"""Joins curves of the same epochs, direction and features.
+        r"""Concatenates curves of the same epochs, direction and features.
 
         Raises:
             InvalidCurvesError: If they disagree, or there is none.

@@ -1,4 +1,4 @@
-r"""Stopping trainings that will not beat the best one (Baker et al., 2017, section 4)."""
+r"""Early stopping of trainings that are unlikely to beat the best one (Baker et al., 2017, section 4)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ALIKE = "all finished trainings end at the same value"
 
 
 class Decision(NamedTuple):
-    r"""What a rule says about one running training.
+    r"""The decision of a rule about one running training.
 
     Args:
         stop: Whether to stop it.
         reason: Why, or why not.
-        probability: That it will not beat the threshold; NaN where nothing was predicted.
-        predicted: Its predicted final value; NaN where nothing was predicted.
-        std: Standard deviation of that.
+        probability: Probability that it does not beat the threshold; NaN if nothing was predicted.
+        predicted: Its predicted final value; NaN if nothing was predicted.
+        std: Standard deviation of the prediction.
     """
 
     stop: bool
@@ -45,15 +45,15 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class StoppingRule:
-    r"""Stops a training when :math:`p(\hat y_T \le y_\mathrm{best}) \ge \Delta`; the criterion alone, without memory.
+    r"""The stateless criterion: stops a training if :math:`p(\hat y_T \le y_\mathrm{best}) \ge \Delta`.
 
-    :math:`\hat y_T` is Gaussian around the predicted final value, with the predictor's standard deviation. Where less
-    is better both sides are turned round.
+    :math:`\hat y_T` is Gaussian with the predicted final value as mean and the predictor's standard deviation. If less
+    is better, the inequality in :math:`p` is reversed.
 
     Args:
-        delta: :math:`\Delta`; higher stops less.
-        offset: Taken off :math:`y_\mathrm{best}`, so that trainings that end within it go on.
-        nth_best: Compare with the n-th best finished training in place of the best: keeps about n.
+        delta: :math:`\Delta`; larger values stop fewer trainings.
+        offset: Subtracted from :math:`y_\mathrm{best}`, so that trainings that end within it continue.
+        nth_best: Compare with the n-th best finished training in place of the best; keeps about n.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -87,39 +87,39 @@ class StoppingRule:
     def probability(self, finished: LearningCurves, mean: Floats, std: Floats) -> Floats:
         r"""Returns the probability that a training will not beat the threshold, ``[n]``."""
         gap = finished.sign * (self.threshold(finished) - mean)
-        # Without spread an exact tie counts as one half: nothing tells the two apart.
+        # With zero standard deviation, an exact tie has probability one half.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             z = np.where(gap == 0.0, 0.0, gap / std)
         return np.asarray(ndtr(z))
 
 
 class EarlyStopping:
-    r"""The rule of Baker et al. with its memory: finished trainings go in, decisions on running ones come out.
+    r"""The rule of Baker et al. with its memory of finished trainings; it decides about running ones.
 
-    Nothing is stopped before :obj:`burn_in` trainings have finished. Then the predictor is fitted on them, and again
-    whenever :obj:`refit_every` more have finished; the threshold always follows the latest. Decisions depend on the
-    reported curves alone, in the order of their reports.
+    Nothing is stopped before :obj:`burn_in` trainings have finished. Then the predictor is fitted to them, and again
+    whenever :obj:`refit_every` more have finished. The threshold is always up to date. Decisions depend only on the
+    reported curves, in the order of their reports.
 
-    **Nothing is ever stopped silently.** While there is too little to go by, where the finished curves all end alike,
-    or where they run against :obj:`direction`, the training goes on, :attr:`Decision.reason` says why, and the last
-    case is logged as a warning, once.
+    :attr:`Decision.reason` always says why a training is stopped or continues. It continues if too few trainings have
+    finished, if all of them end at the same value, or if their curves contradict :obj:`direction`; the last case is
+    logged as a warning, once.
 
-    One rule may serve trainings in several threads.
+    A rule may be shared between threads.
 
     Args:
         epochs: Epoch numbers of a full training, or their count.
         direction: Whether more (``"up"``) or less (``"down"``) is better.
         predictor: Predicts final values.
             (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
-        delta: :math:`\Delta`, see :class:`StoppingRule`; 0.99 where ends are hard to predict.
+        delta: :math:`\Delta`, see :class:`StoppingRule`; use 0.99 if final values are hard to predict.
         offset: See :class:`StoppingRule`.
         nth_best: See :class:`StoppingRule`.
-        burn_in: Trainings that run to the end first; the paper takes 100, with which no search of 600 can be six times
-            as fast.
-        min_epochs: Epochs that every training gets.
-        refit_every: Further finished trainings after which the predictor is fitted again. (default: never, as in the
-            paper)
-        stop_diverged: Whether a training whose latest value is not finite is stopped.
+        burn_in: Number of trainings that run to the end first; 100 in the paper, which limits the speed-up of a search
+            of 600 to less than six.
+        min_epochs: Smallest number of epochs of every training.
+        refit_every: Number of further finished trainings after which the predictor is refitted. (default: never, as in
+            the paper)
+        stop_diverged: Whether to stop a training whose latest value is not finite.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -168,9 +168,9 @@ class EarlyStopping:
         architecture: Mapping[str, float] | None = None,
         hyperparameters: Mapping[str, float] | None = None,
     ) -> None:
-        r"""Reports a training that has ended by itself, with what is known of it.
+        r"""Reports a training that was not stopped by the rule.
 
-        One that diverged or ended early is kept, but neither fits the predictor nor counts for the burn-in.
+        One that diverged or ended early is stored, but is neither used for the predictor nor counted for the burn-in.
 
         Raises:
             InvalidCurvesError: If there are more values than epochs, or other features than before.
@@ -188,7 +188,7 @@ class EarlyStopping:
         architecture: Mapping[str, float] | None = None,
         hyperparameters: Mapping[str, float] | None = None,
     ) -> Decision:
-        r"""Decides on a running training from its values so far.
+        r"""Decides about a running training from its values so far.
 
         Raises:
             InvalidCurvesError: If there are more values than epochs, or other features than before.
@@ -196,7 +196,7 @@ class EarlyStopping:
         return self.decide_all(self._row(values, architecture, hyperparameters))[0]
 
     def decide_all(self, running: LearningCurves) -> list[Decision]:
-        r"""Decides on several running trainings."""
+        r"""Decides about several running trainings."""
         total = len(running.epochs)
         verdicts: list[Decision | None] = [None] * len(running)
         for i, length in enumerate(running.lengths.tolist()):
@@ -232,10 +232,10 @@ class EarlyStopping:
         architecture: Mapping[str, float] | None = None,
         hyperparameters: Mapping[str, float] | None = None,
     ) -> float:
-        r"""Returns the predicted final value of a training, or its last value while there is no predictor.
+        r"""Returns the predicted final value of a training, or its last value if there is no predictor yet.
 
-        A search that learns from results gets the prediction for trainings that were stopped (the paper's
-        section 4.2): their last value would make late bloomers look bad.
+        A search should learn from this prediction for stopped trainings (the paper's section 4.2), because the last
+        value is biased against slow starters.
         """
         row = self._row(values, architecture, hyperparameters)
         if int(self.finished.finished.sum()) < self.burn_in:
@@ -243,18 +243,18 @@ class EarlyStopping:
         return float(self.fitted().predict(row)[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        # Fitted predictors hold functions, which cannot be pickled; they follow from the memory.
+        # Fitted predictors contain functions, which cannot be pickled; they are refitted from the memory.
         return {name: value for name, value in self.__dict__.items() if name not in ("_fitted", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _fitted=None, _lock=threading.RLock())
 
     def adopt(self, other: EarlyStopping) -> None:
-        r"""Takes over the fitted predictor of a rule with the same settings; it is used where it fits the memory."""
+        r"""Takes over the fitted predictor of a rule with the same settings; it is used if it matches the memory."""
         self._fitted = other._fitted
 
     def why_idle(self) -> str | None:
-        r"""Returns why no training would be stopped now, whatever its curve; :obj:`None` once the rule is at work."""
+        r"""Returns why no training can be stopped now, whatever its curve; :obj:`None` if one can."""
         done = self.finished[self.finished.finished]
         if len(done) < self.burn_in:
             return f"{len(done)} of {self.burn_in} trainings of the burn-in have finished"
@@ -265,7 +265,7 @@ class EarlyStopping:
         return None
 
     def fitted(self) -> CurvePredictor:
-        r"""Returns the predictor fitted to the finished trainings; the same object until it is fitted again.
+        r"""Returns the predictor fitted to the finished trainings; the same object until it is refitted.
 
         Raises:
             InvalidCurvesError: If fewer than the burn-in have finished.
@@ -293,7 +293,7 @@ class EarlyStopping:
         given = np.asarray(values, dtype=np.float64)
         if given.ndim != 1 or len(given) > total:
             raise InvalidCurvesError(f"a curve of {total} epochs cannot have values of shape {list(given.shape)}")
-        # Inside a curve NaN was reported, not left out.
+        # Within a curve, NaN was reported as a value; it is not a gap.
         padded = np.full(total, np.nan)
         padded[: len(given)] = np.where(np.isnan(given), -self.finished.sign * np.inf, given)
         return LearningCurves(
@@ -305,7 +305,7 @@ class EarlyStopping:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns the memory as plain types; fitted regressors are fitted again from it."""
+        r"""Returns the memory as plain types; regressors are refitted from it."""
         done = self.finished
         return {
             "format": FORMAT,

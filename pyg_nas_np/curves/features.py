@@ -1,4 +1,4 @@
-r"""Features of partly seen curves: time series (TS), architecture (AP), hyperparameters (HP)."""
+r"""Features of partially observed curves: time series (TS), architecture (AP), hyperparameters (HP)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FEATURES = ("TS", "AP", "HP")
 def curve_features(
     curves: LearningCurves, tau: int, groups: Collection[str] = FEATURES, logarithms: Collection[str] = ()
 ) -> tuple[Floats, list[str]]:
-    r"""Returns what a regressor sees of the first :obj:`tau` epochs (Baker et al., 2017, section 3).
+    r"""Returns the features of the first :obj:`tau` epochs (Baker et al., 2017, section 3).
 
     Args:
         curves: ``N`` curves.
-        tau: How many columns are seen.
+        tau: Number of observed columns.
         groups: Any of ``"TS"`` (values, first and second differences), ``"AP"`` and ``"HP"``.
-        logarithms: Descriptions that enter as logarithms, see :func:`wide_columns`; values that are not positive count
-            as the smallest positive number of single precision.
+        logarithms: Features of configurations to transform to logarithms, see :func:`wide_columns`; values that are not
+            positive are replaced by the smallest positive number of single precision.
 
     Returns:
         Features ``[N, F]`` and their ``F`` names.
@@ -59,6 +59,6 @@ def curve_features(
 
 
 def wide_columns(curves: LearningCurves) -> set[str]:
-    r"""Returns the descriptions that are positive and span more than a factor of 10, such as parameter counts."""
+    r"""Returns the features of configurations that are positive and span more than a factor of 10."""
     columns = {**curves.architecture, **curves.hyperparameters}
     return {name for name, column in columns.items() if column.min() > 0 and column.max() > 10 * column.min()}

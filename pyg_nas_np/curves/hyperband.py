@@ -1,4 +1,4 @@
-r"""Hyperband, and two fast forms with early stopping inside its rungs."""
+r"""Hyperband, and two fast variants with early stopping within its rungs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from pyg_nas_np.curves.sequential import SequentialRegression
 class Run(Protocol):
     r"""A training that can be continued.
 
-    It may have a ``description``, numbers that describe its configuration by name: all runs or none. The fast forms of
-    Hyperband hand them to their predictors.
+    It may have a ``description``, features of its configuration by name; either all runs have one or none. The fast
+    variants of Hyperband pass them to their predictors.
     """
 
     def train_to(self, epoch: int) -> Sequence[float] | Floats:
-        r"""Trains until :obj:`epoch` epochs have been done in all and returns the values of all of them."""
+        r"""Trains to a total of :obj:`epoch` epochs and returns the values of all of them."""
 
 
 class RecordedRun:
-    r"""A training that has been recorded.
+    r"""A recorded training.
 
     Args:
         curves: Finished trainings.
-        index: Which of them.
+        index: Position of the training.
 
     Example:
         >>> RecordedRun(LearningCurves([[0.2, 0.4, 0.5]]), 0).train_to(2)
@@ -51,7 +51,7 @@ class RecordedRun:
 
 
 class Rung(NamedTuple):
-    r"""A number of configurations and the epochs that each of them is trained for, counted from its start."""
+    r"""A number of configurations, and the epochs that each of them has been trained for at the end of the rung."""
 
     configs: int
     epochs: int
@@ -59,13 +59,13 @@ class Rung(NamedTuple):
 
 @dataclass
 class HyperbandResult:
-    r"""What a run of Hyperband found and spent.
+    r"""Result and cost of a run of Hyperband.
 
     Args:
         best: Number of the configuration with the best value at the full number of epochs.
         value: That value.
-        epochs: Epochs that were trained in all.
-        curves: Values of every configuration as far as it was trained, by number.
+        epochs: Total number of epochs.
+        curves: Values of every configuration up to its last epoch, by number.
     """
 
     best: int
@@ -78,8 +78,8 @@ class Hyperband:
     r"""Hyperband (`Li et al., 2018 <https://arxiv.org/abs/1603.06560>`_).
 
     Bracket :math:`s` starts :math:`\lceil (s_\max + 1)\, \eta^s / (s + 1) \rceil` configurations with
-    :math:`R \eta^{-s}` epochs each; after every rung the best :math:`1/\eta` go on with :math:`\eta` times as many.
-    Trainings are continued, not repeated.
+    :math:`R \eta^{-s}` epochs each; after every rung the best :math:`1/\eta` continue with :math:`\eta` times as many
+    epochs. Trainings are continued, not repeated.
 
     Args:
         max_epochs: :math:`R`, epochs of a full training.
@@ -104,7 +104,7 @@ class Hyperband:
 
     def brackets(self) -> list[list[Rung]]:
         r"""Returns the rungs of each bracket, the widest bracket first."""
-        # The logarithm of an exact power must not be rounded below it.
+        # The logarithm of an exact power must not be rounded down.
         most = int(math.log(self.max_epochs) / math.log(self.eta) + 1e-9)
         plan = []
         for s in range(most, -1, -1):
@@ -119,14 +119,14 @@ class Hyperband:
 
     @property
     def num_configs(self) -> int:
-        r"""Configurations that one call of :meth:`search` starts."""
+        r"""Number of configurations that one call of :meth:`search` starts."""
         return sum(bracket[0].configs for bracket in self.brackets())
 
     def search(self, start: Callable[[int], Run]) -> HyperbandResult:
         r"""Runs all brackets.
 
         Args:
-            start: Draws and starts configuration number 0, 1, …; nothing is trained yet.
+            start: Draws configuration number 0, 1, …, without training it.
         """
         curves: dict[int, Floats] = {}
         number = 0
@@ -137,7 +137,7 @@ class Hyperband:
             for position, rung in enumerate(bracket):
                 following = bracket[position + 1].configs if position + 1 < len(bracket) else 1
                 reached = self._train(runs, alive, rung, following, curves)
-                # Ties go to the configuration that was started first. Of those that were stopped none goes on.
+                # Ties are resolved in favour of the configuration started first. Stopped ones do not continue.
                 alive = sorted(reached, key=lambda config: (-self._score(curves[config]), config))[:following]
         full = {c: self.sign * float(v[-1]) for c, v in curves.items() if len(v) >= self.max_epochs}
         full = {c: v for c, v in full.items() if not math.isnan(v)} or full
@@ -147,13 +147,13 @@ class Hyperband:
     def _train(
         self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, following: int, curves: dict[int, Floats]
     ) -> list[int]:
-        """Trains a rung, of which :obj:`following` go on, and returns the configurations that came to its end."""
+        """Trains a rung, of which :obj:`following` continue, and returns the configurations that reached its end."""
         for config in alive:
             self._advance(runs, config, rung.epochs, curves)
         return list(alive)
 
     def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
-        """Trains one configuration until it has had :obj:`epochs`."""
+        """Trains one configuration up to :obj:`epochs`."""
         curves[config] = np.asarray(runs[config].train_to(epochs), dtype=np.float64)
 
     def _score(self, values: Floats) -> float:
@@ -162,20 +162,20 @@ class Hyperband:
 
 
 class RungModels:
-    r"""What fast forms of Hyperband remember of all trainings, and a predictor for the end of every rung.
+    r"""The memory of fast variants of Hyperband, with a predictor for the end of every rung.
 
-    Trainings are remembered between searches: later ones start with the predictors of earlier ones. A predictor is
-    fitted to the first :obj:`models` trainings that have reached the end of its rung, and again at two, four and eight
-    times as many.
+    The memory is kept between searches: later ones start with the predictors of earlier ones. A predictor is fitted to
+    the first :obj:`models` trainings that have reached the end of its rung, and again at two, four and eight times as
+    many.
 
     Args:
         ends: Epochs at which rungs end.
         direction: Whether more or less is better.
-        predictor: Is cloned for every rung.
-        models: Trainings that must have reached an end before it is predicted.
+        predictor: Cloned for every rung.
+        models: Number of trainings that must have reached the end of a rung before it is predicted.
 
     Raises:
-        ValueError: If :obj:`models` are fewer than the predictor needs.
+        ValueError: If :obj:`models` is less than the predictor needs.
     """
 
     def __init__(self, ends: Iterable[int], direction: Direction, predictor: CurvePredictor, models: int) -> None:
@@ -186,13 +186,13 @@ class RungModels:
         self._fitted: dict[int, tuple[int, CurvePredictor]] = {}
 
     def add(self, run: Run, before: int, values: Floats) -> None:
-        r"""Remembers a training that has gone on from :obj:`before` epochs to those of :obj:`values`."""
+        r"""Stores a training that was continued from :obj:`before` epochs to those of :obj:`values`."""
         for end, known in self.memory.items():
             if before < end <= len(values) and np.isfinite(values[:end]).all():
                 known.append((values[:end], _description(run)))
 
     def ends(self, epochs: int) -> LearningCurves:
-        r"""Returns the values that were reached at the end of a rung, as curves of one epoch."""
+        r"""Returns the values at the end of a rung, as curves of one epoch."""
         return LearningCurves(np.array([[values[-1]] for values, _ in self.memory[epochs]]), self.direction)
 
     def ready(self, epochs: int) -> bool:
@@ -221,28 +221,28 @@ def _description(run: Run) -> Mapping[str, float]:
 
 
 class FastHyperband(Hyperband):
-    r"""Hyperband with early stopping inside the rungs (f-Hyperband; Baker et al., 2017, section 4.3).
+    r"""Hyperband with early stopping within the rungs (f-Hyperband; Baker et al., 2017, section 4.3).
 
-    It starts as :class:`Hyperband`. As soon as :obj:`models` trainings have reached :math:`r_i` epochs, in whatever
-    bracket or search, a predictor of the value at :math:`r_i` is fitted to them. From then on a training on its way to
-    :math:`r_i` is stopped once its predicted value there lies with probability :math:`\Delta` below the n-th best of
-    all that have come to :math:`r_i`, where n is the share :math:`\kappa` of their number. Where fewer than
-    :math:`\kappa n_i` of a rung's :math:`n_i` trainings get to :math:`r_i` in this way, those with the best predictions
-    are continued until that many have.
+    It starts as :class:`Hyperband`. Once :obj:`models` trainings of any bracket or search have reached :math:`r_i`
+    epochs, a predictor of the value at :math:`r_i` is fitted to them. From then on, a training before :math:`r_i` is
+    stopped if its predicted value at :math:`r_i` is, with probability :math:`\Delta`, below the n-th best of all
+    trainings that have reached :math:`r_i`; n is the fraction :math:`\kappa` of their number. If fewer than
+    :math:`\kappa n_i` of a rung's :math:`n_i` trainings reach :math:`r_i`, those with the best predictions are
+    continued until that many have.
 
-    The paper's pseudo-code of this part is not published; this is its text's reading. Trainings are remembered between
-    calls of :meth:`search`, see :class:`RungModels`.
+    The paper's pseudo-code for this part is not published; this follows its text. The memory of trainings is kept
+    between calls of :meth:`search`, see :class:`RungModels`.
 
     Args:
         max_epochs: :math:`R`, epochs of a full training.
         direction: Whether more or less is better.
         eta: :math:`\eta`.
         predictor: Predicts the value at the end of a rung.
-            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`, because every
-            rung and length seen has a fit of its own)
+            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`, because a separate model
+            is fitted for every rung and observed length)
         delta: :math:`\Delta`.
-        kappa: :math:`\kappa`. (default: :math:`1/\eta`, those that the rung passes on)
-        models: Trainings that must have reached :math:`r_i`.
+        kappa: :math:`\kappa`. (default: :math:`1/\eta`, the fraction that the rung promotes)
+        models: Number of trainings that must have reached :math:`r_i`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -289,7 +289,7 @@ class FastHyperband(Hyperband):
         return reached
 
     def _stopped_at(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> float | None:
-        """Trains towards the end of a rung; the predicted score there if the training was stopped on its way."""
+        """Trains towards the end of a rung; returns the predicted score there if the training was stopped before."""
         if self.models.ready(epochs):
             ends = self.models.ends(epochs)
             rule = StoppingRule(self.rule.delta, nth_best=math.ceil(self.kappa * len(ends) - 1e-9))
@@ -305,20 +305,19 @@ class FastHyperband(Hyperband):
 
 
 class RacingHyperband(Hyperband):
-    r"""Hyperband whose trainings race: who will not go on is stopped on the way.
+    r"""Hyperband whose trainings race: those that will not be promoted are stopped within the rung.
 
-    :class:`FastHyperband` compares a training with all that have ever reached the end of its rung, and waits for a
-    hundred of them. Here its rivals are those beside it, and the models start with few: at up to :obj:`checks` points
-    of a rung a training is stopped once it is with probability :math:`\Delta`
+    :class:`FastHyperband` compares a training with all that have ever reached the end of its rung, and needs a hundred
+    of them. Here a training is compared with its rivals in the same rung, and the models need fewer trainings. At up to
+    :obj:`checks` points of a rung a training is stopped if, with probability :math:`\Delta`, it is
 
-    * not among those that the rung passes on: its value at the end of the rung lies below the n-th best prediction of
-      its rivals;
-    * not the best of its bracket: its value at :math:`R` lies below their best prediction; or
-    * not the best of the search: its value at :math:`R` lies below the best that has been trained to the end.
+    * not promoted: its value at the end of the rung is below the n-th best prediction of its rivals;
+    * not the best of its bracket: its value at :math:`R` is below their best prediction; or
+    * not the best of the search: its value at :math:`R` is below the best of all trainings at :math:`R`.
 
-    Until a training has come to the end, the one with the best prediction is never stopped; then the third may end a
-    bracket early. Trainings are remembered
-    between calls of :meth:`search`, see :class:`RungModels`; the first searches run as :class:`Hyperband`.
+    Until a training has reached :math:`R`, the one with the best prediction is never stopped; after that, the third
+    criterion may end a bracket early. The memory of trainings is kept between calls of :meth:`search`, see
+    :class:`RungModels`; the first searches run as :class:`Hyperband`.
 
     Args:
         max_epochs: :math:`R`, epochs of a full training.
@@ -326,8 +325,8 @@ class RacingHyperband(Hyperband):
         eta: :math:`\eta`.
         predictor: See :class:`FastHyperband`.
         delta: :math:`\Delta`.
-        models: Trainings that must have reached the end of a rung before it is predicted.
-        checks: Points of a rung, evenly spread, at which the trainings are compared.
+        models: Number of trainings that must have reached the end of a rung before it is predicted.
+        checks: Number of evenly spaced points of a rung at which the trainings are compared.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -384,7 +383,7 @@ class RacingHyperband(Hyperband):
     def _survivors(
         self, runs: Mapping[int, Run], racing: list[int], rung: Rung, following: int, curves: dict[int, Floats]
     ) -> list[int]:
-        # One that has diverged stays in its rung, as it does in Hyperband, and goes no further.
+        # A diverged training stays in its rung, as in Hyperband, and is not continued.
         judged = [config for config in racing if np.isfinite(curves[config]).all()]
         if not judged:
             return racing
@@ -396,19 +395,19 @@ class RacingHyperband(Hyperband):
             mean, std = self.models.predict(epochs, [runs[c] for c in judged], [curves[c] for c in judged])
             score = self.sign * mean
             if len(judged) > places:
-                # Both are uncertain: the training and its rival.
+                # Both the training and its rival are uncertain.
                 chances = np.maximum(chances, _below(score, np.sqrt(2.0) * std, np.sort(score)[-places]))
             if epochs == self.max_epochs and done:
                 chances = np.maximum(chances, _below(score, std, max(done)))
             favourite = int(score.argmax())
         if not done:
-            chances[favourite] = 0.0  # The two races may have different winners, and one must get to the end.
+            chances[favourite] = 0.0  # The two criteria may have different winners; one must reach the end.
         stopped = {config for config, p in zip(judged, chances.tolist(), strict=True) if p >= self.rule.delta}
         return [config for config in racing if config not in stopped]
 
 
 def _below(score: Floats, std: Floats, level: float) -> Floats:
-    """Probability that Gaussian scores come out below a level; one half for an exact tie without spread."""
+    """Probability that Gaussian scores are below a level; one half for an exact tie with zero standard deviation."""
     gap = level - score
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(ndtr(np.where(gap == 0.0, 0.0, gap / std)))

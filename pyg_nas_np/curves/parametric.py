@@ -1,4 +1,4 @@
-r"""Extrapolation with parametric curves, fitted to each training alone (LCE)."""
+r"""Extrapolation with parametric curves, fitted to each training separately (LCE)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyg_nas_np.curves.data import Floats, LearningCurves
 
 
 class Family(NamedTuple):
-    r"""A family of increasing curves: function of epochs and parameters, start, lower and upper bounds."""
+    r"""A family of increasing curves: function of epochs and parameters, initial values, lower and upper bounds."""
 
     function: Callable[..., Any]
     start: tuple[float, ...]
@@ -63,12 +63,11 @@ class ParametricExtrapolation(CurvePredictor):
     r"""Learning-curve extrapolation (LCE) in the manner of `Domhan et al., 2015
     <https://ml.informatik.uni-freiburg.de/wp-content/uploads/papers/15-IJCAI-Extrapolation_of_Learning_Curves.pdf>`_.
 
-    Every one of eleven families of increasing, saturating curves is fitted to the prefix by least squares. In place of
-    the paper's Markov chain over their weighted sum, the families are averaged with the weights
-    :math:`e^{-\mathrm{AICc}/2}`, and the standard deviation holds their disagreement and the residual noise. Nothing is
-    learned from other trainings but the range in which values lie: an extrapolation outside of it, widened by a tenth,
-    is dropped. Where every family is dropped, or with fewer than four values, the last value is predicted, with the
-    root mean square error of that on the finished curves.
+    Each of eleven families of increasing, saturating curves is fitted to the prefix by least squares. In place of the
+    paper's Markov chain over their weighted sum, the families are averaged with weights :math:`e^{-\mathrm{AICc}/2}`.
+    The standard deviation includes their disagreement and the residual noise. Other trainings only provide the range of
+    values, widened by a tenth; extrapolations outside of it are dropped. If all families are dropped, or there are
+    fewer than four values, the last value is predicted, with its root mean square error on the finished curves.
 
     Example:
         >>> epochs = np.arange(1, 31)
@@ -82,7 +81,7 @@ class ParametricExtrapolation(CurvePredictor):
         self.low_, self.high_ = float(flat.min()), float(flat.max())
 
     def _forward(self, values: Floats) -> Floats:
-        # The families rise; losses are turned round, as logarithms where they are positive.
+        # The families increase; losses are negated, and positive ones are transformed to logarithms first.
         if self.curves_.direction == "up":
             return values
         self.log_ = bool((self.curves_.values[self.curves_.mask] > 0).all())
@@ -98,7 +97,7 @@ class ParametricExtrapolation(CurvePredictor):
         missed = self._forward(known.observed(tau)[:, -1]) - self._forward(known.final)
         error = float(np.sqrt(np.mean(missed**2)))
         span = self.high_ - self.low_
-        # Fitted on a common scale, so that one start and one set of bounds serve accuracies in any unit.
+        # Fitted on a common scale, so that the same initial values and bounds apply to accuracies in any unit.
         rows = (self._forward(curves.observed(tau)) - self.low_) / span
         pairs = np.array([self._one(row, len(curves.epochs), error / span) for row in rows])
         mean, std = self.low_ + span * pairs[:, 0], span * pairs[:, 1]

@@ -38,16 +38,16 @@ _PROXIES = ("grad_norm", "snip", "grasp", "fisher", "jacob_cov", "plain", "synfl
 def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCurves:
     r"""Reads a CSV of Baker et al. (2017), `Accelerating Neural Architecture Search using Performance Prediction`.
 
-    The curve columns are ``acc_n``, or ``ep_n`` in the language models' file, which holds perplexities: direction
-    ``"down"``. Rows that repeat an earlier one are left out (33 in the
-    TinyImageNet file). Everything numeric that does not describe the network is a hyperparameter. For ResNets the
-    product ``num_weights`` = blocks × filters² × size² is added, in proportion to which the weights grow.
+    The curve columns are ``acc_n``, or ``ep_n`` in the language models' file, which contains perplexities: direction
+    ``"down"``. Duplicate rows are dropped (33 in the TinyImageNet file). Numeric columns that do not describe the
+    network are hyperparameters. For ResNets the product ``num_weights`` = blocks × filters² × size² is added, which is
+    proportional to the number of weights.
 
     Args:
         path: The file.
-        first_epoch: Epochs of training behind the first curve column. Number 0 is the untrained network in the
-            TinyImageNet and ImageNet files, but the networks of ``deep_resnets_cifar10`` and ``lstm_ptb`` have been
-            trained there: pass 1. (default: the number in the column's name)
+        first_epoch: Number of completed epochs at the first curve column. Column 0 is the untrained network in the
+            TinyImageNet and ImageNet files, but a trained one in ``deep_resnets_cifar10`` and ``lstm_ptb``: pass 1.
+            (default: the number in the column's name)
 
     Raises:
         DataFileError: If a cell is not a number, curve columns are absent, repeated or not consecutive.
@@ -70,7 +70,7 @@ def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCur
     ]
     table = {header[column]: _numbers(text, [column])[:, 0] for column in numbers}
     if {"num_blocks", "num_filters", "filter_size"} <= table.keys():
-        # The paper's AP features are the weights and layers; the former follow from these columns up to a constant.
+        # The paper's AP features are the weights and layers; the former are proportional to a product of these columns.
         table["num_weights"] = table["num_blocks"] * table["num_filters"] ** 2 * table["filter_size"] ** 2
     net = header.index("net") if "net" in header else None
     result = LearningCurves(
@@ -90,7 +90,7 @@ def read_baker(path: PathLike, *, first_epoch: int | None = None) -> LearningCur
 def read_naap440(path: PathLike, part: Literal["all", "train", "test"] = "all") -> LearningCurves:
     r"""Reads ``naap440.csv`` of the NAAP-440 data set: test accuracy over 90 epochs of 440 small networks.
 
-    The learning rate is cyclic with period 3, so that every third epoch dips; the last one is such an end of a cycle.
+    The learning rate is cyclic with period 3, so every third epoch, the last one included, ends a cycle.
 
     Args:
         path: The file.
@@ -123,7 +123,7 @@ def read_naap440(path: PathLike, part: Literal["all", "train", "test"] = "all") 
 def read_nasbench201_curves(path: PathLike, split: Literal["train", "val"] = "val") -> LearningCurves:
     r"""Reads ``curves_200.csv``: 200 cells of NAS-Bench-201, accuracy in percent over 200 epochs, zero-cost proxies.
 
-    Proxies that are missing for a cell, as ``jacob_cov`` is, are left out. For the official files see
+    Proxies that are missing for some cell, such as ``jacob_cov``, are dropped. For the official files see
     :func:`curves_of`.
 
     Args:
@@ -159,12 +159,12 @@ def curves_of(dataset: ArchitectureDataset, metric: str | None = None, direction
     r"""Returns the curves of a benchmark's metric (seed means) with parameters and FLOPs, for its labelled cells.
 
     Args:
-        dataset: A data set whose source has every epoch, as the official NAS-Bench-201 files do.
+        dataset: A data set whose source has every epoch, such as the official NAS-Bench-201 files.
         metric: Key of its ``metrics``. (default: that in ``y``)
         direction: ``"down"`` for losses.
 
     Raises:
-        MissingLabelsError: If the metric is not available, or was recorded at one epoch only.
+        MissingLabelsError: If the metric is not available, or was recorded at only one epoch.
     """
     name = dataset.metric if metric is None else metric
     if name not in dataset.metrics:
@@ -195,9 +195,9 @@ def read_long(
     architecture: Sequence[str] = (),
     hyperparameters: Sequence[str] = (),
 ) -> LearningCurves:
-    r"""Reads a long table, CSV or Parquet: one row a configuration and epoch, epochs of a configuration in order.
+    r"""Reads a long table, CSV or Parquet: one row per configuration and epoch, epochs of a configuration in order.
 
-    An empty cell (or null) is not measured; ``nan`` and ``inf`` mean that the training diverged there.
+    An empty cell (or null) was not measured; ``nan`` and ``inf`` mean that the training diverged.
 
     Args:
         path: The file; ``.parquet`` needs the extra ``data``.
@@ -205,8 +205,8 @@ def read_long(
         config: Column of the configurations' names.
         epoch: Column of the epochs, whole numbers.
         value: Column of the values.
-        architecture: Columns with numbers that describe the architecture; constant within a configuration.
-        hyperparameters: Columns with numbers that describe the training; likewise.
+        architecture: Numeric columns that describe the architecture; constant within a configuration.
+        hyperparameters: Numeric columns that describe the training; likewise.
 
     Raises:
         DataFileError: If a column is absent or a cell is not a number; the message names line and column.
@@ -253,7 +253,7 @@ def from_runs(
     architecture: Mapping[str, Any] | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
 ) -> LearningCurves:
-    r"""Builds curves from one ``{epoch: value}`` a configuration; their epochs are the union.
+    r"""Builds curves from one ``{epoch: value}`` per configuration; their epochs are the union.
 
     Example:
         >>> from_runs({"a": {1: 0.3, 2: 0.5}, "b": {1: 0.2}}, "up").lengths
@@ -275,15 +275,15 @@ def from_runs(
 
 
 def read_lightning_logs(folders: Iterable[PathLike], metric: str, direction: Direction) -> LearningCurves:
-    r"""Reads the ``metrics.csv`` of Lightning's ``CSVLogger``, one folder (``version_0``, …) a training.
+    r"""Reads the ``metrics.csv`` of Lightning's ``CSVLogger``, one folder (``version_0``, …) per training.
 
-    The last value that an epoch logged counts. Numbers and booleans in ``hparams.yaml`` that every training has become
+    The last value logged in an epoch is used. Numbers and booleans that occur in every ``hparams.yaml`` are
     hyperparameters.
 
     Args:
         folders: The folders.
         metric: Name of the logged metric, ``"val_acc"``.
-        direction: Whether more or less of it is better.
+        direction: Whether more or less is better.
 
     Raises:
         DataFileError: If a file is absent or malformed, or a log lacks the metric.
@@ -332,7 +332,7 @@ def _read_table(path: PathLike, names: Sequence[str]) -> Table:
 
 
 def _numbers(table: Table, columns: Sequence[int], keep_empty: bool = False) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The cells of some columns; empty ones become NaN where allowed, and other non-finite ones infinite."""
+    """The cells of some columns; empty ones become NaN if allowed, and other non-finite ones infinite."""
     numbers = np.empty((len(table.rows), len(columns)))
     for i, row in enumerate(table.rows):
         for j, column in enumerate(columns):

@@ -1,4 +1,4 @@
-r"""Regressors with a random search under cross-validation and leave-one-out residuals."""
+r"""Regressors with a random search under cross-validation, and their held-out predictions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FOLDS = 3
 
 
 class Regressor(ABC):
-    r"""Fits one function; features and target are standardised around it.
+    r"""Base of the regressors; it standardises features and target.
 
     Args:
-        draws: Settings that the random search tries; 1 takes the first draw without cross-validation.
+        draws: Number of settings that the random search tries; 1 uses the first draw without cross-validation.
         seed: Seed of the draws, the folds and the model.
     """
 
@@ -43,7 +43,7 @@ class Regressor(ABC):
     def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
         """Fits with the chosen settings and returns the fitted function."""
 
-    def _left_out(self, x: Floats, y: Floats) -> Floats:
+    def _held_out(self, x: Floats, y: Floats) -> Floats:
         """Prediction of each row by a fit without it."""
         rows = np.arange(len(y))
         return np.array([self._learn(x[rows != i], y[rows != i])(x[i : i + 1])[0] for i in rows])
@@ -61,9 +61,9 @@ class Regressor(ABC):
         r"""Predicts targets ``[m]``."""
         return self.center + self.scale * self.function(self.scaler.transform(x))
 
-    def left_out(self) -> Floats:
+    def held_out(self) -> Floats:
         r"""Returns the prediction of each training row by a fit without it, with the chosen settings, ``[n]``."""
-        return self.center + self.scale * self._left_out(self.x, self.y)
+        return self.center + self.scale * self._held_out(self.x, self.y)
 
 
 def folds(count: int, rng: np.random.Generator, parts: int = FOLDS) -> list[tuple[Any, Any]]:
@@ -74,13 +74,13 @@ def folds(count: int, rng: np.random.Generator, parts: int = FOLDS) -> list[tupl
 
 
 class LeastSquares(Regressor):
-    r"""Ordinary least squares; of several solutions the one of smallest norm."""
+    r"""Ordinary least squares; the solution of smallest norm if there are several."""
 
     def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
         pass
 
     def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
-        # Standardised columns of all rows need an intercept again once a row is left out.
+        # Columns are standardised over all rows, so a fit without some rows needs an intercept.
         mean = x.mean(0)
         weights = np.linalg.lstsq(x - mean, y - y.mean(), rcond=1e-10)[0]
         offset = y.mean()
@@ -125,8 +125,8 @@ class NuSVRegressor(Regressor):
 
 
 def _solve(model: NuSVR, x: Floats, y: Floats) -> NuSVR:
-    # Differences are collinear with values: with a linear kernel and a large C the solver creeps for minutes towards a
-    # solution that predicts no better.
+    # Differences are collinear with values: with a linear kernel and a large C the solver takes minutes to converge to
+    # a solution that predicts no better.
     model.set_params(max_iter=20_000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -136,17 +136,18 @@ def _solve(model: NuSVR, x: Floats, y: Floats) -> NuSVR:
 class GPRegressor(Regressor):
     r"""Gaussian process whose covariance is a sum: linear, Matérn-5/2 of everything, Matérn-5/2 of each group.
 
-    A random search draws weights, lengths and noise by their leave-one-out predictive density, which is a closed form:
-    one factorisation a draw and no folds. The prediction is the mean over the :attr:`KEPT` best draws, because with a
-    hundred curves the best one alone owes much to chance. The linear part may weigh up to :attr:`LINEAR` times as much
-    as the others, for it alone reaches beyond the training rows. Of a curve the process sees the means of up to
-    :attr:`BLOCKS` consecutive parts: single epochs are noisy, and differences noisier still.
+    A random search selects weights, length-scales and noise by their leave-one-out predictive density, which has a
+    closed
+    form: one factorisation per draw and no folds. The prediction is the mean over the :attr:`KEPT` best draws, because
+    with a hundred curves the single best one is largely due to chance. The weight of the linear kernel may be up to
+    :attr:`LINEAR` times that of the others, because only it extrapolates. Inputs are the means of up to :attr:`BLOCKS`
+    consecutive parts of a curve, because single epochs and especially their differences are noisy.
 
     Args:
-        draws: Settings that are tried.
+        draws: Number of settings to try.
         seed: Seed of the draws.
-        groups: Group of each column: 0 for values of the curve in their order, 1 for their differences, above for
-            descriptions. (default: a single group, as it is)
+        groups: Group of each column: 0 for values of the curve in order, 1 for their differences, larger numbers for
+            features of the configuration. (default: a single group without block means)
     """
 
     KEPT = 10
@@ -202,7 +203,7 @@ class GPRegressor(Regressor):
         for _ in range(self.draws):
             theta = self._draw(rng)
             mean, std = gp.condition(points, targets, theta, statistics=statistics).leave_one_out()
-            # The scale of the whole covariance that fits best, in closed form.
+            # The optimal scale of the whole covariance, in closed form.
             scale = ((targets - mean) / std).square().mean()
             found.append((float(-0.5 * (scale.log() + 2.0 * std.log()).mean()), theta))
         found.sort(key=lambda pair: -pair[0])
@@ -221,14 +222,14 @@ class GPRegressor(Regressor):
 
         return function
 
-    def _left_out(self, x: Floats, y: Floats) -> Floats:
+    def _held_out(self, x: Floats, y: Floats) -> Floats:
         return torch.stack([gp.leave_one_out()[0] for gp in self._fitted(x, y)]).mean(dim=0).numpy()
 
 
 class RandomForest(Regressor):
-    r"""Random forest, 10 to 800 trees and 10 % to 50 % of the features a split.
+    r"""Random forest, 10 to 800 trees and 10 % to 50 % of the features per split.
 
-    Rows are left out by their own bags: each is predicted by the trees that did not see it.
+    Held-out predictions are out-of-bag predictions.
     """
 
     def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
@@ -244,18 +245,18 @@ class RandomForest(Regressor):
 
     def _learn(self, x: Floats, y: Floats) -> Callable[[Floats], Floats]:
         trees, share = self.settings
-        # Below a hundred trees a row may be in every bag.
+        # With fewer than a hundred trees a row may be in every bag.
         self.model = RandomForestRegressor(
             max(trees, 100), max_features=share, oob_score=True, random_state=self.seed
         ).fit(x, y)
         return lambda new: np.asarray(self.model.predict(new))
 
-    def _left_out(self, x: Floats, y: Floats) -> Floats:
+    def _held_out(self, x: Floats, y: Floats) -> Floats:
         return np.asarray(self.model.oob_prediction_)
 
 
 class Boosting(Regressor):
-    r"""Gradient-boosted trees; rows are left out ten at a time."""
+    r"""Gradient-boosted trees; held-out predictions are those of folds of ten rows."""
 
     def _search(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
         draws = [
@@ -282,7 +283,7 @@ class Boosting(Regressor):
         model = GradientBoostingRegressor(random_state=self.seed, **self.settings).fit(x, y)
         return lambda new: np.asarray(model.predict(new))
 
-    def _left_out(self, x: Floats, y: Floats) -> Floats:
+    def _held_out(self, x: Floats, y: Floats) -> Floats:
         predicted = np.empty(len(y))
         for train, test in folds(len(y), np.random.default_rng(self.seed), 10):
             predicted[test] = self._learn(x[train], y[train])(x[test])
@@ -290,34 +291,35 @@ class Boosting(Regressor):
 
 
 _LEAST_SHARE = 1 / 3
-"""Of the largest weight; members of an ensemble below it are left out."""
+"""Members of an ensemble with less than this fraction of the largest weight are dropped."""
 
 
 class RankAwareEnsemble:
-    r"""A convex combination of regressors, each weighed by its errors and its order of the rows left out.
+    r"""A convex combination of regressors, weighted by the errors and the order of their held-out predictions.
 
-    The weight of a member is :math:`\big((1 - \tau)\, e\big)^{-1}` with Kendall's :math:`\tau` and the mean squared
-    error :math:`e` of its leave-one-out predictions: a search wants the order, and a stopping rule the values. A member
-    with less than a third of the largest weight has none: where a straight line is nearly exact, trees would only harm.
+    The weight of a member is proportional to :math:`\big((1 - \tau)\, e\big)^{-1}` with Kendall's :math:`\tau` and the
+    mean squared error :math:`e` of its held-out predictions: a search needs the order, a stopping rule the values.
+    Members with less than a third of the largest weight are dropped, because trees only harm where a linear function is
+    nearly exact.
 
     Args:
-        members: Makes each member, and the columns that it sees.
+        members: Constructor of each member, and its columns.
     """
 
     def __init__(self, members: Sequence[tuple[Callable[[], Regressor], Any]]) -> None:
         self.members = members
 
     def fit(self, x: Floats, y: Floats) -> RankAwareEnsemble:
-        r"""Fits all members and weighs them."""
+        r"""Fits all members and computes their weights."""
         self.fitted = [make().fit(x[:, columns], y) for make, columns in self.members]
-        table = np.column_stack([member.left_out() for member in self.fitted])
+        table = np.column_stack([member.held_out() for member in self.fitted])
         errors = np.square(table - y[:, None]).mean(0)
         taus = np.nan_to_num([kendalltau(column, y).statistic for column in table.T])
         penalty = (1.0 - taus + 1e-3) * (errors + 1e-6 * y.var())
         weights = penalty.min() / penalty
         weights[weights < _LEAST_SHARE] = 0.0
         self.weights = weights / weights.sum()
-        self.rows_left_out = np.asarray(table @ self.weights)
+        self.held_out_rows = np.asarray(table @ self.weights)
         return self
 
     def predict(self, x: Floats) -> Floats:
@@ -325,9 +327,9 @@ class RankAwareEnsemble:
         parts = zip(self.fitted, self.members, self.weights.tolist(), strict=True)
         return np.asarray(sum(weight * member.predict(x[:, columns]) for member, (_, columns), weight in parts))
 
-    def left_out(self) -> Floats:
-        r"""Returns the combined predictions of rows left out by the members, ``[n]``."""
-        return self.rows_left_out
+    def held_out(self) -> Floats:
+        r"""Returns the combined held-out predictions of the members, ``[n]``."""
+        return self.held_out_rows
 
 
 KINDS = ("svr-rbf", "svr-linear", "ols", "forest", "boosting", "gp", "ensemble")
@@ -340,11 +342,10 @@ def make_regressor(
 
     Args:
         kind: One of :data:`KINDS`.
-        draws: Settings that the random search tries; the slow tree models try a fiftieth of it.
+        draws: Number of settings that the random search tries; the slow tree models try a fiftieth of it.
         seed: Seed.
-        groups: Group of each column: 0 for values, 1 for differences, above for descriptions; the Gaussian process and
-            the ensemble's ν-SVRs do not look at differences.
-            (default: all columns alike)
+        groups: Group of each column: 0 for values, 1 for differences, larger numbers for features of the configuration;
+            the Gaussian process and the ensemble's ν-SVRs do not use differences. (default: one group)
 
     Raises:
         ValueError: If the kind is unknown or there is no draw.
@@ -370,7 +371,7 @@ def make_regressor(
     if kind != "ensemble":
         return kinds[kind]()
     every: Any = slice(None)
-    # Standardised differences are mostly noise, which spoils the distances of a kernel.
+    # Standardised differences are mostly noise and would dominate the distances of a kernel.
     levels = every if groups is None else np.asarray(groups) != 1
     return RankAwareEnsemble(
         [(kinds["svr-rbf"], levels), (kinds["svr-linear"], levels), (kinds["gp"], every), (kinds["ols"], every)]

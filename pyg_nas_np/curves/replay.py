@@ -1,4 +1,4 @@
-r"""Replay of recorded curves through a stopping rule, as if the trainings ran now."""
+r"""Replay of recorded curves with a stopping rule."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.early_stopping import EarlyStopping
-from pyg_nas_np.utils import InvalidCurvesError
+from pyg_nas_np.utils import InvalidCurvesError, check_count
 
 Stopper = Callable[[LearningCurves, LearningCurves], NDArray[np.bool_]]
-r"""From finished curves and one running training: whether each prefix of 1 to ``T - 1`` columns would be stopped."""
+r"""Maps finished curves and a running training to whether each prefix of 1 to ``T - 1`` columns is stopped."""
 
 
 class Replay(NamedTuple):
-    r"""What a search with stopping would have spent and found.
+    r"""Cost and result of a search with early stopping.
 
     Args:
-        epochs: Columns that were trained, int64 ``[N]``, in the order of the replay.
+        epochs: Number of columns trained, int64 ``[N]``, in the order of the replay.
         best: Position (in the given curves) of the best training that ran to the end.
-        regret: How much worse that is than the best of all.
-        speedup: Columns of all trainings over those trained.
+        regret: Difference between its final value and the best of all, not negative.
+        speedup: Number of columns of all trainings over those trained.
     """
 
     epochs: NDArray[np.int64]
@@ -35,14 +35,14 @@ class Replay(NamedTuple):
 def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStopping, checks: int = 20) -> Replay:
     r"""Replays trainings one after the other.
 
-    A training is judged after up to :obj:`checks` evenly spread prefixes. Its decisions depend on those before it only,
-    so that the prefixes of one training are judged together.
+    The rule decides at up to :obj:`checks` evenly spaced prefixes of a training. Decisions depend only on earlier
+    trainings, so all prefixes of one training are decided together.
 
     Args:
         curves: Finished trainings.
         order: Positions in the order of the search, each at most once.
-        stopping: A rule without memory yet.
-        checks: Prefixes at which a training is judged.
+        stopping: A rule with empty memory.
+        checks: Number of prefixes at which the rule decides.
 
     Raises:
         InvalidCurvesError: If a curve is not finished.
@@ -56,14 +56,19 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
         >>> result.regret, result.speedup > 4
         (0.0, True)
     """
+    check_count("checks", checks)
+    order = np.asarray(order)
+    outside = (order < 0) | (order >= len(curves))
+    if outside.any():
+        raise InvalidCurvesError(f"order names curve {order[outside][0]}, which is none of {len(curves)}")
     if not curves.finished[order].all():
         raise InvalidCurvesError("only finished trainings can be replayed")
     total = len(curves.epochs)
     prefixes = np.unique(np.linspace(1, total - 1, min(checks, total - 1)).round().astype(int))
     prefixes = prefixes[prefixes >= stopping.min_epochs]
     spent = np.full(len(order), total)
-    # Predictions do not change between two fits: those of all trainings at once, prefix by prefix, are far cheaper than
-    # one by one. The threshold moves, and is looked up at every step.
+    # Predictions do not change between two fits, and predicting all trainings at once, prefix by prefix, is far cheaper
+    # than one by one. The threshold changes and is looked up at every step.
     position = 0
     kept: list[int] = []
     while position < len(order) and len(kept) < stopping.burn_in:

@@ -1,4 +1,4 @@
-r"""The scale on which networks see curves."""
+r"""The scale of curves for networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyg_nas_np.curves.data import Floats, LearningCurves
 
 
 class CurveScale:
-    r"""Standardises values by the finished curves' ends, as logarithms where they are positive and to be minimised.
+    r"""Standardises values by the final values of finished curves; positive values to minimise become logarithms.
 
     Args:
         curves: Finished curves.
@@ -28,15 +28,15 @@ class CurveScale:
         return np.log(np.maximum(values, 1e-12)) if self.log else values
 
     def forward(self, values: Floats) -> Floats:
-        r"""Returns values on the scale; what is not finite becomes NaN."""
+        r"""Returns values on the scale; values that are not finite become NaN."""
         clean = np.where(np.isfinite(values), values, np.nan)
         return np.asarray((self._raw(clean) - self.center) / self.width)
 
     def back(self, mean: Floats, std: Floats) -> tuple[Floats, Floats]:
-        r"""Returns means and standard deviations on the scale of the curves; of logarithms the median."""
+        r"""Returns means (medians for logarithms) and standard deviations on the scale of the curves."""
         value, spread = self.center + self.width * mean, self.width * std
         if not self.log:
             return value, spread
-        # Far beyond any curve the exponential would overflow.
+        # Clipped, because the exponential would overflow far beyond any curve.
         value = np.exp(np.clip(value, -700, 700))
         return value, value * spread

@@ -1,4 +1,4 @@
-r"""Sequential regression models: one regressor per number of epochs seen (Baker et al., 2017)."""
+r"""Sequential regression models: one regressor for each number of observed epochs (Baker et al., 2017)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from pyg_nas_np.curves.regressors import RankAwareEnsemble, Regressor, make_regr
 class SequentialRegression(CurvePredictor):
     r"""Sequential regression models (SRM) of `Baker et al., 2017 <https://arxiv.org/abs/1705.10823>`_, section 3.
 
-    For every number :math:`\tau` of epochs seen a regressor of its own maps features of the prefix to the final value.
-    It is fitted when :math:`\tau` is first asked for, and kept. The standard deviation :math:`\sigma(\tau)` is the root
-    mean square of leave-one-out residuals, the same for all configurations.
+    For every number :math:`\tau` of observed epochs, a separate regressor maps features of the prefix to the final
+    value. It is fitted when :math:`\tau` is first needed, and cached. The standard deviation :math:`\sigma(\tau)` is
+    the root mean square of held-out residuals, the same for all configurations.
 
-    Beyond the paper: curves and final values that are positive and to be minimised (losses, perplexities) enter as
-    logarithms (:obj:`log`), because a single perplexity of 800 among values of 100 decides every squared error; and
-    besides its regressors there are a Gaussian process, gradient boosting and a combination. A training whose values
-    have all been equal so far (:obj:`stuck`) is taken to stay there, and is no example for the others: it has died, and
-    to a regression it is an outlier that it has met once or never. As soon as one such training has recovered, all are
-    left to the regression.
+    Extensions of the paper:
+
+    - Curves and final values that are positive and to be minimised (losses, perplexities) are transformed to logarithms
+      (:obj:`log`), because a single perplexity of 800 among values of 100 dominates every squared error.
+    - There are three further regressors: a Gaussian process, gradient boosting and an ensemble.
+    - A training whose values so far are all equal (:obj:`stuck`) is predicted to stay constant and is not used for the
+      other fits, where it would be an outlier. Once such a training has recovered, all are left to the regression.
 
     Args:
-        regressor: ``"svr-rbf"``, ``"svr-linear"``, ``"ols"`` and ``"forest"`` are the paper's; ``"gp"``,
-            ``"boosting"`` and ``"ensemble"`` ours.
+        regressor: ``"svr-rbf"``, ``"svr-linear"``, ``"ols"`` and ``"forest"`` as in the paper, or ``"gp"``,
+            ``"boosting"`` or ``"ensemble"``.
         features: Any of ``"TS"``, ``"AP"`` and ``"HP"``; groups that the curves lack are skipped.
-        draws: Settings of each random search; the paper takes 1,000.
-        log: Whether values enter as logarithms. (default: where all are positive and less is better)
-        stuck: Measured values that must be equal, or :obj:`None` to leave such trainings to the regression too.
+        draws: Number of settings of each random search; 1,000 in the paper.
+        log: Whether to transform values to logarithms. (default: if all are positive and less is better)
+        stuck: Number of equal values from which a training is stuck, or :obj:`None` for no such rule.
         random_state: Seed.
 
     Raises:
@@ -70,7 +71,9 @@ class SequentialRegression(CurvePredictor):
         self.random_state = random_state
 
     def _fit(self, curves: LearningCurves) -> None:
-        make_regressor(self.regressor, self.draws, self.random_state)  # A wrong name fails here, not when first used.
+        if unknown := set(self.features) - set(FEATURES):
+            raise ValueError(f"features must be of {', '.join(FEATURES)}, got {min(unknown)!r}")
+        make_regressor(self.regressor, self.draws, self.random_state)  # An unknown name fails here, not at first use.
         positive = bool((curves.values[curves.mask] > 0).all())
         self.log_ = (positive and curves.direction == "down") if self.log is None else self.log
         self.wide_ = wide_columns(curves)
@@ -79,7 +82,7 @@ class SequentialRegression(CurvePredictor):
         self.models_: dict[int, tuple[Regressor | RankAwareEnsemble, float]] = {}
 
     def sigma(self, tau: int) -> float:
-        r"""Returns :math:`\sigma(\tau)` on the scale on which the model is fitted (logarithms, where it uses them)."""
+        r"""Returns :math:`\sigma(\tau)` on the scale of the fit (logarithms, if used)."""
         return self._model(tau)[1]
 
     def _model(self, tau: int) -> tuple[Regressor | RankAwareEnsemble, float]:
@@ -91,11 +94,11 @@ class SequentialRegression(CurvePredictor):
             described = {*self.curves_.architecture, *self.curves_.hyperparameters}
             groups = [2 if name in described else int(not name.startswith("y")) for name in names]
             model = make_regressor(self.regressor, self.draws, self.random_state, groups).fit(x, y)
-            self.models_[tau] = model, float(np.sqrt(np.mean((model.left_out() - y) ** 2)))
+            self.models_[tau] = model, float(np.sqrt(np.mean((model.held_out() - y) ** 2)))
         return self.models_[tau]
 
     def _is_stuck(self, curves: LearningCurves, tau: int) -> NDArray[np.bool_]:
-        """Which trainings have not moved in :obj:`tau` epochs; none, where they cannot be told from those that will."""
+        """Which trainings are stuck after :obj:`tau` epochs; none if a finished one has recovered from that."""
         if self.stuck is None or "TS" not in self.groups_:
             return np.zeros(len(curves), dtype=bool)
         context = self._context(tau)
@@ -124,5 +127,5 @@ class SequentialRegression(CurvePredictor):
         mean = np.where(self._is_stuck(curves, tau), self._forward(curves.observed(tau)[:, -1]), mean)
         if not self.log_:
             return mean, std
-        # The median of the log-normal; the spread to first order.
+        # The median of the log-normal, and its standard deviation to first order.
         return np.exp(mean), np.exp(mean) * sigma

@@ -1,9 +1,9 @@
 r"""The records of the official NAS-Bench-101 files, decoded in batches.
 
 A record is a JSON array ``[hash, epochs, adjacency, operations, metrics]`` whose last item is a base64-encoded protobuf
-message. The hash tells the cell, and the cell what a record written by ``json.dumps`` holds up to its metrics; any
-record that is spelled differently is checked item by item and rewritten into that form. Messages with equal bytes on
-the places of tags and lengths share a layout: one of them is decoded field by field, the others through its offsets.
+message. The hash identifies the cell, and the cell determines the text of a record from ``json.dumps`` up to its
+metrics. Any other record is checked item by item and rewritten in that format. Messages with equal tags and lengths
+share a layout: one of them is decoded field by field, the others through its offsets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ForeignCellError(DataFileError, InvalidArchitectureError):
 
 
 class _Templates(NamedTuple):
-    r"""What stands in a record of each cell between the number of epochs and the metrics.
+    r"""Text of the records of each cell between the number of epochs and the metrics.
 
     Args:
         text: ``[423624, widest]`` characters.
@@ -60,14 +60,14 @@ class _Batch(NamedTuple):
     r"""Records in canonical spelling.
 
     Args:
-        source: The records as they stand in the file.
+        source: The records of the file.
         path: The file.
-        buffer: Where the records lie.
+        buffer: The bytes of the records.
         cell: Index of each record's cell, ``[n]``.
         budget: Its number of epochs, ``[n]``.
-        begin: Where its metrics begin, ``[n]``.
-        stop: Where they end, ``[n]``.
-        regular: Whether the record has the canonical spelling, ``[n]``; the other entries hold only where it has.
+        begin: Start of its metrics, ``[n]``.
+        stop: End of its metrics, ``[n]``.
+        regular: Whether the record has the canonical spelling, ``[n]``; otherwise the other entries are invalid.
     """
 
     source: RecordBatch
@@ -89,7 +89,7 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
 
     Args:
         path: ``nasbench_only108.tfrecord``, ``nasbench_full.tfrecord``, or a file of the same format.
-        space: The space that gives the indices.
+        space: The space that defines the indices.
 
     Returns:
         For each training budget in the file ``[423624, 3 repeats, 2, 4]`` float32: halfway and final values of
@@ -137,7 +137,7 @@ def read_measurements(path: Path, space: NASBench101Space) -> dict[int, Table]:
 
 
 def _tell_gaps(path: Path, seen: dict[int, npt.NDArray[np.uint8]]) -> None:
-    r"""Warns where cells have fewer records than others: checksums do not tell a file that ends between two records."""
+    r"""Warns if cells have fewer records than others: checksums cannot detect a file that ends between two records."""
     cells = np.logical_or.reduce([count > 0 for count in seen.values()]) if seen else np.zeros(0, dtype=np.bool_)
     expected, found = REPEATS * len(seen) * int(cells.sum()), sum(int(count.sum()) for count in seen.values())
     if found < expected or not cells.all():
@@ -149,7 +149,7 @@ def _tell_gaps(path: Path, seen: dict[int, npt.NDArray[np.uint8]]) -> None:
 
 
 def encode_record(digest: str, epochs: int, matrix: npt.NDArray[np.int8], ops: list[str], metrics: bytes) -> bytes:
-    r"""Returns one framed record as the official files hold it; for tests, benchmarks and converters."""
+    r"""Returns one framed record in the format of the official files; for tests, benchmarks and converters."""
     adjacency = "".join(str(int(bit)) for row in matrix for bit in row)
     text = json.dumps([digest, epochs, adjacency, ",".join(ops), base64.b64encode(metrics).decode()])
     return frame(text.encode())
@@ -184,7 +184,7 @@ def _templates(space: NASBench101Space) -> _Templates:
 def _canonical(
     records: RecordBatch, path: Path, space: NASBench101Space, templates: _Templates, respell: Sequence[int] = ()
 ) -> _Batch:
-    r"""Brings all records, and whatever else is in :obj:`respell`, into the canonical spelling."""
+    r"""Rewrites all irregular records, and those in :obj:`respell`, in the canonical spelling."""
     batch = _match(records, path, records.buffer, records.start, records.length, space, templates)
     batch.regular[list(respell)] = False
     if batch.regular.all():
@@ -210,9 +210,9 @@ def _match(
     space: NASBench101Space,
     templates: _Templates,
 ) -> _Batch:
-    r"""Reads cell and budget of the records, and finds the metrics of those that follow the template of their cell."""
+    r"""Reads cell and budget of the records, and locates the metrics of those that match the template of their cell."""
     regular = length > _HEAD + templates.width.min()
-    # Shorter records are read from the first place; they are irregular whatever stands there.
+    # Shorter records are read from the start of the buffer; they are irregular in any case.
     head = (
         windows(buffer, np.where(regular, start, 0), _HEAD + 3)
         if regular.any()
@@ -354,12 +354,12 @@ def _from_base64(code: npt.NDArray[np.uint8], pad: int) -> tuple[npt.NDArray[np.
 
 
 class _Layout(NamedTuple):
-    r"""Where a ``ModelMetrics`` message keeps its values.
+    r"""Positions of the values in a ``ModelMetrics`` message.
 
     Args:
         evaluations: Offsets of the doubles of :obj:`QUANTITIES`, halfway and final.
         parameters: First and last-but-one byte of the varint of the parameters.
-        fixed: The bits that another message of this layout has alike.
+        fixed: The bits that are equal in all messages of this layout.
     """
 
     evaluations: tuple[list[int], list[int]]

@@ -1,4 +1,5 @@
-r"""The base of the benchmark data sets: a whole search space as graphs, labels from the first source that has them."""
+r"""The base class of benchmark data sets: a whole search space as graphs, with labels from the first source
+available."""
 
 from __future__ import annotations
 
@@ -34,26 +35,53 @@ logger = logging.getLogger(__name__)
 Unit = Literal["index", "class"]
 
 
+class Origin(NamedTuple):
+    r"""What a single graph knows of the data set that it is from.
+
+    Args:
+        space: The search space.
+        maximize: Whether larger labels are better.
+    """
+
+    space: CellSpace[Any]
+    maximize: bool
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Origin:
+        # A space is immutable and may be large.
+        return self
+
+
 class ArchData(Data):  # type: ignore[misc]
     r"""A :class:`~torch_geometric.data.Data` whose ``arch_index`` is a label, not a node index.
 
     PyG adds node offsets to every attribute whose name contains ``index`` when it forms a batch; an architecture's
     position in its space must survive batching unchanged.
+
+    A graph of a data set knows its :attr:`origin`, so that lists of graphs, which scikit-learn makes, can be fitted
+    like the data set. The origin is neither pickled nor collated.
     """
+
+    @property
+    def origin(self) -> Origin | None:
+        r"""Space and direction of the data set that the graph is from; :obj:`None` for any other graph."""
+        return self.__dict__.get("_origin")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__getstate__().items() if key != "_origin"}
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         return 0 if key == "arch_index" else super().__inc__(key, value, *args, **kwargs)
 
 
 class Source(NamedTuple):
-    r"""A label source that is present: its description and the function that reads it."""
+    r"""An available label source: its description and the function that reads it."""
 
     info: SourceInfo
     read: Callable[[], dict[str, Metric]]
 
 
 class Check(NamedTuple):
-    r"""One published statistic beside what the data set gives."""
+    r"""One published statistic and its value in the data set."""
 
     name: str
     expected: float
@@ -70,7 +98,7 @@ GRAPHS_ONLY = "graphs-only"
 
 
 class ArchitectureDataset(ProcessedDataset):
-    r"""All architectures of a space in official order, as graphs with labels where a source has them.
+    r"""All architectures of a space in official order, as graphs with labels if a source has them.
 
     ``dataset[i]`` is architecture ``i``, whether or not it is labelled; unlabelled ones have NaN in ``y`` and False in
     :attr:`label_mask`.
@@ -82,8 +110,8 @@ class ArchitectureDataset(ProcessedDataset):
         root: Folder of the data set; official files dropped in ``root/raw`` are found there.
         metric: The metric in ``y``, a key of :attr:`metrics`. (default: the first of :attr:`default_metrics` that the
             sources provide)
-        source: Use this source only, by name. (default: all that are present; where two provide one metric, the first)
-        download: Whether the official file may be downloaded where no other source is present.
+        source: Use this source only, by name. (default: all available ones; the first of those that provide a metric)
+        download: Whether the official file may be downloaded if no other source is available.
         transform: Applied at every access.
         pre_transform: Applied once before saving; :class:`~pyg_nas_np.features.MetaFeatures` runs vectorised.
         pre_filter: Keeps a graph if it returns true. Positions then no longer equal official indices.
@@ -94,11 +122,13 @@ class ArchitectureDataset(ProcessedDataset):
     """
 
     default_metrics: ClassVar[tuple[str, ...]]
-    """Validation targets, best first; a later one is taken, with a message, where no source provides an earlier one."""
+    """Validation targets, best first; a later one is used, with a message, if no source provides an earlier one."""
 
     default_split_unit: ClassVar[Unit] = "index"
+    _origin: Origin | None = None
+
     label_help: ClassVar[str]
-    """How to get labels; shown when there are none."""
+    """How to get labels; shown if there are none."""
 
     def __init__(
         self,
@@ -143,7 +173,7 @@ class ArchitectureDataset(ProcessedDataset):
             return {str(name): Metric.from_dict(metric) for name, metric in labels.items()}
 
     def _kept_labels(self) -> tuple[dict[str, Metric], list[tuple[SourceInfo, list[str]]]]:
-        """Labels of the processed files, where these have outlived the raw ones."""
+        """Labels of the processed files, if these still exist without the raw ones."""
         manifest = self._manifest()
         if manifest is None or not manifest.sources or self._source_name == GRAPHS_ONLY:
             return {}, []
@@ -153,7 +183,7 @@ class ArchitectureDataset(ProcessedDataset):
             return {}, []
 
     def _had_labels(self) -> bool:
-        """Whether there are processed files with labels, as far as can be told from what is left of them."""
+        """Whether there are processed files with labels, as far as damaged files show it."""
         manifest, path = self._manifest(), Path(self.processed_paths[1])
         if manifest is not None or not path.exists():
             return manifest is not None and bool(manifest.sources)
@@ -163,7 +193,7 @@ class ArchitectureDataset(ProcessedDataset):
         except DataFileError:
             return True
 
-    # -- what a benchmark provides ----------------------------------------------------------------------------------
+    # -- for subclasses ---------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -172,21 +202,28 @@ class ArchitectureDataset(ProcessedDataset):
 
     @abstractmethod
     def sources(self) -> list[Source]:
-        r"""Returns the label sources that are present, best first; cheap, reads nothing."""
+        r"""Returns the available label sources, best first, without reading them."""
 
     def fetch(self) -> Source | None:
-        r"""Downloads the official file into ``raw_dir`` and returns it as a source, where a benchmark offers that."""
+        r"""Downloads the official file into ``raw_dir`` and returns it as a source, if the benchmark has one."""
         return None
 
     @abstractmethod
     def published(self) -> list[Check]:
-        r"""Returns published statistics beside this data set's values, for the parts that are present."""
+        r"""Returns published statistics with this data set's values, for the available parts."""
 
     def dense_graphs(self) -> tuple[Data, dict[str, Tensor]]:
         r"""Returns the collated graphs of the whole space, without labels."""
         return collate(self.space.dense(), len(self.space.op_names))
 
     # -- PyG --------------------------------------------------------------------------------------------------------
+
+    def get(self, idx: int) -> Data:
+        r"""Returns a graph that owns its memory and knows its :attr:`~ArchData.origin`."""
+        graph = super().get(idx)
+        if isinstance(graph, ArchData):
+            graph.__dict__["_origin"] = self._origin
+        return graph
 
     @property
     def processed_file_names(self) -> list[str]:
@@ -196,10 +233,10 @@ class ArchitectureDataset(ProcessedDataset):
     def process(self) -> None:
         r"""Builds the graphs, reads the labels, and writes both atomically.
 
-        Labels that have been read outlive their raw files; where there are neither, nothing is overwritten.
+        Labels that were read are kept if their raw files are deleted. If both are missing, nothing is overwritten.
 
         Raises:
-            DataFileError: If a raw file is damaged, or is gone and so are the labels that were read from it.
+            DataFileError: If a raw file is damaged, or both a raw file and the labels read from it are missing.
         """
         used: list[tuple[SourceInfo, list[str]]] = []
         metrics: dict[str, Metric] = {}
@@ -281,7 +318,7 @@ class ArchitectureDataset(ProcessedDataset):
             return False
         manifest = self._manifest()
         if manifest is None:
-            # Loading decides whether the files may be made again.
+            # Loading decides whether the files may be processed again.
             return False
         processed = [info for info, _ in manifest.sources]
         if manifest.made_with != self._made_with():
@@ -292,7 +329,8 @@ class ArchitectureDataset(ProcessedDataset):
             return True
         present = [s.info for s in self.sources() if self._source_name in (None, s.info.name)]
         if not present:
-            # Raw files may be deleted after processing; only a first chance at labels is worth processing again.
+            # Raw files may be deleted after processing, so missing ones do not cause processing unless there are no
+            # labels yet.
             return not processed and self._download_allowed
         return {info.fingerprint for info in present} != {info.fingerprint for info in processed}
 
@@ -306,6 +344,7 @@ class ArchitectureDataset(ProcessedDataset):
                 f"Name another with metric=..., or add a source. {self.label_help}"
             )
         self.metric = wanted[0] if found is None else found
+        self._origin = Origin(self.space, self.maximize)
         if found not in (None, wanted[0]):
             logger.warning("No source provides %s; y holds %s.", wanted[0], found)
         missing = torch.full((len(self.space),), float("nan"), dtype=torch.float32, device="cpu")
@@ -315,11 +354,11 @@ class ArchitectureDataset(ProcessedDataset):
 
     @property
     def source(self) -> SourceInfo:
-        r"""Where the labels in ``y`` came from."""
+        r"""Source of the labels in ``y``."""
         return self.source_of(self.metric)
 
     def source_of(self, metric: str) -> SourceInfo:
-        r"""Returns where a metric came from; ``"graphs-only"`` if no source provides it."""
+        r"""Returns the source of a metric; ``"graphs-only"`` if no source provides it."""
         for info, names in self._sources:
             if metric in names:
                 return info
@@ -329,6 +368,11 @@ class ArchitectureDataset(ProcessedDataset):
     def y(self) -> Tensor:
         r"""Labels of the selected architectures: seed mean of :attr:`metric` at its last epoch, ``[len(self)]``."""
         return self._data.y[self._selected()]  # type: ignore[no-any-return]
+
+    @property
+    def maximize(self) -> bool:
+        r"""Whether larger labels are better: not for losses, errors, times and other costs."""
+        return self.metric not in self.metrics or self.metrics[self.metric].maximize
 
     @property
     def arch_index(self) -> Tensor:
@@ -341,14 +385,14 @@ class ArchitectureDataset(ProcessedDataset):
         return ~self.y.isnan()
 
     def positions_of(self, index: Tensor | Sequence[int]) -> Tensor:
-        r"""Returns where architectures lie in this data set, which may be filtered, shuffled or a part of the space.
+        r"""Returns the positions of architectures in this data set, which may be filtered, shuffled or a subset.
 
         Args:
             index: Official indices, ``[n]``.
 
         Returns:
             Positions int64 ``[n]``, so that ``dataset[dataset.positions_of(index)]`` are these architectures; the first
-            one, where an architecture occurs more than once.
+            position of an architecture that occurs more than once.
 
         Raises:
             InvalidArchitectureError: If one is not in this data set.
@@ -362,7 +406,7 @@ class ArchitectureDataset(ProcessedDataset):
         wanted = self.space.check_indices(torch.as_tensor(index, device="cpu"))
         own = self.arch_index
         where = torch.full((len(self.space),), -1, dtype=torch.long, device="cpu")
-        # The last one written wins, and the first one is wanted.
+        # Written in reverse order, because the last write wins and the first position is wanted.
         where[own.flip(0)] = torch.arange(own.numel() - 1, -1, -1, device="cpu")
         positions = where[wanted]
         if bool((positions < 0).any()):
@@ -378,8 +422,9 @@ class ArchitectureDataset(ProcessedDataset):
         return [self.space.to_str(arch) for arch in self.space.enumerate()]
 
     def arch(self, position: int) -> Any:
-        r"""Returns the architecture value behind ``self[position]``."""
-        return self.space[int(self.arch_index[position])]
+        r"""Returns the architecture of ``self[position]``."""
+        self._check_position(position)
+        return self.space[int(self._data.arch_index[self.indices()[position]])]
 
     # -- splits and verification ------------------------------------------------------------------------------------
 
@@ -393,18 +438,18 @@ class ArchitectureDataset(ProcessedDataset):
     def split(self, n_train: int, n_valid: int = 0, *, by: Unit | None = None, seed: int = 0) -> Split:
         r"""Splits the labelled architectures into training, validation and test positions.
 
-        The architectures that are drawn depend on which ones are labelled, not on their order in the data set. One that
-        occurs more than once is on one side only.
+        The draw depends on the set of labelled architectures, not on their order in the data set. An architecture that
+        occurs more than once is in one part only.
 
         Args:
             n_train: Number of training labels.
             n_valid: Number of validation labels.
-            by: ``"index"`` draws architectures; ``"class"`` also keeps equivalent twins of the training and validation
-                architectures out of the test. (default: what suits the benchmark)
+            by: ``"index"`` draws architectures; ``"class"`` also excludes equivalents of the training and validation
+                architectures from the test part. (default: that of the benchmark)
             seed: Seed of the draw; splits of one seed are nested.
 
-        Returns:
-            Positions for ``dataset[split.train]`` in this data set; official indices where it is the whole space.
+        Returns: Positions in this data set, for ``dataset[split.train]``; they equal official indices if it is the
+            whole space.
         """
         return class_split(*self._candidates(by), n_train, n_valid, seed=seed)
 
@@ -430,7 +475,7 @@ class ArchitectureDataset(ProcessedDataset):
         r"""Compares the data set with its published statistics.
 
         Returns:
-            The checks, all of which hold.
+            The checks, all of which passed.
 
         Raises:
             VerificationError: If any fails; the message lists the failed ones with both values.

@@ -1,9 +1,9 @@
-r"""The compact label table: one row an architecture, one column a measurement.
+r"""The compact label table: one row per architecture, one column per measurement.
 
-Format, version 1. A CSV (optionally gzipped) or Parquet file. The first column, ``arch``, names the architecture as the
-space does (NAS-Bench-201: official string; NAS-Bench-101: official hash; NAS-Bench-Graph: decimal key). Every other
-column is ``metric/seed/epoch``, for example ``valid_accuracy@200/777/200``: the metric with the training budget after
-``@``, the seed (or what stands for it), and the number of completed epochs. An empty cell is a missing measurement.
+Format, version 1. A CSV (optionally gzipped) or Parquet file. The first column, ``arch``, identifies the architecture
+(NAS-Bench-201: official string; NAS-Bench-101: official hash; NAS-Bench-Graph: decimal key). Every other column is
+``metric/seed/epoch``, for example ``valid_accuracy@200/777/200``: the metric with the training budget after ``@``, the
+name of the seed, and the number of completed epochs. An empty cell is a missing measurement.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def read_compact(
 
 
 def write_compact(path: Path, archs: Sequence[str], metrics: dict[str, Metric]) -> None:
-    r"""Writes a compact table atomically; rows without any measurement are left out.
+    r"""Writes a compact table atomically, without rows that have no measurement.
 
     Args:
         path: Target, ending in ``.csv``, ``.csv.gz`` or ``.parquet``.
@@ -116,7 +116,7 @@ def write_compact(path: Path, archs: Sequence[str], metrics: dict[str, Metric]) 
             writer.writerow(["arch", *labels])
             writer.writerows(zip(names, *columns, strict=True))
             content = text.getvalue().encode()
-        # A fixed time stamp keeps equal tables byte-identical.
+        # A fixed time stamp makes files of equal tables identical.
         tmp.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 

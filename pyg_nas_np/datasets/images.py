@@ -1,4 +1,4 @@
-r"""Labelled images from folders, ``.npz`` files, PyTorch data sets and arrays, in one form."""
+r"""Labelled images from folders, ``.npz`` files, PyTorch data sets and arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Images: TypeAlias = Any
 r"""A path, a PyTorch data set of ``(image, label)`` pairs, a pair of arrays, or :class:`LabelledImages`."""
 
 MAX_PIXELS = 1 << 26
-"""Largest image of a file, 67 megapixels: below the number from which Pillow warns."""
+"""Largest image of a file, 67 megapixels, below the threshold of Pillow's warning."""
 
 _PAIRS = (("x_train", "y_train"), ("x", "y"), ("images", "labels"))
 _CHANNELS = (1, 2, 3, 4)
@@ -34,14 +34,14 @@ _CHANNELS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class LabelledImages:
-    r"""Images with a class each, read one by one.
+    r"""Images with class labels, read one by one.
 
     Args:
         class_names: Names of the ``K`` classes.
         labels: Class of each image, ``[n]`` int64.
         read: Returns the image at a position as RGB, ``[3, H, W]`` float32 from 0 to 1. Raises
             :class:`~pyg_nas_np.utils.InvalidImagesError` or :class:`~pyg_nas_np.utils.DataFileError` if it cannot.
-        fingerprint: Returns bytes that tell the content of the image at a position.
+        fingerprint: Returns bytes that identify the content of the image at a position.
 
     Raises:
         InvalidImagesError: If there is no image, or a class has none.
@@ -67,10 +67,11 @@ class LabelledImages:
 
 
 def read_images(images: Images, *, max_pixels: int = MAX_PIXELS) -> LabelledImages:
-    r"""Reads labelled images of any of these forms.
+    r"""Reads labelled images from any of these sources.
 
     - A **folder** with one folder of image files for each class (needs Pillow), or an ``.npz`` **file** with arrays
-      ``x_train`` and ``y_train`` (or ``x`` and ``y``, ``images`` and ``labels``) and, if it likes, ``classes``, names;
+      ``x_train`` and ``y_train`` (or ``x`` and ``y``, ``images`` and ``labels``) and optionally ``classes``, their
+      names;
     - a **PyTorch data set** with a length, whose items are ``(image, label)``;
     - a **pair** of images and labels: arrays ``[n, H, W]`` or ``[n, H, W, C]``, tensors ``[n, H, W]`` or
       ``[n, C, H, W]``, or lists of single images.
@@ -81,10 +82,10 @@ def read_images(images: Images, *, max_pixels: int = MAX_PIXELS) -> LabelledImag
     Args:
         images: The images.
         max_pixels: Largest image of a folder, in pixels. The arrays of an ``.npz`` file may unpack to
-            ``$PYG_NAS_NP_MAX_BYTES``, 4 GiB where this is not set.
+            ``$PYG_NAS_NP_MAX_BYTES``, by default 4 GiB.
 
     Raises:
-        InvalidImagesError: If the images are of no such form, a class is empty, or labels do not fit.
+        InvalidImagesError: If the source is none of these, a class is empty, or labels do not fit.
         DataFileError: If a file is corrupt or too large.
         MissingExtraError: If a folder is read without Pillow.
 
@@ -113,7 +114,7 @@ def read_images(images: Images, *, max_pixels: int = MAX_PIXELS) -> LabelledImag
 
 
 def read_folder(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> LabelledImages:
-    r"""Reads a folder that has one folder for each class; hidden files and files that are no images are passed over.
+    r"""Reads a folder with one folder for each class; hidden files and files other than images are ignored.
 
     Args:
         path: The folder.
@@ -214,7 +215,7 @@ def from_arrays(x: Any, y: Any, class_names: Sequence[str] | None = None) -> Lab
     Args:
         x: Images, see :func:`read_images`.
         y: One label an image: integers or strings, ``[n]`` or ``[n, 1]``.
-        class_names: Names of the classes 0, 1, …; classes without an image are left out. (default: the labels)
+        class_names: Names of the classes 0, 1, …; classes without an image are dropped. (default: the labels)
 
     Raises:
         InvalidImagesError: If there is not one label an image, or a label has no name.
@@ -248,7 +249,7 @@ def from_arrays(x: Any, y: Any, class_names: Sequence[str] | None = None) -> Lab
 def from_dataset(dataset: Any) -> LabelledImages:
     r"""Reads a PyTorch data set of ``(image, label)`` pairs.
 
-    Labels are taken from ``targets`` where the data set has them, as those of torchvision do; otherwise every item is
+    Labels are taken from ``targets`` if the data set has them, as those of torchvision do; otherwise every item is
     loaded once. Names are taken from ``classes``.
 
     Raises:

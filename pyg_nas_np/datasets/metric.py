@@ -10,6 +10,8 @@ from torch import Tensor
 
 from pyg_nas_np.utils.errors import DataFileError
 
+_MERITS = ("percent", "fraction", "score", "")
+
 
 @dataclass(frozen=True, eq=False)
 class Metric:
@@ -18,10 +20,11 @@ class Metric:
     Args:
         values: ``[A, S, E]`` float32, one entry per architecture, seed and epoch; NaN where :obj:`mask` is False.
         mask: ``[A, S, E]`` bool, True where a measurement exists.
-        seeds: ``S`` names of the seeds (``"777"``) or of what stands for them (``"mean of 3"``).
+        seeds: ``S`` names of the seeds (``"777"``), or of aggregates (``"mean of 3"``).
         epochs: ``E`` numbers of completed training epochs.
-        unit: ``"percent"``, ``"fraction"``, ``"seconds"``, ``"milliseconds"``, ``"megaparameters"`` or ``"nats"``.
-        split: The benchmark's own name of the images it was measured on (``"x-valid"``), or ``""``.
+        unit: ``"percent"``, ``"fraction"`` or ``"score"``, of which more is better; or that of a cost, ``"seconds"``,
+            ``"milliseconds"``, ``"nats"``, ``"percent of errors"``, ``"cost"``, ...; or ``""``.
+        split: The benchmark's name of the images used for the measurement (``"x-valid"``), or ``""``.
 
     Example:
         >>> metric = Metric.from_values(torch.tensor([[[90.0], [92.0]], [[80.0], [float("nan")]]]), ("777", "888"),
@@ -58,6 +61,11 @@ class Metric:
             raise DataFileError(f"row {int(values.isinf().flatten(1).any(1).nonzero()[0])} holds an infinite value")
         values = values.to(torch.float32)
         return cls(values, ~values.isnan(), tuple(seeds), tuple(epochs), unit, split)
+
+    @property
+    def maximize(self) -> bool:
+        r"""Whether larger values are better, as the unit tells: not for losses, errors, times and other costs."""
+        return self.unit in _MERITS
 
     def mean(self, epoch: int | None = None) -> Tensor:
         r"""Returns the mean over the measured seeds at :obj:`epoch` (default: the last), ``[A]``, NaN where none."""

@@ -32,7 +32,7 @@ DEVICES = tuple(f"{gpu}_{batch}" for gpu in ("2080ti", "titan_rtx", "titan_xp", 
 """Settings of the latencies: GPU and batch size."""
 
 METRICS = ("top1", *DEVICES)
-"""What can be in ``y``: ``"top1"`` in percent, latencies in milliseconds."""
+"""Metrics for ``y``: ``"top1"`` in percent, latencies in milliseconds."""
 
 
 class SubNetworks(NamedTuple):
@@ -40,7 +40,7 @@ class SubNetworks(NamedTuple):
 
     Args:
         archs: ``n`` architectures, in the order of the table.
-        values: ``[n, M]`` float64: means over all measurements, one column a metric.
+        values: ``[n, M]`` float64: means over all measurements, one column per metric.
         lowest: ``[n, M]``: smallest measurements.
         highest: ``[n, M]``: largest measurements.
         n_meas: ``[n]`` int64: numbers of measurements.
@@ -57,8 +57,8 @@ def read_accuracies(path: str | Path) -> SubNetworks:
     r"""Reads a DyNAS-T table of ImageNet top-1 accuracies.
 
     Columns ``arch_json`` (``d``, ``ks``, ``e``, ``r``), ``params``, ``macs``, ``top1_mean``, ``n_meas``, ``top1_min``
-    and ``top1_max``; others are ignored. Entries beyond the depth of a stage do not count: rows that differ in these
-    only are the same sub-network, and are merged (means weighted by ``n_meas``, which adds up).
+    and ``top1_max``; others are ignored. Entries beyond the depth of a stage are ignored too: rows that differ only in
+    these are the same sub-network and are merged (means weighted by ``n_meas``, which is summed).
 
     Args:
         path: The table, ``.csv`` or ``.csv.gz``.
@@ -103,9 +103,9 @@ def read_latencies(path: str | Path) -> SubNetworks:
 class OFAMobileNetV3(ProcessedDataset):
     r"""Measured sub-networks of the `Once-for-All <https://arxiv.org/abs/1908.09791>`_ MobileNetV3 of width 1.0.
 
-    The space cannot be enumerated, so that the data set holds the measured architectures only, those that have the
-    chosen metric, in the order of their table. Put your own copies of the tables into ``root/raw``, under any name
-    that ends in ``.csv`` or ``.csv.gz``; they are told apart by their columns.
+    The space cannot be enumerated, so the data set contains only the architectures with the chosen metric, in the order
+    of their table. Put your own copies of the tables into ``root/raw``, under any name that ends in ``.csv`` or
+    ``.csv.gz``; they are recognised by their columns.
 
     .. list-table:: **STATS:**
         :header-rows: 1
@@ -123,8 +123,8 @@ class OFAMobileNetV3(ProcessedDataset):
           - twelve latencies (milliseconds), :data:`DEVICES`
           - 3.9 to 108 (batches of 1 to 64)
 
-    The accuracies are traces of searches, biased towards good networks, and MACs alone rank them with a Spearman of
-    .951 (.950 once equal sub-networks are merged): report what a predictor adds to that.
+    The accuracies are traces of searches, biased towards good networks. MACs alone rank them with a Spearman of .951
+    (.950 once equal sub-networks are merged); report the gain of a predictor over that.
 
     Each graph has ``x`` ``[V, 72]`` and ``edge_index`` ``[2, V - 1]`` (the chain of
     :class:`~pyg_nas_np.spaces.MobileNetV3Space`), ``y`` ``[1]``, ``num_parameters`` ``[1]``, ``flops`` ``[1]`` and
@@ -136,7 +136,7 @@ class OFAMobileNetV3(ProcessedDataset):
         transform: Applied at every access.
         pre_transform: Applied once before saving.
         pre_filter: Keeps a graph if it returns true.
-        force_reload: Whether to process again; a changed raw file does so by itself.
+        force_reload: Whether to process again; changed raw files are always processed again.
 
     Raises:
         ValueError: If :obj:`metric` is unknown.
@@ -196,7 +196,7 @@ class OFAMobileNetV3(ProcessedDataset):
 
     @property
     def processed_dir(self) -> str:
-        r"""A folder of its own for accuracies and for each latency."""
+        r"""Separate folders for accuracies and for each latency."""
         return str(Path(self.root) / "processed" / self.metric)
 
     @property
@@ -238,11 +238,11 @@ class OFAMobileNetV3(ProcessedDataset):
         return self._data.y[self._selected()]  # type: ignore[no-any-return]
 
     def arch(self, position: int) -> MobileNetV3Arch:
-        r"""Returns the architecture behind ``self[position]``."""
+        r"""Returns the architecture of ``self[position]``."""
         return self.space.from_str(self._archs[int(self._data.row[self._selected()[position]])])
 
     def published(self) -> list[Check]:
-        r"""Returns published statistics of the table beside this data set's values."""
+        r"""Returns published statistics of the table with this data set's values."""
         rows = float(self._data.y.numel())
         if self.metric != "top1":
             return [Check("sub-networks", 5000, rows, 0)]
@@ -251,12 +251,12 @@ class OFAMobileNetV3(ProcessedDataset):
             Check("sub-networks", 2162, rows, 0),
             Check("lowest top-1", 70.998, float(self._data.y.min()), 5e-4),
             Check("highest top-1", 77.466, float(self._data.y.max()), 5e-4),
-            # Published for the rows before they are merged.
+            # Published for the rows before merging.
             Check("Spearman of MACs and top-1", 0.951, rho, 0.002),
         ]
 
     def verify(self) -> list[Check]:
-        r"""Compares the data set with the published statistics, and returns the checks, all of which hold.
+        r"""Compares the data set with the published statistics, and returns the checks, all of which passed.
 
         Raises:
             VerificationError: If any fails; the message lists the failed ones with both values.
@@ -289,7 +289,7 @@ def _read(path: Path, arch: str, names: tuple[str, ...]) -> tuple[list[MobileNet
 
 
 def _merged(archs: list[MobileNetV3Arch], mean: Tensor, lowest: Tensor, highest: Tensor, count: Tensor) -> SubNetworks:
-    """Makes one row of all rows of an architecture."""
+    """Merges all rows of an architecture."""
     first: dict[MobileNetV3Arch, int] = {}
     owner = torch.tensor([first.setdefault(arch, len(first)) for arch in archs], device="cpu")
     total = torch.zeros(len(first), dtype=torch.long, device="cpu").index_add(0, owner, count)

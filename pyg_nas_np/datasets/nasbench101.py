@@ -30,15 +30,23 @@ from pyg_nas_np.utils.pickles import Ignored
 
 Table = np.ndarray[Any, np.dtype[np.float32]]
 
-_UNITS = {"time": "seconds", "accuracy": "fraction", "energy": "kilowatt-hours", "score": "score"}
+_UNITS = {
+    "time": "seconds",
+    "latency": "seconds",
+    "accuracy": "fraction",
+    "error": "fraction of errors",
+    "loss": "nats",
+    "energy": "kilowatt-hours",
+    "score": "score",
+}
 
 
 class NASBench101(ArchitectureDataset):
     r"""The 423,624 cells of `"NAS-Bench-101: Towards Reproducible Neural Architecture Search"
     <https://arxiv.org/abs/1902.09635>`_, each trained three times on CIFAR-10 at up to four budgets.
 
-    ``dataset[i]`` is the cell with the ``i``-th smallest official hash. Graphs, parameters and FLOPs are always exact
-    and need no file. Labels come from these, where two provide one metric from the first:
+    ``dataset[i]`` is the cell with the ``i``-th smallest official hash. Graphs, parameters and FLOPs are exact and need
+    no file. Labels come from the first of these sources that provides the metric:
 
     1. ``nasbench_full.tfrecord`` or ``nasbench_only108.tfrecord``, the official files (SHA-256 verified);
     2. ``nasbench_only108.pkl`` of NASLib, or any other ``*.pkl`` of that structure;
@@ -51,8 +59,8 @@ class NASBench101(ArchitectureDataset):
     are separate trainings, each with its own learning-rate schedule: together they are **not** a learning curve.
     Repeats are numbered by their order in the file; failed runs (accuracy near 0.1) are kept.
 
-    A table whose target is the best of three repeats calls it ``valid_accuracy_best_of_3@108``; where the default
-    metric is missing, that one is used, with a message.
+    The best of three repeats is named ``valid_accuracy_best_of_3@108``. If the default metric is missing, it is used,
+    with a message.
 
     Args:
         root: Folder of the data set.
@@ -92,7 +100,7 @@ class NASBench101(ArchitectureDataset):
         "nasbench_full.tfrecord": "3d64db8180fb1b0207212f9032205064312b6907a3bbc81eabea10db2f5c7e9c",
         "nasbench_only108.tfrecord": "4c39c3936e36a85269881d659e44e61a245babcb72cb374eacacf75d0e5f4fd1",
     }
-    """SHA-256 of the official files. A subclass that lists no checksum for a file reads it unverified."""
+    """SHA-256 of the official files; files without an entry are not verified."""
 
     @cached_property
     def space(self) -> NASBench101Space:
@@ -131,7 +139,7 @@ class NASBench101(ArchitectureDataset):
         return _to_metrics(read_measurements(path, self.space))
 
     def published(self) -> list[Check]:
-        r"""Returns the published statistics of the space, and of the official labels where they are present."""
+        r"""Returns the published statistics of the space and, if available, of the official labels."""
         parameters = self.space.batch_num_parameters()
         checks = [
             Check("architectures", 423_624, len(self.space), 0),
@@ -211,7 +219,7 @@ def _read_naslib(path: Path, space: NASBench101Space) -> dict[str, Metric]:
 
 
 def _numpy_array_globals() -> dict[tuple[str, str], Any]:
-    # Adjacency matrices are not needed: the hash tells the cell.
+    # Adjacency matrices are not needed, because the hash identifies the cell.
     names = [("numpy", "dtype"), ("numpy", "ndarray")]
     names += [(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")]
     return dict.fromkeys(names, Ignored)

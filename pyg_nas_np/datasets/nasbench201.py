@@ -31,7 +31,7 @@ _ANALOG_SHA256 = "85f3435b877aa2d36268d55ce07f6ff6d73643d17a840f1941745da5eb80db
 _ANALOG_ACCURACIES = ("baseline", "ptq", "qat", "noisy", "analog")
 _ANALOG_DRIFT_SECONDS = (60, 3600, 86400, 2592000)
 
-# Optima of the seed means after 200 epochs: value and official index.
+# Optima of the seed means at 200 epochs: value and official index.
 _OPTIMA = {
     "cifar10": {"valid_accuracy@200": (91.6067, 6111), "test_accuracy@200": (94.3733, 6111)},
     "cifar100": {"valid_accuracy@200": (73.4933, 9930), "test_accuracy@200": (73.5133, 9930)},
@@ -44,7 +44,7 @@ _CEILING = {"cifar10": (0.9841, 0.8937), "cifar100": (0.9934, 0.9360), "ImageNet
 class NASBench201(ArchitectureDataset):
     r"""The 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ in official order.
 
-    Label sources, best first (where two provide one metric, the first wins):
+    Label sources, best first (a metric is read from the first source that provides it):
 
     1. official files in ``root/raw``: the folder ``NATS-tss-v1_0-3ffb9-simple``, ``NATS-tss-v1_0-3ffb9.pickle.pbz2``
        or ``NAS-Bench-201-v1_1-096897.pth``;
@@ -116,7 +116,7 @@ class NASBench201(ArchitectureDataset):
 
     @property
     def processed_dir(self) -> str:
-        r"""One folder an image data set and view."""
+        r"""One folder per image data set and view."""
         return str(Path(self.root) / "processed" / f"{self.dataset}-{self.view}")
 
     def dense_graphs(self) -> tuple[Data, dict[str, Tensor]]:
@@ -135,7 +135,7 @@ class NASBench201(ArchitectureDataset):
         return data, {"x": 4 * steps, "edge_index": 6 * steps, "edge_attr": 6 * steps}
 
     def sources(self) -> list[Source]:
-        r"""Returns the label sources that are present."""
+        r"""Returns the available label sources."""
         found: list[Source] = []
         raw = Path(self.raw_dir)
 
@@ -150,7 +150,7 @@ class NASBench201(ArchitectureDataset):
         for name, file_name, read in official:
             if (raw / file_name).exists():
                 add(name, raw / file_name, read, self.dataset, self._strings)
-                break  # The three hold the same records.
+                break  # The three contain the same records.
         compact = find_compact(raw, f"nasbench201-{self.dataset}")
         if compact is not None:
             add("compact-table", compact, read_compact, self._indices_of, len(self.space), _units)
@@ -171,7 +171,7 @@ class NASBench201(ArchitectureDataset):
         position = {name: i for i, name in enumerate(self._strings)}
         for name in names:
             if name not in position:
-                # Parsing says what is wrong with the string.
+                # The parser's error names the problem.
                 raise InvalidArchitectureError(f"row for a cell outside the space: {self.space.from_str(name)}")
         return [position[name] for name in names]
 
@@ -182,7 +182,7 @@ class NASBench201(ArchitectureDataset):
         if len(table) != len(self.space):
             raise DataFileError(f"{path} has {len(table)} cells, expected {len(self.space)}")
         rows = [table[self.space.to_digits(arch)] for arch in self.space.enumerate()]
-        # A cell with two trials does not say which of the three seeds is missing, so that trials are only numbered.
+        # For a cell with two trials the missing seed is unknown, so trials are only numbered.
         trials = ("1st", "2nd", "3rd")
         metrics = {}
         for name, key in (("valid_accuracy", "val_acc"), ("training_time", "train_time"), ("latency", "latency")):
@@ -210,14 +210,13 @@ class NASBench201(ArchitectureDataset):
                 torch.tensor([float(v) for v in values], dtype=torch.float32, device="cpu").reshape(-1, 1, 1),
                 ("1st",),
                 (0,),
-                "percent",
-                "test",
+                *_units(f"analog.{name}"),
             )
             for name, values in columns.items()
         }
 
     def published(self) -> list[Check]:
-        r"""Returns the space's counts and, per metric that is present, the published optimum and seed counts."""
+        r"""Returns the space's counts and, for each available metric, the published optimum and seed counts."""
         checks = [
             Check("architectures", 15625, len(self.space), 0),
             Check("equivalence classes", 6466, int(self.equivalence_class.max()) + 1, 0),
@@ -243,7 +242,9 @@ class NASBench201(ArchitectureDataset):
 
 
 def _units(name: str) -> tuple[str, str]:
-    return ("percent", "test") if name.startswith("analog.") else nats.units(name)
+    if not name.startswith("analog."):
+        return nats.units(name)
+    return "percentage points" if name.endswith("_uncertainty") else "percent", "test"
 
 
 def _package_file(distribution: str, name: str) -> Path | None:

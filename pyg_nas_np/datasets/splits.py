@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_nas_np.utils import check_count, seeded
+
 
 class Split(NamedTuple):
-    r"""Three disjoint int64 tensors of positions in a data set; official indices where it is the whole space."""
+    r"""Three disjoint int64 tensors of positions in a data set; official indices if it is the whole space."""
 
     train: Tensor
     valid: Tensor
@@ -18,7 +20,7 @@ class Split(NamedTuple):
 
 
 def index_split(candidates: Tensor, n_train: int, n_valid: int = 0, *, seed: int = 0) -> Split:
-    r"""Draws training and validation architectures uniformly; every other candidate is tested.
+    r"""Draws training and validation architectures uniformly; all other candidates are the test part.
 
     Splits of one seed are nested: a smaller :obj:`n_train` gives a prefix of a larger one.
 
@@ -31,28 +33,29 @@ def index_split(candidates: Tensor, n_train: int, n_valid: int = 0, *, seed: int
     Raises:
         ValueError: If the sizes are negative or leave nothing to test.
     """
+    n_train, n_valid = check_count("n_train", n_train, -1), check_count("n_valid", n_valid, -1)
     if n_train < 1 or n_valid < 0 or n_train + n_valid >= candidates.numel():
         raise ValueError(
             f"n_train={n_train} and n_valid={n_valid} must be positive (n_valid may be 0) and leave at least one of "
             f"the {candidates.numel()} labelled architectures for testing"
         )
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = seeded(seed)
     order = candidates[torch.randperm(candidates.numel(), generator=generator, device="cpu")]
-    # Validation comes from the far end, so that it does not depend on n_train.
+    # Validation is taken from the other end of the permutation, so that it does not depend on n_train.
     stop = order.numel() - n_valid
     return Split(order[:n_train], order[stop:], order[n_train:stop].sort().values)
 
 
 def class_split(candidates: Tensor, classes: Tensor, n_train: int, n_valid: int = 0, *, seed: int = 0) -> Split:
-    r"""Like :func:`index_split`, but no tested architecture shares an equivalence class with training or validation.
+    r"""Like :func:`index_split`, but no test architecture shares an equivalence class with training or validation.
 
-    Twins of training architectures are left out of validation and test; twins of validation ones out of the test.
+    Equivalents of training architectures are excluded from validation and test, those of validation ones from the test.
 
     Args:
         candidates: Indices of the labelled architectures, int64 ``[L]``.
         classes: Equivalence class of every architecture of the space, int64 ``[A]``.
         n_train: Number of training architectures.
-        n_valid: Number of validation architectures before twins are left out.
+        n_valid: Number of validation architectures before equivalents are excluded.
         seed: Seed of the permutation.
     """
     train, valid, test = index_split(candidates, n_train, n_valid, seed=seed)

@@ -23,7 +23,7 @@ _HEADER = struct.Struct("<QI")
 _FRAME = _HEADER.size + 4
 _BLOCK = 1 << 24
 MAX_RECORD = 1 << 27
-"""Bytes of the largest record that is read. Those of NAS-Bench-101 have two thousand."""
+"""Largest record in bytes. Those of NAS-Bench-101 have two thousand."""
 
 
 def _tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
@@ -49,7 +49,7 @@ class RecordBatch(NamedTuple):
 
     Args:
         buffer: A piece of the file, uint8.
-        start: Where the payloads begin in :obj:`buffer`, int64 ``[n]``.
+        start: Start of the payloads in :obj:`buffer`, int64 ``[n]``.
         length: Their lengths, int64 ``[n]``.
         first: Number of the first record in the file, from 0.
         offset: Position of :obj:`buffer` in the file.
@@ -62,7 +62,7 @@ class RecordBatch(NamedTuple):
     offset: int
 
     def where(self, row: int) -> str:
-        r"""Names a record of the batch in messages: its number, and where it begins in the file."""
+        r"""Name of a record of the batch in messages: its number and its position in the file."""
         return _where(self.first + row, self.offset + int(self.start[row]) - _HEADER.size)
 
     def payload(self, row: int) -> bytes:
@@ -85,7 +85,7 @@ def crc32c(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     for word in np.ascontiguousarray(np.ascontiguousarray(rows[:, :even]).view("<u4").T):
         state ^= word
         np.bitwise_and(state, 0xFFFF, out=index, casting="unsafe")
-        # mode="clip" spares the bounds check, and the buffer that goes with it.
+        # mode="clip" avoids the bounds check and its buffer.
         _LOW_TABLE.take(index, out=low, mode="clip")
         np.right_shift(state, 16, out=index, casting="unsafe")
         _HIGH_TABLE.take(index, out=state, mode="clip")
@@ -96,7 +96,7 @@ def crc32c(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
 
 
 def masked(crc: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    r"""Returns the form in which TFRecord files store a CRC."""
+    r"""Returns a CRC masked as in TFRecord files."""
     return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)
 
 
@@ -120,7 +120,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
         DataFileError: If the file is empty or ends inside a record, or if a length or payload does not match its
             checksum; the message names the record and its byte offset.
     """
-    # The checksums of one batch are computed while the caller works on the batch before.
+    # The checksums of a batch are computed while the caller processes the previous one.
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[RecordBatch, Future[None]]] = deque()
         for batch in _batches(path):
@@ -156,7 +156,7 @@ def _batches(path: str | os.PathLike[str]) -> Iterator[RecordBatch]:
 def _frames(
     path: str | os.PathLike[str], data: bytes, first: int, offset: int, size: int
 ) -> tuple[npt.NDArray[np.int64], int]:
-    r"""Walks the complete records of a block: where they begin (and the last one ends), and the bytes they take."""
+    r"""Finds the complete records of a block: their starts (and the end of the last one), and their total size."""
     begins = [0]
     position, stop = 0, len(data)
     last = stop - _HEADER.size
@@ -167,7 +167,7 @@ def _frames(
             break
         position = end
         begins.append(position)
-    # The walk may have gone astray after a damaged length; its checksum tells where.
+    # A damaged length makes all later positions wrong; its checksum identifies it.
     complete = begins if position <= last else begins[:-1]
     headers = windows(np.frombuffer(data, dtype=np.uint8), np.array(complete, dtype=np.int64), _HEADER.size)
     stored = np.ascontiguousarray(headers[:, _LENGTH.size :]).view("<u4")[:, 0]
@@ -178,7 +178,7 @@ def _frames(
             f"{os.fspath(path)}: the length of {_where(first + row, offset + begins[row])} does not match its CRC: the "
             f"file is damaged or no TFRecord file"
         )
-    # What is left must be completed by the rest of the file.
+    # The incomplete last record must be completed by the rest of the file.
     rest = stop - position
     needed = _FRAME if rest < _HEADER.size else _HEADER.unpack_from(data, position)[0] + _FRAME
     if rest and needed > MAX_RECORD:
@@ -218,7 +218,7 @@ def _where(record: int, offset: int) -> str:
 
 
 class Field(NamedTuple):
-    r"""One field of a protobuf message: its number, wire type, and where its value lies."""
+    r"""One field of a protobuf message: its number, wire type, and the position of its value."""
 
     number: int
     wire_type: int
@@ -231,15 +231,15 @@ class Field(NamedTuple):
 
 
 def protobuf_fields(message: bytes, start: int = 0, stop: int | None = None) -> Iterator[Field]:
-    r"""Yields the fields of a protobuf message, known or not, in the order of the wire.
+    r"""Yields all fields of a protobuf message, in their order.
 
     Args:
         message: The bytes.
-        start: Where the message begins.
-        stop: Where it ends. (default: the end of the bytes)
+        start: Start of the message.
+        stop: End of the message. (default: the end of the bytes)
 
     Raises:
-        DataFileError: If a field reaches past the end, or has a wire type that is not in use.
+        DataFileError: If a field reaches past the end, or has an unknown wire type.
 
     Example:
         >>> list(protobuf_fields(b"\x10\x96\x01"))

@@ -1,4 +1,4 @@
-r"""What is known of architectures before any training: meta-features, encodings, random networks, descriptors."""
+r"""Features of architectures that need no training: meta-features, encodings, random networks, descriptors."""
 
 from pyg_nas_np.features.descriptors import Descriptors
 from pyg_nas_np.features.meta import MetaFeatures

@@ -28,12 +28,12 @@ Columns = tuple[list[str], Tensor]
 """Names of ``D`` columns and their values ``[B, D]``."""
 
 MAX_STRINGS = 4096
-"""The block of path strings is left out where operations and path lengths allow more strings than this."""
+"""The block of path strings is omitted if operations and path lengths allow more strings than this."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    r"""A batch of cells with what several blocks share, computed once.
+    r"""A batch of cells with cached intermediate results that several blocks share.
 
     Args:
         space: The search space.
@@ -53,7 +53,7 @@ class Cells:
 
     @cached_property
     def work_ops(self) -> list[int]:
-        r"""Ids of the operations that may lie on a live path."""
+        r"""Ids of the operations that can lie on a live path."""
         zero = self.ids(self.space.zero_ops)
         return [op for op in range(2, len(self.space.op_names)) if op not in zero]
 
@@ -64,7 +64,7 @@ class Cells:
 
     @cached_property
     def live(self) -> DenseGraphs:
-        r"""Their live part: what information from the input to the output can pass through."""
+        r"""Their live parts: the nodes on paths along which information reaches the output."""
         return live_part(self.graphs, self.ids(self.space.zero_ops))
 
     @cached_property
@@ -78,14 +78,14 @@ class Cells:
 
 
 def ops(cells: Cells) -> Columns:
-    r"""How often each operation occurs, dead or alive."""
+    r"""Count of each operation, dead or alive."""
     ids = torch.arange(2, len(cells.space.op_names))
     counts = (cells.dense.ops.unsqueeze(2) == ids).sum(dim=1)
     return [f"count_{name}" for name in cells.space.op_names[2:]], counts
 
 
 def live(cells: Cells) -> Columns:
-    r"""What lies on live input-output paths: operation counts in total and per path, and whether there is a path."""
+    r"""Operation counts on live input-output paths, in total and per path, and whether there is such a path."""
     stats = cells.paths
     names = ["work", *(cells.space.op_names[op] for op in cells.work_ops)]
     total = (cells.live.ops.unsqueeze(2) == torch.tensor(cells.work_ops)).sum(dim=1).float()
@@ -144,7 +144,7 @@ def shape(cells: Cells) -> Columns:
 
 
 def bigrams(cells: Cells) -> Columns:
-    r"""How many live edges lead from each operation to each other, the input and the output included."""
+    r"""Number of live edges between each pair of operations, input and output included."""
     names = cells.space.op_names
     alive = cells.live
     owner, source, target = alive.adjacency.nonzero(as_tuple=True)
@@ -170,7 +170,7 @@ def spectrum(cells: Cells) -> Columns:
 
 
 def paths(cells: Cells) -> Columns:
-    r"""One block for each path that all cells share: whether it is alive, and how often it holds each operation.
+    r"""One block for each path that all cells share: whether it is alive, and its count of each operation.
 
     Empty where :attr:`~pyg_nas_np.spaces.CellSpace.shared_paths` is.
     """
@@ -185,7 +185,7 @@ def paths(cells: Cells) -> Columns:
 
 
 def strings(cells: Cells) -> Columns:
-    r"""Square root of how many shared live paths spell each sequence of operations, identities left out.
+    r"""Square root of the number of shared live paths with each sequence of operations, identities omitted.
 
     Empty where :attr:`~pyg_nas_np.spaces.CellSpace.shared_paths` is, or beyond :data:`MAX_STRINGS` sequences.
     """
@@ -200,7 +200,7 @@ def strings(cells: Cells) -> Columns:
     counts = torch.zeros(nodes.size(0), base**longest)
     for path in shared:
         digits = digit_of[nodes[:, list(path)]]
-        # A sequence is a number in base `base`, first operation lowest; identities write no digit.
+        # A sequence is a number in base `base`, first operation lowest; identities have no digit.
         place = (digits > 0).cumsum(dim=1) - 1
         code = (digits.clamp_min(0) * base ** place.clamp_min(0)).sum(dim=1)
         counts += one_hot(code, base**longest) * (digits >= 0).all(dim=1, keepdim=True)

@@ -48,7 +48,7 @@ def topological(graphs: DenseGraphs) -> DenseGraphs:
 
 
 def _levels(adjacency: Tensor) -> Tensor:
-    """Longest distance of each node from a source, ``[B, V]``; settles unless there is a cycle."""
+    """Longest distance of each node from a source, ``[B, V]``; converges unless there is a cycle."""
     level = torch.zeros(adjacency.shape[:2], dtype=torch.long)
     for _ in range(adjacency.size(1) + 1):
         previous = level
@@ -61,14 +61,14 @@ def _levels(adjacency: Tensor) -> Tensor:
 
 @fixed_defaults
 def live_part(graphs: DenseGraphs, zero_ops: Iterable[int] = ()) -> DenseGraphs:
-    r"""Removes every node that is not on an input-output path, where zero operations block the way.
+    r"""Removes every node that is not on an input-output path without zero operations.
 
     Args:
         graphs: ``B`` graphs in topological order.
         zero_ops: Ids of operations that output zero.
 
     Returns:
-        The same nodes at the same positions, dead ones as padding; a graph without any path has no node left.
+        The same nodes at the same positions, dead ones as padding; a graph without such a path has no nodes.
     """
     adjacency, ops, _ = graphs
     present = ops >= 0
@@ -89,9 +89,9 @@ class PathStatistics(NamedTuple):
     r"""Sums of node weights along all input-output paths of each graph.
 
     Shapes:
-        - **num_paths:** ``[B]``, how many there are.
+        - **num_paths:** ``[B]``, number of paths.
         - **minimum, maximum, mean:** ``[B, W]`` over the paths; 0 where there is none.
-        - **depth:** ``[B, V, W]``, largest sum on the way from the input to each node; ``-inf`` where there is no way.
+        - **depth:** ``[B, V, W]``, largest sum along a path from the input to each node; ``-inf`` without a path.
     """
 
     num_paths: Tensor
@@ -103,9 +103,9 @@ class PathStatistics(NamedTuple):
 
 @fixed_defaults
 def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
-    r"""Minimum, maximum and mean over all input-output paths of the sum of node weights, without listing the paths.
+    r"""Minimum, maximum and mean over all input-output paths of the sum of node weights, without enumerating the paths.
 
-    One dynamic program over the nodes in topological order: :math:`O(V^2 W)` per graph, whatever the number of paths.
+    A dynamic program over the nodes in topological order takes :math:`O(V^2 W)` per graph for any number of paths.
 
     Args:
         graphs: ``B`` graphs in topological order.
@@ -118,12 +118,12 @@ def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
         >>> stats.num_paths.item(), stats.minimum.item(), stats.maximum.item(), stats.mean.item()
         (2.0, 0.0, 5.0, 2.5)
     """
-    # Graphs come last inside, so that every step of the program is a few long vector operations.
+    # The batch dimension is last, so that every step of the program consists of a few long vector operations.
     edge = graphs.adjacency.permute(1, 2, 0).to(weights.dtype).contiguous()
     wall = torch.where(edge > 0, 0.0, torch.inf).unsqueeze(2)
     weight = weights.permute(1, 2, 0)
     source, sink = ((graphs.ops == op).t().to(weights.dtype) for op in (INPUT, OUTPUT))
-    # A path is longest where its negative is shortest.
+    # The maximum is the negative of the minimum of the negated weights.
     shortest = torch.cat([weight, -weight], dim=1)
     ways_in, ways_out = source.clone(), sink.clone()
     size = source.size(0)
@@ -137,12 +137,12 @@ def path_statistics(graphs: DenseGraphs, weights: Tensor) -> PathStatistics:
     num_paths = (ways_in * sink).sum(dim=0)
     ends = torch.where(sink.unsqueeze(1) > 0, shortest, torch.inf).amin(dim=0).masked_fill(num_paths == 0, 0.0)
     minimum, negative = ends.t().chunk(2, dim=1)
-    # Each node lies on (ways in) x (ways out) paths.
+    # The number of paths through a node is (paths to it) x (paths from it).
     total = (weight * (ways_in * ways_out).unsqueeze(1)).sum(dim=0)
     return PathStatistics(
         num_paths=num_paths,
         minimum=minimum,
-        maximum=0.0 - negative,  # never minus zero, which would hide that two columns are equal
+        maximum=0.0 - negative,  # avoids -0.0, which would hide that two columns are equal
         mean=(total / num_paths.clamp_min(1.0)).t(),
         depth=-shortest[:, weight.size(1) :].permute(2, 0, 1),
     )
@@ -168,5 +168,5 @@ def laplacian_spectrum(adjacency: Tensor, mask: Tensor) -> Tensor:
     # Nodes that do not count sort behind the largest possible eigenvalue, 2, and are cut off there.
     laplacian = laplacian + torch.diag_embed(torch.where(mask, 0.0, 4.0).double())
     values = torch.linalg.eigvalsh(laplacian)
-    # Rounding keeps eigenvalues that are equal in exact arithmetic equal, whatever the order of the nodes.
+    # Rounding makes eigenvalues independent of the order of the nodes.
     return torch.where(values < 3.0, values, 0.0).round(decimals=9).abs()

@@ -1,4 +1,4 @@
-r"""Everything that the predictors know of a cell, in one table: meta-features, random networks, a prior trend."""
+r"""All features of a cell in one table: meta-features, random networks, a prior trend."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ NETWORKS, TREND = "networks", "trend"
 
 
 class Descriptors:
-    r"""Meta-features, coordinates in the space of random networks, and a prior trend, side by side.
+    r"""Meta-features, coordinates of random networks, and a prior trend, concatenated.
 
-    The groups of the meta-features keep their names and columns; ``networks`` are the coordinates of
-    :class:`~pyg_nas_np.features.RandomNetworks`; ``trend`` is one column (absent in spaces without
-    :attr:`~pyg_nas_np.spaces.CellSpace.averaging_ops`, that is, outside convolutional networks): what is known of
-    accuracy before any label. A cell is expected to gain from computation and from a path without any operation but
-    identities, and to lose from pooling and from the lack of a live path.
+    The groups of the meta-features keep their names and columns. ``networks`` are the coordinates of
+    :class:`~pyg_nas_np.features.RandomNetworks`. ``trend`` is one column of prior knowledge about accuracy: computation
+    and a path of identities only increase it, pooling and the lack of a live path decrease it. It is absent in spaces
+    without :attr:`~pyg_nas_np.spaces.CellSpace.averaging_ops`, that is, outside convolutional networks.
 
     Args:
         features: Standardised meta-features of a space.
@@ -89,7 +88,8 @@ class Descriptors:
         for name, weight in terms.items():
             if name in names:
                 total += weight * meta[:, names.index(name)]
-        # Standardised terms, nearly independent; a few cells without any path must not dominate.
+        # The terms are standardised and nearly independent; clipped, so that the few cells without a path do not
+        # dominate.
         return (total / length).clamp(-2.5, 2.5).unsqueeze(1)
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ CHUNK = 1 << 12
 """Cells per step; their intermediate tensors fit into the processor's cache."""
 
 REFERENCE = 1 << 16
-"""A space up to this size is standardised by all of its cells, a larger one by a seeded sample of this size."""
+"""Spaces up to this size are standardised over all cells, larger ones over a seeded sample of this size."""
 
 
 class _Statistics(NamedTuple):
@@ -40,29 +40,29 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
 
     - **ops**: count of each operation;
     - **live**: operations on live input-output paths (total; minimum, maximum and mean over the paths), whether there
-      is a live path at all, and one without any operation but identities;
+      is a live path, and whether there is one of identities only;
     - **shape**: nodes, edges, live paths, depth, shortest path, width, degrees;
     - **bigrams**: operation pairs along live edges;
     - **cost**: exact parameters and multiply-accumulates, and their logarithms;
     - **spectrum**: eigenvalues of the normalised Laplacian of the live part;
-    - **paths**, **strings**: where all cells share one topology, as in NAS-Bench-201, a block for each path, and how
-      many live paths spell each sequence of operations.
+    - **paths**, **strings**: if all cells share one topology, as in NAS-Bench-201, a block for each path, and the
+      number of live paths with each sequence of operations.
 
     A path is live if no operation on it outputs zero; nodes on no live path are dead. All features are invariant
     under renumbering of the nodes.
 
-    Mean and standard deviation are those of the whole space, or of 65,536 cells drawn with a fixed seed where it is
-    larger. The columns of **bigrams** and of **strings** are bins of a histogram and share one scale (the root of
-    their mean variance), so that rare bins do not dominate distances. Columns that are constant, or equal to an earlier
-    column of the same group, are left out, so that :attr:`feature_names` depends on the space alone.
+    Mean and standard deviation are those of the whole space or, if it is larger, of 65,536 cells drawn with a fixed
+    seed. The columns of **bigrams** and of **strings** are bins of a histogram and share one scale (the root of their
+    mean variance), so that rare bins do not dominate distances. Columns that are constant, or equal to an earlier
+    column of the same group, are dropped; :attr:`feature_names` depends only on the space.
 
     Args:
-        space: The search space; any :class:`~pyg_nas_np.spaces.CellSpace` will do.
-        standardize: Whether columns have mean 0 and (mean) standard deviation 1 over the space, or are raw.
+        space: The search space, any :class:`~pyg_nas_np.spaces.CellSpace`.
+        standardize: Whether to standardise columns to mean 0 and (mean) standard deviation 1 over the space.
         groups: Names of the groups to compute. (default: all)
 
     Raises:
-        ValueError: If a group is unknown or the space leaves it without a column.
+        ValueError: If a group is unknown or has no column in the space.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -83,7 +83,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         self._latest: tuple[Tensor, Tensor] | None = None
         self.groups = tuple(BLOCKS) if groups is None else tuple(group for group in BLOCKS if group in groups)
 
-    # -- what the columns are ---------------------------------------------------------------------------------------
+    # -- columns ----------------------------------------------------------------------------------------------------
 
     @property
     def feature_names(self) -> list[str]:
@@ -106,9 +106,9 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     def table(self, archs: Archs = None) -> Tensor:
         r"""Features of many architectures.
 
-        The table of the whole space is kept, and answers for index tensors that cover at least half of the space; so
-        is that of the latest index tensor of at least :data:`CHUNK` entries. What was asked for before changes no bit
-        of the answer.
+        The table of the whole space is cached and used for index tensors that cover at least half of the space. The
+        table of the latest index tensor with at least :data:`CHUNK` entries is cached too. Caching does not change any
+        bit of the result.
 
         Args:
             archs: Architectures, a tensor of official indices, or :obj:`None` for the whole space.
@@ -121,14 +121,14 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
                 one output, or is larger than all graphs that the statistics come from.
         """
         if archs is None:
-            # A copy, because the caller may write into what every predictor of the space reads.
+            # A copy, because the caller may write to the result.
             return self._whole.clone()
         if isinstance(archs, Tensor):
             rows = self.space.check_indices(archs)
             if 2 * rows.numel() >= len(self.space):
                 return self._whole[rows]
             if rows.numel() >= CHUNK:
-                # A search predicts the same part of a large space again and again.
+                # A search predicts the same part of a large space repeatedly.
                 if self._latest is None or not torch.equal(self._latest[0], rows):
                     self._latest = rows.clone(), self._finish(rows, self._statistics)
                 return self._latest[1].clone()
@@ -156,7 +156,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         generator = torch.Generator().manual_seed(0)
         reference = None if whole else self.space.sample_indices(REFERENCE, generator).sort().values
         width = int(self.space.dense(reference).num_nodes.max())
-        # Not on many threads: spaces that compute a table once do it here.
+        # On one thread, because spaces that compute a table once do it here.
         parts = [self._raw(part, width) for part in self._chunks(reference)]
         raw = torch.cat([values for _, values in parts])
         columns = parts[0][0]

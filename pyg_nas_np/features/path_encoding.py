@@ -1,4 +1,4 @@
-r"""The path encoding: how often each sequence of operations lies on a path from the input to the output."""
+r"""The path encoding: counts of the paths from the input to the output by their sequences of operations."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 MAX_COLUMNS = 4096
-"""Columns that a path encoding may have before long sequences share some."""
+"""Largest number of columns of a path encoding before long sequences share columns."""
 
 
 class PathEncoding(NamedTuple):
     r"""Counts the paths of cells by their sequences of operations, the encoding of `"BANANAS: Bayesian Optimization
     with Neural Architectures for Neural Architecture Search" <https://arxiv.org/abs/1910.11858>`_ (section 3).
 
-    There is one block of columns for each length of a sequence. Where all sequences would need more than
-    :obj:`max_columns` columns, the longest share one column with all others of their length that end in the same
+    There is one block of columns for each length of a sequence. If all sequences would need more than
+    :obj:`max_columns` columns, the longest ones share a column with all sequences of the same length and the same last
     operations.
 
     Args:
-        alphabet: Ids of the operations that may lie on a path; a path over any other is not counted.
+        alphabet: Ids of the operations that may lie on a path; paths with any other are not counted.
         max_length: Longest sequence that is counted.
         max_columns: Limit of :attr:`num_columns`, unless single operations need more.
 
@@ -45,7 +45,7 @@ class PathEncoding(NamedTuple):
 
     @property
     def suffix(self) -> int:
-        r"""Longest sequence with a column of its own; of longer ones this many last operations count."""
+        r"""Longest sequence with its own column; longer ones are identified by this many last operations."""
         length = 1
         while length < self.max_length and self._columns(length + 1) <= self.max_columns:
             length += 1
@@ -60,7 +60,7 @@ class PathEncoding(NamedTuple):
         return sum(len(self.alphabet) ** min(length, suffix) for length in range(self.max_length + 1))
 
     def words(self) -> list[tuple[int, ...]]:
-        r"""Returns the sequence behind each column, or the end of it where sequences share the column."""
+        r"""Returns the sequence of each column, or its common suffix if sequences share the column."""
         suffix, base = self.suffix, len(self.alphabet)
         return [
             tuple(self.alphabet[code // base**place % base] for place in reversed(range(min(length, suffix))))
@@ -72,8 +72,8 @@ class PathEncoding(NamedTuple):
     def __call__(self, graphs: DenseGraphs) -> Tensor:
         r"""Encodes cells.
 
-        One dynamic program over the nodes carries the counts of all sequences that lead to them: the number of paths
-        does not matter.
+        A dynamic program over the nodes propagates the counts of all sequences, so the cost does not depend on the
+        number of paths.
 
         Args:
             graphs: ``B`` cells in topological order.
@@ -101,7 +101,7 @@ class PathEncoding(NamedTuple):
                 if length == self.max_length:
                     break
                 if length >= suffix:
-                    # Room for one operation more: the first one is forgotten.
+                    # Makes room for one more operation by dropping the first one.
                     paths = paths.view(size, base, -1).sum(dim=1)
                 reached[length + 1][:, v] = (paths.unsqueeze(2) * letter[:, v].unsqueeze(1)).flatten(1)
         return torch.cat(arrived, dim=1)

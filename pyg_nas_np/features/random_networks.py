@@ -1,4 +1,4 @@
-r"""Values of random, untrained networks on the cells of a space: the coordinates of an embedding kernel."""
+r"""Outputs of random, untrained networks on the cells of a space, as coordinates of a kernel."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pyg_nas_np.utils import map_chunks
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 14
-"""Cells that share states."""
+"""Cells per batch of shared states."""
 
 ROWS = 1 << 7
 """Cells whose states are read at a time; their hidden units fit into the processor's cache."""
 
 REFERENCE = 1 << 13
-"""Cells, drawn with a fixed seed, that give the mean, the scale and the principal axes."""
+"""Number of cells, drawn with a fixed seed, from which mean, scale and principal axes are computed."""
 
 _BLOCK = 48
-"""Width of the block-diagonal matrices: narrow networks side by side multiply as fast as one wide network."""
+"""Width of the block-diagonal matrices, which make products of narrow networks as fast as those of a wide one."""
 
 _HIDDEN = 12
 
@@ -37,9 +37,9 @@ class Weights(NamedTuple):
     r"""Weights of ``K`` networks of width ``d``, in ``G`` blocks of ``k``.
 
     Shapes:
-        - **start:** ``[G, 1, k d]``, what the input node gives.
+        - **start:** ``[G, 1, k d]``, output of the input node.
         - **ops:** ``[num_ops, G, k d, k d]``, block-diagonal.
-        - **hidden**, **bias:** ``[G, k d, 12 k]``, block-diagonal, and ``[G, 1, 12 k]``: what reads the output.
+        - **hidden**, **bias:** ``[G, k d, 12 k]``, block-diagonal, and ``[G, 1, 12 k]``: the hidden layer of the head.
         - **out:** ``[G, 12 k, k]``, block-diagonal.
     """
 
@@ -63,17 +63,17 @@ def draw_weights(
 ) -> Weights:
     r"""Draws networks whose nodes sum their inputs and whose operations are random linear maps.
 
-    Weighted operations share a common part, so that related operations do related things; operations that average
-    (:attr:`~pyg_nas_np.spaces.CellSpace.averaging_ops`) are closer to the identity. Each operation of each network
-    has a random log-gain.
+    Weights of different operations are correlated, so that the operations compute related functions. Operations that
+    average (:attr:`~pyg_nas_np.spaces.CellSpace.averaging_ops`) are closer to the identity. Each operation of each
+    network has a random log-gain.
 
     Args:
-        space: The space, for the roles of its operations.
+        space: The space, for the types of its operations.
         num_functions: Number ``K`` of networks.
         width: Width ``d`` of each.
         generator: Source of randomness.
         gain: Gain of the weighted operations; 1 keeps the variance of a linear network.
-        correlation: Of the weights of any two weighted operations.
+        correlation: Correlation between the weights of any two weighted operations.
         spread: Standard deviation of the log-gains.
     """
     per_block = max(1, _BLOCK // width)
@@ -111,17 +111,16 @@ def draw_weights(
 def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequence[int]) -> Tensor:
     r"""Returns the value of every network on every cell.
 
-    What a node computes depends on nothing behind it, so that most nodes of many cells compute what others do: each
-    such state is computed once.
+    The state of a node depends only on its predecessors, so many nodes of different cells share their state. Each
+    distinct state is computed once.
 
     Args:
         graphs: The live parts of ``B`` cells, in topological order.
         weights: ``K`` networks.
         linear_ops: Operations without a ReLU behind them.
 
-    Returns:
-        ``[B, K']`` with ``K'`` the number of networks rounded up to whole blocks; a cell without a live path has the
-        value of an output node that receives zero.
+    Returns: ``[B, K']`` with ``K'`` the number of networks rounded up to whole blocks; for a cell without a live path,
+        the input of the output node is zero.
     """
     adjacency, ops, _ = graphs
     blocks, _, width = weights.start.shape
@@ -152,7 +151,7 @@ def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequenc
 
 @fixed_defaults
 def shared_states(graphs: DenseGraphs) -> tuple[Tensor, list[Tensor]]:
-    r"""Finds the nodes at the same position that compute the same: one operation on the same states.
+    r"""Finds the nodes at the same position with the same state: the same operation on the same states.
 
     Args:
         graphs: ``B`` cells in topological order, of ``V`` positions.
@@ -164,7 +163,7 @@ def shared_states(graphs: DenseGraphs) -> tuple[Tensor, list[Tensor]]:
     adjacency, ops, _ = graphs
     inner = ops.masked_fill(ops == OUTPUT, -1)
     generator = torch.Generator().manual_seed(0)
-    # A sum of random 62-bit numbers stands for a multiset: that two coincide by chance need not be feared.
+    # A multiset is hashed by a sum of random 62-bit numbers; collisions are negligible.
     label, of_op = torch.zeros_like(ops), _random_labels(int(ops.max()) + 2, generator)
     state, cells, total = torch.empty_like(ops), [], 0
     for v in range(ops.size(1)):
@@ -227,13 +226,13 @@ def principal_axes(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 class RandomNetworks:
     r"""Coordinates of cells in the space spanned by many random, untrained networks.
 
-    Two cells are similar if random networks built from them compute similar things: the linear kernel of the
-    coordinates is that of the standardised values of the networks, of which only the leading principal axes are kept.
+    Two cells are similar if random networks built from them have similar outputs. The linear kernel of the coordinates
+    is that of the standardised outputs, restricted to the leading principal axes.
 
     Args:
-        space: The search space; any :class:`~pyg_nas_np.spaces.CellSpace` will do.
+        space: The search space, any :class:`~pyg_nas_np.spaces.CellSpace`.
         num_functions: Number of networks.
-        widths: Their widths, in equal shares.
+        widths: Their widths; each is used by the same number of networks.
         rank: Largest number of coordinates.
         seed: Seed of the networks.
 
@@ -273,8 +272,9 @@ class RandomNetworks:
     def table(self, archs: Archs = None) -> Tensor:
         r"""Coordinates of many architectures.
 
-        The table of the whole space is kept, and answers for index tensors that cover at least half of the space. What
-        was asked for before has no say in it: coordinates computed beside others may differ in the last bit.
+        The table of the whole space is cached and used for all index tensors that cover at least half of the space, and
+        only for these: the result must not depend on earlier calls, and coordinates computed in other batches may
+        differ in the last bit.
 
         Args:
             archs: Architectures, a tensor of official indices, or :obj:`None` for the whole space.
@@ -283,7 +283,7 @@ class RandomNetworks:
             ``[B, rank]`` float32, centred over the space; the mean of their squared norms over the space is 1.
         """
         if archs is None:
-            # A copy, because the caller may write into what every predictor of the space reads.
+            # A copy, because the caller may write to the result.
             return self._whole.clone()
         if isinstance(archs, Tensor):
             rows = self.space.check_indices(archs)
@@ -329,7 +329,7 @@ class RandomNetworks:
 
 
 def shared_networks(space: SearchSpace[Any]) -> RandomNetworks:
-    r"""Returns the random networks of a space, kept with it, so that tables are computed once.
+    r"""Returns the random networks of a space, cached in it, so that tables are computed once.
 
     Raises:
         InvalidArchitectureError: If its architectures are not cells.

@@ -21,7 +21,7 @@ from pyg_nas_np.utils import SpaceTooLargeError
 
 
 class FeaturesTestCase(SpaceFixtures):
-    r"""Checks that meta-features and random networks are finite, and functions of the architecture alone.
+    r"""Checks that meta-features and random networks are finite and depend only on the architecture.
 
     Skipped for spaces that are too large to be enumerated.
     """

@@ -1,1 +1,1 @@
-r"""Parts for the engines that people already use: Optuna, Ray Tune, Lightning. Import the module of the engine."""
+r"""Integrations with Optuna, Ray Tune and Lightning; import the module of the library in use."""

@@ -18,21 +18,21 @@ logger = logging.getLogger(__name__)
 
 
 class CurveStopping(Callback):
-    r"""Stops a training whose predicted final value will hardly beat the best finished one.
+    r"""Stops a training that is unlikely to beat the best finished one, according to its predicted final value.
 
-    The rule is shared by the trainings of a search. A training that reaches the rule's last epoch is reported to it.
+    The rule is shared by the trainings of a search. Trainings that reach the rule's last epoch are reported to it.
 
-    **The curve has one value an epoch**: that of the validation after the epoch's last batch. Epochs are counted from 1
-    and found by their number among those of the rule; the value of any other epoch is not used. Sanity checks,
-    validations within an epoch and those outside of ``fit`` are not part of the curve. Where validations are rarer, the
-    rule must say so: with ``check_val_every_n_epoch=5``, for example ``EarlyStopping(range(5, 101, 5), "up")``.
+    **The curve has one value per epoch**: that of the validation after the epoch's last batch. Epochs are counted from
+    1; only values of the rule's epochs are used. Sanity checks, validations within an epoch and those outside of
+    ``fit`` are not part of the curve. If validations are rarer, the rule must have their epochs: with
+    ``check_val_every_n_epoch=5``, for example ``EarlyStopping(range(5, 101, 5), "up")``.
 
-    A ``fit`` that starts at the first step starts a new curve. One that is resumed goes on with the curve of its
-    checkpoint, or with that of an earlier ``fit`` of the same trainer.
+    A ``fit`` that starts at the first step starts a new curve. A resumed one continues the curve of its checkpoint, or
+    that of an earlier ``fit`` of the same trainer.
 
-    In a distributed training the metric is averaged over the ranks, so that all ranks have the same curve and stop
-    together. Each rank has a rule of its own, which must live as long as the search: strategies that train in
-    processes of their own, such as ``ddp_spawn``, are refused.
+    In distributed training the metric is averaged over the ranks, so all ranks have the same curve and stop together.
+    Each rank has its own rule, which must exist throughout the search: strategies that spawn a process for each
+    training, such as ``ddp_spawn``, raise an error.
 
     Args:
         rule: The rule with its memory.
@@ -42,7 +42,7 @@ class CurveStopping(Callback):
 
     Raises:
         InvalidCurvesError: During the training, if the metric was not logged, if there was no validation at the end of
-            an epoch of the rule, or if the strategy trains in processes of its own.
+            an epoch of the rule, or if the strategy spawns processes.
 
     Example:
         >>> rule = EarlyStopping(epochs=20, direction="up", burn_in=10)
@@ -64,7 +64,7 @@ class CurveStopping(Callback):
         self.decision: Decision | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        r"""Refuses strategies with which the rule would learn in a process that ends with the training."""
+        r"""Raises for strategies with which the rule would be updated in a process that ends with the training."""
         if stage == "fit" and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise InvalidCurvesError(
                 f"{type(trainer.strategy).__name__} trains in processes of its own here, and the stopping rule would "
@@ -72,12 +72,12 @@ class CurveStopping(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        r"""Starts a new curve, unless the training goes on from an earlier one."""
+        r"""Starts a new curve, unless the training is resumed."""
         if trainer.global_step == 0:
             self.curve, self.decision = {}, None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        r"""Takes the metric at the end of an epoch, decides, and reports a training that is complete."""
+        r"""Takes the metric at the end of an epoch, decides, and reports complete trainings."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -86,10 +86,10 @@ class CurveStopping(Callback):
         now, epochs = trainer.current_epoch + 1, self.rule.finished.epochs
         if not trainer.is_last_batch or now not in epochs:
             return
-        # A copy, because ranks reduce in place.
+        # A copy, because the reduction is in place.
         metric = trainer.callback_metrics[self.monitor].detach().to(pl_module.device, copy=True)
         value = trainer.strategy.reduce(metric if metric.is_floating_point() else metric.float(), reduce_op="mean")
-        # A training that has gone back to a checkpoint overwrites its later epochs.
+        # A training that resumed from an earlier checkpoint overwrites its later epochs.
         self.curve = {epoch: old for epoch, old in self.curve.items() if epoch < now} | {now: float(value)}
         expected = epochs[: epochs.index(now) + 1]
         if tuple(self.curve) != expected:
@@ -103,13 +103,13 @@ class CurveStopping(Callback):
             self.rule.finish(values, self.architecture, self.hyperparameters)
             return
         self.decision = self.rule.decide(values, self.architecture, self.hyperparameters)
-        # All ranks stop or none does.
+        # Either all ranks stop or none.
         if trainer.strategy.reduce_boolean_decision(self.decision.stop, all=False):
             logger.info("stopped after epoch %d: %s", now, self.decision.reason)
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        r"""Makes sure that an epoch of the rule was validated."""
+        r"""Checks that there was a validation at the end of an epoch of the rule."""
         now = trainer.current_epoch + 1
         if trainer.is_last_batch and now in self.rule.finished.epochs and now not in self.curve:
             raise InvalidCurvesError(

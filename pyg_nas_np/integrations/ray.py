@@ -1,4 +1,4 @@
-r"""Ray Tune: a searcher over architectures, and a stopper that predicts where the learning curve of a trial ends."""
+r"""Ray Tune: a searcher over architectures, and a stopper that predicts final values from learning curves."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ ARCH = "arch"
 
 
 class ArchSearcher(Searcher):  # type: ignore[misc]
-    r"""Lets any search of this package propose the architectures of Ray Tune's trials.
+    r"""Proposes the architectures of Ray Tune's trials by any search of this package.
 
-    A trial finds the official index of its architecture in ``config["arch"]`` (``space[config["arch"]]`` is the
-    architecture), beside the constants of the tuner's ``param_space``. Architectures of running trials are pending for
-    the search, those of trials that failed or were stopped without a result are given up. When every architecture was
-    tried, the experiment ends.
+    The official index of a trial's architecture is ``config["arch"]`` (``space[config["arch"]]`` is the architecture);
+    constants of the tuner's ``param_space`` are added. Architectures of running trials are pending. Those of trials
+    that failed or were stopped without a result are discarded. The experiment ends when every architecture was tried.
 
-    Pass it as ``TuneConfig(search_alg=ArchSearcher(search, metric="acc", mode="max"))``; put it into
-    :class:`ray.tune.search.ConcurrencyLimiter` to bound what runs at a time.
+    Pass it as ``TuneConfig(search_alg=ArchSearcher(search, metric="acc", mode="max"))``; wrap it in
+    :class:`ray.tune.search.ConcurrencyLimiter` to limit the number of concurrent trials.
 
     Args:
         search: The search, for example :class:`~pyg_nas_np.search.PredictorSearch`.
@@ -43,8 +42,7 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
 
     Raises:
         MissingExtraError: At import, if Ray Tune is not installed.
-        ValueError: If :obj:`mode` is not the direction of the search, or the tuner's ``param_space`` has distributions
-            of its own.
+        ValueError: If :obj:`mode` is not the direction of the search, or the tuner's ``param_space`` has distributions.
         InvalidLabelsError: When a trial ends, if its result lacks the metric.
     """
 
@@ -103,25 +101,25 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
             self.search.discard(index)
 
     def save(self, checkpoint_path: str) -> None:
-        r"""Writes what the search knows."""
+        r"""Writes the state of the search."""
         write_state(checkpoint_path, {"search": self.search.state_dict(), "trials": self._trials})
 
     def restore(self, checkpoint_path: str) -> None:
-        r"""Reads what :meth:`save` wrote."""
+        r"""Restores the state written by :meth:`save`."""
         state = read_state(checkpoint_path, "a saved searcher", {"search": dict, "trials": dict})
         self.search.load_state_dict(state["search"])
         self._trials = state["trials"]
 
 
 class CurveStopper(Stopper):  # type: ignore[misc]
-    r"""Stops a trial when its predicted final value will hardly beat the best finished trial.
+    r"""Stops a trial that is unlikely to beat the best finished one, according to its predicted final value.
 
-    Ray Tune calls a stopper where the experiment runs, with the results of all its trials, so that one rule learns from
-    all of them: pass ``RunConfig(stop=CurveStopper(...))``. A trial that comes to the rule's last epoch teaches it.
-    Ray saves the stopper with the experiment, and a restored experiment goes on with what it knew.
+    Pass it as ``RunConfig(stop=CurveStopper(...))``. Ray Tune calls a stopper with the results of all trials, so one
+    rule learns from all of them. Trials that reach the rule's last epoch are reported to it. Ray saves and restores the
+    stopper with the experiment.
 
-    The epoch of a result is its ``training_iteration``. A trial that goes back to a checkpoint overwrites its later
-    epochs; one that has left out an epoch of the rule runs to its end, with a warning.
+    The epoch of a result is its ``training_iteration``. A trial that resumes from a checkpoint overwrites its later
+    epochs. A trial that skips an epoch of the rule runs to its end, with a warning.
 
     Args:
         rule: The rule with its memory.
@@ -148,7 +146,7 @@ class CurveStopper(Stopper):  # type: ignore[misc]
         self.decisions: dict[str, Decision] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        r"""Takes a result and says whether its trial stops; :attr:`decisions` holds the reason."""
+        r"""Takes a result and returns whether its trial stops; :attr:`decisions` holds the reason."""
         if self.metric not in result:
             raise InvalidCurvesError(
                 f"trial {trial_id} did not report '{self.metric}'; it reported {', '.join(sorted(result)) or 'nothing'}"

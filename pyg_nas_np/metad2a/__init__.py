@@ -1,4 +1,4 @@
-r"""From images to architectures (MetaD2A), whole: database, features, generator, predictor, trainings, search."""
+r"""From images to architectures (MetaD2A): database, features, generator, predictor, trainings, search."""
 
 from pyg_nas_np.metad2a.backbone import EfficientNetLite0
 from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase, build_database

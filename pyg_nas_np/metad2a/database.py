@@ -1,4 +1,4 @@
-r"""Data sets as sets of classes, and what architectures reached on them."""
+r"""Data sets as sets of classes, and accuracies of architectures on them."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ class MetaD2ADatabase:
         dataset_ptr: Where the classes of each data set start, ``[T + 1]`` int64.
         dataset: Data set of each of ``n`` tuples, ``[n]`` int64.
         arch: Official index of its architecture, ``[n]`` int64.
-        accuracy: What it reached, in percent, ``[n]`` float64.
-        held_out: Whether the source keeps a tuple for validation, ``[n]`` bool.
+        accuracy: Its accuracy in percent, ``[n]`` float64.
+        held_out: Whether the source holds a tuple out for validation, ``[n]`` bool.
         class_names: Names of the classes. (default: their numbers)
 
     Raises:
@@ -241,12 +241,12 @@ class MetaD2ADatabase:
 
     @fixed_defaults
     def split_by_dataset(self, folds: int = 5, fold: int = 0, *, seed: int = 0) -> Split:
-        r"""Splits the tuples such that no class list of the test occurs in training.
+        r"""Splits the tuples such that no class list of the test part occurs in the training part.
 
         Args:
-            folds: Number of parts that the class lists are dealt to.
-            fold: The part that is tested.
-            seed: Seed of the deal.
+            folds: Number of folds of the class lists.
+            fold: The test fold.
+            seed: Seed of the assignment to folds.
 
         Raises:
             ValueError: If there are fewer class lists with tuples than :obj:`folds`, or no such fold.
@@ -344,7 +344,7 @@ def build_database(
     class_names: Sequence[str] = (),
     seed: int = 0,
 ) -> MetaD2ADatabase:
-    r"""Builds a database: draws pairs of data set and architecture, and has each pair trained.
+    r"""Builds a database: draws pairs of data set and architecture, and trains each of them.
 
     Data sets are drawn from a pool of classes, architectures from a space.
 
@@ -352,7 +352,7 @@ def build_database(
     call with a larger :obj:`num_tuples` extends it.
 
     Args:
-        folder: Where the database is kept.
+        folder: Folder of the database.
         space: The search space.
         classes: Features of each class of the pool, ``[n, F]`` each, as of
             :class:`~pyg_nas_np.metad2a.ImageFeatures`.
@@ -392,7 +392,7 @@ def build_database(
     accuracy[: len(done)] = done.accuracy
     replace(planned, accuracy=accuracy)[: len(done)].save(path)
     todo = range(len(done), num_tuples)
-    # disable=None: no bar where the output is not a terminal.
+    # disable=None: no bar if the output is not a terminal.
     for i in tqdm(todo, desc="training", disable=None):
         start, stop = int(planned.dataset_ptr[i]), int(planned.dataset_ptr[i + 1])
         value = float(train(space[int(planned.arch[i])], tuple(planned.dataset_classes[start:stop].tolist())))
@@ -433,7 +433,7 @@ def _plan(
     class_names: tuple[str, ...],
     seed: int,
 ) -> MetaD2ADatabase:
-    """The pairs to be trained, with accuracies of zero; a longer plan begins like a shorter one."""
+    """The pairs to train, with accuracies of zero; a longer plan starts with the pairs of a shorter one."""
     generator = torch.Generator().manual_seed(seed)
     datasets, archs = [], []
     for _ in range(count):
@@ -453,7 +453,7 @@ def _plan(
 
 
 def _continues(done: MetaD2ADatabase, planned: MetaD2ADatabase) -> bool:
-    """Whether what is done is the beginning of what is planned."""
+    """Whether the finished pairs are the first ones of the plan."""
     count = len(done)
     datasets = min(done.num_datasets, planned.num_datasets)
     stop = int(planned.dataset_ptr[datasets])
@@ -468,7 +468,7 @@ def _continues(done: MetaD2ADatabase, planned: MetaD2ADatabase) -> bool:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    r"""Returns the rows of a CSV file with at least these columns, each with the words for where it is.
+    r"""Returns the rows of a CSV file with at least these columns, each with its location as text.
 
     Raises:
         DataFileError: If the file is missing, not a regular file, corrupt, or a column is missing or repeated.
@@ -491,7 +491,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
 
 
 def number(kind: type[int] | type[float], text: str, where: str) -> Any:
-    r"""Returns a cell as a number of 64 bits, or says where it is none."""
+    r"""Returns a cell as a 64-bit number; the error of an invalid one names its location."""
     try:
         value = kind(text)
     except ValueError as error:
@@ -503,14 +503,14 @@ def number(kind: type[int] | type[float], text: str, where: str) -> Any:
 
 
 def flag(text: str, where: str) -> bool:
-    r"""Returns a cell that is 0 or 1, or says where it is neither."""
+    r"""Returns a cell that is 0 or 1; the error of any other names its location."""
     if text not in ("0", "1"):
         raise DataFileError(f"{where}: {text[:40]!r} is neither 0 nor 1")
     return text == "1"
 
 
 def parse(space: CellSpace[Any], text: str, where: str) -> int:
-    r"""Returns the official index of an architecture's string, or says where it is none."""
+    r"""Returns the official index of an architecture's string; the error of an invalid one names its location."""
     try:
         return space.index(space.from_str(text))
     except InvalidArchitectureError as error:

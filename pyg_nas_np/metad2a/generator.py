@@ -1,4 +1,4 @@
-r"""A generator of architectures for a data set that it has never seen."""
+r"""A generator of architectures for a new data set."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Cost = Callable[[Archs], Tensor]
 """Costs of architectures, ``[B]``."""
 
 LIMITED = ("parameters", "flops")
-"""The costs whose limits the generator is conditioned on; limits of other costs only filter."""
+"""The costs whose limits condition the generator; limits of other costs only filter its samples."""
 
 
 class GeneratorLoss(NamedTuple):
@@ -35,16 +35,16 @@ class GeneratorLoss(NamedTuple):
 
 
 class MetaD2AGenerator(nn.Module):
-    r"""Writes architectures from the images of a data set, as in `MetaD2A <https://arxiv.org/abs/2107.00860>`_.
+    r"""Generates architectures from the images of a data set, as in `MetaD2A <https://arxiv.org/abs/2107.00860>`_.
 
-    The set encoder gives the mean and the variance of a latent code ``z`` of the data set; the decoder writes graphs
+    The set encoder gives the mean and the variance of a latent code ``z`` of the data set; the decoder generates graphs
     from it. Training maximises
 
     .. math::
         \log p(\text{types}, \text{edges} \mid z) - 0.005\,\mathrm{KL}\big(q(z \mid D) \,\|\, \mathcal N(0, I)\big),
         \qquad z = \mu + 0.01\,\sigma\,\varepsilon
 
-    over architectures that did well on their data set. Generation takes :math:`z = \mu`.
+    over architectures that are accurate on their data set. Generation uses :math:`z = \mu`.
 
     Beyond the paper, the decoder also reads limits of parameters and of multiply-accumulates. Trained on architectures
     within limits drawn at random, it learns the distribution of good architectures *given that* they stay within.
@@ -52,7 +52,7 @@ class MetaD2AGenerator(nn.Module):
     Args:
         codec: Graph codec of the space.
         in_channels: Width of the image features.
-        hidden_channels: Width of everything inside.
+        hidden_channels: Width of all hidden layers.
         noise: Scale of the noise of the latent code in training.
         kl_weight: Weight of the divergence.
 
@@ -107,7 +107,7 @@ class MetaD2AGenerator(nn.Module):
         return self.code(self.set_encoder(sets.features, sets.class_ptr, sets.dataset_ptr))
 
     def code(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns the same from what the set encoder says of the data sets, ``[T, hidden_channels]``."""
+        r"""Returns the same from the outputs of the set encoder, ``[T, hidden_channels]``."""
         return self.mean(v), self.log_variance(v)
 
     @fixed_defaults
@@ -121,16 +121,16 @@ class MetaD2AGenerator(nn.Module):
         *,
         constrained: bool = False,
     ) -> GeneratorLoss:
-        r"""Loss of architectures that did well.
+        r"""Loss of accurate architectures.
 
         Args:
-            v: What the set encoder says of each architecture's data set, ``[T, hidden_channels]``.
+            v: Output of the set encoder for the data set of each architecture, ``[T, hidden_channels]``.
             types: The architectures, ``[T, V]``.
-            positions: Where the limits stand, ``[T, 2]``; see :meth:`positions`. (default: no limit)
-            weight: How much each architecture counts, ``[T]``. (default: all alike)
+            positions: Positions of the limits, ``[T, 2]``; see :meth:`positions`. (default: no limit)
+            weight: Weight of each architecture, ``[T]``. (default: all equal)
             generator: Source of the noise.
-            constrained: Whether the graph is scored as constrained decoding writes it: faster, but nothing is learned
-                of edges, nor of types that may not follow.
+            constrained: Whether to use the likelihood of constrained decoding. It is faster, but neither edges nor
+                types that may not follow are learned.
         """
         mean, log_variance = self.code(v)
         epsilon = torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -145,9 +145,9 @@ class MetaD2AGenerator(nn.Module):
 
     @fixed_defaults
     def positions(self, costs: Mapping[str, Tensor | float]) -> Tensor:
-        r"""Where costs stand in the space's range of each of :data:`LIMITED`, ``[B, 2]`` within [0, 1], on a log scale.
+        r"""Positions of costs in the space's range of each of :data:`LIMITED`, ``[B, 2]`` in [0, 1], on a log scale.
 
-        A cost that :obj:`costs` does not name stands at 1: what is limited to the most expensive is not limited.
+        A cost that :obj:`costs` does not name has position 1: a limit at the most expensive architecture is no limit.
         """
         columns = []
         for name in LIMITED:
@@ -176,15 +176,15 @@ class MetaD2AGenerator(nn.Module):
     ) -> list[Any]:
         r"""Draws :obj:`n` different architectures for one data set, all within the limits.
 
-        They are drawn without replacement (:meth:`~pyg_nas_np.nn.dag.DAGDecoder.sample_distinct`). Those beyond a limit
-        are left out and more drawn until there are enough.
+        They are drawn without replacement (:meth:`~pyg_nas_np.nn.dag.DAGDecoder.sample_distinct`). Architectures beyond
+        a limit are dropped, and more are drawn until there are enough.
 
         Args:
             sets: One data set.
-            n: How many; fewer come back where the space has fewer within the limits.
+            n: Number of architectures; fewer are returned if the space has fewer within the limits.
             limits: Largest cost allowed, by name: ``parameters``, ``flops`` or a key of :obj:`costs`.
             costs: Further costs, such as latencies on a device.
-            temperature: Below 1 prefers what is likely, above 1 spreads.
+            temperature: Below 1 sharpens the distribution, above 1 flattens it.
             generator: Source of randomness.
 
         Raises:
@@ -210,7 +210,7 @@ class MetaD2AGenerator(nn.Module):
                 archs = [arch for arch, cost in zip(archs, spent.tolist(), strict=True) if cost <= limit]
             if len(archs) >= n or types.size(0) < wanted or wanted >= MOST:
                 return archs[:n]
-            # A third more than the share within the limits asks for, four times as many at most.
+            # A third more than the acceptance rate requires, at most four times as many.
             wanted = min(math.ceil(wanted * min(4.0, 4 * n / (3 * max(len(archs), 1)))), MOST)
 
     @torch.no_grad()
@@ -224,13 +224,13 @@ class MetaD2AGenerator(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Any:
-        r"""Draws :obj:`n` graphs for each data set, independently, as the paper does.
+        r"""Draws :obj:`n` graphs for each data set, independently, as in the paper.
 
         Args:
             sets: ``T`` data sets.
-            n: Graphs for each.
-            constrained: If not, edges are drawn too and not every graph is an architecture.
-            temperature: Below 1 prefers what is likely, above 1 spreads.
+            n: Number of graphs for each.
+            constrained: If false, edges are drawn too, and not every graph is an architecture.
+            temperature: Below 1 sharpens the distribution, above 1 flattens it.
             generator: Source of randomness.
 
         Returns:
@@ -282,7 +282,7 @@ def check_limits(limits: Mapping[str, float], costs: Mapping[str, Cost]) -> dict
 
 
 def _cost_ranges(codec: GraphCodec[Any]) -> dict[str, tuple[float, float]]:
-    """Least and largest log cost of what the codec writes."""
+    """Smallest and largest log cost over the graphs of the codec."""
     archs, ranges = codec.extremes(), {}
     for name in LIMITED:
         values = cost_of(codec.space, name)(archs).double().log()

@@ -1,4 +1,4 @@
-r"""Trains the generator of MetaD2A on a database, towards architectures that are accurate on their data set."""
+r"""Training of MetaD2A's generator on a database, weighted towards accurate architectures."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pyg_nas_np.utils import InvalidLabelsError, drawing_from, fixed_defaults
 logger = logging.getLogger(__name__)
 
 CELL_GROUPS = ("live", "paths", "bigrams", NETWORKS)
-"""Groups of descriptors, each with a kernel of its own."""
+"""Groups of descriptors with separate kernels."""
 
 
 class Explained(NamedTuple):
-    r"""Accuracies of a database as a sum of what the data set gives and what the architecture gives.
+    r"""Accuracies of a database as a sum of a data-set effect and an architecture effect.
 
     Shapes:
-        - **dataset:** ``[n]`` float64, part of the data set, in percent.
-        - **cell:** ``[n]`` float64, part of the architecture, in percent.
+        - **dataset:** ``[n]`` float64, data-set effect in percent.
+        - **cell:** ``[n]`` float64, architecture effect in percent.
     """
 
     dataset: Tensor
@@ -40,13 +40,13 @@ class Explained(NamedTuple):
 
 @fixed_defaults
 def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
-    r"""Splits accuracies into the difficulty of the data set and the merit of the architecture.
+    r"""Splits accuracies into a data-set effect and an architecture effect.
 
-    Most of an accuracy in such a database is the difficulty of its data set, which says nothing about architectures. A
-    Gaussian process with a sum of kernels takes both apart: linear in the mean class prototype and in the spread of the
-    prototypes (variances 30 and 5, in squared percent), and over architectures linear in the types of vertices and
-    their pairs (4) plus squared-exponential in each of :data:`CELL_GROUPS` (3). The variances maximise the correlation
-    on data sets left out of MetaD2A's database; no other label was used.
+    Most of the variance in such a database is between data sets, which is irrelevant to the choice of an architecture.
+    A Gaussian process with a sum of kernels separates the two. The data-set kernels are linear in the mean class
+    prototype and in the spread of the prototypes (variances 30 and 5, in squared percent). The architecture kernels are
+    linear in the types of vertices and their pairs (4) and squared-exponential in each of :data:`CELL_GROUPS` (3). The
+    variances maximise the correlation on held-out data sets of MetaD2A's database; no other label was used.
 
     Args:
         database: The database.
@@ -58,7 +58,7 @@ def explain(database: MetaD2ADatabase, *, noise: float = 20.0) -> Explained:
     if len(database) < 2:
         raise InvalidLabelsError(f"at least two tuples are needed, got {len(database)}")
     used, dataset = database.dataset.unique(return_inverse=True)
-    # Tuples of one data set, and of one cell, have equal rows: kernels are made for the distinct ones.
+    # Tuples of one data set, and of one cell, have equal rows, so kernels are computed for the distinct ones only.
     over_datasets = _dataset_kernel(database.sets(used))
     cells, cell = database.arch.unique(return_inverse=True)
     over_cells = _cell_kernel(database, cells)
@@ -120,25 +120,25 @@ def train_generator(
     hidden_channels: int = 56,
     seed: int = 0,
 ) -> tuple[MetaD2AGenerator, dict[str, Any]]:
-    r"""Trains a generator on what did well for its data set.
+    r"""Trains a generator, weighted towards architectures that are accurate on their data set.
 
-    A tuple counts by :math:`\exp(\text{sharpness} \cdot s)`, where ``s`` is the merit of its architecture
-    (:func:`explain`) in standard deviations over the database. In each step the classes' features get noise and limits
-    of cost are drawn; tuples beyond them do not count.
+    The weight of a tuple is :math:`\exp(\text{sharpness} \cdot s)`, where ``s`` is the architecture effect
+    (:func:`explain`) in standard deviations over the database. Each step adds noise to the features of the classes and
+    draws limits of cost; tuples beyond the limits have weight zero.
 
     Args:
         database: The database.
         steps: Gradient steps of AdamW, with a cosine schedule to zero.
         batch_size: Tuples in a step.
         lr: Peak learning rate.
-        sharpness: How much good architectures count more than bad ones; 0 learns the database as it is.
-        feature_noise: Standard deviation of the noise of features, relative to theirs: prototypes made of other images,
-            or of a classifier instead of images, are only similar.
+        sharpness: Exponent of the weights; 0 weights all tuples equally.
+        feature_noise: Standard deviation of the noise of features, relative to theirs. It makes the generator robust to
+            prototypes from other images, or from a classifier instead of images.
         hidden_channels: Width of the generator.
         seed: Seed of weights, batches and noise.
 
     Returns:
-        The generator, and a card of how it was made.
+        The generator and its card.
     """
     started = time.perf_counter()
     model = new_generator(graph_codec(database.space), database.classes.num_features, hidden_channels, seed)
@@ -156,7 +156,7 @@ def train_generator(
         classes = [members[dataset] for dataset in database.dataset[rows].tolist()]
         sizes = torch.tensor([0, *map(len, classes)])
         limits = torch.rand(batch_size, len(LIMITED), generator=draw)
-        # Three of four tuples have no limit of a cost: most data sets come without any.
+        # Each cost is unlimited for three of four tuples, because most uses have no limit.
         limits[torch.rand(limits.shape, generator=draw) < 0.75] = 1.0
         within = (place[rows] <= limits).all(dim=1)
         owners = torch.arange(batch_size)
@@ -181,17 +181,17 @@ def train_generator(
 
 
 class Batch(NamedTuple):
-    r"""What one step of training sees: ``B`` architectures of ``T`` data sets over a pool of ``C`` classes.
+    r"""The batch of a training step: ``B`` architectures of ``T`` data sets over a pool of ``C`` classes.
 
     Shapes:
         - **features:** ``[N, F]``, of the pool.
         - **class_ptr:** ``[C + 1]``, where the features of each class start.
-        - **classes:** classes of each data set, one data set behind the other.
+        - **classes:** classes of each data set, concatenated.
         - **dataset_ptr:** ``[T + 1]``, where the classes of each data set start.
         - **dataset:** ``[B]``, data set of each architecture.
         - **types:** ``[B, V]``.
-        - **limits:** ``[B, 2]``, where the limits of its costs stand.
-        - **weight:** ``[B]``, how much each architecture counts.
+        - **limits:** ``[B, 2]``, positions of the limits of its costs.
+        - **weight:** ``[B]``, weight of each architecture.
     """
 
     features: Tensor
@@ -206,7 +206,7 @@ class Batch(NamedTuple):
 
 @fixed_defaults
 def new_generator(codec: GraphCodec[Any], in_channels: int, hidden_channels: int, seed: int) -> MetaD2AGenerator:
-    r"""Returns an untrained generator whose weights are drawn with a seed of their own."""
+    r"""Returns an untrained generator with seeded weights."""
     with drawing_from(torch.Generator().manual_seed(seed)):
         return MetaD2AGenerator(codec, in_channels, hidden_channels=hidden_channels)
 
@@ -225,7 +225,7 @@ def optimize(
 
     Args:
         model: The generator.
-        batch: Draws what a step sees.
+        batch: Draws the batch of a step.
         steps: Gradient steps.
         lr: Peak learning rate.
         seed: Seed of batches and noise.

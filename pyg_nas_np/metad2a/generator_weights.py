@@ -26,7 +26,7 @@ FORMAT = "pyg_nas_np.metad2a_generator/1"
 
 
 def write_generator(path: str | os.PathLike[str], generator: MetaD2AGenerator, card: dict[str, Any]) -> None:
-    r"""Writes a generator as safetensors, with a card of how it was made, atomically."""
+    r"""Writes a generator and its card as safetensors, atomically."""
     metadata = {
         "format": FORMAT,
         "space": generator.codec.space.name,
@@ -48,7 +48,7 @@ def read_generator(path: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD
     if metadata["space"] != space.name:
         raise InvalidArchitectureError(f"{os.fspath(path)} generates {metadata['space']}, not {space.name}")
     codec, config = graph_codec(space), read_json(metadata, "config", dict, path)
-    # On the meta device a network that is not that of the file takes no memory.
+    # On the meta device, a network that does not match the file allocates no memory.
     with foreign_file(path, "a weight file of the generator"), FixedDefaults(device="meta"):
         generator = MetaD2AGenerator(codec, **config)
     load_module(generator, {name: value.float() for name, value in state.items()}, path)

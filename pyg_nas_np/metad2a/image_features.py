@@ -1,4 +1,4 @@
-r"""From images to per-class feature sets, by a fixed network, remembered on disk."""
+r"""From images to per-class feature sets, by a fixed network, cached on disk."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pyg_nas_np.utils import (
     InvalidImagesError,
     cache_dir,
     read_tensors,
+    seeded,
     write_tensors,
 )
 
@@ -35,16 +36,16 @@ Corrupt = Literal["raise", "skip"]
 class ImageFeatures:
     r"""Describes data sets of images by the features of a fixed network.
 
-    Some images of each class are drawn, resized to squares and passed through the network in batches. What comes out is
-    kept in the cache folder under a key made of the images' content, the network's weights and the settings, so that
-    the same images are never computed twice.
+    Some images of each class are drawn, resized to squares and passed through the network in batches. The features are
+    cached under a key of the images' content, the network's weights and the settings, so that the same images are never
+    processed twice.
 
     Args:
         backbone: The network: any module that maps RGB images ``[N, 3, size, size]`` from 0 to 1 to ``[N, F]`` or
             ``[N, F, h, w]`` (then averaged over space). (default:
             :class:`~pyg_nas_np.metad2a.backbone.EfficientNetLite0`)
         size: Side of the squares, in pixels.
-        images_per_class: How many images of each class are drawn, at most. (default of :obj:`None`: all)
+        images_per_class: Largest number of images drawn from each class; :obj:`None` for all.
         seed: Seed of the draw.
         batch_size: Number of images in a batch.
         on_corrupt: What to do with an image that cannot be read: ``"raise"``, or ``"skip"`` it and log its name.
@@ -129,7 +130,7 @@ class ImageFeatures:
 
     def _draw(self, labels: Tensor, count: int) -> list[int]:
         """Positions of the images to describe, class by class."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = seeded(self.seed)
         chosen: list[int] = []
         for label in range(count):
             members = (labels == label).nonzero().flatten()
@@ -138,7 +139,7 @@ class ImageFeatures:
         return chosen
 
     def _backbone_digest(self) -> bytes:
-        # Computed at every call: weights may change, also in place.
+        # Computed at every call, because weights may change in place.
         digest = hashlib.sha256(f"{type(self.backbone).__qualname__} {self.backbone!r}".encode())
         for name, value in (*self.backbone.named_parameters(), *self.backbone.named_buffers()):
             digest.update(name.encode())
@@ -167,7 +168,7 @@ class ImageFeatures:
         self.backbone.eval()
         parts, labels = [], []
         try:
-            # disable=None: no bar where the output is not a terminal.
+            # disable=None: no bar if the output is not a terminal.
             with tqdm(total=len(chosen), unit="image", desc="features", disable=None) as bar:
                 for start in range(0, len(chosen), self.batch_size):
                     batch = chosen[start : start + self.batch_size]

@@ -1,4 +1,4 @@
-r"""A Gaussian process over pairs of architecture and data set, which keeps sums over its training data only."""
+r"""A Gaussian process over pairs of architecture and data set that stores only sums over its training data."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pyg_nas_np.spaces import CellSpace
 
 CELL_LENGTH = round(math.exp(LENGTH.mean), 2)
 CLASS_LENGTHS = (0.7, 1.5)
-r"""Length-scales: of cells the centre of the prior :data:`~pyg_nas_np.predictors.kernels.LENGTH`, of classes below and
-above the typical distance between two classes, 1.4."""
+r"""Length-scales. That of cells is the centre of the prior :data:`~pyg_nas_np.predictors.kernels.LENGTH`. Those of
+classes are below and above the typical distance between two classes, 1.4."""
 
 VARIANCE = LogPrior(-2.0, 2.0)
-r"""Of the variance of each term and of the noise: there are up to eight terms, most of which are small. Set by hand."""
+r"""Prior of the variance of each term and of the noise; most of the up to eight terms are small. Set by hand."""
 
 MAX_FIT = 1000
-"""Variances come from at most this many tuples; the posterior uses all."""
+"""Variances are fitted to at most this many tuples; the posterior uses all."""
 
 _CHUNK = 2048
 _UNIT = torch.zeros(1, dtype=torch.float64, device="cpu")
@@ -37,21 +37,26 @@ _UNIT = torch.zeros(1, dtype=torch.float64, device="cpu")
 
 
 class JointGP:
-    r"""Predicts what an architecture reaches on a data set that has never been trained on.
+    r"""Predicts the accuracy of an architecture on a data set without any measurement.
 
     .. math::
         y(a, t) = \mu + f(a) + \frac{1}{|t|} \sum_{c \in t} d(c) + h(a, \bar v_t) + \varepsilon
 
-    Gaussian processes are the worth :math:`f` of an architecture (additive over groups of descriptors, as in
-    :class:`~pyg_nas_np.predictors.GPPredictor`), the ease :math:`d` of a class (radial in its description, of two
-    lengths), and the taste :math:`h` of a data set (linear in the mean description :math:`\bar v_t` of its classes,
-    times the first kernel of architectures). The variances maximise the posterior under
-    :math:`\log s \sim N(-2, 2^2)`. A class is described by the direction of its mean feature, projected to the leading
-    principal axes of the classes of the database.
+    Three terms are Gaussian processes:
 
-    The posterior mean is exact, and a sum over the distinct architectures and classes of the database: only these and
-    their weights are kept, no tuple. The posterior variance is approximate: as if each architecture and each class had
-    been measured by itself.
+    - the architecture effect :math:`f`, additive over groups of descriptors, as in
+      :class:`~pyg_nas_np.predictors.GPPredictor`;
+    - the class effect :math:`d`, with radial kernels of two length-scales in the description of a class; the data-set
+      effect is its mean over the classes;
+    - the interaction term :math:`h`: a linear kernel in the mean description :math:`\bar v_t` of the classes times the
+      first kernel of architectures.
+
+    The variances maximise the posterior under :math:`\log s \sim N(-2, 2^2)`. A class is described by the direction of
+    its mean feature, projected to the leading principal axes of the classes of the database.
+
+    The posterior mean is exact. It is a sum over the distinct architectures and classes of the database, so only these
+    and their weights are stored. The posterior variance is approximate: it treats architectures and classes as if each
+    had been measured by itself, and ignores that of the interaction term.
 
     Args:
         width: Number of principal axes.
@@ -63,7 +68,7 @@ class JointGP:
     archs: Tensor
     cell_count: Tensor
     cell_weight: Tensor
-    taste_weight: Tensor
+    interaction_weight: Tensor
     classes: Tensor
     class_count: Tensor
     class_weight: Tensor
@@ -86,8 +91,8 @@ class JointGP:
         members, _ = database.members(database.dataset)
         rows = torch.arange(len(database))
         shares[rows.repeat_interleave(sizes), members] = 1.0 / sizes.repeat_interleave(sizes).double()
-        task_size = float(sizes.double().mean())
-        tasks = shares @ classes
+        dataset_size = float(sizes.double().mean())
+        descriptions = shares @ classes
         mean, scale = float(database.accuracy.mean()), float(database.accuracy.std()) or 1.0
 
         points = shared_descriptors(database.space).table(archs).double()
@@ -95,9 +100,9 @@ class JointGP:
         terms: dict[str, Callable[[Tensor, Tensor], Tensor]]
         terms = {name: partial(_of_cells, kernel, cell) for name, kernel in cells.items()}
         first = next(iter(terms.values()))
-        terms["taste"] = lambda a, b: first(a, b).mul_(tasks[a] @ tasks[b].t() * task_size)
+        terms["interaction"] = lambda a, b: first(a, b).mul_(descriptions[a] @ descriptions[b].t() * dataset_size)
         for name, kernel in _class_kernels(classes.size(1)).items():
-            terms[name] = partial(_of_classes, kernel(classes, classes, _UNIT) * task_size, shares)
+            terms[name] = partial(_of_classes, kernel(classes, classes, _UNIT) * dataset_size, shares)
         gp = GaussianProcess(
             {name: Precomputed(term, VARIANCE) for name, term in terms.items()},
             noise=VARIANCE,
@@ -109,14 +114,14 @@ class JointGP:
             "archs": archs,
             "cell_count": count,
             "cell_weight": gp.weights.new_zeros(archs.numel()).index_add(0, cell, gp.weights),
-            "taste_weight": tasks.new_zeros(archs.numel(), tasks.size(1)).index_add(
-                0, cell, gp.weights.unsqueeze(1) * tasks
+            "taste_weight": descriptions.new_zeros(archs.numel(), descriptions.size(1)).index_add(
+                0, cell, gp.weights.unsqueeze(1) * descriptions
             ),
             "classes": classes,
             "class_count": shares.square().sum(dim=0),
             "class_weight": shares.t() @ gp.weights,
             "theta": gp.theta,
-            "scalars": torch.tensor([mean, scale, task_size], dtype=torch.float64),
+            "scalars": torch.tensor([mean, scale, dataset_size], dtype=torch.float64),
         }
         return self.load_state_dict(state, database.space)
 
@@ -139,17 +144,18 @@ class JointGP:
         owner = torch.arange(len(sets)).repeat_interleave(sizes)
         shares = torch.zeros(len(sets), classes.size(0), dtype=torch.float64)
         shares[owner, torch.arange(classes.size(0))] = 1.0 / sizes.double()[owner]
-        ease, doubt = self._ease(classes, shares)
-        tastes = shares @ classes * self.task_size * self.theta[len(self._cells.kernels)].exp()
+        effect, variance = self._dataset_effect(classes, shares)
+        descriptions = shares @ classes * self.dataset_size * self.theta[len(self._cells.kernels)].exp()
         first = next(iter(self._cells.kernels.values()))
         means, spreads = [], []
         for part, of in zip(torch.split(cells.double(), _CHUNK), torch.split(dataset, _CHUNK), strict=True):
             cross = self._cells.covariance(part, self._points)
-            taste = ((first(part, self._points, _UNIT) @ self.taste_weight) * tastes[of]).sum(dim=1)
-            means.append(cross @ self.cell_weight + taste + ease[of])
+            slopes = first(part, self._points, _UNIT) @ self.interaction_weight
+            interaction = (slopes * descriptions[of]).sum(dim=1)
+            means.append(cross @ self.cell_weight + interaction + effect[of])
             if return_std:
                 left = self._cells.diagonal(part) - self._measured_cells.explained(cross)
-                spreads.append(left.clamp_min(0.0) + doubt[of])
+                spreads.append(left.clamp_min(0.0) + variance[of])
         mean = (self.mean + self.scale * torch.cat(means)).float()
         if not return_std:
             return mean, None
@@ -162,18 +168,18 @@ class JointGP:
     @property
     def hyperparameters(self) -> dict[str, float]:
         r"""Variance of each term and of the noise, on standardised labels."""
-        names = [*self._cells.kernels, "taste", *_class_kernels(self.classes.size(1)), "noise"]
+        names = [*self._cells.kernels, "interaction", *_class_kernels(self.classes.size(1)), "noise"]
         return dict(zip(names, self.theta.exp().tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
-        r"""Returns all that was learned, as tensors."""
-        scalars = torch.tensor([self.mean, self.scale, self.task_size], dtype=torch.float64)
+        r"""Returns everything learned, as tensors, by the names in weight files."""
+        scalars = torch.tensor([self.mean, self.scale, self.dataset_size], dtype=torch.float64)
         return {
             "projection": self.projection,
             "archs": self.archs,
             "cell_count": self.cell_count.int(),
             "cell_weight": self.cell_weight,
-            "taste_weight": self.taste_weight.float(),
+            "taste_weight": self.interaction_weight.float(),
             "classes": self.classes.float(),
             "class_count": self.class_count.float(),
             "class_weight": self.class_weight,
@@ -183,14 +189,15 @@ class JointGP:
 
     def load_state_dict(self, state: Mapping[str, Tensor], space: CellSpace[Any]) -> Self:
         r"""Inverse of :meth:`state_dict`."""
-        # What follows from the state is computed when it is first needed, and must not outlive it.
+        # Cached values derived from the previous state are dropped.
         for name in ("_points", "_cells", "_measured_cells", "_classes"):
             self.__dict__.pop(name, None)
         self.space = space
         self.projection, self.archs = state["projection"], state["archs"]
-        for name in ("cell_count", "cell_weight", "taste_weight", "classes", "class_count", "class_weight", "theta"):
+        self.interaction_weight = state["taste_weight"].double()
+        for name in ("cell_count", "cell_weight", "classes", "class_count", "class_weight", "theta"):
             setattr(self, name, state[name].double())
-        self.mean, self.scale, self.task_size = state["scalars"].tolist()
+        self.mean, self.scale, self.dataset_size = state["scalars"].tolist()
         return self
 
     @cached_property
@@ -200,34 +207,34 @@ class JointGP:
 
     @cached_property
     def _cells(self) -> GaussianProcess:
-        """The worth of architectures."""
+        """The architecture effect."""
         kernels = _cell_kernels(self.space)
         return GaussianProcess(kernels).assume(torch.cat([self.theta[: len(kernels)], self.theta[-1:]]))
 
     @cached_property
     def _measured_cells(self) -> GaussianProcess:
-        """The same, as if each architecture of the database had been measured by itself."""
+        """The architecture effect, as if each architecture of the database had been measured by itself."""
         zero = torch.zeros_like(self.cell_count)
         return self._cells.condition(self._points, zero, self._cells.theta, repeats=self.cell_count)
 
     @cached_property
     def _classes(self) -> GaussianProcess:
-        """The ease of classes, as if each had been measured by itself."""
+        """The class effect, as if each class had been measured by itself."""
         kernels = _class_kernels(self.classes.size(1))
-        variances = self.theta[-1 - len(kernels) : -1] + math.log(self.task_size)
+        variances = self.theta[-1 - len(kernels) : -1] + math.log(self.dataset_size)
         gp, count = GaussianProcess(kernels), self.class_count.clamp_min(1e-12)
         return gp.condition(
             self.classes, torch.zeros_like(count), torch.cat([variances, self.theta[-1:]]), repeats=count
         )
 
-    def _ease(self, classes: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of how easy data sets are; the shares of the classes in them are ``[T, K]``."""
+    def _dataset_effect(self, classes: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the data-set effect ``[T]``; ``shares`` ``[T, K]`` are the weights of the classes."""
         towards = shares @ self._classes.covariance(classes)
-        doubts = []
+        variances = []
         for row, known in zip(shares, self._classes.explained(towards), strict=True):
             members = classes[row.nonzero().flatten()]
-            doubts.append((self._classes.covariance(members, members).mean() - known).clamp_min(0.0))
-        return towards @ self.class_weight, torch.stack(doubts)
+            variances.append((self._classes.covariance(members, members).mean() - known).clamp_min(0.0))
+        return towards @ self.class_weight, torch.stack(variances)
 
 
 def _cell_kernels(space: CellSpace[Any]) -> dict[str, Kernel]:
@@ -239,7 +246,7 @@ def _cell_kernels(space: CellSpace[Any]) -> dict[str, Kernel]:
 
 
 def _class_kernels(width: int) -> dict[str, Kernel]:
-    # Lengths are of distances that are not divided by the root of the width.
+    # CLASS_LENGTHS refer to distances that are not divided by the root of the width.
     lengths = {f"classes_{length}": length / math.sqrt(width) for length in CLASS_LENGTHS}
     return {name: Stationary(range(width), "rbf", length=length) for name, length in lengths.items()}
 

@@ -12,17 +12,17 @@ from pyg_nas_np.nn.set_encoder import DatasetEncoder
 
 
 class PairRegressor(nn.Module):
-    r"""Predicts what a cell reaches on a data set: an embedding of each, joined, to one number.
+    r"""Predicts the accuracy of a cell on a data set from the concatenated embeddings of both.
 
-    The regression form of MetaD2A's predictor (`Lee et al. 2021 <https://arxiv.org/abs/2107.00860>`_) with the
-    descriptors of a cell in place of a graph encoder, which few distinct cells cannot train. Each class is reduced to
-    the direction of its mean feature, so that neither the number of images nor the scale of the features matters; what
-    is learned from one vector a class works on images.
+    MetaD2A's predictor (`Lee et al. 2021 <https://arxiv.org/abs/2107.00860>`_) with the descriptors of a cell in place
+    of a graph encoder, for which the database has too few distinct cells. Each class is reduced to the direction of its
+    mean feature, which depends neither on the number of images nor on the scale of the features. A model trained on one
+    vector per class therefore works on images.
 
     Args:
         in_channels: Width ``F`` of the features.
         cell_scale: Divides the descriptors of cells, ``[D]``; fixed.
-        channels: Width of either embedding.
+        channels: Width of each embedding.
         hidden_channels: Width of the hidden layers.
         dropout: Share of activations that training drops.
 
@@ -95,7 +95,7 @@ class PairRegressor(nn.Module):
             raise ValueError(f"features must have shape [N, {self.in_channels}], got {list(features.shape)}")
         directions = class_directions(features, class_ptr)
         ptr = torch.arange(directions.size(0) + 1, device=directions.device)
-        # Of the size that the initial weights are made for, halfway between norm 1 and entries of size 1.
+        # Scaled for the initial weights: between a norm of 1 and entries of size 1.
         return self.encoder.prototypes(self.drop(directions * self.in_channels**0.25), ptr)
 
     def between(self, prototypes: Tensor, dataset_ptr: Tensor) -> Tensor:

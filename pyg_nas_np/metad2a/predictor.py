@@ -1,4 +1,4 @@
-r"""Predicts what architectures reach on a data set of which nothing but its images is known, or a few results."""
+r"""Predicts accuracies of architectures on a new data set from its images and, if known, a few measurements."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from pyg_nas_np.spaces.base import require_cells
 from pyg_nas_np.utils import InvalidFeaturesError, fixed_defaults
 
 _LEVEL = 10.0
-"""How far the level of a new data set may lie from that of the database, in percent: a standard deviation."""
+"""Prior standard deviation, in percent, of the difference in level between a new data set and the database."""
 
 
 class MetaD2APredictor:
-    r"""Predicts the accuracies that architectures reach on a new data set.
+    r"""Predicts the accuracies of architectures on a new data set.
 
     The features of the images describe the data set. Two estimators are meta-trained on a database of other data sets
     (:func:`~pyg_nas_np.metad2a.predictor_training.train_performance_model`):
@@ -42,18 +42,18 @@ class MetaD2APredictor:
     the predictions for the whole space as auxiliary labels. ``"network"`` takes no measurements, as in the paper. One
     label, or labels that are all equal, shift the predictions by a constant.
 
-    What is available depends on the model of the space. That of the MobileNetV3 space is a Gaussian process of one data
-    set, ImageNet (:class:`~pyg_nas_np.metad2a.mobilenetv3.predictor.SubNetworkModel`): the images do not change its
-    predictions, measured accuracies do.
+    The available estimators depend on the model of the space. That of the MobileNetV3 space is a Gaussian process of
+    one data set, ImageNet (:class:`~pyg_nas_np.metad2a.mobilenetv3.predictor.SubNetworkModel`): measured accuracies
+    change its predictions, images do not.
 
-    Accuracies are on the scale of the database. That of the shipped weights has data sets of 20 classes. On a data set
-    with another number of classes only the order is meaningful until something is measured.
+    Accuracies are on the scale of the database. The database behind the shipped weights has data sets of 20 classes. On
+    a data set with another number of classes only the order is meaningful until accuracies are measured.
 
     Args:
         space: The search space. (default: that of the architectures)
         estimator: ``"gp"``, ``"network"`` or ``"both"``.
         weights: File written by :func:`~pyg_nas_np.metad2a.predictor_weights.write_performance_model`. (default:
-            what the package ships for the space)
+            the file that the package ships for the space)
 
     Raises:
         ValueError: If :obj:`estimator` is unknown.
@@ -100,25 +100,27 @@ class MetaD2APredictor:
 
     @fixed_defaults
     def fit(self, dataset: FeatureSets, graphs: ArchitecturesLike | None = None, y: Labels | None = None) -> Self:
-        r"""Names the data set to predict on, and what was measured there.
+        r"""Sets the data set to predict on, and the measurements on it.
 
         Args:
             dataset: One data set, as of :class:`~pyg_nas_np.metad2a.ImageFeatures` with its default network.
-            graphs: ``n`` architectures that were measured on it. (default: none)
+            graphs: ``n`` architectures measured on it. (default: none)
             y: Their accuracies, ``[n]``. (default: those that the graphs carry)
 
         Raises:
             InvalidFeaturesError: If :obj:`dataset` is not one data set.
             MissingWeightsError: If there is no model for the space.
             InvalidLabelsError: If a label is NaN or infinite, or there is not one an architecture.
-            ValueError: If the estimator is ``"network"`` and something was measured.
+            ValueError: If the estimator is ``"network"`` and there are measurements.
         """
+        if not isinstance(dataset, FeatureSets):
+            raise InvalidFeaturesError(f"fit takes the features of a data set, got {type(dataset).__name__}")
         if len(dataset) != 1:
             raise InvalidFeaturesError(f"fit takes one data set, got {len(dataset)}; index them as sets[i]")
         if graphs is None and y is not None:
             raise ValueError("y are labels of graphs; pass these as well")
         if self.space is not None:
-            # A fitted predictor does not need the file any more.
+            # A fitted predictor no longer needs the file.
             self.model(self.space)
         context = None
         archs = None if graphs is None else as_architectures(graphs, self.space)
@@ -136,7 +138,7 @@ class MetaD2APredictor:
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
     @fixed_defaults
     def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        r"""Predicts what architectures reach on the data set.
+        r"""Predicts accuracies on the data set.
 
         Args:
             graphs: ``n`` architectures.

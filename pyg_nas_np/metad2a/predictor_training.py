@@ -1,4 +1,4 @@
-r"""Meta-training of the predictor: from a database of many data sets to estimators for a new one."""
+r"""Meta-training of the predictor on a database of many data sets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PerformanceModel:
         network: The network.
         mean: Mean of the accuracies that the network was trained on.
         scale: Their standard deviation.
-        noise: Root mean squared error of the network on data sets that it was trained without, in percent.
+        noise: Root mean squared error of the network on held-out data sets, in percent.
     """
 
     note: ClassVar[str] = (
@@ -66,12 +66,12 @@ class PerformanceModel:
 
     @fixed_defaults
     def condition(self, estimator: Estimator, sets: FeatureSets, archs: Architectures, y: Tensor) -> ConvNPPredictor:
-        r"""Returns a neural process with measurements on a data set as context.
+        r"""Returns a ConvNP predictor with measurements on a data set as context.
 
-        Predictions for the whole space enter as auxiliary labels.
+        Predictions for the whole space are its auxiliary labels.
 
         Args:
-            estimator: Which model predicts.
+            estimator: The estimator that predicts.
             sets: The data set.
             archs: ``n`` architectures.
             y: Their accuracies, ``[n]``, at least two different ones.
@@ -89,7 +89,7 @@ class PerformanceModel:
         r"""Predicts accuracies in percent.
 
         Args:
-            estimator: Which model predicts.
+            estimator: The estimator that predicts.
             sets: ``T`` data sets.
             dataset: The data set of each pair, ``[n]``.
             cells: All descriptors of its architecture, ``[n, D]``.
@@ -167,7 +167,7 @@ def train_performance_model(
         ...     space = space_by_name("nasbench201")
         ...     database = build_database(folder, space, pool, lambda arch, dataset: 50.0 + dataset[0], num_tuples=20)
         >>> train_performance_model(database, epochs=1).gp.hyperparameters.keys()
-        dict_keys(['live', 'paths', 'strings', 'networks', 'taste', 'classes_0.7', 'classes_1.5', 'noise'])
+        dict_keys(['live', 'paths', 'strings', 'networks', 'interaction', 'classes_0.7', 'classes_1.5', 'noise'])
     """
     start = time.perf_counter()
     gp = JointGP().fit(database)
@@ -179,7 +179,7 @@ def train_performance_model(
     split = database.split_by_dataset(10, 0, seed=seed)
     with drawing_from(torch.Generator().manual_seed(seed)):
         scales = cells.std(dim=0)
-        # What never varies teaches nothing: divided by a huge number, it is ignored where it does vary later.
+        # Descriptors that are constant in the database are divided by a huge number, so that they are ignored.
         scales = torch.where(scales < _LEAST_SCALE, _IGNORED, scales)
         network = PairRegressor(database.classes.num_features, scales, dropout=dropout)
         pairs = _Pairs(network, database, cells)
@@ -192,7 +192,7 @@ def train_performance_model(
 
 
 class _Pairs:
-    """Predictions of a network in training for tuples of a database, each class encoded once a batch."""
+    """Predictions of a network in training for tuples of a database; each class is encoded once per batch."""
 
     def __init__(self, network: PairRegressor, database: MetaD2ADatabase, cells: Tensor) -> None:
         self.network, self.database, self.cells = network, database, cells
@@ -219,7 +219,7 @@ def _train(
     steps = epochs * math.ceil(rows.numel() / batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     network.train()
-    # disable=None: no bar where the output is not a terminal.
+    # disable=None: no bar if the output is not a terminal.
     for _ in tqdm(range(epochs), desc="meta-training", disable=None):
         for batch in rows[torch.randperm(rows.numel())].split(batch_size):
             loss = (pairs(batch) - target[batch]).square().mean()

@@ -1,4 +1,4 @@
-r"""Weight files of the predictor, one reader a kind of model, and those that the package ships."""
+r"""Weight files of the predictor, with one reader for each kind of model, and those that the package ships."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROBE = "descriptors of the first architectures"
 
 
 class Conditioned(Protocol):
-    r"""What predicts on a data set where something was measured."""
+    r"""A predictor conditioned on measurements on a data set."""
 
     @overload
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
@@ -50,10 +50,10 @@ class AccuracyModel(Protocol):
     r"""A meta-trained model of accuracies on a new data set."""
 
     note: ClassVar[str]
-    """What the predicted accuracies mean, in one sentence."""
+    """The meaning of the predicted accuracies, in one sentence."""
 
     def describe(self, archs: Architectures) -> Tensor:
-        r"""Returns what the model sees of architectures, ``[n, D]``."""
+        r"""Returns the inputs of the model for architectures, ``[n, D]``."""
 
     def predict(
         self, estimator: Estimator, sets: FeatureSets, dataset: Tensor, cells: Tensor, return_std: bool = True
@@ -61,13 +61,13 @@ class AccuracyModel(Protocol):
         r"""Predicts accuracies in percent of pairs of data set and architecture."""
 
     def condition(self, estimator: Estimator, sets: FeatureSets, archs: Architectures, y: Tensor) -> Conditioned:
-        r"""Returns a predictor with measurements on a data set as context, at least two different ones."""
+        r"""Returns a predictor conditioned on at least two different measurements on a data set."""
 
 
 def write_performance_model(
     path: str | os.PathLike[str], model: PerformanceModel, space: CellSpace[Any], card: Mapping[str, Any]
 ) -> None:
-    r"""Writes a model as safetensors, with the descriptors that it expects of a few cells, atomically."""
+    r"""Writes a model as safetensors, with the descriptors of a few cells for the reader; atomically."""
     tensors = {"cell_scale": model.network.cell_scale, PROBE: _probe(space)}
     tensors |= {f"network.{name}": value for name, value in model.network.named_parameters()}
     tensors |= {f"process.{name}": value for name, value in model.gp.state_dict().items()}
@@ -110,7 +110,7 @@ def _read(path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], s
     cell_scale = torch.ones(own.size(1)) if "cell_scale" not in state else state["cell_scale"].float()
     with foreign_file(path, "a weight file of the predictor"):
         in_channels = int(config.pop("in_channels"))
-        # On the meta device a network that is not that of the file takes no memory.
+        # On the meta device, a network that does not match the file allocates no memory.
         with FixedDefaults(device="meta"):
             network = PairRegressor(in_channels, cell_scale, **config)
     weights = {name: value.float() for name, value in _part(state, "network.").items()}
@@ -123,7 +123,7 @@ def _read(path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], s
 
 
 def _check_gp(state: Mapping[str, Tensor], in_channels: int, space: CellSpace[Any], path: str) -> None:
-    """Checks names, shapes and indices of the Gaussian process's tensors; sizes that only it knows are consistent."""
+    """Checks that the Gaussian process's tensors have the right names, consistent shapes and valid indices."""
     size = {name: state[name].shape for name in ("archs", "projection", "classes") if name in state}
     if len(size) < 3 or any(len(size[name]) != dim for name, dim in (("archs", 1), ("projection", 2), ("classes", 2))):
         raise DataFileError(f"{path} lacks the tensors of the Gaussian process; get the file again")

@@ -18,7 +18,7 @@ _CLASSES = 20
 
 
 def open_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> MetaD2ADatabase:
-    r"""Reads a folder of either kind: of :meth:`MetaD2ADatabase.save`, or of :func:`read_database`.
+    r"""Reads a folder in the format of :meth:`MetaD2ADatabase.save` or of :func:`read_database`.
 
     Raises:
         DataFileError: If a file is missing or corrupt.
@@ -37,8 +37,8 @@ def read_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> Meta
       development kit, from 1;
     - ``imagenet_class_ids.csv``: the ``wnid`` of each ``class_id``.
 
-    What these files call a task is a data set of twenty classes. The feature vector of a class is its row in the
-    classifier of :class:`~pyg_nas_np.metad2a.backbone.EfficientNetLite0`, so that no image of ImageNet is needed.
+    A ``task`` of these files is a data set of twenty classes. The feature vector of a class is its row in the
+    classifier of :class:`~pyg_nas_np.metad2a.backbone.EfficientNetLite0`, so no image of ImageNet is needed.
     Classifiers order classes by WordNet id, the development kit does not; the third file maps one order to the other.
 
     Args:
@@ -83,7 +83,7 @@ def read_database(folder: str | os.PathLike[str], space: CellSpace[Any]) -> Meta
             raise DataFileError(f"{where}: accuracy {row['acc']:.40} is not in percent")
         if row["split"] not in ("train", "val"):
             raise DataFileError(f"{where}: split must be 'train' or 'val', got {row['split']!r}")
-    # Only the classes that occur are kept.
+    # Classes without a tuple are dropped.
     names = sorted({name for names in members for name in names})
     position = {name: i for i, name in enumerate(names)}
     features = vectors[torch.tensor([order[name] for name in names])]

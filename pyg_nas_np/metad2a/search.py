@@ -1,4 +1,4 @@
-r"""From the images of a data set to ranked architectures, without training any."""
+r"""From the images of a data set to ranked architectures, without any training."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
 
 @dataclass(frozen=True)
 class Candidate(Generic[ArchT]):
-    r"""An architecture that was generated for a data set, and what is expected of it.
+    r"""An architecture generated for a data set, with its predicted accuracy.
 
-    Accuracies are in percent, on the scale of the database that the predictor was meta-trained on; their order is what
-    counts on a data set of another kind.
+    Accuracies are in percent, on the scale of the database that the predictor was meta-trained on. On other kinds of
+    data sets only their order is meaningful.
     """
 
     arch: ArchT
@@ -38,17 +38,18 @@ class Candidate(Generic[ArchT]):
 class MetaD2A:
     r"""Searches as `MetaD2A <https://arxiv.org/abs/2107.00860>`_: generates, then ranks by a predictor.
 
-    Nothing is trained. Images become features, features a latent code, the code a few hundred different architectures,
-    and a predictor that was meta-trained on other data sets ranks them.
+    Nothing is trained. Images are mapped to features and these to a latent code, from which a few hundred different
+    architectures are decoded. A predictor that was meta-trained on other data sets ranks them.
 
-    In the MobileNetV3 space one data set is all that was measured, ImageNet. What is found there is what ImageNet
-    prefers within the budget, whatever the images are; architectures measured on these (``measured``) change the order.
+    In the MobileNetV3 space only ImageNet was measured. Without further measurements the result is the best for
+    ImageNet within the budget, whatever the images are. Measured accuracies on the new data set (``measured``) change
+    the order.
 
     Args:
-        features: Makes features of images. (default: :class:`~pyg_nas_np.metad2a.ImageFeatures`)
-        generator: Writes architectures. (default: the one that the package ships for the space)
-        predictor: Ranks them. (default: :class:`~pyg_nas_np.metad2a.MetaD2APredictor` with what the package
-            ships for the space)
+        features: Computes features of images. (default: :class:`~pyg_nas_np.metad2a.ImageFeatures`)
+        generator: Generates architectures. (default: the one that the package ships for the space)
+        predictor: Ranks them. (default: :class:`~pyg_nas_np.metad2a.MetaD2APredictor` with the weights that the
+            package ships for the space)
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -97,11 +98,11 @@ class MetaD2A:
                 images and labels, or features that were computed before.
             space: The search space, or its name: ``"nasbench201"`` or ``"mobilenetv3"``.
             n_candidates: Different architectures to generate.
-            top_k: How many to return; fewer where the space has fewer within the budget.
+            top_k: Number to return; fewer are returned if the space has fewer within the budget.
             budget: Largest costs allowed: ``{"parameters": 1e6, "flops": 1e8}``, or of a key of :obj:`costs`.
             costs: Further costs, such as latencies on a device: functions of a list of architectures.
-            measured: Architectures that were trained on this data set, and their accuracies, if there are any.
-            temperature: Of generation: below 1 prefers what is likely, above 1 spreads.
+            measured: Architectures measured on this data set, and their accuracies. (default: none)
+            temperature: Of generation: below 1 sharpens the distribution, above 1 flattens it.
             seed: Seed of generation.
 
         Raises:
@@ -122,7 +123,7 @@ class MetaD2A:
             raise InvalidArchitectureError(f"the generator is of {generator.codec.space.name}, not of {space.name}")
         predictor = MetaD2APredictor(space) if self.predictor is None else self.predictor
         sets = self.describe(images)
-        # Meta-training saw one vector a class.
+        # The meta-training had one vector per class.
         archs = generator.generate(
             sets.prototypes(),
             n_candidates,
@@ -142,7 +143,7 @@ class MetaD2A:
         return [Candidate(archs[i], float(mean[i]), float(std[i])) for i in best]
 
     def describe(self, images: Images | FeatureSets) -> FeatureSets:
-        r"""Returns the features of images; features are returned as they are."""
+        r"""Returns the features of images; features are returned unchanged."""
         if isinstance(images, FeatureSets):
             return images
         return (ImageFeatures() if self.features is None else self.features)(images)

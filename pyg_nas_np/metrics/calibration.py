@@ -37,8 +37,8 @@ class MeanMetric(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.zeros((), dtype=torch.float64, device="cpu"), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.zeros((), dtype=torch.long, device="cpu"), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
         r"""Returns the mean over everything added so far.

@@ -19,14 +19,14 @@ class BidirectionalGCN(nn.Module):
         H' = \tfrac12\, \mathrm{ReLU}\big(\hat A H W_+\big) + \tfrac12\, \mathrm{ReLU}\big(\hat A^{-} H W_-\big),
 
     where :math:`\hat A` and :math:`\hat A^{-}` are the adjacency matrices along and against the edges, with self-loops
-    and rows that sum to one. The mean over the nodes enters a perceptron with one hidden layer.
+    and rows that sum to one. The mean over the nodes is the input of a perceptron with one hidden layer.
 
     Args:
         num_ops: Number of operations.
         channels: Width of the states.
         num_layers: Number of graph convolutions.
         hidden: Width of the hidden layer.
-        dropout: Share of the hidden layer that is dropped in training.
+        dropout: Fraction of the hidden layer that is dropped in training.
 
     Shapes:
         - **input:** ``B`` cells as :class:`~pyg_nas_np.spaces.dense.DenseGraphs`.
@@ -59,7 +59,7 @@ class BidirectionalGCN(nn.Module):
     def forward(self, graphs: DenseGraphs) -> Tensor:
         r"""Returns one value for each cell."""
         dtype = self.head.weight.dtype
-        loops = graphs.adjacency | torch.eye(graphs.ops.size(1), dtype=torch.bool)
+        loops = graphs.adjacency | torch.eye(graphs.ops.size(1), dtype=torch.bool, device=graphs.ops.device)
         against, along = _row_normalised(loops.to(dtype)), _row_normalised(loops.mT.to(dtype))
         h = one_hot(graphs.ops.clamp_min(0), self.num_ops).to(dtype)
         for forward, reverse in zip(self.along, self.against, strict=True):

@@ -1,4 +1,4 @@
-r"""A graph neural network over cells: in PyG's form, and in a padded one without scattered sums."""
+r"""A graph neural network over cells, on PyG batches and on padded tensors without scattered sums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUTPUT = 1
 
 
 class BidirectionalConv(MessagePassing):  # type: ignore[misc]
-    r"""Sums the states of predecessors and of successors, and maps them with weights of their own.
+    r"""Sums the states of predecessors and of successors, and maps them with separate weights.
 
     .. math::
         h'_i = h_i + \mathrm{GELU}\Big(W_0 \tilde h_i + W_1 \sum_{j \to i} \tilde h_j + W_2 \sum_{i \to j} \tilde h_j
@@ -65,8 +65,8 @@ class BidirectionalConv(MessagePassing):  # type: ignore[misc]
 class CellEncoder(nn.Module):
     r"""Encodes each cell of a batch as one vector that does not depend on the order of its nodes.
 
-    Layers of :class:`BidirectionalConv` pass information along and against the edges. The state of the output node,
-    the mean and the sum of all states are joined, and the meta-features of the cell behind them.
+    Layers of :class:`BidirectionalConv` pass information along and against the edges. The result concatenates the state
+    of the output node, the mean and the sum of all states, and the meta-features of the cell.
 
     Args:
         num_ops: Number of operations, the columns of ``x``; column 1 marks the output node.
@@ -114,7 +114,7 @@ class CellEncoder(nn.Module):
         *,
         batch_size: int | None = None,
     ) -> Tensor:
-        r"""Encodes cells in the form of a PyG batch.
+        r"""Encodes cells given as a PyG batch.
 
         Args:
             x: ``[N, num_ops]``.
@@ -124,7 +124,7 @@ class CellEncoder(nn.Module):
             batch_size: Number of cells ``B``. (default: one more than the largest entry of :obj:`batch`)
 
         Raises:
-            ValueError: If the columns of :obj:`x` or the meta-features are not those that the encoder was built for.
+            ValueError: If the columns of :obj:`x` or the meta-features do not match the encoder.
         """
         if x.size(-1) != self.num_ops:
             raise ValueError(f"x must have shape [num_nodes, {self.num_ops}], got {list(x.shape)}")
@@ -139,20 +139,20 @@ class CellEncoder(nn.Module):
         return self._join(output, mean, total, meta)
 
     def forward_dense(self, graphs: DenseGraphs, meta: Tensor | None = None) -> Tensor:
-        r"""Encodes cells in padded form; equals :meth:`forward` on the same cells.
+        r"""Encodes padded cells; equals :meth:`forward` on the same cells.
 
         Args:
             graphs: ``B`` cells.
             meta: ``[B, F]``, if the encoder was built for meta-features.
 
         Raises:
-            ValueError: If an operation or the meta-features are not those that the encoder was built for.
+            ValueError: If an operation or the meta-features do not match the encoder.
         """
         if graphs.ops.numel() and int(graphs.ops.max()) >= self.num_ops:
             raise ValueError(f"operation id {int(graphs.ops.max())} is none of the encoder's {self.num_ops}")
         weight = self.embed.weight
         adjacency = graphs.adjacency.to(weight.dtype)
-        # Padding has the id -1; no edge leads from it, so that only pooling has to leave it out.
+        # Padding has the id -1 and no edges, so only the pooling must mask it.
         h = nn.functional.embedding(graphs.ops.clamp_min(0), weight.t()) + self.embed.bias
         for layer in self.layers:
             assert isinstance(layer, BidirectionalConv)

@@ -14,7 +14,7 @@ from pyg_nas_np.nn.task_batch import TaskBatch
 
 Form = Literal["hybrid", "off-grid", "on-grid"]
 """``"on-grid"``: learned coordinates, a grid and a convolutional network; ``"off-grid"``: stacked set convolutions in
-learned embeddings; ``"hybrid"``: the same, correcting a learned mixture of base predictors."""
+learned embeddings; ``"hybrid"``: off-grid, with the output as a correction of a learned mixture of base predictors."""
 
 
 MAX_RATIO = 3.0
@@ -24,28 +24,28 @@ MAX_SHIFT = 0.1
 """Largest shift of a mixture of base predictors, in standard deviations."""
 
 FREE_CONTEXT = 20
-"""Context up to which ratio and shift may be as large as that; the bounds shrink in proportion to 1 / n beyond."""
+"""Size of the context from which the bounds of ratio and shift decrease in proportion to 1 / n."""
 
 
 class ConvNP(nn.Module):
     r"""A convolutional neural process: context in, a Gaussian for every target out.
 
-    In the hybrid form, context architectures enter with their score and the base predictors' leave-one-out moments,
-    targets with the base predictions, and both with what these errors say about each base predictor on this task. The
-    output is a mixture of the base predictions with learned weights, shifted and stretched by a learned correction.
-    The correction starts at zero and the weights equal: before training the process is the mean of its base. The other
-    two forms see features and scores alone.
+    In the hybrid form, the inputs of the context are scores and the base predictors' leave-one-out moments, those of
+    the targets are base predictions, and both include statistics of the leave-one-out errors in the task
+    (:func:`evidence`). The output is a mixture of the base predictions with learned weights, shifted and scaled by a
+    learned correction. Before training the correction is zero and the weights are equal, so the output is the mean of
+    the base predictions. Inputs of the other two forms are features and scores only.
 
     Args:
         in_channels: Number ``F`` of features.
         form: See :data:`Form`.
         num_base: Number ``K`` of base predictors (hybrid form).
         channels: Width of the states.
-        heads: Kernels a layer, or grids.
-        dim: Dimensions of each head's embedding (forms without a grid).
-        num_layers: Number of layers (forms without a grid).
-        grid_dim: Coordinates of each grid, 1 or 2 (form on a grid).
-        latent_channels: Latent channels a cell, 0 for a deterministic process (form on a grid).
+        heads: Kernels per layer, or number of grids.
+        dim: Dimensions of each head's embedding (hybrid and off-grid).
+        num_layers: Number of layers (hybrid and off-grid).
+        grid_dim: Coordinates of each grid, 1 or 2 (on-grid).
+        latent_channels: Latent channels per grid cell, 0 for a deterministic process (on-grid).
 
     Shapes:
         - **input:** a :class:`~pyg_nas_np.nn.TaskBatch`.
@@ -112,11 +112,11 @@ class ConvNP(nn.Module):
 
     @property
     def latent_channels(self) -> int:
-        r"""Latent channels of a cell of the grid."""
+        r"""Latent channels per grid cell."""
         return self.process.latent_channels if isinstance(self.process, OnGridProcess) else 0
 
     def reset_parameters(self) -> None:
-        r"""Starts without correction and with equal weights on the base predictors."""
+        r"""Initialises to no correction and equal weights of the base predictors."""
         for module in (*self.embed, self.embed_context, self.process, self.norm):
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
@@ -163,9 +163,9 @@ class ConvNP(nn.Module):
     def weights(self, tasks: TaskBatch) -> Tensor:
         r"""Returns the weights of the base predictors in each task (hybrid form), ``[B, K]``, from :func:`evidence`.
 
-        They stay within a factor of :data:`MAX_RATIO` of each other: in synthesised tasks the richest base predictor is
-        right more often than in real ones, and an unbounded process would trust it alone. The more labels there are,
-        the closer they stay (:func:`freedom`).
+        Their ratios are at most :data:`MAX_RATIO`, and less with many labels (:func:`freedom`). In synthesised tasks
+        the most flexible base predictor is well specified more often than in real ones, so unbounded weights would
+        concentrate on it.
         """
         bound = 0.5 * math.log(MAX_RATIO) * freedom(tasks).unsqueeze(1)
         return torch.softmax(bound * torch.tanh(self.weigh(evidence(tasks))), dim=1)
@@ -199,15 +199,16 @@ class ConvNP(nn.Module):
 
 
 def freedom(tasks: TaskBatch) -> Tensor:
-    r"""Returns the share of its bounds that the process may use in each task, ``[B]``.
+    r"""Returns the fraction of its bounds that the process may use in each task, ``[B]``.
 
-    What is learned from synthesised tasks is a prior: it gives way to the labels as they become many.
+    The result of the meta-training acts as a prior, whose influence must decrease with the number of labels.
     """
-    return (FREE_CONTEXT / tasks.ptr_context.diff().clamp_min(1)).clamp_max(1.0)
+    counts = tasks.ptr_context.diff().clamp_min(1).to(tasks.z_context.dtype)
+    return (FREE_CONTEXT / counts).clamp_max(1.0)
 
 
 def evidence(tasks: TaskBatch) -> Tensor:
-    r"""What the context says about each base predictor: leave-one-out errors and densities, and how many there are.
+    r"""Statistics of the context for each base predictor: leave-one-out errors and densities, and the context's size.
 
     Returns:
         ``[B, 1 + 2 K]``: log size of the context, then for every base predictor the log mean squared error and the mean
@@ -217,7 +218,8 @@ def evidence(tasks: TaskBatch) -> Tensor:
     square = (tasks.z_context.unsqueeze(1) - mean).square()
     density = (-0.5 * square * (-2.0 * log_std).exp() - log_std).clamp_min(-10.0)
     counts = tasks.ptr_context.diff()
-    owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
-    sums = torch.zeros(counts.numel(), 2 * mean.size(1)).index_add_(0, owner, torch.cat([square, density], dim=1))
+    owner = torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
+    sums = mean.new_zeros(counts.numel(), 2 * mean.size(1))
+    sums = sums.index_add_(0, owner, torch.cat([square, density], dim=1))
     error, density = (sums / counts.clamp_min(1).unsqueeze(1)).chunk(2, dim=1)
-    return torch.cat([counts.unsqueeze(1).float().log1p(), (error + 1e-3).log(), density], dim=1)
+    return torch.cat([counts.unsqueeze(1).to(mean.dtype).log1p(), (error + 1e-3).log(), density], dim=1)

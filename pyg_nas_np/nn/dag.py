@@ -1,4 +1,4 @@
-r"""Asynchronous message passing on DAGs, batched over graphs: an encoder, and a decoder that writes graphs."""
+r"""Asynchronous message passing on DAGs, batched over graphs: an encoder, and a decoder that generates graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyg_nas_np.spaces.graph_codec import END, START, GraphCodec
 class GatedSum(nn.Module):
     r"""The message of a vertex, :math:`\sigma(W_g [h, e_v] + b) \odot W_m [h, e_v]`; neighbours receive sums of them.
 
-    :math:`e_v` is the vertex's number, one-hot: vertices of one type and state would be alike without it.
+    :math:`e_v` is the one-hot number of the vertex, which distinguishes vertices of equal type and state.
 
     Args:
         channels: Width of the states.
@@ -42,13 +42,13 @@ class GatedSum(nn.Module):
 
 
 class DAGEncoder(nn.Module):
-    r"""Encodes labelled DAGs by the order of their computation, as in `D-VAE <https://arxiv.org/abs/1904.11088>`_.
+    r"""Encodes labelled DAGs in the order of their computation, as in `D-VAE <https://arxiv.org/abs/1904.11088>`_.
 
     A vertex is visited after all its predecessors: a gated recurrent unit takes its type as input and the gated sum of
-    the predecessors' states as its own last state. A second pass goes against the edges. The state of the last vertex
-    in the first pass and of the first one in the second are joined and mapped.
+    the predecessors' states as hidden state. A second pass goes against the edges. The result is a linear map of the
+    concatenated states of the last vertex in the first pass and of the first vertex in the second.
 
-    The loop goes over vertices and treats all graphs at once. Each vertex sends one message, which is computed once.
+    The loop is over vertices, with all graphs in a batch. The message of each vertex is computed once.
 
     Args:
         num_types: Number of operation ids.
@@ -88,8 +88,7 @@ class DAGEncoder(nn.Module):
         r"""Encodes graphs.
 
         Raises:
-            ValueError: If a graph has more vertices or other types than the encoder was built for, or an edge that
-                leads back.
+            ValueError: If a graph has more vertices or other types than the encoder allows, or a backward edge.
         """
         size = graphs.ops.size(1)
         if size > self.num_vertices:
@@ -129,11 +128,11 @@ class DAGEncoder(nn.Module):
 
 
 class Partial(NamedTuple):
-    r"""Graphs half written: what the decoder knows after ``v`` vertices.
+    r"""State of the decoder after ``v`` vertices.
 
     Shapes:
         - **types:** ``[B, v]`` int64.
-        - **state:** ``[B, C]``, state of the last vertex, from which the next type is chosen.
+        - **state:** ``[B, C]``, state of the last vertex, which determines the next type.
         - **sent:** ``[B, v, C]``, messages of the vertices.
     """
 
@@ -159,20 +158,20 @@ class Samples(NamedTuple):
 
 
 class DAGDecoder(nn.Module):
-    r"""Writes DAGs vertex by vertex, as in `D-VAE <https://arxiv.org/abs/1904.11088>`_, from a latent vector.
+    r"""Generates DAGs vertex by vertex from a latent vector, as in `D-VAE <https://arxiv.org/abs/1904.11088>`_.
 
-    The latent vector gives the state of the start. For each further vertex, a perceptron chooses the type from the
-    state of the vertex before, and then another one, from the latest to the first vertex, whether an edge leads from
-    there; the state of the new vertex is updated in between.
+    The latent vector determines the state of the start. For each further vertex, one perceptron predicts the type from
+    the state of the previous vertex. Another one predicts, from the latest to the first vertex, whether there is an
+    edge from it; the state of the new vertex is updated after each edge.
 
-    Where all graphs of a space have the same edges, there is nothing to choose but types. Constrained decoding takes
-    the edges from the :class:`~pyg_nas_np.spaces.graph_codec.GraphCodec` and gives types that may not follow
-    probability zero: every graph drawn is an architecture, none has to be thrown away. Free decoding draws types and
-    edges as the paper does; its last vertex is the end, which every vertex without a successor feeds.
+    All graphs of a codec have the same edges, so only types are free. Constrained decoding takes the edges from the
+    :class:`~pyg_nas_np.spaces.graph_codec.GraphCodec` and gives forbidden types probability zero: every sample is an
+    architecture. Free decoding draws types and edges as in the paper; its last vertex is the end, to which every vertex
+    without a successor is connected.
 
     Args:
         codec: Graph codec of the space.
-        in_channels: Width of the latent vector, with what it is conditioned on.
+        in_channels: Width of the latent vector, including conditions.
         channels: Width of the states.
 
     Shapes:
@@ -225,7 +224,7 @@ class DAGDecoder(nn.Module):
             total = total - log_p.gather(1, types[:, v : v + 1]).squeeze(1)
             states.append(partial.state)
             if v < size - 1:
-                # The state before each decision knows the edges decided so far, from the latest vertex backwards.
+                # The state before each decision includes the edges decided so far, from the latest vertex backwards.
                 taken = torch.stack(
                     [adjacency[:v, v] & (torch.arange(v, device=z.device) > u) for u in range(v - 1, -1, -1)]
                 )
@@ -240,7 +239,7 @@ class DAGDecoder(nn.Module):
         return total
 
     def log_prob(self, z: Tensor, types: Tensor, temperature: float = 1.0) -> Tensor:
-        r"""Log probability of architectures under constrained decoding, ``[B]``; that of all of a space sums to one.
+        r"""Log probability of architectures under constrained decoding, ``[B]``; normalised over the space.
 
         Args:
             z: ``[B, in_channels]``.
@@ -263,7 +262,7 @@ class DAGDecoder(nn.Module):
 
         Args:
             z: ``[B, in_channels]``.
-            temperature: Divides the logits of types: below 1 prefers what is likely, above 1 spreads.
+            temperature: Divides the logits of types: below 1 sharpens the distribution, above 1 flattens it.
             generator: Source of randomness.
 
         Raises:
@@ -288,7 +287,7 @@ class DAGDecoder(nn.Module):
 
         Args:
             z: ``[in_channels]``.
-            n: How many; fewer come back only where the space has fewer.
+            n: Number of architectures; fewer are returned only if the space has fewer.
             temperature: As in :meth:`sample`.
             generator: Source of randomness.
 
@@ -314,7 +313,7 @@ class DAGDecoder(nn.Module):
 
     @torch.no_grad()
     def sample_free(self, z: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> DenseGraphs:
-        r"""Draws one graph for each row of :obj:`z`, types and edges, with no constraint but the end; see the class."""
+        r"""Draws types and edges of one graph for each row of :obj:`z`, without constraints; see the class."""
         _check_temperature(temperature)
         size, count = self.codec.num_vertices, z.size(0)
         partial, states = self._begin(z), []
@@ -326,7 +325,7 @@ class DAGDecoder(nn.Module):
             for u in range(v - 1, -1, -1):
                 state = self._state(kind, adjacency[:, :v, v], partial.sent)
                 logit = self.edge_head(torch.cat([state, states[u]], dim=1)).squeeze(1) / temperature
-                draw = torch.rand(count, generator=generator, device=z.device)
+                draw = torch.rand(count, generator=generator, dtype=z.dtype, device=z.device)
                 adjacency[:, u, v] = draw < torch.sigmoid(logit)
             partial = self._advance(partial, kind, adjacency[:, :v, v])
         adjacency[:, : size - 1, size - 1] = ~adjacency[:, : size - 1].any(dim=2)
@@ -360,7 +359,7 @@ class DAGDecoder(nn.Module):
         return self.unit(self._one_hot(kind), received)  # type: ignore[no-any-return]
 
     def _constrained(self, partial: Partial, temperature: float) -> Tensor:
-        """Log probabilities [B, T] of the next type, among those that may follow."""
+        """Log probabilities [B, T] of the next type, among those allowed."""
         logits = self.type_head(partial.state) / temperature
         forbidden = ~self.codec.allowed(partial.types)
         return logits.masked_fill(forbidden, -torch.inf).log_softmax(dim=1)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-r"""Set convolutions in learned embeddings, stacked: the process without a grid."""
+r"""Stacked set convolutions in learned embeddings: the off-grid form of the process."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ class OffGridSetConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Length scales start at half to twice the typical distance between embeddings."""
+        r"""Initialises length scales to half to twice the typical distance between embeddings."""
         for module in (self.norm_source, self.norm_target, self.embed, self.value, *self.mix):
             _reset(module)
-        scale = math.sqrt(self.dim) * torch.logspace(-1, 1, self.heads, base=2.0)
+        raw = self.raw_lengthscale
+        scale = math.sqrt(self.dim) * torch.logspace(-1, 1, self.heads, base=2.0, dtype=raw.dtype, device=raw.device)
         with torch.no_grad():
             # Inverse of softplus.
-            self.raw_lengthscale.copy_((scale.expm1()).log().unsqueeze(1))
+            raw.copy_(scale.expm1().log().unsqueeze(1))
 
     def forward(self, source: Tensor, target: Tensor, ptr_source: Tensor, ptr_target: Tensor) -> Tensor:
         r"""Updates the targets."""
@@ -76,7 +77,7 @@ class OffGridProcess(nn.Module):
 
     Args:
         channels: Width of the states.
-        heads: Kernels a layer.
+        heads: Kernels per layer.
         dim: Dimensions of each head's embedding.
         num_layers: Number of layers.
 

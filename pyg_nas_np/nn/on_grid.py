@@ -1,4 +1,4 @@
-r"""Set convolutions on a grid of learned coordinates with a convolutional network between them: the literal ConvNP."""
+r"""Set convolutions on a grid of learned coordinates with a convolutional network: the on-grid form of the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyg_nas_np.ops import set_conv_from_grid, set_conv_to_grid
 
 _CONVS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 _REACH = 1.25
-"""The grid ends here; coordinates lie within one unit of the middle."""
+"""Half of the grid's extent; coordinates are within one unit of its centre."""
 
 
 class SeparableConv(nn.Module):
@@ -48,7 +48,7 @@ class UNet(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         dim: Axes of the grid, 1 or 2.
-        depth: How often the grid is halved; its sides must be divisible by ``2 ** depth``.
+        depth: Number of times the grid is halved; its sides must be divisible by ``2 ** depth``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, dim: int, depth: int = 2) -> None:
@@ -78,16 +78,16 @@ class UNet(nn.Module):
 class OnGridProcess(nn.Module):
     r"""Context to a grid, a convolutional network, and back to the targets (Foong et al. 2020).
 
-    Each head projects states to one or two coordinates and convolves its share of the channels onto a grid of its own;
-    the network sees the grids of all heads as channels. With a latent path a first network gives a Gaussian for every
-    cell, and a second one reads a sample of it.
+    Each head projects states to one or two coordinates and convolves its part of the channels onto its own grid. The
+    grids of all heads are channels of the network. With a latent path, a first network predicts a Gaussian for every
+    cell, and a second one takes a sample of it as input.
 
     Args:
         channels: Width of the states.
-        heads: Grids a task.
+        heads: Grids per task.
         grid_dim: Coordinates of a head, 1 or 2.
         points: Cells along each axis, a multiple of 4.
-        latent_channels: Latent channels a cell; 0 for no latent path.
+        latent_channels: Latent channels per cell; 0 for no latent path.
 
     Shapes:
         - **context:** ``[N, channels]``, **target:** ``[M, channels]``; ragged by ``ptr_context``, ``ptr_target``.
@@ -117,7 +117,7 @@ class OnGridProcess(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        r"""Length scales start at two cells."""
+        r"""Initialises length scales to two cells."""
         for module in (self.project, self.value, self.decoder, *self.mix):
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
@@ -153,7 +153,7 @@ class OnGridProcess(nn.Module):
         if self.latent_channels:
             grid, mean, log_std = self.latent(context, ptr_context)
             mean, log_std = (mean, log_std) if latent is None else latent
-            noise = torch.randn(mean.shape, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
             grid = torch.cat([grid, mean + log_std.exp() * noise], dim=1)
         else:
             grid = self._to_grid(context, ptr_context)
@@ -161,14 +161,14 @@ class OnGridProcess(nn.Module):
         return target + self.mix(torch.cat([target, self._from_grid(decoded, target, ptr_target)], dim=1))  # type: ignore[no-any-return]
 
     def _scale(self, which: int) -> Tensor:
-        # At least half a cell, at most what the window reaches.
+        # At least half a cell, at most the reach of the window.
         return self.spacing * (0.5 + softplus(self.raw_lengthscale[which])).clamp_max(3.9)
 
     def _fold(self, states: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates ``[heads * N, grid_dim]`` and ``ptr`` with every head of every task as a set of its own."""
+        """Coordinates ``[heads * N, grid_dim]`` and ``ptr`` with every head of every task as a separate set."""
         coordinates = torch.tanh(self.project(states)).view(-1, self.heads, self.grid_dim).transpose(0, 1)
-        offsets = torch.arange(self.heads).unsqueeze(1) * states.size(0)
-        folded = torch.cat([(ptr[:-1] + offsets).flatten(), torch.tensor([self.heads * states.size(0)])])
+        offsets = torch.arange(self.heads, device=ptr.device).unsqueeze(1) * states.size(0)
+        folded = torch.cat([(ptr[:-1] + offsets).flatten(), ptr.new_tensor([self.heads * states.size(0)])])
         return coordinates.reshape(-1, self.grid_dim), folded
 
     def _to_grid(self, context: Tensor, ptr: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class OnGridProcess(nn.Module):
             y,
             self._scale(0),
             folded,
-            torch.full((self.grid_dim,), -_REACH),
+            x.new_full((self.grid_dim,), -_REACH),
             self.spacing,
             [self.points] * self.grid_dim,
             24,
@@ -202,7 +202,7 @@ class OnGridProcess(nn.Module):
             x,
             self._scale(1),
             folded,
-            torch.full((self.grid_dim,), -_REACH),
+            x.new_full((self.grid_dim,), -_REACH),
             self.spacing,
             24,
             normalize=True,

@@ -18,7 +18,7 @@ Scales: TypeAlias = "float | Sequence[float] | Tensor"
 
 
 class _SetConvBase(nn.Module):
-    r"""What the three modules share: the linear maps, the length scales and the layout of the channels.
+    r"""Base of the three modules: the linear maps, the length scales and the layout of the channels.
 
     :obj:`scales` are the initial length scales, ``[H, 1]`` or ``[H, D]``, and :obj:`num_features` the number of
     convolved channels, densities included.
@@ -57,7 +57,8 @@ class _SetConvBase(nn.Module):
         self.lin_in = None if hidden_channels is None else nn.Linear(in_channels, hidden_channels, bias)
         self.lin_out = None if out_channels is None else nn.Linear(num_features, out_channels, bias)
         self._initial = (scales - min_lengthscale).log()
-        raw = self._initial.to(torch.get_default_dtype())
+        # As the weights of nn.Linear.
+        raw = self._initial.to(torch.get_default_device(), torch.get_default_dtype())
         if learnable:
             self.raw_lengthscale = nn.Parameter(raw)
         else:
@@ -94,7 +95,7 @@ class _SetConvBase(nn.Module):
             raise ValueError(f"'{name}' must have shape {shapes} but has shape {list(x.shape)}.")
 
     def extra_repr(self) -> str:
-        r"""Returns what stands between the brackets of ``repr``."""
+        r"""Returns the arguments in ``repr``."""
         flags = "" if self.learnable else ", learnable=False"
         return f"{self.in_channels}, {self.out_channels}, dim={self.dim}, kernel={self.kernel!r}{flags}"
 
@@ -118,9 +119,9 @@ class SetConv(_SetConvBase):
     half) or one of the Matérn family (:mod:`pyg_nas_np.ops.radial`). A target without sources gets density 0 and
     signal 0, hence the bias of the last map, or zeros without that map.
 
-    **Length scales** are ``min_lengthscale + exp(raw_lengthscale)``: positive, and a step of the optimiser changes them
-    by a factor, in whatever units :obj:`x` has. With several heads a single number is spread geometrically over
-    half to twice itself, because heads that start equal on shared inputs would stay equal.
+    **Length scales** are ``min_lengthscale + exp(raw_lengthscale)``: they are positive, and optimiser steps are
+    relative, independent of the units of :obj:`x`. With several heads, a single number is spread geometrically from
+    half to twice its value, because heads with equal initial values on shared inputs would stay equal.
 
     Args:
         in_channels: Channels of the sources' values.
@@ -140,8 +141,8 @@ class SetConv(_SetConvBase):
         normalize: Whether to divide the signals by the density plus :obj:`eps`. (default: :obj:`True`)
         learnable: Whether the length scales are parameters rather than a buffer. (default: :obj:`True`)
         min_lengthscale: Lower bound :math:`\ell_\min` of every length scale; :obj:`None` for a hundredth of the
-            smallest initial one. Not part of the ``state_dict``: give it explicitly where modules that started
-            from different length scales exchange weights. (default: :obj:`None`)
+            smallest initial one. Not part of the ``state_dict``: set it explicitly if modules with different initial
+            length scales exchange weights. (default: :obj:`None`)
         eps: :math:`\varepsilon`. (default: :obj:`1e-8`)
         bias: Whether the linear maps have a bias. (default: :obj:`True`)
 
@@ -191,8 +192,9 @@ class SetConv(_SetConvBase):
         if hidden_channels is not None and hidden_channels % heads:
             raise ValueError(f"'hidden_channels' = {hidden_channels} must be divisible by 'heads' = {heads}.")
         scales = _initial_scales(lengthscale, 1 + values if per_channel else heads, dim, ard)
-        if heads > 1 and torch.as_tensor(lengthscale).dim() < 2:
-            scales = scales * torch.logspace(-1, 1, heads, base=2.0, dtype=scales.dtype).unsqueeze(1)
+        if heads > 1 and torch.as_tensor(lengthscale, device="cpu").dim() < 2:
+            spread = torch.logspace(-1, 1, heads, base=2.0, dtype=scales.dtype, device=scales.device)
+            scales = scales * spread.unsqueeze(1)
         signals = values if per_channel or hidden_channels is not None else heads * values
         super().__init__(
             in_channels,
@@ -218,7 +220,7 @@ class SetConv(_SetConvBase):
         Args:
             in_channels: Channels of the values.
             out_channels: Channels after the linear map.
-            points_per_unit: Resolution of the grid; every length scale starts at two of its spacings.
+            points_per_unit: Resolution of the grid; every initial length scale is two of its spacings.
             dim: Dimensions of the locations. (default: :obj:`1`)
 
         Example:
@@ -233,7 +235,7 @@ class SetConv(_SetConvBase):
 
         Args:
             in_channels: Channels of the values.
-            points_per_unit: Resolution of the grid; the length scale starts at one of its spacings.
+            points_per_unit: Resolution of the grid; the initial length scale is one of its spacings.
             dim: Dimensions of the locations. (default: :obj:`1`)
 
         Example:
@@ -247,7 +249,7 @@ class SetConv(_SetConvBase):
         r"""The layer of Neural-Process-Family: weights :math:`e^{-(d/\sigma)^2}` **without** ½, softmax over sources.
 
         The length scale is therefore :math:`\sigma / \sqrt 2`. The softmax becomes a division by density + ε with
-        ε = 1e-30: equal wherever the density is representable, and 0 rather than the nearest value beyond.
+        ε = 1e-30: equal if the density is representable, otherwise 0 rather than the nearest value.
 
         Args:
             in_channels: Channels of the values.
@@ -284,7 +286,8 @@ class SetConv(_SetConvBase):
             batch_dst: The set of each target, ``[M]``, in any order.
             ptr_src: In place of :obj:`batch_src`: offsets of sorted sources, ``[B + 1]``.
             ptr_dst: In place of :obj:`batch_dst`: offsets of sorted targets, ``[B + 1]``.
-            batch_size: Number ``B`` of sets. Left out, it is read off the batch vectors, which waits for a CUDA device.
+            batch_size: Number ``B`` of sets. By default it is computed from the batch vectors, which synchronises with
+                a CUDA device.
         """
         self._check_locations(x_src, "x_src", (2, 3))
         self._check_locations(x_dst, "x_dst", (2, 3))
@@ -320,13 +323,13 @@ class SetConv(_SetConvBase):
         return out if order_dst is None else out[order_dst.argsort()]
 
     def extra_repr(self) -> str:
-        r"""Returns what stands between the brackets of ``repr``."""
+        r"""Returns the arguments in ``repr``."""
         heads = f", heads={self.heads}" if self.heads > 1 else ""
         return super().extra_repr() + heads + (", per_channel=True" if self.per_channel else "")
 
 
 class _GridSetConv(_SetConvBase):
-    r"""What the two grid modules share: spacing, window and its check, and one row of length scales."""
+    r"""Base of the two grid modules: spacing, window and its check, and one row of length scales."""
 
     def __init__(
         self,
@@ -389,7 +392,7 @@ class _GridSetConv(_SetConvBase):
         return (origin.detach().double() / step).round() * step
 
     def extra_repr(self) -> str:
-        r"""Returns what stands between the brackets of ``repr``."""
+        r"""Returns the arguments in ``repr``."""
         return f"{super().extra_repr()}, spacing={self.spacing}, window={self.window}"
 
 
@@ -397,12 +400,12 @@ class SetConvToGrid(_GridSetConv):
     r"""The set convolution of ragged sets onto one uniform grid per set, with a truncated window.
 
     As :class:`SetConv` with one kernel and with the cells of a grid as the targets, but a point reaches only the
-    :obj:`window` cells per axis around it: time :math:`O(N w^D C)` for any size of the grid. The length scale may learn
-    as long as the window holds it: when the largest dropped weight exceeds :obj:`tolerance` the forward pass raises,
-    rather than truncate silently. ``window_for(2 * lengthscale, spacing)`` leaves room for growth to twice the start.
+    :obj:`window` cells per axis around it: time :math:`O(N w^D C)` for any size of the grid. A learned length scale
+    must fit the window: if the largest dropped weight exceeds :obj:`tolerance`, the forward pass raises rather than
+    truncate silently. ``window_for(2 * lengthscale, spacing)`` allows growth to twice the initial value.
 
-    Cells lie at multiples of the spacing: the origin is moved to the nearest one. When the points and the origin move
-    by multiples of the spacing the output stays the same, and a CNN on the grid is translation equivariant.
+    Cells lie at multiples of the spacing: the origin is moved to the nearest one. Shifting the points and the origin by
+    multiples of the spacing does not change the output, so a CNN on the grid is translation equivariant.
 
     Args:
         in_channels: Channels of the values.
@@ -461,7 +464,8 @@ class SetConvToGrid(_GridSetConv):
             shape: Number of cells per axis.
             batch: The set of each point, ``[N]``, in any order.
             ptr: In place of :obj:`batch`: offsets of sorted points, ``[B + 1]``.
-            batch_size: Number ``B`` of sets. Left out, it is read off the batch vector, which waits for a CUDA device.
+            batch_size: Number ``B`` of sets. By default it is computed from the batch vector, which synchronises with a
+                CUDA device.
         """
         self._check_locations(x, "x")
         batch_size = _count_sets((batch,), (ptr,), batch_size)
@@ -490,10 +494,9 @@ class SetConvToGrid(_GridSetConv):
 class SetConvFromGrid(_GridSetConv):
     r"""The set convolution from one uniform grid per set to the points of the same sets, with a truncated window.
 
-    The way back from :class:`SetConvToGrid`, with the same arguments and conventions. Here ``density=False`` is the
-    default, because the density of a grid carries no information; the division by it keeps the scale of the
-    output independent of the length scale, where Gordon et al. (2020) leave the sum undivided
-    (``normalize=False``).
+    The counterpart of :class:`SetConvToGrid`, with the same arguments and conventions. Here ``density=False`` is the
+    default, because the density of a grid carries no information. Dividing by it makes the scale of the output
+    independent of the length scale; Gordon et al. (2020) do not divide (``normalize=False``).
 
     Args:
         in_channels: Channels on the grid.
@@ -584,16 +587,17 @@ def grid_over(
         >>> grid_over(-0.32, 0.5, 0.25)
         (tensor([-0.5000], dtype=torch.float64), (5,))
     """
-    below = torch.as_tensor(low, dtype=torch.float64).detach() - margin
-    above = torch.as_tensor(high, dtype=torch.float64).detach().to(below.device) + margin
-    step = torch.as_tensor(spacing, dtype=torch.float64, device=below.device)
+    device = low.device if isinstance(low, Tensor) else "cpu"
+    below = torch.as_tensor(low, dtype=torch.float64, device=device).detach() - margin
+    above = torch.as_tensor(high, dtype=torch.float64, device=device).detach() + margin
+    step = torch.as_tensor(spacing, dtype=torch.float64, device=device)
     if not bool((step > 0).all()) or not bool(step.isfinite().all()):
         raise ValueError(f"'spacing' must be positive and finite but is {spacing}.")
     dim_shape = torch.broadcast_shapes((1,), below.shape, above.shape, step.shape)
     below, above, step = (corner.expand(dim_shape) for corner in (below, above, step))
     if not bool(((below <= above) & below.isfinite() & above.isfinite()).all()):
         raise ValueError(f"'low' must be finite and not above 'high' but they are {below.tolist()}, {above.tolist()}.")
-    # A corner that is a multiple of the spacing up to rounding gets no further cell.
+    # A corner that is a multiple of the spacing up to rounding gets no extra cell.
     first, last = (below / step + 1e-6).floor(), (above / step - 1e-6).ceil()
     cells = (last - first).clamp_min(0).reshape(-1, step.size(-1)).amax(dim=0) + 1
     return first * step, tuple(int(n) for n in cells.tolist())
@@ -616,7 +620,7 @@ def _check_rows(y: Tensor, name: str, x: Tensor) -> None:
 
 
 def _initial_scales(value: Scales, rows: int, dim: int, ard: bool) -> Tensor:
-    scales = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    scales = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
     shape = (rows, dim if ard else 1)
     if not bool((scales.isfinite() & (scales > 0)).all()):
         raise ValueError(f"'lengthscale' must be positive and finite but is {scales.tolist()}.")
@@ -659,7 +663,7 @@ def _to_ptr(
         raise TypeError(f"'{name}' must be int64 but is {batch.dtype}.")
     if batch.shape != x.shape[:1]:
         raise ValueError(f"'{name}' must have shape [{x.size(0)}] but has shape {list(batch.shape)}.")
-    # The look at the values waits for the device, and inside a compiled graph it is impossible.
+    # Checking values synchronises with the device, and is impossible inside a compiled graph.
     if batch.numel() and validation_enabled() and not torch.compiler.is_compiling():
         low, high = int(batch.min()), int(batch.max())
         if low < 0 or high >= batch_size:

@@ -1,4 +1,4 @@
-r"""From a data set to one vector: attention within classes, then between them."""
+r"""Encoders of sets and of data sets: attention within classes, then between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SetEncoder(nn.Module):
 
     Shapes:
         - **input:** ``x`` ``[N, in_channels]``, ``ptr`` ``[B + 1]``.
-        - **output:** ``[B, channels]``; neither the order of the members nor that of the sets matters to a set.
+        - **output:** ``[B, channels]``, invariant to the order of the members.
     """
 
     def __init__(self, in_channels: int, channels: int, *, heads: int = 4) -> None:
@@ -40,10 +40,10 @@ class SetEncoder(nn.Module):
 
 
 class DatasetEncoder(nn.Module):
-    r"""Encodes data sets: the images of a class become a prototype, the prototypes of a data set one vector.
+    r"""Encodes data sets: the images of a class as a prototype, the prototypes of a data set as one vector.
 
     The set encoder of MetaD2A (`Lee et al. 2021 <https://arxiv.org/abs/2107.00860>`_), with any number of classes and
-    of images a class.
+    of images per class.
 
     Args:
         in_channels: Width ``F`` of the features.

@@ -29,7 +29,7 @@ class MAB(nn.Module):
 
     Shapes:
         - **input:** ``query`` ``[N, query_channels]`` with ``query_ptr`` ``[B + 1]``, ``key`` ``[M, key_channels]``
-          with ``key_ptr`` ``[B + 1]``: sets of any sizes, one behind the other. No key set is empty.
+          with ``key_ptr`` ``[B + 1]``: concatenated sets of any sizes. No key set is empty.
         - **output:** ``[N, C]``.
 
     Raises:
@@ -58,7 +58,7 @@ class MAB(nn.Module):
             layer.reset_parameters()
 
     def forward(self, query: Tensor, key: Tensor, query_ptr: Tensor, key_ptr: Tensor) -> Tensor:
-        r"""Lets each query set attend to the key set of the same position."""
+        r"""Attends from each query set to the key set at the same position."""
         padded, present = pad_sets(query, query_ptr)
         return self.forward_dense(padded, *pad_sets(key, key_ptr))[present]
 
@@ -103,7 +103,7 @@ class SAB(nn.Module):
 
     Shapes:
         - **input:** ``x`` ``[N, in_channels]``, ``ptr`` ``[B + 1]``.
-        - **output:** ``[N, channels]``; it follows any reordering of the members.
+        - **output:** ``[N, channels]``, equivariant to reordering of the members.
     """
 
     def __init__(self, in_channels: int, channels: int, *, heads: int = 4) -> None:
@@ -123,7 +123,7 @@ class SAB(nn.Module):
 class ISAB(nn.Module):
     r"""Induced set attention block: members attend to learned points that have attended to them.
 
-    Its cost grows linearly with the size of a set, that of :class:`SAB` quadratically.
+    Its cost is linear in the size of a set, that of :class:`SAB` quadratic.
 
     Args:
         in_channels: Width of the members.
@@ -133,7 +133,7 @@ class ISAB(nn.Module):
 
     Shapes:
         - **input:** ``x`` ``[N, in_channels]``, ``ptr`` ``[B + 1]``.
-        - **output:** ``[N, channels]``; it follows any reordering of the members.
+        - **output:** ``[N, channels]``, equivariant to reordering of the members.
     """
 
     def __init__(self, in_channels: int, channels: int, *, num_points: int = 16, heads: int = 4) -> None:
@@ -161,12 +161,12 @@ class PMA(nn.Module):
 
     Args:
         channels: Width of the members and of the result.
-        num_seeds: Number ``S`` of vectors that describe a set.
+        num_seeds: Number ``S`` of output vectors per set.
         heads: Number of heads.
 
     Shapes:
         - **input:** ``x`` ``[N, channels]``, ``ptr`` ``[B + 1]``.
-        - **output:** ``[B, S, channels]``; the order of the members does not matter.
+        - **output:** ``[B, S, channels]``, invariant to the order of the members.
     """
 
     def __init__(self, channels: int, *, num_seeds: int = 1, heads: int = 4) -> None:
@@ -181,7 +181,7 @@ class PMA(nn.Module):
         self.attend.reset_parameters()
 
     def forward(self, x: Tensor, ptr: Tensor) -> Tensor:
-        r"""Describes each set."""
+        r"""Pools each set."""
         padded, present = pad_sets(x, ptr)
         return self.attend.forward_dense(self.seeds.expand(padded.size(0), -1, -1), padded, present)
 

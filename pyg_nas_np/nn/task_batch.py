@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Task(NamedTuple):
-    r"""One context-target task, as in :class:`TaskBatch` without the batch."""
+    r"""A single context-target task; see :class:`TaskBatch`."""
 
     x_context: Tensor
     z_context: Tensor
@@ -48,7 +48,7 @@ class TaskBatch:
         return self.ptr_context.numel() - 1
 
     def with_targets_as_context(self) -> TaskBatch:
-        r"""Returns the tasks with every target added to the context, as the posterior of a latent variable sees them.
+        r"""Returns the tasks with all targets added to the context, the condition of the latent's posterior.
 
         Raises:
             ValueError: If the targets have no scores.
@@ -56,7 +56,7 @@ class TaskBatch:
         if self.z_target is None:
             raise ValueError("z_target is None; targets without scores cannot be context")
         context, target = self.ptr_context.diff(), self.ptr_target.diff()
-        tasks = torch.arange(len(self))
+        tasks = torch.arange(len(self), device=context.device)
         owner = torch.cat([tasks.repeat_interleave(context), tasks.repeat_interleave(target)])
         order = owner.argsort(stable=True)
         return replace(
@@ -77,8 +77,9 @@ class TaskBatch:
             >>> TaskBatch.from_tasks([task, task]).ptr_target
             tensor([ 0,  5, 10])
         """
-        context = torch.tensor([0, *(task.x_context.size(0) for task in tasks)]).cumsum(0)
-        target = torch.tensor([0, *(task.x_target.size(0) for task in tasks)]).cumsum(0)
+        device = tasks[0].x_context.device
+        context = torch.tensor([0, *(task.x_context.size(0) for task in tasks)], device=device).cumsum(0)
+        target = torch.tensor([0, *(task.x_target.size(0) for task in tasks)], device=device).cumsum(0)
         scores = [task.z_target for task in tasks if task.z_target is not None]
         return cls(
             torch.cat([task.x_context for task in tasks]),

@@ -1,4 +1,4 @@
-r"""Predictors behind one estimator interface."""
+r"""Predictors with one estimator interface."""
 
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.ensemble import EnsemblePredictor

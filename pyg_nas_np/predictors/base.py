@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, read_state, write_state
@@ -34,19 +34,20 @@ _ENTRIES: Kinds = {
 
 
 class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    r"""Predicts one label an architecture, in the manner of a scikit-learn regressor.
+    r"""Predicts one label for each architecture, with the interface of a scikit-learn regressor.
 
     Architectures come as an indexed :class:`~pyg_nas_np.datasets.ArchitectureDataset`, a tensor of official indices, a
     PyG :class:`~torch_geometric.data.Batch`, a list of graphs, of architectures or of their strings (see
     :func:`~pyg_nas_np.predictors.inputs.as_architectures`); labels as a tensor, an array, a series or a list.
     Predictions are float64 tensors ``[n]`` on the scale of the labels.
 
-    Inside, a predictor sees standardised scores of the labels, larger is better (see
-    :class:`~pyg_nas_np.predictors.labels.LabelTransform`), and predictions keep the order of predicted scores. Where
-    the labels have no scale (a single one, or all equal), every prediction is that label, with the standard deviation
-    given there. An architecture may occur more than once, with different labels.
+    Internally, labels are transformed to standardised scores, of which larger ones are better (see
+    :class:`~pyg_nas_np.predictors.labels.LabelTransform`). Predictions have the order of the predicted scores. If the
+    labels have no scale (a single one, or all equal), every prediction is that label, with the standard deviation given
+    there. An architecture may occur more than once, with different labels.
 
-    Subclasses implement :meth:`_fit` and :meth:`_predict`; :meth:`_inputs`, which gives meta-features, may be replaced.
+    Subclasses implement :meth:`_fit` and :meth:`_predict`. They may override :meth:`_inputs`, whose default is the
+    meta-features.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -68,7 +69,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         super().__init_subclass__(**kwargs)
         Predictor._classes[cls.__name__] = cls
 
-    # -- what a predictor provides ----------------------------------------------------------------------------------
+    # -- for subclasses ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def _fit(self, inputs: Any, z: Tensor) -> None:
@@ -116,7 +117,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fit_all(self, x: ArchitecturesLike, y: Labels | None) -> None:
         archs = as_architectures(x, self.space)
-        maximize = getattr(x, "maximize", True) if self.maximize is None else self.maximize
+        maximize = maximize_of(x) if self.maximize is None else self.maximize
         transform = LabelTransform(self.labels, maximize=maximize)
         values = check_labels(labels_of(x) if y is None else y, len(archs))
         z = transform.fit(values)
@@ -137,7 +138,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Args:
             x: ``n`` architectures.
-            return_std: Whether to return standard deviations too. They are those of a new measurement, noise included.
+            return_std: Whether to also return standard deviations of a new measurement, noise included.
 
         Returns:
             Labels ``[n]`` float64, or labels and their standard deviations.
@@ -154,13 +155,13 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def predict_scores(self, x: ArchitecturesLike) -> tuple[Tensor, Tensor]:
         r"""Predicts standardised scores instead of labels: the scale on which the prediction is Gaussian.
 
-        Larger scores are better: the map from scores to labels increases, or decreases where labels are minimised.
+        Larger scores are better, also if labels are minimised.
 
         Args:
             x: ``n`` architectures.
 
         Returns:
-            Means and standard deviations (noise included) ``[n]`` float64; 0 and 1 where the labels have no scale.
+            Means and standard deviations (noise included) ``[n]`` float64; 0 and 1 if the labels have no scale.
 
         Raises:
             InvalidArchitectureError: If something is not an architecture of the space.
@@ -235,8 +236,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             space: The search space. (default: that of the data set to predict)
 
         Raises:
-            DataFileError: If the file is missing or damaged, does not hold a predictor of this class, or its state is
-                not one that such a predictor learns.
+            DataFileError: If the file is missing or damaged, does not hold a predictor of this class, or its state does
+                not fit the class.
             InvalidArchitectureError: If :obj:`space` is not that of the predictor.
         """
         state = read_state(path, "a saved predictor", _ENTRIES, form=FORMAT, cure="fit and save it again")
@@ -274,7 +275,7 @@ def known_class(name: str) -> type[Predictor]:
     r"""Returns the predictor class of a name found in a file.
 
     Raises:
-        DataFileError: If no class of this name is defined; importing the module that defines it is the cure.
+        DataFileError: If no class of this name is defined; import the module that defines it.
     """
     if name not in Predictor._classes:
         raise DataFileError(

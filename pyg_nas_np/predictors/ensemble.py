@@ -19,19 +19,19 @@ from pyg_nas_np.spaces import SearchSpace
 
 
 class EnsemblePredictor(Predictor):
-    r"""Averages the standardised scores that several predictors give.
+    r"""Averages the predicted scores of several predictors.
 
     With weights :math:`w_k` that sum to one, the mean is :math:`\mu = \sum_k w_k \mu_k` and the variance, by the law of
     total variance, :math:`\sum_k w_k \big(\sigma_k^2 + (\mu_k - \mu)^2\big)`.
 
-    The ensemble turns labels into scores once, for all its members: their own ``labels``, ``maximize`` and ``space``
-    are not used. It fits copies of the members, :attr:`predictors_`, and leaves the members as they are. Their
-    parameters are its own too, as ``name__parameter``.
+    The ensemble transforms labels to scores once for all members; their own ``labels``, ``maximize`` and ``space`` are
+    not used. It fits copies of the members, :attr:`predictors_`. Parameters of the members are accessible as
+    ``name__parameter``.
 
     Args:
         space: The search space. (default: that of the data set)
         predictors: Predictors by name. (default: ``gp`` and ``gnn``)
-        weights: Weights by name, not negative; a predictor that is not named has none. (default: all equal)
+        weights: Non-negative weights by name; predictors without an entry have weight zero. (default: all equal)
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
@@ -100,7 +100,7 @@ class EnsemblePredictor(Predictor):
         return {name: weight / total for name, weight in weights.items() if weight > 0.0}
 
     def _inputs(self, archs: Architectures) -> Architectures:
-        # Every member asks for inputs of its own.
+        # Each member computes its own inputs.
         return archs
 
     def _fit(self, inputs: Architectures, z: Tensor) -> None:

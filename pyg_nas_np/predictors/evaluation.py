@@ -18,14 +18,16 @@ from pyg_nas_np.predictors.base import Predictor
 class Evaluation:
     r"""Scores of one predictor on the test part of one split.
 
+    The best labels are the largest, or the smallest where the predictor minimises them.
+
     Args:
         kendall_tau: Kendall's :math:`\tau_b`.
         spearman: Spearman's rank correlation.
         n_at_5: True rank of the best of the five best predictions, 1 is the optimum.
         n_at_10: The same among ten.
         precision_at_1_percent: Share of the predicted best percent that belongs to the true best percent.
-        regret_at_1: Best label minus the label of the best prediction, in the unit of the labels.
-        regret_at_10: Best label minus the best label among the ten best predictions.
+        regret_at_1: Distance of the label of the best prediction from the best label, in the unit of the labels.
+        regret_at_10: The same for the best label among the ten best predictions.
         nll: Mean negative log density of the labels under the Gaussian prediction.
         crps: Mean continuous ranked probability score, in the unit of the labels.
         coverage_90: Share of labels inside the central 90 % interval.
@@ -56,6 +58,8 @@ def evaluate(
 ) -> tuple[Evaluation, Tensor, Tensor]:
     r"""Fits a predictor and scores it.
 
+    Whether larger labels are better is for the predictor to say, and for the data set where it leaves that open.
+
     Args:
         predictor: Any predictor.
         dataset: The whole data set; ``dataset[i]`` must be architecture ``i``.
@@ -73,15 +77,16 @@ def evaluate(
     mean, std = predictor.predict(dataset, return_std=True)
     done = time.perf_counter()
     y, m, s = labels[split.test], mean[split.test], std[split.test]
+    maximize, ten = predictor.transform_.maximize, min(10, y.numel())
     # A constant predictor orders nothing.
     scores = Evaluation(
         kendall_tau=float(metrics.kendall_tau(m, y, undefined=0.0)),
         spearman=float(metrics.spearman_rho(m, y, undefined=0.0)),
-        n_at_5=float(metrics.n_at_k(m, y, min(5, y.numel()))),
-        n_at_10=float(metrics.n_at_k(m, y, min(10, y.numel()))),
-        precision_at_1_percent=float(metrics.precision_at_k(m, y, max(1, round(0.01 * y.numel())))),
-        regret_at_1=float(metrics.regret_at_k(m, y, 1)),
-        regret_at_10=float(metrics.regret_at_k(m, y, min(10, y.numel()))),
+        n_at_5=float(metrics.n_at_k(m, y, min(5, y.numel()), maximize=maximize)),
+        n_at_10=float(metrics.n_at_k(m, y, ten, maximize=maximize)),
+        precision_at_1_percent=float(metrics.precision_at_k(m, y, 0.01, maximize=maximize)),
+        regret_at_1=float(metrics.regret_at_k(m, y, 1, maximize=maximize)),
+        regret_at_10=float(metrics.regret_at_k(m, y, ten, maximize=maximize)),
         nll=float(metrics.gaussian_nll(m, s, y)),
         crps=float(metrics.gaussian_crps(m, s, y)),
         coverage_90=float(metrics.interval_coverage(m, s, y, 0.9)),

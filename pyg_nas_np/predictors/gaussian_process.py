@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 from typing_extensions import Self
 
@@ -16,17 +16,20 @@ from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior, Pullback
 from pyg_nas_np.utils import SingularCovarianceError
 
 MAX_FIT = 512
-"""Hyperparameters come from at most this many points; the posterior uses all."""
+"""Hyperparameters are fitted to at most this many points; the posterior uses all."""
 
 CHUNK = 1024
 """Points predicted at a time; their covariances fit into the processor's cache."""
 
 JITTER = (1e-10, 1e-8, 1e-6, 1e-4)
-"""Shares of the mean variance that are tried on the diagonal, in this order, where rounding has left a covariance not
-positive definite."""
+"""Fractions of the mean variance that are added to the diagonal, tried in this order, if rounding has made a covariance
+indefinite."""
 
 _REACH = 5.0
-"""Standard deviations of the prior that a log hyperparameter may lie from its mean."""
+"""Largest distance of a log hyperparameter from its prior mean, in standard deviations of the prior."""
+
+_GRID = 31
+"""Noise variances between which the most probable one is bracketed, three a standard deviation of their prior."""
 
 
 class GaussianProcess:
@@ -38,28 +41,30 @@ class GaussianProcess:
 
     All hyperparameters are positive; their logarithms :attr:`theta` are those of the kernels in their order, and that
     of the noise variance last. :meth:`fit` maximises the posterior of the logarithms under Gaussian priors by L-BFGS-B
-    with exact gradients, from their means.
+    with exact gradients, from their means; where the kernels have none, the noise variance alone is found by a search
+    over one number, on the eigenvalues of the covariance.
 
-    A covariance that rounding has left not positive definite gets the smallest of the shares :data:`JITTER` of its mean
-    variance on its diagonal.
+    If rounding has made a covariance indefinite, the smallest sufficient fraction in :data:`JITTER` of its mean
+    variance is added to its diagonal.
 
     Args:
         kernels: Name of each term → its kernel.
         noise: Prior of the noise variance.
         mean: Maps inputs ``[m, ...]`` to the prior mean ``[m]``. (default: zero)
-        profiled: Whether the whole covariance, noise included, has one more factor, the most likely one given the
-            other hyperparameters, which is a closed form, :attr:`scale`. Kernels need no variance then; prior
-            covariances are without the factor.
+        profiled: Whether to multiply the whole covariance, noise included, by the factor :attr:`scale`, whose maximum
+            likelihood given the other hyperparameters has a closed form. Kernels then need no variance; prior
+            covariances do not include the factor.
         max_iter: Iterations of L-BFGS-B.
-        max_fit: Hyperparameters come from at most this many points, drawn with a fixed seed. (default: :data:`MAX_FIT`)
+        max_fit: Hyperparameters are fitted to at most this many points, drawn with a fixed seed. (default:
+            :data:`MAX_FIT`)
 
     Raises:
-        SingularCovarianceError: From :meth:`fit` and :meth:`condition`, if the covariance is not finite, or not
-            positive definite by more than rounding.
+        SingularCovarianceError: From :meth:`fit` and :meth:`condition`, if the covariance is not finite, or indefinite
+            beyond rounding.
 
     Shapes:
-        - **inputs:** whatever the kernels take, one a row; floating ones are float64 inside, except where a covariance
-          with the points is all that is needed of them: it is computed in their own precision.
+        - **inputs:** whatever the kernels take, one per row. Floating inputs are converted to float64, except for
+          cross-covariances of targets with the points, which are computed in the precision of the targets.
         - **targets, means and standard deviations:** ``[n]`` float64.
 
     Example:
@@ -104,7 +109,7 @@ class GaussianProcess:
         return {**result, "noise": float(self.scale * noise.exp())}
 
     def statistics(self, x: Tensor) -> list[Tensor]:
-        r"""Returns what the covariances of points need that does not depend on hyperparameters, for each kernel."""
+        r"""Returns, for each kernel, the statistics of the points that do not depend on hyperparameters."""
         return [kernel.statistics(_precise(x)) for kernel in self.kernels.values()]
 
     def fit(self, x: Tensor, z: Tensor) -> Self:
@@ -121,6 +126,8 @@ class GaussianProcess:
         limit = MAX_FIT if self.max_fit is None else self.max_fit
         some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0), device="cpu")[:limit]
         statistics, targets = self.statistics(x[some]), self._residuals(x[some], z[some])
+        if self.prior_mean.numel() == 1:
+            return self._maximize_noise(statistics, targets)
 
         def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
             loss, gradient = self.negative_log_posterior(statistics, targets, torch.from_numpy(theta))
@@ -138,6 +145,31 @@ class GaussianProcess:
         )
         return torch.from_numpy(found.x), -float(found.fun)
 
+    def _maximize_noise(self, statistics: list[Tensor], z: Tensor) -> tuple[Tensor, float]:
+        """As :meth:`maximize`, where the noise variance is the only hyperparameter."""
+        covariance, _ = self._covariance(statistics, self.prior_mean)
+        _check_finite(covariance)
+        values, vectors = torch.linalg.eigh(covariance)
+        values, power = values.clamp_min(0.0), (vectors.t() @ z).square()
+
+        def losses(theta: Tensor) -> Tensor:
+            variances = values + theta.exp().unsqueeze(1)
+            fits = (power / variances).sum(dim=1)
+            fits = z.numel() * _profiled_scale(fits, z).log() if self.profiled else fits
+            deviations = (theta - self.prior_mean) / self.prior_std
+            loss: Tensor = 0.5 * (variances.log().sum(dim=1) + fits + deviations.square())
+            return loss
+
+        def loss_at(theta: float) -> float:
+            return float(losses(torch.tensor([theta], dtype=torch.float64, device=z.device)))
+
+        reach = _REACH * float(self.prior_std)
+        grid = torch.linspace(-reach, reach, _GRID, dtype=torch.float64, device=z.device) + self.prior_mean
+        best = int(losses(grid).argmin())
+        bounds = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
+        found = minimize_scalar(loss_at, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+        return torch.tensor([found.x], dtype=torch.float64, device=z.device), -float(found.fun)
+
     def negative_log_posterior(self, statistics: list[Tensor], z: Tensor, theta: Tensor) -> tuple[float, Tensor]:
         r"""Returns the negative log posterior of hyperparameters, up to a constant, and its gradient.
 
@@ -152,9 +184,9 @@ class GaussianProcess:
         factor = stable_cholesky(covariance)
         weights = torch.cholesky_solve(z.unsqueeze(1), factor)
         fit = z @ weights.squeeze(1)
-        scale = _profiled_scale(fit, z) if self.profiled else 1.0
+        scale = float(_profiled_scale(fit, z)) if self.profiled else 1.0
         # d loss / d K = (K⁻¹ - α αᵀ / scale) / 2
-        # The inverse is symmetric, its memory by columns.
+        # The inverse is symmetric but stored by columns.
         sensitivity = torch.cholesky_inverse(factor).mT.addmm_(weights, weights.t(), alpha=-1.0 / scale).mul_(0.5)
         deviation = (theta - self.prior_mean) / self.prior_std
         loss = factor.diagonal().log().sum() + 0.5 * deviation.square().sum()
@@ -164,7 +196,7 @@ class GaussianProcess:
         return float(loss), torch.cat(gradient).add_(deviation / self.prior_std)
 
     def assume(self, theta: Tensor) -> Self:
-        r"""Sets the log hyperparameters and conditions on nothing: enough for prior covariances."""
+        r"""Sets the log hyperparameters without conditioning on points, for prior covariances."""
         self.theta, self.scale = theta.double(), 1.0
         return self
 
@@ -185,8 +217,8 @@ class GaussianProcess:
             x: ``[n, ...]``.
             z: ``[n]``.
             theta: Log hyperparameters. (default: the means of their priors)
-            repeats: How many measurements each target is the mean of, ``[n]``. (default: one)
-            statistics: Those of the points, where they are known already.
+            repeats: Number of measurements that each target is the mean of, ``[n]``. (default: one)
+            statistics: Those of the points, if they are already known.
         """
         self.assume(self.prior_mean if theta is None else theta)
         self.x, self.z = _precise(x), z.double()
@@ -196,7 +228,7 @@ class GaussianProcess:
         self.factor = stable_cholesky(covariance)
         residuals = self._residuals(self.x, self.z)
         self.weights = torch.cholesky_solve(residuals.unsqueeze(1), self.factor).squeeze(1)
-        self.scale = _profiled_scale(residuals @ self.weights, residuals) if self.profiled else 1.0
+        self.scale = float(_profiled_scale(residuals @ self.weights, residuals)) if self.profiled else 1.0
         return self
 
     def predict(self, x: Tensor, return_std: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -204,7 +236,7 @@ class GaussianProcess:
         cross, noise = self._cross(x), self.theta[-1].exp()
         means, spreads = [], []
         for part in torch.split(x, CHUNK):
-            # Kernels need no more precision than their inputs have; what is solved with them does.
+            # Kernels need only the precision of their inputs, the linear solves need float64.
             covariance = cross(part).double()
             means.append(covariance @ self.weights)
             if self.mean is not None:
@@ -221,7 +253,7 @@ class GaussianProcess:
         return std.square() - self.scale * self.theta[-1].exp()
 
     def parts(self, x: Tensor) -> dict[str, Tensor]:
-        r"""Returns the posterior mean of each term at ``x`` ``[m, ...]``; their sum is the mean less the prior mean."""
+        r"""Returns the posterior mean of each term at ``x`` ``[m, ...]``; they sum to the mean minus the prior mean."""
         x, (*thetas, _) = _precise(x), self._split(self.theta)
         terms = zip(self.kernels.items(), thetas, strict=True)
         return {name: kernel(x, self.x, theta) @ self.weights for (name, kernel), theta in terms}
@@ -241,7 +273,7 @@ class GaussianProcess:
         Fourier features of each radial kernel is corrected at the points, at a cost linear in ``m``.
 
         Args:
-            x: Where.
+            x: Inputs.
             num: Number of functions.
             generator: Source of randomness.
             num_features: Random Fourier features of each radial kernel.
@@ -277,8 +309,8 @@ class GaussianProcess:
         r"""Returns the prior covariance of the function between ``a`` ``[m, ...]`` and ``b`` ``[n, ...]``, ``[m, n]``.
 
         Args:
-            a: Some inputs.
-            b: Others. (default: the points)
+            a: Inputs.
+            b: Inputs. (default: the points)
         """
         return self._cross(a, b)(a)
 
@@ -291,12 +323,12 @@ class GaussianProcess:
         return total
 
     def explained(self, covariance: Tensor) -> Tensor:
-        r"""Returns how much variance the points take from what has the covariance ``[m, n]`` with them, ``[m]``."""
+        r"""Returns the reduction of variance ``[m]`` by the points, given covariances ``[m, n]`` with them."""
         whitened: Tensor = torch.linalg.solve_triangular(self.factor, covariance.t(), upper=False)
         return whitened.square().sum(dim=0)
 
     def _cross(self, x: Tensor, points: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """The covariance of rows like ``x`` with fixed points, in the precision of ``x``; prepared once."""
+        """The covariance of rows like ``x`` with the points, in the precision of ``x``; prepared once."""
         points = (self.x if points is None else points).to(x.dtype)
         *thetas, _ = self._split(self.theta)
         terms = [kernel.cross(points, theta) for kernel, theta in zip(self.kernels.values(), thetas, strict=True)]
@@ -329,7 +361,7 @@ class GaussianProcess:
 
 
 def stable_cholesky(matrix: Tensor) -> Tensor:
-    r"""Returns the lower Cholesky factor of a covariance ``[n, n]``, with jitter by the rule :data:`JITTER`.
+    r"""Returns the lower Cholesky factor of a covariance ``[n, n]``, with jitter from :data:`JITTER`.
 
     Raises:
         SingularCovarianceError: If the matrix is not finite, or the largest jitter does not make it positive definite.
@@ -341,14 +373,11 @@ def stable_cholesky(matrix: Tensor) -> Tensor:
     """
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
-    # Some LAPACKs let NaN pass.
+    # Some LAPACKs do not report NaN.
     if int(info) == 0 and bool(factor.diagonal().isfinite().all()):
         return factor
     size = matrix.size(0)
-    if not bool(matrix.isfinite().all()):
-        raise SingularCovarianceError(
-            f"the covariance of {size} points is not finite; check the inputs for NaN, infinite and huge values"
-        )
+    _check_finite(matrix)
     level = float(matrix.diagonal().mean())
     for share in JITTER:
         shifted = matrix.clone()
@@ -362,9 +391,17 @@ def stable_cholesky(matrix: Tensor) -> Tensor:
     )
 
 
-def _profiled_scale(fit: Tensor, z: Tensor) -> float:
+def _check_finite(covariance: Tensor) -> None:
+    if not bool(covariance.isfinite().all()):
+        raise SingularCovarianceError(
+            f"the covariance of {len(covariance)} points is not finite; check the inputs for NaN, infinite and huge "
+            f"values"
+        )
+
+
+def _profiled_scale(fit: Tensor, z: Tensor) -> Tensor:
     """The most likely factor of the covariance, which targets that are all zero leave without a size."""
-    return max(float(fit) / z.numel(), 1e-12)
+    return (fit / z.numel()).clamp_min(1e-12)
 
 
 def _precise(x: Tensor) -> Tensor:

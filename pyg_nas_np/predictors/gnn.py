@@ -29,9 +29,9 @@ class _Regressor(nn.Module):
 
 
 class GNNPredictor(NeuralPredictor):
-    r"""An ensemble of :class:`~pyg_nas_np.nn.CellEncoder` networks with meta-features, trained to order the labels.
+    r"""An ensemble of :class:`~pyg_nas_np.nn.CellEncoder` networks with meta-features, trained with a ranking loss.
 
-    The networks see the live part of each cell and its meta-features. They minimise
+    The inputs are the live part of each cell and its meta-features. The networks minimise
     :func:`~pyg_nas_np.predictors.neural.ranking_loss`. The variance is that between the members plus the mean squared
     error of cross-validation.
 
@@ -40,10 +40,10 @@ class GNNPredictor(NeuralPredictor):
         channels: Width of the states.
         num_layers: Number of message passing layers.
         members: Number of networks.
-        steps: Steps of training of each.
+        steps: Training steps of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
@@ -107,20 +107,20 @@ class _DenseGCN(BidirectionalGCN):
 class GCNPredictor(NeuralPredictor):
     r"""The `Neural Predictor <https://arxiv.org/abs/1912.00848>`_: graph convolutions along and against the edges.
 
-    Network and loss (the squared error) are the paper's. It trains on accuracies for 300 epochs of batches of 10, this
-    one on standardised scores of all labels at once; and it sees the live part of each cell, which on NAS-Bench-101 is
-    the whole cell, as in the paper.
+    Network and loss (the squared error) are those of the paper. The paper trains on accuracies for 300 epochs with
+    batches of 10; here every step uses the standardised scores of all labels. The input is the live part of each cell;
+    on NAS-Bench-101 this is the whole cell, as in the paper.
 
     Args:
         space: The search space. (default: that of the data set)
         channels: Width of the states.
         num_layers: Number of graph convolutions.
-        dropout: Share of the hidden layer that is dropped in training.
+        dropout: Fraction of the hidden layer that is dropped in training.
         members: Number of networks.
-        steps: Steps of training of each.
+        steps: Training steps of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.

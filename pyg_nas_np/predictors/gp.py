@@ -16,18 +16,18 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
 from pyg_nas_np.predictors.kernels import KernelName, additive_kernels
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.utils import check_count
 
 PATH_GROUPS = ("live", "paths", "strings")
-"""Where all cells share one topology, these groups describe all that a cell computes."""
+"""If all cells share one topology, these groups describe the function of a cell completely."""
 
 
 def feature_columns(space: SearchSpace[Any], groups: Sequence[str] | None = None) -> dict[str, list[int]]:
-    r"""Returns the columns of the feature groups that a kernel adds up.
+    r"""Returns the columns of the feature groups of an additive kernel.
 
     Args:
         space: The search space.
-        groups: Names of the groups. (default: all of the space; where its cells share one topology,
-            :data:`PATH_GROUPS`)
+        groups: Names of the groups. (default: all of the space; if its cells share one topology, :data:`PATH_GROUPS`)
 
     Raises:
         ValueError: If the space has no group of this name.
@@ -52,15 +52,15 @@ class GPPredictor(Predictor):
     with one signal variance :math:`s_g` and one length-scale :math:`\ell_g` for each group of :math:`D_g` features, and
     the coordinates :math:`\phi` of :class:`~pyg_nas_np.features.RandomNetworks`. Hyperparameters are the maximum a
     posteriori under :math:`\log \ell_g \sim N(0.3, 0.7^2)`, :math:`\log s_g \sim N(-1, 1.5^2)` and
-    :math:`\log \sigma^2 \sim N(\log 0.08, 1)`, found by L-BFGS on the exact gradient, from at most 512 of the labelled
+    :math:`\log \sigma^2 \sim N(\log 0.08, 1)`, found by L-BFGS with exact gradients on at most 512 of the labelled
     architectures (drawn with a fixed seed). The posterior uses all.
 
     Args:
         space: The search space. (default: that of the data set)
         kernel: ``"matern32"``, ``"matern52"`` or ``"rbf"``.
-        groups: Feature groups with a term of their own. (default: all of the space; where its cells share one
-            topology, those of live paths: ``live``, ``paths`` and ``strings``)
-        networks: Whether the kernel has the term of the random networks, where architectures are graphs.
+        groups: Feature groups, each with its own term. (default: all of the space; if its cells share one topology,
+            those of live paths: ``live``, ``paths`` and ``strings``)
+        networks: Whether the kernel has the term of the random networks, if architectures are graphs.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         max_iter: Iterations of L-BFGS.
@@ -99,7 +99,7 @@ class GPPredictor(Predictor):
         return self.gp_.hyperparameters
 
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        r"""Draws coherent joint samples: each is one function over all architectures, without measurement noise.
+        r"""Draws joint samples: each is one function over all architectures, without measurement noise.
 
         Args:
             x: ``n`` architectures.
@@ -120,6 +120,7 @@ class GPPredictor(Predictor):
         return features.table(archs.given)
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
+        check_count("max_iter", self.max_iter, 0)
         columns = feature_columns(self.space_, self.groups)
         if self.networks and NETWORKS in (present := shared_descriptors(self.space_).groups):
             columns[NETWORKS] = present[NETWORKS]

@@ -1,8 +1,8 @@
-r"""The one door for architectures: whatever form they come in, predictors see :class:`Architectures`."""
+r"""Conversion of all accepted representations of architectures to :class:`Architectures`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchitectureDataset, TableDataset
+from pyg_nas_np.datasets.base import ArchData, Origin
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
@@ -27,7 +28,7 @@ from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
 
 class Architectures:
-    r"""Architectures of one space, by value or by official index; the other form is computed where it is asked for.
+    r"""Architectures of one space, by value or by official index; the other representation is computed on demand.
 
     Args:
         space: The search space.
@@ -44,7 +45,7 @@ class Architectures:
     def __init__(self, space: SearchSpace[Any], archs: Archs = None) -> None:
         self.space = space
         self.given: Sequence[Any] | Tensor = torch.arange(len(require_index(space))) if archs is None else archs
-        """The form in which they came: what vectorised methods of spaces and features take."""
+        """The given representation: the argument of vectorised methods of spaces and features."""
 
     @cached_property
     def index(self) -> Tensor:
@@ -90,7 +91,7 @@ architectures or of their strings; records, as a list of dictionaries, a diction
 
 
 def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
-    r"""Returns architectures in whichever form they come.
+    r"""Converts any accepted representation of architectures.
 
     Args:
         x: ``n`` architectures. A graph that equals the space's graph of its ``arch_index`` is looked up, any other is
@@ -102,8 +103,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
 
     Raises:
         IndexError: If an official index is outside the space.
-        InvalidArchitectureError: If the space is not known or another than that of :obj:`x`, or something is not an
-            architecture of it.
+        InvalidArchitectureError: If the space is unknown or not that of :obj:`x`, or an entry is not an architecture of
+            it.
         InvalidSpaceError: If no space can be inferred from records.
 
     Example:
@@ -129,10 +130,12 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     if isinstance(x, Data):
         return _from_graphs([x], require_cells(space))
     if isinstance(x, np.ndarray) and x.dtype.kind in "iufb":
-        # Own bytes: other byte orders and strides mean nothing to PyTorch.
+        # A copy, because PyTorch does not support other byte orders and negative strides.
         x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
     if isinstance(x, Tensor):
         return Architectures(space, require_index(space).check_indices(x).to("cpu", torch.long))
+    if not isinstance(x, Iterable):
+        raise InvalidArchitectureError(f"architectures come as indices, graphs or values, got {type(x).__name__}")
     members = list(x)
     if members and all(isinstance(member, Data) for member in members):
         return _from_graphs(members, require_cells(space))
@@ -196,13 +199,12 @@ def _from_records(records: list[dict[str, Any]], space: SearchSpace[Any] | None)
 
 
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
+    origin = _origin_of(x)
     own: SearchSpace[Any] | None = None
     if isinstance(x, Architectures | ArchitectureDataset | TableDataset):
         own = x.space
-    elif isinstance(x, Sequence) and len(x) and isinstance(x[0], Data):
-        own = getattr(x[0], "space", None)
-    elif isinstance(x, Data) and not isinstance(x, Batch):
-        own = getattr(x, "space", None)
+    elif origin is not None:
+        own = origin.space
     if space is None and own is None:
         raise InvalidArchitectureError(
             f"a {type(x).__name__} does not tell its search space; pass space= to the predictor"
@@ -212,6 +214,18 @@ def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpa
     chosen = own if space is None else space
     assert chosen is not None
     return chosen
+
+
+def _origin_of(x: ArchitecturesLike) -> Origin | None:
+    """What the first graph knows of its data set."""
+    graph = x[0] if isinstance(x, Sequence) and len(x) else x
+    return graph.origin if isinstance(graph, ArchData) else None
+
+
+def maximize_of(x: ArchitecturesLike) -> bool:
+    r"""Returns whether larger labels are better, as a data set or its graphs say; true for anything else."""
+    origin = _origin_of(x)
+    return bool(getattr(x, "maximize", True)) if origin is None else origin.maximize
 
 
 def _parsed(member: Any, space: SearchSpace[Any]) -> Any:
@@ -238,9 +252,9 @@ def labels_of(x: ArchitecturesLike) -> Tensor:
 
 
 def live_cells(space: SearchSpace[Any], archs: Archs) -> DenseGraphs:
-    r"""Returns the live parts of architectures: what information from the input to the output can pass through.
+    r"""Returns the live parts of architectures: the nodes on paths along which information reaches the output.
 
-    Input and output stay where there is no way between them.
+    Input and output are kept if there is no such path.
 
     Args:
         space: The search space.
@@ -255,7 +269,7 @@ def live_cells(space: SearchSpace[Any], archs: Archs) -> DenseGraphs:
 
 
 def _from_graphs(graphs: Batch | Sequence[Data], space: CellSpace[Any]) -> Architectures:
-    """Looks up the graphs that equal the space's graph of their index, all together, and decodes the others."""
+    """Looks up, in one batch, the graphs that equal the space's graph of their index, and decodes the others."""
     index = _claimed_indices(graphs, space)
     rows = (index >= 0).nonzero().flatten()
     if rows.numel() == 0 and isinstance(graphs, Batch) and hasattr(space, "batch_decode"):
@@ -287,7 +301,7 @@ def _comparable(graphs: Data, space: CellSpace[Any]) -> bool:
 
 
 def _same_graphs(graphs: Batch | Sequence[Data], rows: Tensor, space: CellSpace[Any], index: Tensor) -> Tensor:
-    """Whether each graph is that of its index: an edited graph may still carry the index of its origin."""
+    """Whether each graph is that of its index; an edited graph may still carry the index of the original."""
     if rows.numel() == 0:
         return torch.empty(0, dtype=torch.bool)
     if isinstance(graphs, Batch):

@@ -1,4 +1,4 @@
-r"""Covariance functions of the Gaussian process: each knows its hyperparameters, their priors and its gradient."""
+r"""Covariance functions of the Gaussian process, with their hyperparameters, priors and gradients."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class LogPrior(NamedTuple):
 
 
 # Set by hand for standardised inputs and scores: a group may matter or not, labels carry about 8 % noise. No search
-# over them is on record; that full Bayes under them changes tau by less than .003 on four tables is (CONTRIBUTING.md).
+# over them is on record. Full Bayes under them changes tau by less than .003 on four tables (CONTRIBUTING.md).
 LENGTH = LogPrior(0.3, 0.7)
-r"""Of length-scales of groups of columns, whose distances are divided by the root of their number."""
+r"""Prior of length-scales of groups of columns, whose distances are divided by the root of their number."""
 
 VARIANCE = LogPrior(-1.0, 1.5)
-r"""Of the variance of one kernel."""
+r"""Prior of the variance of one kernel."""
 
 NOISE = LogPrior(math.log(0.08), 1.0)
-r"""Of the noise variance."""
+r"""Prior of the noise variance."""
 
 
 def ard_length(num_columns: int) -> LogPrior:
     r"""Returns the prior of each of ``D`` length-scales of a product kernel: it grows with :math:`\sqrt D`.
 
-    The scaling is that of `Hvarfner et al. (2024) <https://arxiv.org/abs/2402.02229>`_, without which products over
-    many columns tell no two points from each other; centre and width were chosen on 22 tables of spaces outside the
-    benchmarks (macro spaces, transformers, hyperparameters), where halving or doubling either has no winner.
+    The scaling is that of `Hvarfner et al. (2024) <https://arxiv.org/abs/2402.02229>`_. Without it, products over many
+    columns cannot distinguish any two points. Centre and width were chosen on 22 tables of spaces outside the
+    benchmarks (macro spaces, transformers, hyperparameters), where neither halving nor doubling them was better.
     """
     return LogPrior(math.log(1.5) + 0.5 * math.log(num_columns), 1.0)
 
@@ -71,7 +71,7 @@ RADIAL: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "matern52": _matern52,
 }
 r"""Each maps distances :math:`r` in length-scales to the kernel :math:`k` and to :math:`-2\, dk / d(r^2)`, which is
-finite at 0; times :math:`r^2` it is the derivative by the log length-scale."""
+finite at 0; times :math:`r^2` it is the derivative with respect to the log length-scale."""
 
 
 def radial_(kind: KernelName, r: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def statistics(self, x: Tensor) -> Tensor:
-        r"""Returns what :meth:`covariance` needs of ``n`` points and does not depend on hyperparameters."""
+        r"""Returns the statistics of ``n`` points for :meth:`covariance` that do not depend on hyperparameters."""
 
     @abstractmethod
     def covariance(self, statistics: Tensor, theta: Tensor) -> tuple[Tensor, Pullback]:
@@ -144,7 +144,7 @@ class Stationary(Kernel):
     Args:
         columns: Columns of the group.
         kind: A key of :data:`RADIAL`.
-        length: Prior of the length-scale, or the length-scale itself, which is then no hyperparameter.
+        length: Prior of the length-scale, or a fixed length-scale.
         variance: Prior of the variance.
 
     Raises:
@@ -254,13 +254,13 @@ class Linear(Kernel):
 
 
 class Tied(Kernel):
-    r"""The mean of radial kernels, one a block of columns, with one length-scale and one variance for all.
+    r"""The mean of radial kernels, one per block of columns, with one length-scale and one variance for all.
 
-    An additive function of many parameters, about as many of which matter as do not: two hyperparameters whatever
-    their number. As in :class:`Stationary`, distances do not grow with the number of columns of a block.
+    The prior of an additive function of many parameters with only two hyperparameters. As in :class:`Stationary`,
+    distances do not grow with the number of columns of a block.
 
     Args:
-        blocks: Columns, each with a kernel of its own, or lists of columns that share one.
+        blocks: Columns, each with its own kernel, or lists of columns that share one.
         kind: A key of :data:`RADIAL`.
         length: Prior of the length-scale.
         variance: Prior of the variance of the whole.
@@ -414,11 +414,11 @@ class ARD(Kernel):
 
 
 class Precomputed(Kernel):
-    r"""Any positive semi-definite function of two inputs, which may be anything with rows: indices, colours of graphs.
+    r"""Any positive semi-definite function of two inputs; inputs may be anything with rows: indices, colours of graphs.
 
     Args:
         between: Maps rows ``[m, ...]`` and ``[n, ...]`` to ``[m, n]`` float64.
-        variance: Prior of its factor. (default: no factor, and no hyperparameter)
+        variance: Prior of a factor. (default: no factor and no hyperparameter)
 
     Example:
         >>> table = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
@@ -453,12 +453,12 @@ class Precomputed(Kernel):
 def additive_kernels(
     columns: Mapping[str, Sequence[int]], kind: KernelName = "matern32", *, linear: Sequence[str] = ()
 ) -> dict[str, Kernel]:
-    r"""Returns one kernel a group of columns, radial ones first.
+    r"""Returns one kernel per group of columns, radial ones first.
 
     Args:
         columns: Columns of each group.
         kind: A key of :data:`RADIAL`.
-        linear: Groups whose kernel is the plain inner product.
+        linear: Groups whose kernel is the inner product.
 
     Raises:
         ValueError: If the kind is unknown, or :obj:`linear` names no group.
@@ -475,7 +475,7 @@ def additive_kernels(
 
 
 def take(x: Tensor, columns: list[int]) -> Tensor:
-    r"""Returns some columns; a view where they lie side by side."""
+    r"""Returns some columns; a view if they are contiguous."""
     start, stop = columns[0], columns[-1] + 1
     return x[:, start:stop] if columns == list(range(start, stop)) else x[:, columns]
 
@@ -491,7 +491,7 @@ def _known(kind: KernelName) -> KernelName:
 
 
 def _scaled_matrix(matrix: Tensor, theta: Tensor) -> tuple[Tensor, Pullback]:
-    """A fixed matrix times the one hyperparameter, or without any."""
+    """A fixed matrix times the only hyperparameter, or without any."""
     if theta.numel() == 0:
         return matrix, lambda sensitivity: sensitivity.new_empty(0)
     value = theta.exp() * matrix

@@ -67,7 +67,7 @@ def _numbers(y: Labels) -> Tensor:
     if isinstance(y, Tensor):
         if y.is_complex():
             raise TypeError("complex numbers have no order")
-        return y.detach().to("cpu", torch.float64)
+        return y.detach().to_dense().to("cpu", torch.float64)
     if isinstance(y, np.ma.MaskedArray):
         array = np.where(np.ma.getmaskarray(y), np.nan, np.ma.getdata(y).astype(np.float64))
     elif hasattr(y, "to_numpy"):

@@ -31,20 +31,20 @@ class _MLP(nn.Module):
 class MLPEnsemblePredictor(NeuralPredictor):
     r"""Perceptrons on path encodings, the predictor of `BANANAS <https://arxiv.org/abs/1910.11858>`_.
 
-    Each cell is encoded by :class:`~pyg_nas_np.features.path_encoding.PathEncoding`: how many live paths from the
-    input to the output spell each sequence of operations, up to the longest path of the labelled cells. (The paper
-    notes whether there is one; its networks have ten layers of 20 and minimise a percentage error of accuracies, these
-    the squared error of standardised scores.)
+    Each cell is encoded by :class:`~pyg_nas_np.features.path_encoding.PathEncoding`: the number of live paths from the
+    input to the output with each sequence of operations, up to the longest path of the labelled cells. The paper
+    encodes whether there is such a path; its networks have ten layers of 20 units and minimise a percentage error of
+    accuracies. These minimise the squared error of standardised scores.
 
     Args:
         space: The search space. (default: that of the data set)
         channels: Width of the hidden layers.
         num_layers: Number of hidden layers.
         members: Number of networks.
-        steps: Steps of training of each.
+        steps: Training steps of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
@@ -93,7 +93,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
         live = DenseGraphs(*inputs)
         inner = (live.ops > OUTPUT).float().unsqueeze(2)
-        # A sequence that no labelled cell has room for could not be learned.
+        # Sequences longer than any path of a labelled cell cannot be learned.
         max_length = int(path_statistics(live, inner).maximum.max())
         return {"max_length": max_length, "num_columns": self._encoding(max_length).num_columns}
 

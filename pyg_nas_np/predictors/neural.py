@@ -1,4 +1,4 @@
-r"""The base of predictors that train small networks on the labelled architectures alone."""
+r"""The base class of predictors that train small networks on the labelled architectures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import drawing_from
+from pyg_nas_np.utils import check_count, drawing_from, seeded
 
 CHUNK = 2048
 """Architectures predicted at a time; their states fit into the processor's cache."""
 
 BATCH = 256
-"""Labelled architectures in one step of training."""
+"""Labelled architectures in one training step."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps predicted scores and scores, ``[n]`` each, to a scalar."""
 
 
 def ranking_loss(predicted: Tensor, z: Tensor) -> Tensor:
-    r"""Logistic loss of the order of all pairs, with a squared error that fixes the scale.
+    r"""Pairwise logistic loss, with a squared error that fixes the scale.
 
     .. math::
         \frac{1}{|P|} \sum_{(i, j) \in P} \log\!\big(1 + e^{-3 (f_i - f_j)}\big) + \frac{0.3}{n} \sum_i (f_i - z_i)^2,
@@ -57,13 +57,13 @@ def train(
 ) -> None:
     r"""Trains a network with AdamW on a one-cycle schedule; leaves it in evaluation mode.
 
-    Every step sees all architectures, or :data:`BATCH` of them, drawn without replacement, where there are more.
+    Every step uses all architectures or, if there are more, :data:`BATCH` of them, drawn without replacement.
 
     Args:
         network: Maps ``inputs`` to scores.
         inputs: Tensors whose first dimension counts the ``n`` architectures.
         z: Scores ``[n]``.
-        loss: What is minimised.
+        loss: The loss.
         steps: Number of steps.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
@@ -76,7 +76,7 @@ def train(
     for _ in range(steps):
         rows = next(batches)
         optimizer.zero_grad()
-        # Around the forward pass alone: it slows every operation inside.
+        # Only around the forward pass, because it slows down every operation.
         with drawing_from(generator):
             predicted = network(*(part[rows] for part in inputs))
         loss(predicted, z[rows]).backward()
@@ -90,7 +90,7 @@ def _batches(count: int, generator: torch.Generator) -> Iterator[Tensor | slice]
         yield slice(None)
     while True:
         order = torch.randperm(count, generator=generator, device="cpu")
-        # A rest that is smaller than a batch waits for the next permutation.
+        # The incomplete last batch of a permutation is dropped.
         for start in range(0, count - BATCH + 1, BATCH):
             yield order[start : start + BATCH]
 
@@ -101,16 +101,16 @@ class NeuralPredictor(Predictor):
     The members differ in their initial weights. The mean is that of the members; the variance is that between the
     members plus the mean squared error of cross-validation.
 
-    Two runs with one :obj:`random_state` on one machine give equal weights; the random state of the process is neither
-    read nor changed. Subclasses implement :meth:`_sizes` and :meth:`_network`.
+    Runs with the same :obj:`random_state` on one machine give equal weights. Global random states are neither read nor
+    changed. Subclasses implement :meth:`_sizes` and :meth:`_network`.
 
     Args:
         space: The search space. (default: that of the data set)
         members: Number of networks.
-        steps: Steps of training of each.
+        steps: Training steps of each.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        folds: Folds of the cross-validation; 0 for none, so that the variance is that between the members alone.
+        folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
@@ -139,14 +139,14 @@ class NeuralPredictor(Predictor):
 
     @abstractmethod
     def _sizes(self, *inputs: Tensor) -> dict[str, int]:
-        """The sizes that a network for these inputs depends on."""
+        """The arguments of :meth:`_network` for these inputs."""
 
     @abstractmethod
     def _network(self, **sizes: int) -> nn.Module:
-        """A new network, which maps what :meth:`_tensors` gives to scores."""
+        """A new network from the outputs of :meth:`_tensors` to scores."""
 
     def _tensors(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the networks read of the architectures in ``inputs``, a part of what :meth:`_inputs` returned."""
+        """The inputs of the networks, from some rows of the outputs of :meth:`_inputs`."""
         return inputs
 
     def _loss(self, predicted: Tensor, z: Tensor) -> Tensor:
@@ -156,13 +156,15 @@ class NeuralPredictor(Predictor):
         return tuple(live_cells(self.space_, archs.given))
 
     def _fit(self, inputs: tuple[Tensor, ...], z: Tensor) -> None:
+        for name in ("steps", "channels"):
+            check_count(name, getattr(self, name, 1))
         if self.members < 1 or self.folds < 0 or self.folds == 1:
             raise ValueError(
                 f"members must be at least 1 and folds 0 or at least 2, got {self.members} and {self.folds}"
             )
         self.sizes_ = self._sizes(*inputs)
         parts, z = self._tensors(*inputs), z.float()
-        generator = torch.Generator(device="cpu").manual_seed(self.random_state)
+        generator = seeded(self.random_state)
         self.networks_ = [self._trained(parts, z, generator) for _ in range(self.members)]
         fold = torch.randperm(z.numel(), generator=generator, device="cpu") % max(1, self.folds)
         errors = [] if self.folds else [z.new_zeros(1)]
@@ -204,7 +206,7 @@ class NeuralPredictor(Predictor):
         self.sizes_, self.noise_ = state["sizes"], state["noise"]
         self.networks_ = []
         for weights in state["weights"]:
-            # Initial parameters must not be drawn from the state of the process.
+            # Initial parameters must not be drawn from the global random state.
             with drawing_from(torch.Generator(device="cpu")):
                 network = self._network(**self.sizes_)
             network.load_state_dict(weights)

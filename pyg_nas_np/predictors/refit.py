@@ -1,4 +1,4 @@
-r"""Predictors that are saved as their training data, and fitted again when loaded."""
+r"""Predictors that are saved as their training data and refitted when loaded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pyg_nas_np.predictors.base import Predictor
 
 
 class RefitPredictor(Predictor):
-    r"""Base of predictors that are saved as their training data, and fitted again when loaded.
+    r"""Base of predictors that are saved as their training data and refitted when loaded.
 
-    Fitting is deterministic, so that nothing but numbers needs to be in the file.
+    Fitting is deterministic, so the file contains numbers only.
     """
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:

@@ -13,7 +13,7 @@ from pyg_nas_np.predictors.refit import RefitPredictor
 
 
 class RidgePredictor(RefitPredictor):
-    r"""Bayesian ridge regression, its two precisions by maximum evidence; the standard deviation includes the noise.
+    r"""Bayesian ridge regression with both precisions by maximum evidence; the standard deviation includes the noise.
 
     Args:
         space: The search space. (default: that of the data set)

@@ -21,8 +21,8 @@ class RandomForestPredictor(RefitPredictor):
     Args:
         space: The search space. (default: that of the data set)
         n_estimators: Number of trees.
-        max_features: Share of the features that each split may choose from.
-        min_samples_leaf: Labels that a leaf must hold.
+        max_features: Fraction of the features considered at each split.
+        min_samples_leaf: Smallest number of labels in a leaf.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: Seed.
@@ -79,8 +79,8 @@ class XGBoostPredictor(RefitPredictor):
         n_estimators: Number of trees of each member.
         learning_rate: Shrinkage of each tree.
         max_depth: Depth of a tree.
-        subsample: Share of the labels seen by each tree.
-        colsample_bytree: Share of the features seen by each tree.
+        subsample: Fraction of the labels used by each tree.
+        colsample_bytree: Fraction of the features used by each tree.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         random_state: First seed.

@@ -22,15 +22,15 @@ CHUNK = 8192
 """Architectures predicted at a time."""
 
 NOISE = LogPrior(math.log(0.1), 1.5)
-"""Of the noise variance over the signal variance. Set by hand; no search over it is on record."""
+"""Prior of the noise variance over the signal variance. Set by hand; no search over it is on record."""
 
 
 def wl_colours(graphs: DenseGraphs, iterations: int) -> Tensor:
     r"""Colours of Weisfeiler-Lehman refinement along and against the edges, for all graphs at once.
 
-    A node's first colour is its operation, each later one a hash of its colour and of the multisets of the colours of
-    its predecessors and of its successors. Colours are 64-bit hashes and need no dictionary: they agree between calls,
-    and two different neighbourhoods share one with a probability of about :math:`2^{-64}`.
+    A node's first colour is its operation; each later one is a hash of its colour and of the multisets of the colours
+    of its predecessors and of its successors. Colours are 64-bit hashes and need no dictionary: they are the same in
+    all calls, and two different neighbourhoods collide with a probability of about :math:`2^{-64}`.
 
     Args:
         graphs: ``B`` graphs.
@@ -46,7 +46,7 @@ def wl_colours(graphs: DenseGraphs, iterations: int) -> Tensor:
         [1, 3]
     """
     present, edges = graphs.node_mask, graphs.adjacency.long()
-    # Padding may have any colour, as no edge leads from it.
+    # The colour of padding does not matter, because no edge leaves it.
     colour = _mix(graphs.ops + 2)
     colours = [colour]
     for _ in range(iterations):
@@ -68,7 +68,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Shift to the right that fills with zeros."""
+    """Logical shift to the right."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -101,7 +101,7 @@ class WLKernel:
 
     def __call__(self, colours: Tensor) -> Tensor:
         r"""Returns the kernel ``[m, n]`` between graphs of colours ``[m, V, h + 1]`` and the fixed ones."""
-        # The inner product of counts is the sum over the nodes of how often the other graph has the node's colour.
+        # The inner product of counts is the sum over nodes of the other graph's count of the node's colour.
         product = embedding_bag(self._row(colours.flatten(1)), self._counts, mode="sum")
         return product / _norm(colours).unsqueeze(1)
 
@@ -121,8 +121,8 @@ class WLPredictor(Predictor):
     <https://arxiv.org/abs/2006.07556>`_.
 
     The kernel compares the live parts of cells by the neighbourhoods of their nodes, up to ``h`` steps along and
-    against the edges. ``h`` and the share of noise maximise the marginal likelihood (with a Gaussian prior on the log
-    of noise over signal), the signal variance in closed form, from at most
+    against the edges. ``h`` and the noise-to-signal ratio maximise the marginal likelihood (with a Gaussian prior on
+    the log of the ratio); the signal variance has a closed form. They are fitted to at most
     :data:`~pyg_nas_np.predictors.gaussian_process.MAX_FIT` of the labelled architectures.
 
     Args:
@@ -189,7 +189,7 @@ def _between(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _SubtreeKernel(Precomputed):
-    """The kernel of colours, whose counts are made once for fixed graphs."""
+    """The kernel of colours; counts of fixed graphs are computed once."""
 
     def __init__(self) -> None:
         super().__init__(_between)

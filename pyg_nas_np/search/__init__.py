@@ -1,7 +1,7 @@
-r"""Searches, and early stopping of trainings.
+r"""Search methods with one protocol, :class:`~pyg_nas_np.search.base.Search`.
 
-Searches share one protocol, :class:`~pyg_nas_np.search.base.Search`: ``ask(batch)`` for architectures, then
-``tell(archs, y)`` what was measured. What plugs into Optuna is in :mod:`pyg_nas_np.integrations.optuna`.
+``ask(batch)`` proposes architectures, ``tell(archs, y)`` takes their measurements. Samplers and pruners for Optuna are
+in :mod:`pyg_nas_np.integrations.optuna`.
 """
 
 from pyg_nas_np.search.bananas import BananasSearch

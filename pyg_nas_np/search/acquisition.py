@@ -1,4 +1,4 @@
-r"""Acquisition functions: how much a predicted architecture is worth measuring."""
+r"""Acquisition functions."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def expected_improvement(mean: Tensor, std: Tensor, best: Tensor | float) -> Ten
     std = std.clamp_min(_LEAST_STD)
     u = (mean - best) / std
     density = torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
-    # The two terms cancel far below the best, where rounding must not make the expectation negative.
+    # Far below the best the two terms cancel; rounding must not make the expectation negative.
     improvement: Tensor = std * (u * torch.special.ndtr(u) + density)
     return improvement.clamp_min(0.0)
 
 
 def pareto_mask(value: Tensor, cost: Tensor) -> Tensor:
-    r"""Which points no other point beats: at most the cost, at least the value, and one of them strictly.
+    r"""Returns which points are not dominated: no other point is at least as good in both and better in one.
 
-    Equal points do not beat each other.
+    Equal points do not dominate each other.
 
     Args:
         value: Larger is better, ``[n]``.
@@ -75,11 +75,11 @@ def expected_hypervolume_improvement(
     front_cost: Tensor,
     reference: tuple[float, float],
 ) -> Tensor:
-    r"""Expected growth of the area that the Pareto front dominates, for an uncertain value and a known cost.
+    r"""Expected hypervolume improvement for an uncertain value and a known cost.
 
-    With a known cost :math:`c`, the new area is an integral over costs :math:`t` between :math:`c` and the reference
+    With a known cost :math:`c`, the improvement is an integral over costs :math:`t` between :math:`c` and the reference
     of the improvement over :math:`b(t)`, the best value of the front at cost at most :math:`t`. As :math:`b` is a step
-    function, its expectation is a sum of expected improvements, weighted by the widths of the steps: no sampling.
+    function, the expectation is a sum of expected improvements, weighted by the widths of the steps.
 
     Args:
         mean: Predicted values, larger is better, ``[A]``.
@@ -87,7 +87,7 @@ def expected_hypervolume_improvement(
         cost: Known costs, smaller is better, ``[A]``.
         front_value: Values of points measured so far, ``[n]``; dominated ones do not matter.
         front_cost: Their costs, ``[n]``.
-        reference: Value and cost of the worst corner of the area.
+        reference: Value and cost of the reference point.
 
     Returns:
         ``[A]``.

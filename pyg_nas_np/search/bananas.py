@@ -18,12 +18,12 @@ class BananasSearch(PredictorSearch[ArchT]):
     r"""The loop of `"BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture Search"
     <https://arxiv.org/abs/1910.11858>`_: independent Thompson sampling among mutations of the best.
 
-    The paper's predictor is an ensemble of networks on path encodings; any predictor will do. Where the neighbors of
-    the best architectures are fewer than :data:`LEAST_PROPOSALS`, random candidates fill up.
+    The paper's predictor is an ensemble of networks on path encodings; here it can be any predictor. If the best
+    architectures have fewer than :data:`LEAST_PROPOSALS` neighbors, random candidates are added.
 
     Args:
         space: The search space.
-        predictor: Makes the predictor of a space, for example a predictor class.
+        predictor: Constructs the predictor of a space, for example a predictor class.
         initial: Architectures drawn at random first.
         candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.

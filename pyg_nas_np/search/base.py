@@ -16,7 +16,15 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT, EnumerableSpace, require_index
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError, foreign_file, write_state
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    check_count,
+    foreign_file,
+    seeded,
+    write_state,
+)
 from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
 
 FORMAT = "pyg_nas_np.search/2"
@@ -32,10 +40,10 @@ _ENTRIES: Kinds = {
 }
 
 ENUMERABLE = 1 << 16
-"""Spaces up to this size are searched as a whole; larger ones through proposals."""
+"""Spaces up to this size are searched exhaustively; larger ones through proposals."""
 
 Key: TypeAlias = Hashable
-"""What a search remembers an architecture by: its official index where the space has one, itself elsewhere."""
+"""Identity of an architecture in a search: its official index if the space has one, otherwise the architecture."""
 
 _LARGEST = torch.iinfo(torch.long).max
 _TRIES = 20
@@ -44,17 +52,16 @@ _TRIES = 20
 class Search(ABC, Generic[ArchT]):
     r"""Proposes architectures to measure, and learns from the measurements.
 
-    :meth:`ask` never repeats an architecture that was asked for, told or discarded. Measurements may be told in any
-    order, late, for architectures that were never asked for, and more than once for one architecture; architectures
-    that were asked for and not told yet are *pending*. Threads may share a search.
+    :meth:`ask` never returns an architecture that was returned, told or discarded before. Measurements may be told
+    late, in any order, for architectures that were never asked for, and more than once for one architecture.
+    Architectures that were asked for and not told yet are *pending*. A search may be shared between threads.
 
-    Subclasses implement :meth:`_choose`. Their only randomness is ``self.generator``, so that a restored search
-    proposes what the original would have.
+    Subclasses implement :meth:`_choose`. Their only source of randomness is ``self.generator``, so that a restored
+    search makes the same proposals as the original.
 
     Args:
         space: The search space.
-        candidates: What may be asked for: official indices ``[K]``, or a list of architectures. (default: the whole
-            space)
+        candidates: Architectures that may be asked for: official indices ``[K]`` or a list. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
 
@@ -63,7 +70,7 @@ class Search(ABC, Generic[ArchT]):
     """
 
     _own_entries: ClassVar[Kinds] = {}
-    """What the state of a subclass holds beside that of every search."""
+    """Entries that a subclass adds to the state."""
 
     def __init__(
         self, space: SearchSpace[ArchT], *, candidates: Archs = None, maximize: bool = True, seed: int = 0
@@ -83,8 +90,8 @@ class Search(ABC, Generic[ArchT]):
         self.reset()
 
     def reset(self) -> None:
-        r"""Forgets everything that was asked and told."""
-        self.generator = torch.Generator(device="cpu").manual_seed(self.seed)
+        r"""Resets the search."""
+        self.generator = seeded(self.seed)
         self._told: list[Key] = []
         self._y: list[float] = []
         self._pending: dict[Key, None] = {}
@@ -94,7 +101,7 @@ class Search(ABC, Generic[ArchT]):
     # -- the protocol -----------------------------------------------------------------------------------------------
 
     def ask(self, batch: int = 1) -> list[ArchT]:
-        r"""Returns the architectures to measure next, the most wanted first; fewer where fewer are left.
+        r"""Returns the architectures to measure next, in order of preference; fewer if fewer are left.
 
         Args:
             batch: Number of architectures.
@@ -102,10 +109,9 @@ class Search(ABC, Generic[ArchT]):
         Raises:
             ValueError: If :obj:`batch` is not positive.
         """
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
+        count = check_count("batch", batch)
         with self._lock:
-            chosen = self._choose(batch)
+            chosen = self._choose(count)
             self._pending.update(dict.fromkeys(chosen))
         return list(self._archs(chosen))
 
@@ -118,8 +124,8 @@ class Search(ABC, Generic[ArchT]):
 
         Raises:
             InvalidArchitectureError: If an architecture is not one of the space.
-            InvalidLabelsError: If there is not one measurement an architecture, or one is NaN or infinite; a training
-                that failed is told by :meth:`discard`.
+            InvalidLabelsError: If there is not one measurement per architecture, or one is NaN or infinite; failed
+                trainings are reported by :meth:`discard`.
         """
         keys = self._keys(archs)
         if not keys:
@@ -133,7 +139,7 @@ class Search(ABC, Generic[ArchT]):
                 self._pending.pop(key, None)
 
     def discard(self, archs: Archs) -> None:
-        r"""Gives up architectures that cannot be measured; they are not asked for again."""
+        r"""Discards architectures that cannot be measured; they are not returned again."""
         keys = self._keys(archs)
         with self._lock:
             self._discarded.update(dict.fromkeys(keys))
@@ -141,12 +147,12 @@ class Search(ABC, Generic[ArchT]):
                 self._pending.pop(key, None)
 
     def reserve(self, archs: Archs) -> None:
-        r"""Marks architectures as pending, because somebody else measures them."""
+        r"""Marks architectures as pending, because they are measured elsewhere."""
         keys = self._keys(archs)
         with self._lock:
             self._pending.update(dict.fromkeys(key for key in keys if key not in self._measured))
 
-    # -- what is known ----------------------------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------------------------
 
     @property
     def measured(self) -> Architectures:
@@ -169,7 +175,7 @@ class Search(ABC, Generic[ArchT]):
 
     @property
     def pending(self) -> list[ArchT]:
-        r"""Architectures that were asked for and not told."""
+        r"""Architectures that were asked for and not told yet."""
         return list(self._archs(self._pending))
 
     @property
@@ -192,11 +198,11 @@ class Search(ABC, Generic[ArchT]):
 
     @abstractmethod
     def _choose(self, batch: int) -> list[Key]:
-        """Keys of at most ``batch`` architectures that are not taken; the rest is done by ask()."""
+        """Keys of at most ``batch`` free architectures; :meth:`ask` does the rest."""
 
     @property
     def _size(self) -> int | None:
-        """Number of candidates; None where the space does not tell it."""
+        """Number of candidates; None if the space does not know its size."""
         if self._pool_keys is not None:
             return len(self._pool_keys)
         return None if self._indexed is None else self._indexed.size
@@ -205,14 +211,14 @@ class Search(ABC, Generic[ArchT]):
         return self._measured | self._discarded.keys() | self._pending.keys()
 
     def _random(self, count: int, taken: set[Key]) -> list[Key]:
-        """At most ``count`` distinct candidates that are not taken, uniformly drawn."""
+        """At most ``count`` distinct free candidates, drawn uniformly."""
         size = self._size
         if size is not None and (size <= ENUMERABLE or size <= 4 * (len(taken) + count)):
             every: Iterable[Key] = range(size) if self._pool_keys is None else self._pool_keys
             free = [key for key in every if key not in taken]
             order = torch.randperm(len(free), generator=self.generator, device="cpu")[:count]
             return [free[i] for i in order.tolist()]
-        # Rejection: where the size is known, at most a quarter of the draws meets something taken.
+        # Rejection sampling: if the size is known, at most a quarter of the draws is rejected.
         pool = None if self._pool_keys is None else list(self._pool_keys)
         drawn: dict[Key, None] = {}
         tries = 0
@@ -273,7 +279,7 @@ class Search(ABC, Generic[ArchT]):
     # -- state ------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns all that :meth:`load_state_dict` needs to go on, as tensors and plain types."""
+        r"""Returns the state for :meth:`load_state_dict`, as tensors and plain types."""
         return {
             "format": FORMAT,
             "method": type(self).__name__,
@@ -287,7 +293,7 @@ class Search(ABC, Generic[ArchT]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        r"""Goes on from a state of a search of the same class, space and direction.
+        r"""Restores the state of a search of the same class, space and direction.
 
         Raises:
             DataFileError: If the state is not one of such a search.
@@ -322,7 +328,7 @@ class Search(ABC, Generic[ArchT]):
         write_state(path, self.state_dict())
 
     def resume(self, path: str | os.PathLike[str]) -> Self:
-        r"""Goes on from a file of :meth:`save`; runs no code from the file.
+        r"""Restores the state from a file of :meth:`save`; runs no code from the file.
 
         Raises:
             DataFileError: If the file is missing or damaged, or not of such a search.

@@ -38,14 +38,14 @@ class RegularizedEvolution(Search[ArchT]):
     r"""Ageing evolution of `"Regularized Evolution for Image Classifier Architecture Search"
     <https://arxiv.org/abs/1802.01548>`_.
 
-    The population is the last measurements told. A parent is the best of a random tournament, a child one of its
-    neighbors that was not asked for yet; where there is none, one of the neighbors becomes the parent, and after
-    :data:`MAX_STEPS` such steps the child is a random candidate.
+    The population consists of the most recent measurements. The parent is the best of a random tournament. The child is
+    one of its free neighbors. If there is none, one of the neighbors becomes the parent; after :data:`MAX_STEPS` such
+    steps the child is a random candidate.
 
     Args:
         space: The search space.
-        population: Size of the population; as many candidates are drawn at random first.
-        tournament: Members of the population among which the best becomes the parent.
+        population: Size of the population, which is initialised with random candidates.
+        tournament: Size of the tournament.
         candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
@@ -113,9 +113,9 @@ class LocalSearch(Search[ArchT]):
     r"""Hill climbing of `"Exploring the Loss Landscape in Neural Architecture Search"
     <https://arxiv.org/abs/2005.02960>`_: all neighbors of the best, then a new start.
 
-    A climb starts from the best of random candidates. The neighbors of the best measured architecture of the climb are
-    asked for in random order; as soon as one is better, its neighbors are next. Where all are known, the next climb
-    starts.
+    A climb starts from the best of several random candidates. The neighbors of the best measured architecture of the
+    climb are asked for in random order. As soon as one is better, its neighbors are next. If all neighbors are known, a
+    new climb starts.
 
     Args:
         space: The search space.
@@ -155,10 +155,10 @@ class LocalSearch(Search[ArchT]):
         super().__init__(space, candidates=candidates, maximize=maximize, seed=seed)
 
     def reset(self) -> None:
-        r"""Forgets everything that was asked and told."""
+        r"""Resets the search."""
         super().reset()
-        self._start = 0  # position in the history at which the present climb began
-        self._draws = self.initial  # random candidates that the climb still asks for
+        self._start = 0  # position in the history at which the current climb began
+        self._draws = self.initial  # random candidates still to be asked for in this climb
 
     def _choose(self, batch: int) -> list[Key]:
         taken = self._taken()
@@ -172,7 +172,7 @@ class LocalSearch(Search[ArchT]):
                     continue
                 if not self._pending and not chosen:
                     self._start, self._draws = len(self._y), self.initial
-            # With everything around the best under way, further workers spend their time on random candidates.
+            # If all neighbors are pending, further workers get random candidates.
             drawn = self._random(1, taken)
             if not drawn:
                 break
@@ -182,11 +182,11 @@ class LocalSearch(Search[ArchT]):
         return chosen
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns all that :meth:`load_state_dict` needs to go on, as tensors and plain types."""
+        r"""Returns the state for :meth:`load_state_dict`, as tensors and plain types."""
         return super().state_dict() | {"start": self._start, "draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        r"""Goes on from a state of a search of the same class, space and direction.
+        r"""Restores the state of a search of the same class, space and direction.
 
         Raises:
             DataFileError: If the state is not one of such a search.

@@ -1,4 +1,4 @@
-r"""Search by a predictor: fit on what was measured, ask for what the acquisition function prefers."""
+r"""Bayesian optimisation: a predictor fitted to the measurements, and an acquisition function."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHORTLIST = 1024
 """Thompson samples are joint over this many candidates, those with the largest upper confidence bounds."""
 
 PARENTS = 10
-"""Proposals are neighbors of this many of the best measured architectures."""
+"""Number of best measured architectures whose neighbors are proposals."""
 
 
 class PredictorSearch(Search[ArchT]):
@@ -43,19 +43,19 @@ class PredictorSearch(Search[ArchT]):
     at most :data:`~pyg_nas_np.search.base.ENUMERABLE`, else over :obj:`proposals`: the neighbors of the best measured
     architectures, and random ones.
 
-    **Batches and pending architectures.** Each further member of a batch is chosen as if the earlier ones, and
-    everything else that is pending, had been measured at their predicted labels (the "kriging believer"). The
-    predictor is fitted anew each time, which keeps a batch from crowding around one point, and makes ``ask`` safe to
-    call while other workers are busy. Thompson samples are diverse by themselves and need one fit a batch.
+    **Batches and pending architectures.** Each further member of a batch is chosen as if all pending architectures,
+    including the earlier members, had been measured at their predicted labels (the "kriging believer"). The predictor
+    is refitted each time. This keeps a batch from clustering and allows calls of ``ask`` while other workers are busy.
+    Thompson samples are diverse by themselves and need one fit per batch.
 
-    **Acquisition functions** see standardised scores, on which predictions are Gaussian: ``"ucb"``
-    :math:`\mu + \beta \sigma`; ``"ei"``, the expected improvement over the best posterior mean among the measured;
-    ``"mean"``; ``"thompson"``, the maximum of a joint sample over the :data:`SHORTLIST` most promising candidates
-    (``predictor.sample``, or independent normals where a predictor has none); ``"independent-thompson"``, which draws
-    each candidate on its own.
+    **Acquisition functions** see standardised scores, on which predictions are Gaussian: ``"ucb"`` :math:`\mu + \beta
+    \sigma`; ``"ei"``, the expected improvement over the best posterior mean among the measured; ``"mean"``;
+    ``"thompson"``, the maximum of a joint sample over the :data:`SHORTLIST` most promising candidates
+    (``predictor.sample``, or independent normals if the predictor has none); ``"independent-thompson"``, which draws
+    each candidate independently.
 
-    **Two objectives.** With a :obj:`cost`, the acquisition function is the exact expected improvement of the area
-    dominated in the plane of score and cost; :attr:`pareto_front` holds the result.
+    **Two objectives.** With a :obj:`cost`, the acquisition function is the exact expected hypervolume improvement in
+    score and cost; :attr:`pareto_front` holds the result.
 
     Args:
         space: The search space.
@@ -63,11 +63,11 @@ class PredictorSearch(Search[ArchT]):
         acquisition: Name of the acquisition function. (default: ``"ucb"``)
         beta: Weight of the standard deviation in ``"ucb"``.
         initial: Architectures drawn at random first.
-        cost: Name of a cost that the space knows, such as ``"num_parameters"`` or ``"flops"``, or a function of
-            architectures. (default: one objective)
-        proposals: Number of random candidates beside the neighbors of the best, where the space is large.
-        auxiliary: Auxiliary labels for the predictor's ``fit``, where it takes them
-            (:class:`~pyg_nas_np.convnp.ConvNPPredictor`): with these, few :obj:`initial` architectures are enough.
+        cost: Name of a cost of the space, such as ``"num_parameters"`` or ``"flops"``, or a function of architectures.
+            (default: one objective)
+        proposals: Number of random candidates in large spaces, in addition to the neighbors of the best.
+        auxiliary: Auxiliary labels for the predictor's ``fit``, if it takes them
+            (:class:`~pyg_nas_np.convnp.ConvNPPredictor`); few :obj:`initial` architectures are then enough.
         candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
         seed: Seed of the search.
@@ -81,7 +81,7 @@ class PredictorSearch(Search[ArchT]):
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
         >>> search = PredictorSearch(space, GPPredictor(), initial=8)
-        >>> for _ in range(12):
+        >>> for _ in range(14):
         ...     archs = search.ask()
         ...     search.tell(archs, space.batch_flops(archs))
         >>> bool(search.best[1] > 0.8 * space.batch_flops().max())
@@ -121,7 +121,7 @@ class PredictorSearch(Search[ArchT]):
 
     @property
     def pareto_front(self) -> list[tuple[ArchT, float, float]]:
-        r"""Measured architectures that no other beats, with measurement and cost, the cheapest first.
+        r"""Measured architectures that are not dominated, with measurement and cost, the cheapest first.
 
         Raises:
             ValueError: If the search has no cost.
@@ -135,7 +135,7 @@ class PredictorSearch(Search[ArchT]):
         return [(measured[i], self._y[i], float(cost[i])) for i in chosen.tolist()]
 
     def fresh(self) -> Self:
-        r"""Returns a search with the same settings that knows nothing."""
+        r"""Returns a new search with the same settings."""
         other = copy.copy(self)
         other.predictor, other._around = clone(self.predictor), {}
         other.reset()
@@ -145,7 +145,7 @@ class PredictorSearch(Search[ArchT]):
 
     def _choose(self, batch: int) -> list[Key]:
         taken = self._taken()
-        # With nothing told, there is nothing to fit.
+        # Without measurements there is nothing to fit.
         missing = self.initial - len(self._measured | self._pending.keys()) if self._y else batch
         chosen = self._random(min(batch, max(missing, 0)), taken)
         if len(chosen) < batch and self._y:
@@ -183,7 +183,7 @@ class PredictorSearch(Search[ArchT]):
             self.predictor.fit(archs, y, auxiliary=self.auxiliary)  # type: ignore[call-arg]
 
     def _believe(self, known: list[Key], y: Tensor, keys: list[Key]) -> tuple[list[Key], Tensor]:
-        """Adds architectures with their predicted labels to what is known."""
+        """Adds architectures with their predicted labels to the measurements."""
         return known + keys, torch.cat([y, self.predictor.predict(self._archs(keys))])
 
     def _acquire(self, archs: Architectures, known: list[Key]) -> Tensor:
@@ -193,7 +193,7 @@ class PredictorSearch(Search[ArchT]):
             reached, _ = self.predictor.predict_scores(paid_for)
             cost, paid = self.cost(archs).double(), self.cost(paid_for).double()
             every = torch.cat([cost, paid])
-            # A little beyond the most expensive one, so that this one can win something too.
+            # Slightly beyond the most expensive one, so that its improvement is positive too.
             limit = float(every.max() + 0.1 * (every.max() - every.min()).clamp_min(1e-12))
             return expected_hypervolume_improvement(mean, std, cost, reached, paid, (float(reached.min()), limit))
         if self.acquisition == "ei":
@@ -215,7 +215,7 @@ class PredictorSearch(Search[ArchT]):
         return chosen
 
     def _joint_samples(self, archs: Architectures, mean: Tensor, std: Tensor, count: int) -> Tensor:
-        """``[count, n]``, larger is better; from independent normals where the predictor has no joint samples."""
+        """``[count, n]``, larger is better; from independent normals if the predictor has no joint samples."""
         if hasattr(self.predictor, "sample"):
             drawn: Tensor = self.predictor.sample(archs, count, generator=self.generator)
             return drawn if self.maximize else -drawn
@@ -223,7 +223,7 @@ class PredictorSearch(Search[ArchT]):
         return mean + std * torch.randn(shape, generator=self.generator, dtype=mean.dtype, device="cpu")
 
     def _argmax(self, merit: Tensor, free: Tensor) -> int:
-        """Position of the largest; equal ones, such as functional twins, are drawn among."""
+        """Position of the largest; ties, such as equivalent cells, are broken at random."""
         best = merit[_top(merit, free, 1)]
         equal = free & (merit == best) if bool(best.isfinite()) else free
         options = equal.nonzero().flatten()
@@ -232,7 +232,7 @@ class PredictorSearch(Search[ArchT]):
     # -- candidates -------------------------------------------------------------------------------------------------
 
     def _pool(self, taken: set[Key]) -> list[Key]:
-        """What to choose from, some of them perhaps taken."""
+        """The candidates to choose from; some may not be free."""
         size = self._size
         if size is not None and size <= ENUMERABLE:
             return list(range(size)) if self._pool_keys is None else list(self._pool_keys)

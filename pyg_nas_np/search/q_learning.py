@@ -1,4 +1,4 @@
-r"""Q-learning over chains of layers (MetaQNN), with early stopping of the trainings inside."""
+r"""Q-learning over chains of layers (MetaQNN), with early stopping of its trainings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LayerGrammar(ABC):
         r"""Returns the layers that may follow, in a fixed order."""
 
     def state(self, net: Net) -> State:
-        r"""Returns what the agent sees: last layer, depth and a class of the representation's size."""
+        r"""Returns the state of the agent: last layer, depth and the binned size of the representation."""
         if not net:
             return ("start",)
         size = image_size(net)
@@ -34,10 +34,10 @@ class LayerGrammar(ABC):
 
 
 class MetaQNNGrammar(LayerGrammar):
-    r"""The chains of `Baker et al., 2017 <https://arxiv.org/abs/1611.02167>`_, in the words of their CIFAR-10 table.
+    r"""The chains of `Baker et al., 2017 <https://arxiv.org/abs/1611.02167>`_, in the notation of their CIFAR-10 table.
 
-    Pools need a representation of at least their size and do not follow each other; the end is possible at every depth
-    and forced at the largest.
+    Pools need a representation of at least their size and do not follow each other. A chain may end at every depth and
+    must end at the largest.
 
     Args:
         max_depth: Largest number of convolutions and pools.
@@ -84,7 +84,7 @@ class MetaQNNGrammar(LayerGrammar):
 
 
 class TabularGrammar(LayerGrammar):
-    r"""Exactly the chains of a table: a layer may follow where some net of the table continues so.
+    r"""Exactly the chains of a table: a layer may follow if some net of the table continues with it.
 
     Args:
         nets: The nets.
@@ -115,7 +115,7 @@ class Trial(NamedTuple):
         net: The net, as text.
         epsilon: Exploration rate at that time.
         reward: Its final value, predicted if it was stopped.
-        epochs: Epochs that it was trained; 0 if it had been built before.
+        epochs: Number of epochs trained; 0 if it had been built before.
         stopped: Whether it was stopped early.
     """
 
@@ -128,12 +128,12 @@ class Trial(NamedTuple):
 
 @dataclass
 class QLearningResult:
-    r"""What a search found and spent.
+    r"""Result and cost of a search.
 
     Args:
         trials: All nets in the order in which they were built.
-        best: The best net that was trained to the end.
-        value: Its final value.
+        best: The best net that was trained to the end; where every net was stopped, the one of the best prediction.
+        value: Its final value, or the predicted one.
         epochs: Epochs that were trained in all.
     """
 
@@ -149,7 +149,7 @@ SCHEDULE = ((1.0, 1500), (0.9, 100), (0.8, 100), (0.7, 100), (0.6, 150), (0.5, 1
 
 
 def epsilon_schedule(total: int) -> list[tuple[float, int]]:
-    r"""Returns the paper's schedule with :obj:`total` nets in place of its 2,700.
+    r"""Returns the paper's schedule scaled from 2,700 to :obj:`total` nets.
 
     Example:
         >>> epsilon_schedule(100)[:2], sum(count for _, count in epsilon_schedule(100))
@@ -164,10 +164,10 @@ def epsilon_schedule(total: int) -> list[tuple[float, int]]:
 class QLearningSearch:
     r"""Builds nets layer by layer with ε-greedy Q-learning and experience replay (MetaQNN).
 
-    A state is the last layer with its depth and the size of its representation; an action is the next layer; the
-    reward, at the end only, is the net's final value. Values start at :obj:`initial`. After each net :obj:`replay`
-    remembered nets are learned again, each from its last layer backwards. A net that is built again gets its known
-    reward without training. The reward must grow with quality, as an accuracy does.
+    A state is the last layer with its depth and the size of its representation. An action is the next layer. The only
+    reward is the net's final value, at the end. Q-values are initialised to :obj:`initial`. After each net,
+    :obj:`replay` nets from memory are replayed, each from its last layer backwards. A net that is built again gets its
+    known reward without training. Larger rewards must be better, as for an accuracy.
 
     With :obj:`stopping`, trainings end early where the rule says so, and the reward of such a net is its predicted
     final value (Baker et al., 2017, section 4.2).
@@ -176,9 +176,9 @@ class QLearningSearch:
         grammar: Which layers may follow.
         schedule: Exploration rates with numbers of nets. (default: the paper's 2,700)
         learning_rate: Of the Q-values.
-        discount: Of later rewards; the paper takes 1.
-        replay: Remembered nets to learn again after each net.
-        initial: First Q-value.
+        discount: Of later rewards; 1 in the paper.
+        replay: Number of nets replayed after each net.
+        initial: Initial Q-value.
         stopping: Rule of early stopping.
         random_state: Seed.
 
@@ -213,7 +213,7 @@ class QLearningSearch:
         self.values: dict[tuple[State, Layer], float] = {}
 
     def build(self, epsilon: float) -> Net:
-        r"""Builds one net, each layer at random with probability :obj:`epsilon` and else the best known one."""
+        r"""Builds one net; each layer is random with probability :obj:`epsilon`, otherwise the best known one."""
         net: Net = ()
         while actions := self.grammar.actions(net):
             if self.random.random() < epsilon:
@@ -261,8 +261,9 @@ class QLearningSearch:
                 memory = list(known)
                 for i in self.random.integers(len(memory), size=self.replay).tolist():
                     self.learn(memory[i], known[memory[i]])
-        best = max(whole, key=lambda text: whole[text])
-        return QLearningResult(trials, best, whole[best], sum(trial.epochs for trial in trials))
+        ranked = whole or {format_net(net): reward for net, reward in known.items()}
+        best = max(ranked, key=lambda text: ranked[text])
+        return QLearningResult(trials, best, ranked[best], sum(trial.epochs for trial in trials))
 
     def _train(self, run: Run, epochs: int) -> tuple[Floats, float]:
         if self.stopping is None:
@@ -278,5 +279,5 @@ class QLearningSearch:
 
 
 def _reward(values: Floats) -> float:
-    # A training that diverged is worth nothing.
+    # A diverged training has reward 0.
     return float(values[-1]) if np.isfinite(values[-1]) else 0.0

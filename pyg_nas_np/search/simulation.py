@@ -1,4 +1,4 @@
-r"""Searches on a table of measurements, where a training is a look-up."""
+r"""Simulated searches on a table of measurements."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.spaces.base import require_index
-from pyg_nas_np.utils import MissingLabelsError
+from pyg_nas_np.utils import MissingLabelsError, check_count
 
 
 class Trace(NamedTuple):
-    r"""What a search had found after each of its ``Q`` measurements.
+    r"""The best result of a search after each of its ``Q`` measurements.
 
     Shapes:
         - **indices:** official indices in the order of measurement, int64 ``[Q]``.
         - **best_y:** best measurement so far, float64 ``[Q]``.
-        - **best_rank:** its rank in the table, 1 is the optimum; ties share the best rank; int64 ``[Q]``.
+        - **best_rank:** its rank in the table; 1 is the optimum, ties share the best rank; int64 ``[Q]``.
         - **regret:** distance from the optimum, not negative, float64 ``[Q]``.
     """
 
@@ -32,7 +32,7 @@ class Trace(NamedTuple):
 
     @property
     def queries_to_optimum(self) -> int | None:
-        r"""Measurements until the optimum was found, or :obj:`None` if it was not."""
+        r"""Number of measurements until the optimum was found, or :obj:`None` if it was not."""
         found = (self.best_rank == 1).nonzero()
         return int(found[0]) + 1 if found.numel() else None
 
@@ -40,20 +40,21 @@ class Trace(NamedTuple):
 def simulate(
     search: Search[Any], table: ArchitectureDataset | Labels, queries: int, *, batch: int = 1, stop: bool = False
 ) -> Trace:
-    r"""Lets a search measure by looking labels up.
+    r"""Runs a search that measures by looking up labels.
 
-    What the search was told before counts as its first measurements, so that a resumed search goes on where it was.
+    Measurements that the search was told before count as its first ones, so that a search can be resumed.
 
     Args:
         search: The search; its candidates must be labelled.
         table: A data set, or labels by official index, NaN where there is none, ``[len(space)]``.
-        queries: Measurements in all.
-        batch: Architectures asked for at a time.
+        queries: Total number of measurements.
+        batch: Number of architectures asked for at a time.
         stop: Whether to stop at the optimum of the table.
 
     Raises:
         MissingLabelsError: If the search asks for an architecture without a label.
         InvalidLabelsError: If the table has no label at all.
+        ValueError: If :obj:`queries` or :obj:`batch` is not positive.
 
     Example:
         >>> from pyg_nas_np.search import RandomSearch
@@ -63,6 +64,8 @@ def simulate(
         >>> trace.best_rank.shape, bool((trace.regret.diff() <= 0).all())
         (torch.Size([20]), True)
     """
+    check_count("queries", queries)
+    check_count("batch", batch)
     labels = _labels(search, table)
     merit = labels if search.maximize else -labels
     merit = merit[~merit.isnan()]
@@ -86,7 +89,7 @@ def simulate(
 
 
 def trace_of(search: Search[Any], table: ArchitectureDataset | Labels) -> Trace:
-    r"""Returns what a search has found so far, by the measurements that it was told and the labels of a table."""
+    r"""Returns the trace of a search from its measurements and the labels of a table."""
     labels = _labels(search, table)
     sign = 1.0 if search.maximize else -1.0
     merit = sign * labels[~labels.isnan()]

@@ -1,7 +1,7 @@
 r"""The official NAS-Bench-101 graph hash, computed for many cells at once, and the enumeration of all cells with it.
 
-The hash is an iterated MD5 over hexadecimal strings. Cells of one size run in lockstep: nodes with equal degrees have
-messages of equal length, so that one pass of array operations advances the MD5 of thousands of nodes.
+The hash is an iterated MD5 over hexadecimal strings. Cells of one size are processed together: nodes with equal degrees
+have messages of equal length, so one pass of array operations advances the MD5 of thousands of nodes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 Parts: TypeAlias = list["bytes | npt.NDArray[np.void]"]
-"""A batch of texts of equal length, as consecutive parts: constant bytes, or one item a text."""
+"""A batch of texts of equal length, as consecutive parts: constant bytes, or one item per text."""
 
 MAX_VERTICES = 7
 MAX_EDGES = 9
 
-# Below this number of cells hashlib is faster than the fixed cost of the lockstep.
+# Below this number of cells hashlib is faster than the fixed cost of batching.
 _LOCKSTEP_PAYS = 2048
 # Rows of one MD5 pass: small enough that the sixteen message words and the state stay in a core's cache.
 _MD5_ROWS = 16_384
@@ -36,7 +36,7 @@ _WORDS += (
 _INITIAL = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
 
 _LABELS = (-1, -2, 0, 1, 2)
-"""The number that stands for each operation id inside the hash."""
+"""The number of each operation id in the hash."""
 
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype=np.uint16)
 
@@ -93,7 +93,7 @@ def cell_hash(matrix: npt.NDArray[Any], ops: Iterable[int]) -> str:
     def md5(text: str) -> str:
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
-    # Plain integers: the text of a NumPy scalar inside a tuple changed with NumPy 2, and with it every hash.
+    # Plain integers, because the text of NumPy scalars in tuples, and thus every hash, changed with NumPy 2.
     rows = [[int(bit) for bit in row] for row in matrix]
     size = len(rows)
     labels = [_LABELS[op] for op in ops]
@@ -180,7 +180,7 @@ def _initial_state(
 
 
 def _to_hex(state: npt.NDArray[np.uint8]) -> npt.NDArray[np.void]:
-    # One 32-byte item a digest: gathers then move whole strings.
+    # One 32-byte item per digest, so that gathers move whole strings.
     return np.ascontiguousarray(_HEX[state]).view("V32").reshape(-1)
 
 
@@ -274,7 +274,7 @@ def full_dags(size: int) -> npt.NDArray[np.bool_]:
     r"""Returns the adjacency matrices ``[M, size, size]`` of all full DAGs with at most nine edges, in official order.
 
     In a full DAG every vertex but the last has a successor and every vertex but the first a predecessor. The official
-    order counts through the edges' bits, edge x → y (x < y) being bit ``x + y (y - 1) / 2``.
+    order is that of the integers whose bits are the edges; edge x → y (x < y) is bit ``x + y (y - 1) / 2``.
     """
     pairs = [(x, y) for y in range(size) for x in range(y)]
     bits = np.arange(1 << len(pairs), dtype=np.uint32)
@@ -298,7 +298,7 @@ def labellings(size: int) -> npt.NDArray[np.int8]:
 
 
 def enumerate_cells() -> tuple[Digests, npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
-    r"""Enumerates the space: of all isomorphic cells the first in official order, sorted by hash.
+    r"""Enumerates the space: the first of all isomorphic cells in official order, sorted by hash.
 
     Returns:
         The hashes ``[N]``, the adjacency ``[N, 7, 7]`` and the operation ids ``[N, 7]``, padded with False and -1.
@@ -325,11 +325,11 @@ def enumerate_cells() -> tuple[Digests, npt.NDArray[np.bool_], npt.NDArray[np.in
 
 
 def signatures(matrices: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
-    r"""Returns a 64-bit stand-in for the official hash of every matrix with every labelling.
+    r"""Returns a 64-bit surrogate of the official hash of every matrix with every labelling.
 
-    The same iteration over the neighbourhoods, with sums of mixed integers instead of sorted strings: an order of
-    magnitude faster, and equal exactly where the official hash is, up to collisions of 64 bits. Only the official
-    hash is ever published; this one tells which cells need it.
+    It iterates over the neighbourhoods as the official hash does, with sums of mixed integers instead of sorted
+    strings. It is an order of magnitude faster, and equal for two cells if and only if the official hash is, up to
+    64-bit collisions. It finds the distinct cells, for which the official hash is then computed.
 
     Args:
         matrices: ``[M, V, V]``.

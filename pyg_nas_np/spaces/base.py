@@ -31,10 +31,10 @@ _KEPT = "_kept"
 _LARGEST = torch.iinfo(torch.long).max
 
 _TABULATED = 1 << 20
-"""Spaces up to this size are drawn from by a permutation of all."""
+"""Up to this size, sampling uses a permutation of the whole space."""
 
 _MODULO = 1 << 48
-"""Up to here the modulo bias of :func:`torch.randint`, which divides 64 random bits, is below 2e-5."""
+"""Up to this size, the modulo bias of :func:`torch.randint`, which reduces 64 random bits, is below 2e-5."""
 
 
 def draw_indices(size: int, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[int]:
@@ -59,7 +59,7 @@ def draw_indices(size: int, n: int, generator: torch.Generator | None = None, *,
     if size <= max(_TABULATED, 2 * n):
         permutation: list[int] = torch.randperm(size, generator=generator, device="cpu")[:n].tolist()
         return permutation
-    # Skipping repetitions of independent draws is drawing without replacement; at most half of a draw is skipped.
+    # Independent draws without their repetitions are a draw without replacement; at most half are repetitions.
     drawn: dict[int, None] = {}
     while len(drawn) < n:
         drawn.update(dict.fromkeys(_independent(size, n - len(drawn), generator)))
@@ -70,7 +70,7 @@ def _independent(size: int, n: int, generator: torch.Generator | None) -> list[i
     if size <= _MODULO:
         below: list[int] = torch.randint(size, (n,), generator=generator, device="cpu").tolist()
         return below
-    # As many random bits as the largest number has; what is too large is drawn again.
+    # As many random bits as the largest number has; numbers that are too large are redrawn.
     bits = (size - 1).bit_length()
     found: list[int] = []
     while len(found) < n:
@@ -82,7 +82,7 @@ def _independent(size: int, n: int, generator: torch.Generator | None) -> list[i
 
 
 class Validity(NamedTuple):
-    r"""The answer of :meth:`SearchSpace.is_valid`: true or false, with the reason."""
+    r"""The result of :meth:`SearchSpace.is_valid`: true or false, with the reason."""
 
     ok: bool
     reason: str = ""
@@ -92,7 +92,7 @@ class Validity(NamedTuple):
 
 
 class Layer(NamedTuple):
-    r"""A layer of a chain: its description, which kind it is (:obj:`None`: all architectures share it), its size."""
+    r"""A layer of a chain: its description, its kind (:obj:`None` if all architectures share the layer), its size."""
 
     text: str
     kind: int | None
@@ -100,7 +100,7 @@ class Layer(NamedTuple):
 
 
 class Stage(NamedTuple):
-    r"""Layers in a row, with a title and a note."""
+    r"""Consecutive layers, with a title and a note."""
 
     title: str
     note: str
@@ -108,13 +108,14 @@ class Stage(NamedTuple):
 
 
 class SearchSpace(ABC, Generic[ArchT]):
-    r"""A set of architectures that can be drawn, edited and written down: all that a search needs.
+    r"""A set of architectures that can be sampled, edited and serialised: all that a search needs.
 
-    Architectures are immutable, hashable values of type ``ArchT``. What else a space can do is a capability of its own,
-    a class beside this one: :class:`EnumerableSpace` has an official index, :class:`GraphView` gives typed graphs,
-    :class:`Costs` exact costs. Ask for a capability (``isinstance(space, Costs)``), never for a space.
+    Architectures are immutable, hashable values of type ``ArchT``. Everything else is a separate capability, a further
+    base
+    class: :class:`EnumerableSpace` adds an official index, :class:`GraphView` typed graphs, :class:`Costs` exact costs.
+    Check for a capability (``isinstance(space, Costs)``), never for a space.
 
-    Subclasses implement the abstract methods; the rest follows from them.
+    Subclasses implement the abstract methods.
     """
 
     name: str
@@ -124,7 +125,7 @@ class SearchSpace(ABC, Generic[ArchT]):
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[ArchT]:
-        r"""Draws :obj:`n` architectures, distinct unless :obj:`replace`; at a price that does not grow with the space.
+        r"""Draws :obj:`n` architectures, distinct unless :obj:`replace`, at a cost independent of the space's size.
 
         Raises:
             ValueError: If :obj:`n` is negative, or larger than the space without replacement.
@@ -140,7 +141,7 @@ class SearchSpace(ABC, Generic[ArchT]):
         return options[int(torch.randint(len(options), (1,), generator=generator, device="cpu"))]
 
     def crossover(self, first: ArchT, second: ArchT, generator: torch.Generator | None = None) -> ArchT:
-        r"""Mixes two parents into one valid child, where the space has a natural crossover.
+        r"""Combines two parents into a valid child, if the space has a natural crossover.
 
         Raises:
             NotImplementedError: If it has none.
@@ -163,7 +164,7 @@ class SearchSpace(ABC, Generic[ArchT]):
 
     @abstractmethod
     def is_valid(self, arch: Any) -> Validity:
-        r"""Tells whether :obj:`arch` is a member of the space, and if not, why."""
+        r"""Returns whether :obj:`arch` is in the space and, if not, why."""
 
     def check(self, arch: Any) -> ArchT:
         r"""Returns :obj:`arch` if it is valid.
@@ -176,10 +177,10 @@ class SearchSpace(ABC, Generic[ArchT]):
             raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {validity.reason}")
         return arch  # type: ignore[no-any-return]
 
-    # -- what is computed from a space ------------------------------------------------------------------------------
+    # -- caching ----------------------------------------------------------------------------------------------------
 
     def keep(self, make: Callable[[Any], KeptT]) -> KeptT:
-        r"""Returns ``make(self)``, made once and kept as long as this space and no longer.
+        r"""Returns ``make(self)``, computed once and cached for the lifetime of this space.
 
         Example:
             >>> from pyg_nas_np.spaces import NASBench201Space
@@ -199,7 +200,7 @@ class SearchSpace(ABC, Generic[ArchT]):
     # -- for subclasses ---------------------------------------------------------------------------------------------
 
     def resolve(self, archs: Archs) -> Sequence[ArchT]:
-        r"""Turns the accepted forms of many architectures into a sequence of architectures.
+        r"""Converts the accepted representations of many architectures to a sequence.
 
         Raises:
             TypeError: If they are given by index, or not at all, and the space has no index.
@@ -235,7 +236,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
 
     @abstractmethod
     def index(self, arch: ArchT) -> int:
-        r"""Returns the official index of :obj:`arch` (of its isomorphic representative where the space has one).
+        r"""Returns the official index of :obj:`arch` (of its isomorphic representative if the space has one).
 
         Raises:
             InvalidArchitectureError: If :obj:`arch` is not in the space.
@@ -243,7 +244,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
 
     @property
     def size(self) -> int:
-        r"""Number of architectures, also where ``len`` cannot return one beyond 64 bits."""
+        r"""Number of architectures; unlike that of ``len``, it may exceed 64 bits."""
         return len(self)
 
     def enumerate(self) -> Iterator[ArchT]:
@@ -251,7 +252,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
         return (self[i] for i in range(self.size))
 
     def sample(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> list[ArchT]:
-        r"""Draws :obj:`n` architectures uniformly over indices, in time and memory that do not grow with a huge space.
+        r"""Draws :obj:`n` architectures uniformly over indices, at a cost independent of the size of large spaces.
 
         Raises:
             ValueError: If :obj:`n` is negative, or larger than the space without replacement.
@@ -259,7 +260,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
         return [self[i] for i in draw_indices(self.size, n, generator, replace=replace)]
 
     def sample_indices(self, n: int, generator: torch.Generator | None = None, *, replace: bool = False) -> Tensor:
-        r"""Draws :obj:`n` official indices uniformly, as an int64 tensor ``[n]``; the same as :meth:`sample` draws.
+        r"""Draws :obj:`n` official indices uniformly, int64 ``[n]``; the same ones as :meth:`sample`.
 
         Raises:
             SpaceTooLargeError: If indices of the space do not fit into 64 bits.
@@ -270,7 +271,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
         return torch.tensor(draw_indices(self.size, n, generator, replace=replace), dtype=torch.long, device="cpu")
 
     def resolve(self, archs: Archs) -> Sequence[ArchT]:
-        r"""Turns the three accepted forms of many architectures into a sequence of architectures."""
+        r"""Converts the three accepted representations of many architectures to a sequence."""
         if archs is None:
             return [self[i] for i in range(len(self))]
         if isinstance(archs, Tensor):
@@ -284,7 +285,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
             IndexError: If an index is outside the space, naming it.
             TypeError: If the tensor is not a one-dimensional integer tensor.
         """
-        if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        if index.dim() != 1 or index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise TypeError(f"indices must be a one-dimensional integer tensor, got {index.dtype} {list(index.shape)}")
         outside = (index < 0) | (index > min(self.size - 1, _LARGEST))
         if bool(outside.any()):
@@ -296,7 +297,7 @@ class EnumerableSpace(SearchSpace[ArchT]):
 
 
 class GraphView(SearchSpace[ArchT]):
-    r"""A space whose architectures are small DAGs with one operation of a fixed vocabulary a node."""
+    r"""A space of small DAGs whose nodes have one operation from a fixed vocabulary."""
 
     op_names: ClassVar[tuple[str, ...]]
     """Node labels in the order of the one-hot ``x``; the first two are always ``input`` and ``output``."""
@@ -311,11 +312,12 @@ class GraphView(SearchSpace[ArchT]):
     """Operations without weights that average or pool their input."""
 
     shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
-    """Where all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
+    """If all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
 
     @abstractmethod
     def canonical(self, arch: ArchT) -> str:
-        r"""Returns the isomorphism key: equal for two architectures if and only if the benchmark calls them equal."""
+        r"""Returns the isomorphism key, equal for two architectures if and only if the benchmark considers them
+        equal."""
 
     @abstractmethod
     def decode(self, data: Data) -> ArchT:
@@ -338,7 +340,7 @@ class GraphView(SearchSpace[ArchT]):
     def batch_encode(self, archs: Archs = None) -> Batch:
         r"""Returns the node-view graphs of many architectures as one :class:`~torch_geometric.data.Batch`.
 
-        Architectures given by index carry it as ``arch_index`` ``[B]``, by which predictors look their features up.
+        Architectures given by index carry it as ``arch_index`` ``[B]``, which predictors use to look up features.
         """
         batch = to_batch(self.dense(archs), len(self.op_names))
         if archs is None or isinstance(archs, Tensor):
@@ -349,7 +351,7 @@ class GraphView(SearchSpace[ArchT]):
         return batch
 
     def stages(self, arch: ArchT) -> tuple[Stage, ...]:
-        r"""Returns the stages of an architecture that is a chain of layers; none where it is a graph."""
+        r"""Returns the stages of an architecture that is a chain of layers; none if it is a graph."""
         return ()
 
     def batch_canonical(self, archs: Archs = None) -> list[str]:
@@ -358,7 +360,7 @@ class GraphView(SearchSpace[ArchT]):
 
 
 class Costs(SearchSpace[ArchT]):
-    r"""A space that knows costs of its architectures without training them."""
+    r"""A space that can compute costs of its architectures without training."""
 
     @abstractmethod
     def costs(self, archs: Archs = None) -> dict[str, Tensor]:

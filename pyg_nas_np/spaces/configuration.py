@@ -107,7 +107,9 @@ class Level:
             for name, repeat in self.parameters.items()
             if isinstance(repeat, Repeat)
         }
+        self._values_of = {name: known for name, known in self.parameters.items() if isinstance(known, Value)}
         self.order = self._ordered()
+        self._in_order = self.order == [*self.parameters]
         self.conditions = self._conditions()
 
     def _ordered(self) -> list[str]:
@@ -151,9 +153,7 @@ class Level:
         return conditions
 
     def _value(self, name: str) -> Value:
-        parameter = self.parameters[name]
-        assert isinstance(parameter, Value)
-        return parameter
+        return self._values_of[name]
 
     def active(self, name: str, record: Mapping[str, Any]) -> bool:
         r"""Whether a configuration has a parameter, as far as its condition goes."""
@@ -204,9 +204,10 @@ class Level:
         return self.exact or not self.conditions[name]
 
     def _read_value(self, name: str, given: Any) -> Any:
+        if name in self._values_of:
+            return self._values_of[name].read(given, exact=self.exact)
         parameter = self.parameters[name]
-        if not isinstance(parameter, Repeat):
-            return self._value(name).read(given, exact=self.exact)
+        assert isinstance(parameter, Repeat)
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise InvalidArchitectureError(f"{given!r} is not a list of layers")
         low, high = parameter.min_length, parameter.max_length
@@ -222,8 +223,8 @@ class Level:
                 raise InvalidArchitectureError(f"layer {i}: {error}") from None
         return layers
 
-    def _sorted(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: values[name] for name in self.parameters if name in values}
+    def _sorted(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values if self._in_order else {name: values[name] for name in self.parameters if name in values}
 
     # -- drawing and editing ----------------------------------------------------------------------------------------
 

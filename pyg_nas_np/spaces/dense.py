@@ -1,4 +1,4 @@
-r"""Padded arrays of many small labelled DAGs: the vectorised form behind every space."""
+r"""Padded arrays of many small labelled DAGs: the vectorised representation of all spaces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def collate(graphs: DenseGraphs, num_ops: int) -> tuple[Data, dict[str, Tensor]]
         num_ops: Width of the one-hot ``x``.
 
     Returns:
-        ``(data, slices)`` as :meth:`torch_geometric.data.InMemoryDataset.collate` would give them, with
+        ``(data, slices)`` as from :meth:`torch_geometric.data.InMemoryDataset.collate`, with
         ``x`` ``[N, num_ops]`` float32 and ``edge_index`` ``[2, E]`` int64 (not offset).
 
     Raises:
@@ -86,6 +86,17 @@ def to_batch(graphs: DenseGraphs, num_ops: int) -> Batch:
     return batch
 
 
+def require_tensors(x: object, edge_index: object) -> None:
+    r"""Checks that a graph has nodes and edges at all.
+
+    Raises:
+        InvalidArchitectureError: If one of them is missing.
+    """
+    for name, value in (("x", x), ("edge_index", edge_index)):
+        if not isinstance(value, Tensor):
+            raise InvalidArchitectureError(f"a graph needs a tensor {name}, got {type(value).__name__}")
+
+
 @fixed_defaults
 def from_batch(
     x: Tensor, edge_index: Tensor, batch: Tensor | None = None, num_graphs: int | None = None
@@ -102,6 +113,7 @@ def from_batch(
         InvalidArchitectureError: If a row of :obj:`x` is not one-hot, :obj:`batch` is not sorted or does not fit, or an
             edge ends outside the nodes of its graph.
     """
+    require_tensors(x, edge_index)
     if x.dim() != 2 or x.size(0) == 0:
         raise InvalidArchitectureError(f"x must have shape [num_nodes, num_ops], got {list(x.shape)}")
     one_hot = ((x == 0) | (x == 1)).all(dim=1) & (x.sum(dim=1) == 1)

@@ -1,4 +1,4 @@
-r"""The graphs that generative models write: a fixed number of typed vertices, in order, with the same edges always."""
+r"""The graphs of generative models: a fixed number of ordered, typed vertices with fixed edges."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ START, END = 0, 1
 
 
 class GraphCodec(ABC, Generic[ArchT]):
-    r"""The form of `MetaD2A <https://arxiv.org/abs/2107.00860>`_ for one space: every architecture is a list of types.
+    r"""The encoding of `MetaD2A <https://arxiv.org/abs/2107.00860>`_ for one space: an architecture as a list of types.
 
-    All graphs of a form have the same ``V`` vertices in topological order and the same edges; an architecture is told
-    by the types of its vertices alone. A constraint says which types may follow the ones chosen so far, such that what
-    obeys it is an architecture of the space, and each architecture has one way to be written.
+    All graphs of a codec have the same ``V`` vertices in topological order and the same edges. The types of its
+    vertices determine an architecture. A constraint defines which types may follow those chosen so far: the lists that
+    satisfy it correspond one-to-one to architectures of the space.
 
-    A subclass gives :attr:`num_types`, :attr:`adjacency` and the three abstract methods.
+    Subclasses define :attr:`num_types`, :attr:`adjacency` and the three abstract methods.
     """
 
     space: CellSpace[ArchT]
@@ -45,7 +45,7 @@ class GraphCodec(ABC, Generic[ArchT]):
 
     @property
     def num_vertices(self) -> int:
-        r"""Number of vertices ``V``, with the first and the last one."""
+        r"""Number of vertices ``V``, including the first and the last one."""
         return self.adjacency.size(0)
 
     @abstractmethod
@@ -57,21 +57,21 @@ class GraphCodec(ABC, Generic[ArchT]):
         r"""Reads architectures back from :obj:`types` ``[B, V]``.
 
         Raises:
-            InvalidArchitectureError: If a row does not obey the constraint.
+            InvalidArchitectureError: If a row violates the constraint.
         """
 
     @abstractmethod
     def _allowed_inside(self, types: Tensor) -> Tensor:
-        """What :meth:`allowed` says of the vertices between the first and the last one."""
+        """:meth:`allowed` for the vertices between the first and the last one."""
 
     def extremes(self) -> Archs:
-        r"""Returns architectures, the cheapest and the most expensive ones among them. (default: the whole space)"""
+        r"""Returns architectures that include the cheapest and the most expensive ones. (default: the whole space)"""
         return None
 
     def allowed(self, types: Tensor) -> Tensor:
         r"""Returns which types the next vertex may have, bool ``[B, T]``, after :obj:`types` ``[B, v]`` so far.
 
-        At least one type is allowed after whatever was allowed.
+        After any allowed types at least one is allowed.
         """
         position = types.size(1)
         if 0 < position < self.num_vertices - 1:
@@ -81,7 +81,7 @@ class GraphCodec(ABC, Generic[ArchT]):
         return mask
 
     def obeys(self, types: Tensor) -> Tensor:
-        r"""Tells which rows of :obj:`types` ``[B, V]`` obey the constraint throughout, bool ``[B]``.
+        r"""Returns which rows of :obj:`types` ``[B, V]`` satisfy the constraint, bool ``[B]``.
 
         Raises:
             InvalidArchitectureError: If the rows do not have ``V`` integers.
@@ -107,7 +107,7 @@ class GraphCodec(ABC, Generic[ArchT]):
         return DenseGraphs(adjacency, types, torch.full((count,), size, device=types.device))
 
     def contains(self, graphs: DenseGraphs) -> Tensor:
-        r"""Tells which graphs are architectures of this codec: its very edges, types that obey; bool ``[B]``."""
+        r"""Returns which graphs have the edges of this codec and types that satisfy the constraint, bool ``[B]``."""
         same = (graphs.adjacency == self.adjacency.to(graphs.ops.device)).flatten(1).all(dim=1)
         return same & self.obeys(graphs.ops)
 
@@ -123,11 +123,11 @@ class GraphCodec(ABC, Generic[ArchT]):
 
 
 class NASBench201GraphCodec(GraphCodec[NASBench201Arch]):
-    r"""Cells of NAS-Bench-201 as `MetaD2A <https://arxiv.org/abs/2107.00860>`_ writes them.
+    r"""Cells of NAS-Bench-201 in the encoding of `MetaD2A <https://arxiv.org/abs/2107.00860>`_.
 
-    Eight vertices: start (type 0), the six operations in string order (type = official operation id + 2) and end
-    (type 1), on a chain with four shortcuts. This is the form of D-VAE, in which each vertex follows the one before it;
-    it is not the line graph of the cell that :meth:`~pyg_nas_np.spaces.NASBench201Space.dense` gives.
+    Eight vertices: start (type 0), the six operations in string order (type = official operation id + 2) and end (type
+    1), on a chain with four shortcuts. This is the encoding of D-VAE, in which each vertex follows the previous one; it
+    is not the line graph of the cell from :meth:`~pyg_nas_np.spaces.NASBench201Space.dense`.
 
     Args:
         space: The space. (default: the one of CIFAR-10)
@@ -165,15 +165,15 @@ class NASBench201GraphCodec(GraphCodec[NASBench201Arch]):
 
 
 class MobileNetV3GraphCodec(GraphCodec[MobileNetV3Arch]):
-    r"""Sub-networks of Once-for-All as `MetaD2A <https://arxiv.org/abs/2107.00860>`_ writes them.
+    r"""Sub-networks of Once-for-All in the encoding of `MetaD2A <https://arxiv.org/abs/2107.00860>`_.
 
     A chain of 22 vertices: start, four for each of the five stages, end. The 27 inner types are depth × kernel ×
     expansion. The four vertices of a stage share its depth. Those beyond the depth have no layer; their kernel and
-    expansion are the smallest ones, so that each sub-network is written in one way. The resolution is not written.
+    expansion are the smallest ones, so that the encoding is unique. The resolution is not encoded.
 
     Args:
         space: The space. (default: all resolutions)
-        resolution: What :meth:`archs` gives every architecture. (default: the largest of the space)
+        resolution: Resolution of all decoded architectures. (default: the largest of the space)
 
     Raises:
         ValueError: If the space does not have the resolution.
@@ -198,7 +198,7 @@ class MobileNetV3GraphCodec(GraphCodec[MobileNetV3Arch]):
         self.adjacency = torch.diag_embed(torch.ones(NUM_STAGES * MAX_DEPTH + 1, dtype=torch.bool), 1)
 
     def extremes(self) -> list[MobileNetV3Arch]:
-        r"""Returns the smallest and the largest sub-network at the form's resolution."""
+        r"""Returns the smallest and the largest sub-network at the codec's resolution."""
         ends = ((DEPTHS[0], LAYERS[0]), (DEPTHS[-1], LAYERS[-1]))
         return [MobileNetV3Arch(((layer,) * depth,) * NUM_STAGES, self.resolution) for depth, layer in ends]
 
@@ -241,10 +241,10 @@ class MobileNetV3GraphCodec(GraphCodec[MobileNetV3Arch]):
 
 
 def is_flow_graph(graphs: DenseGraphs) -> Tensor:
-    r"""Tells which graphs are valid in MetaD2A's sense, bool ``[B]``; looser than :meth:`GraphCodec.contains`.
+    r"""Returns which graphs are valid in the sense of MetaD2A, bool ``[B]``; weaker than :meth:`GraphCodec.contains`.
 
     A valid graph has edges from earlier to later vertices only, one start and one end, at its first and last vertex,
-    and every other vertex has at least one edge in and one out. Which vertices the edges join is not compared.
+    and every other vertex has at least one edge in and one out. The edges are not compared with those of the codec.
 
     Example:
         >>> codec = NASBench201GraphCodec()
@@ -267,11 +267,11 @@ GRAPH_CODECS: dict[str, type[GraphCodec[Any]]] = {
     NASBench201Space.name: NASBench201GraphCodec,
     MobileNetV3Space.name: MobileNetV3GraphCodec,
 }
-"""Forms by the name of their space."""
+"""Codecs by the name of their space."""
 
 
 def graph_codec(space: CellSpace[ArchT]) -> GraphCodec[ArchT]:
-    r"""Returns the form of a space.
+    r"""Returns the codec of a space.
 
     Raises:
         ValueError: If the space has none.

@@ -1,4 +1,4 @@
-r"""The MobileNetV3 space of Once-for-All: mobile networks of five stages, too many to enumerate."""
+r"""The MobileNetV3 space of Once-for-All: mobile networks of five stages, too large to enumerate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESOLUTIONS = tuple(range(128, 225, 4))
 """Sides of the images that the super-network was trained on."""
 
 LAYERS = tuple((kernel, expansion) for kernel in KERNELS for expansion in EXPANSIONS)
-"""The nine choices of a layer, ``(kernel, expansion)``; the position is the digit of a layer in an index."""
+"""The nine choices of a layer, ``(kernel, expansion)``; their positions are the digits of an index."""
 
 NUM_STAGES, MAX_DEPTH = 5, 4
 _OFFSETS = (0, 81, 810)  # where the stages of two, three and four layers begin among all
@@ -70,21 +70,21 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
     Each of five stages has two to four layers (inverted bottlenecks), each with a kernel of 3, 5 or 7 and an
     expansion of 3, 4 or 6; images have one of 25 sides. These are 5.4e20 architectures:
 
-    - **Index arithmetic replaces tables.** :meth:`__getitem__` and :meth:`index` are exact for every architecture, with
-      Python's integers; the resolution is the highest digit, then come the stages. Tensors of indices reach those that
-      fit into 64 bits.
-    - **What needs a row for every architecture raises** :class:`~pyg_nas_np.utils.SpaceTooLargeError`: ``len``,
-      :meth:`sample_indices`, and :obj:`None` for the whole space. :attr:`size` is the number; :meth:`sample` works.
+    - **Indices are computed, not looked up.** :meth:`__getitem__` and :meth:`index` are exact for every architecture,
+      with Python's integers; the resolution is the highest digit, followed by the stages. Tensors can hold only indices
+      of 64 bits.
+    - **Operations on the whole space raise** :class:`~pyg_nas_np.utils.SpaceTooLargeError`: ``len``,
+      :meth:`sample_indices`, and :obj:`None` for the whole space. Use :attr:`size` and :meth:`sample`.
 
-    The graph is a chain: input, a node ``r<side>`` that scales the image, one node ``s<stage>k<kernel>e<expansion>`` a
-    layer, output. Shortcuts within a stage follow from the chain and are not drawn. The string is that of the nodes,
+    The graph is a chain: input, a node ``r<side>`` that scales the image, one node ``s<stage>k<kernel>e<expansion>``
+    per layer, output. Shortcuts within a stage follow from the chain and are not edges. The string lists the nodes,
     ``r224|k3e4-k5e3|…`` with five stages.
 
     Parameters and multiply-accumulates are those of the network with 1,000 classes: convolutions, batch norms (two
     parameters a channel), squeeze-and-excitation with its biases, and the classifier; MACs count weights only.
 
     Args:
-        resolutions: The sides to choose from. (default: all of :data:`RESOLUTIONS`)
+        resolutions: The resolutions of the space. (default: all of :data:`RESOLUTIONS`)
 
     Raises:
         ValueError: If :obj:`resolutions` is empty, not ascending, or not among :data:`RESOLUTIONS`.
@@ -176,8 +176,8 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
     def neighbors(self, arch: MobileNetV3Arch) -> list[MobileNetV3Arch]:
         r"""Returns the architectures that differ in one decision.
 
-        These are: another kernel or another expansion of one layer, one stage without its last layer or with one of
-        nine more, the next smaller or larger resolution.
+        These have another kernel or expansion in one layer, one stage without its last layer or with one of nine
+        further layers, or the next smaller or larger resolution.
         """
         self.check(arch)
         found = []
@@ -231,7 +231,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         return self.check(MobileNetV3Arch(stages, int(match.group(1))))
 
     def to_dict(self, arch: MobileNetV3Arch) -> dict[str, Any]:
-        r"""Returns ``d``, ``ks``, ``e`` and ``r`` as public tables have them; ``ks`` and ``e`` of active layers only.
+        r"""Returns ``d``, ``ks``, ``e`` and ``r`` as in public tables; ``ks`` and ``e`` of active layers only.
 
         Example:
             >>> space = MobileNetV3Space()
@@ -244,12 +244,11 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         return {"d": list(arch.depths), "ks": kernels, "e": expansions, "r": arch.resolution}
 
     def from_dict(self, config: Mapping[str, Any]) -> MobileNetV3Arch:
-        r"""Reads the form of public tables.
+        r"""Reads the format of public tables.
 
         Args:
-            config: ``d`` five depths; ``ks`` kernels and ``e`` expansions, of the active layers, or four a stage, of
-                which those beyond its depth are noise and ignored; ``r`` the resolution, also as a list of one.
-                (default: 224)
+            config: ``d`` five depths; ``ks`` kernels and ``e`` expansions, of the active layers or four per stage, of
+                which those beyond its depth are ignored; ``r`` the resolution, also as a list of one. (default: 224)
 
         Raises:
             InvalidArchitectureError: If a key is missing, a length is wrong, or a value is outside the space.
@@ -277,7 +276,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         return self.check(MobileNetV3Arch(tuple(stages), side))
 
     def is_valid(self, arch: Any) -> Validity:
-        r"""Tells whether :obj:`arch` has five stages of two to four known layers, and a resolution of this space."""
+        r"""Returns whether :obj:`arch` has five stages of two to four valid layers, and a resolution of this space."""
         if not isinstance(arch, MobileNetV3Arch):
             return Validity(False, f"expected a MobileNetV3Arch, got {type(arch).__name__}")
         if len(arch.stages) != NUM_STAGES:
@@ -294,7 +293,7 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         return Validity(True)
 
     def canonical(self, arch: MobileNetV3Arch) -> str:
-        r"""Returns the string form: no two architectures compute the same."""
+        r"""Returns the string form, because no two architectures are equivalent."""
         return self.to_str(arch)
 
     # -- graphs -----------------------------------------------------------------------------------------------------

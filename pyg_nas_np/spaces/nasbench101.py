@@ -46,7 +46,7 @@ NUM_CELLS = 423_624
 _COST_ROWS = 16_384
 
 # SHA-256 of the enumerated space (hashes, packed adjacency, operation ids). The space is a mathematical constant, so
-# that one number tells a good cache from a damaged one, and a good enumeration from a broken one.
+# this digest detects a damaged cache as well as a wrong enumeration.
 _SPACE_SHA256 = "779fa00a0dc2b5ff95fd9aeb5297e4e0b46d104270dfc6a41a5d99b4d1d4583c"
 
 
@@ -58,8 +58,8 @@ class NASBench101Arch:
         edges: The strict upper triangle of the adjacency matrix, row by row, as ``V (V - 1) / 2`` characters 0 and 1.
         labels: The operations of the ``V - 2`` interior vertices: ``3`` conv3x3, ``1`` conv1x1, ``p`` maxpool3x3.
 
-    Two values are equal if they are written alike; isomorphic cells share
-    :meth:`NASBench101Space.canonical` instead. Use :meth:`from_matrix` for cells from outside.
+    Values are compared by edges and labels; isomorphic cells have equal :meth:`NASBench101Space.canonical`. Use
+    :meth:`from_matrix` for cells from other sources.
 
     Example:
         >>> arch = NASBench101Arch.from_matrix([[0, 1, 1], [0, 0, 1], [0, 0, 0]], ["input", "maxpool3x3", "output"])
@@ -72,13 +72,13 @@ class NASBench101Arch:
 
     @classmethod
     def from_matrix(cls, matrix: Any, ops: Sequence[str], *, prune: bool = True) -> NASBench101Arch:
-        r"""Builds a cell from an adjacency matrix and vertex labels, as the original API takes them.
+        r"""Builds a cell from an adjacency matrix and vertex labels, as in the original API.
 
         Args:
             matrix: ``[V, V]`` zeros and ones, strictly upper triangular: a nested list, array or tensor.
             ops: ``V`` labels, ``input`` first and ``output`` last.
-            prune: Whether to delete, as the original API does, the vertices that are not on a path from input to
-                output. Otherwise such a vertex is an error. The limits of 7 vertices and 9 edges hold afterwards.
+            prune: Whether to delete, as in the original API, the vertices that are not on a path from input to output.
+                Otherwise such vertices raise an error. The limits of 7 vertices and 9 edges apply afterwards.
 
         Raises:
             InvalidArchitectureError: If the cell is outside the space; the message gives the reason.
@@ -139,17 +139,17 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
     r"""The cells of `"NAS-Bench-101: Towards Reproducible Neural Architecture Search"
     <https://arxiv.org/abs/1902.09635>`_ in the order of their official hashes.
 
-    The first use enumerates the space (well under two minutes) and caches it in
-    :func:`~pyg_nas_np.utils.cache_dir`; later processes load it in a fraction of a second.
+    The first use enumerates the space (less than two minutes) and caches it in :func:`~pyg_nas_np.utils.cache_dir`,
+    from where it is later loaded in a fraction of a second.
 
     * **Index**: the position of the official hash in the sorted list of all 423,624. :meth:`index` finds it for any
       isomorphic form of a cell.
     * **String**: ``V:edges:labels``, for example ``7:100110100001001010101:3p331``: the number of vertices, the strict
-      upper triangle row by row, one letter an interior vertex (see :class:`NASBench101Arch`).
-    * **Graph**: one node a vertex, in the order of the cell; arrays of :meth:`dense` are always padded to 7.
+      upper triangle row by row, one letter per interior vertex (see :class:`NASBench101Arch`).
+    * **Graph**: one node per vertex, in the order of the cell; arrays of :meth:`dense` are always padded to 7.
     * **Parameters and FLOPs** are those of the benchmark's network on CIFAR-10: stem, three stacks of three modules at
-      128, 256 and 512 channels and 32, 16 and 8 pixels, linear classifier. FLOPs count the multiply-accumulates of
-      convolutions and of the classifier, nothing for batch norm, pooling, additions and biases.
+      128, 256 and 512 channels and 32, 16 and 8 pixels, linear classifier. FLOPs are the multiply-accumulates of
+      convolutions and of the classifier, without batch norm, pooling, additions and biases.
 
     Example:
         >>> space = NASBench101Space()
@@ -173,7 +173,7 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         return _to_arch(table.adjacency[position], table.ops[position])
 
     def index(self, arch: NASBench101Arch) -> int:
-        r"""Returns the position of the cell's hash, whichever isomorphic form :obj:`arch` has."""
+        r"""Returns the position of the cell's hash, the same for all isomorphic cells."""
         return int(self.index_hashes([self.canonical(arch)])[0])
 
     def index_hashes(self, hashes: Sequence[str]) -> Tensor:
@@ -195,14 +195,14 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         return torch.from_numpy(index)
 
     def index_digests(self, digests: Digests) -> npt.NDArray[np.int64]:
-        r"""Returns the indices of many binary hashes, -1 for those of no cell."""
+        r"""Returns the indices of many binary hashes, -1 for those that belong to no cell."""
         table = _load_table()
         index = np.searchsorted(table.digests.high, digests.high).clip(max=NUM_CELLS - 1)
         found = (table.digests.high[index] == digests.high) & (table.digests.low[index] == digests.low)
         return np.where(found, index, -1).astype(np.int64)
 
     def index_bytes(self, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        r"""Returns the indices of hashes given as ``[n, 16]`` bytes, -1 for those of no cell."""
+        r"""Returns the indices of hashes given as ``[n, 16]`` bytes, -1 for those that belong to no cell."""
         return self.index_digests(Digests.from_bytes(digests))
 
     # -- editing ----------------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
     def neighbors(self, arch: NASBench101Arch) -> list[NASBench101Arch]:
         r"""Returns the cells one edit away, as canonical representatives, in the order of the edits.
 
-        An edit changes one operation, adds or removes one edge, or adds one vertex with one edge in and one out; a
-        removed edge takes along the vertices that it leaves without a path from input to output.
+        An edit changes one operation, adds or removes one edge, or adds one vertex with one edge in and one out.
+        Removing an edge also removes vertices that are then on no path from input to output.
         """
         self.check(arch)
         matrix, labels = arch.matrix, list(arch.ops)
@@ -262,9 +262,9 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         return self.check(arch)
 
     def is_valid(self, arch: Any) -> Validity:
-        r"""Tells whether :obj:`arch` is a cell of the space, and if not, why.
+        r"""Returns whether :obj:`arch` is a cell of the space and, if not, why.
 
-        Besides :class:`NASBench101Arch` takes a pair ``(matrix, ops)``, which is pruned as the original API does.
+        It may be a :class:`NASBench101Arch` or a pair ``(matrix, ops)``, which is pruned as in the original API.
         """
         if isinstance(arch, NASBench101Arch):
             reason = _reason(arch)
@@ -291,7 +291,7 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         return self.hash_dense(self.dense(archs)).to_hex()
 
     def hash_dense(self, graphs: DenseGraphs) -> Digests:
-        r"""Returns the official hashes of padded arrays as :meth:`dense` gives them, in binary form."""
+        r"""Returns the official hashes of padded arrays (see :meth:`dense`), in binary form."""
         adjacency, ops = graphs.adjacency.numpy(), graphs.ops.numpy().astype(np.int8)
         high, low = np.empty((2, len(ops)), dtype=np.uint64)
         for size in np.unique(graphs.num_nodes.numpy()).tolist():
@@ -302,8 +302,8 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
     def decode(self, data: Data) -> NASBench101Arch:
         r"""Reads a cell from a graph.
 
-        Nodes in topological order, input first and output last, are read as they stand; any other order gives the
-        canonical representative of the cell.
+        Nodes in topological order, input first and output last, keep their order; any other order gives the canonical
+        representative of the cell.
         """
         graph = from_batch(data.x, data.edge_index)
         if data.x.size(1) != len(OP_NAMES):
@@ -328,7 +328,7 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         else:
             adjacency, ops = self._parse(archs)
         ids = torch.from_numpy(ops.astype(np.int64))
-        # A copy, because the caller may write into what the process shares.
+        # A copy, because the caller may write to the result.
         return DenseGraphs(torch.from_numpy(adjacency.copy()), ids, (ids >= 0).sum(1))
 
     def _parse(self, archs: Sequence[NASBench101Arch]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
@@ -377,7 +377,7 @@ def network_costs(
     params, macs = np.empty((2, len(ops)), dtype=np.int64)
     for start in range(0, len(ops), _COST_ROWS):
         rows = slice(start, start + _COST_ROWS)
-        # Vertices first: every step is then an operation on contiguous vectors over the cells.
+        # The vertex dimension is first, so that every step operates on contiguous vectors over the cells.
         edges = np.ascontiguousarray(adjacency[rows].transpose(1, 2, 0))
         params[rows], macs[rows] = _network_costs(edges, np.ascontiguousarray(ops[rows].T))
     return params, macs
@@ -449,7 +449,7 @@ def _to_arch(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> NAS
 
 
 def _reason(arch: NASBench101Arch) -> str:
-    r"""Why the value is no cell of the space, or an empty string."""
+    r"""Why the value is not a cell of the space, or an empty string."""
     size = arch.num_vertices
     if size > MAX_VERTICES:
         return f"it has {size} vertices, at most {MAX_VERTICES} are allowed"
@@ -495,7 +495,7 @@ def _check_matrix(matrix: Any, ops: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 def _closure(matrix: npt.NDArray[np.bool_], start: int) -> npt.NDArray[np.bool_]:
-    r"""Which vertices can be reached from ``start``, itself included; False everywhere if it leads nowhere."""
+    r"""Which vertices are reachable from ``start``, including itself; all False if it has no edges."""
     reached = np.zeros(len(matrix), dtype=np.bool_)
     reached[start] = True
     for _ in range(len(matrix)):
@@ -504,7 +504,7 @@ def _closure(matrix: npt.NDArray[np.bool_], start: int) -> npt.NDArray[np.bool_]
 
 
 def _topological_order(matrix: npt.NDArray[np.bool_], first: int, last: int) -> list[int]:
-    r"""Topological order with ``first`` in front and ``last`` at the end, by smallest number where it is free."""
+    r"""Topological order from ``first`` to ``last``; ties are resolved by the smallest number."""
     waiting = matrix.sum(0).tolist()
     if waiting[first] or matrix[last].any():
         raise InvalidArchitectureError("the input must have no predecessor and the output no successor")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
-from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.spaces.dense import DenseGraphs, require_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -64,16 +64,16 @@ class NASBench201Arch:
 class NASBench201Space(CellSpace[NASBench201Arch]):
     r"""The 15,625 cells of `NAS-Bench-201 <https://arxiv.org/abs/2001.00326>`_ in their official order.
 
-    The order, the strings, the equivalence classes and the parameter and multiply-accumulate counts are regenerated,
-    not read (stored counts are wrong for 204 architectures). Edges whose output is dead count towards both costs, as
-    they do in the benchmark.
+    The order, the strings, the equivalence classes and the parameter and multiply-accumulate counts are computed, not
+    read (stored counts are wrong for 204 architectures). Edges whose output is dead count towards both costs, as in the
+    benchmark.
 
     Args:
-        dataset: ``"cifar10"``, ``"cifar100"`` or ``"ImageNet16-120"``; fixes the number of classes and the image size
-            that the costs refer to.
+        dataset: ``"cifar10"``, ``"cifar100"`` or ``"ImageNet16-120"``; determines the number of classes and the image
+            size for the costs.
 
     Raises:
-        ValueError: If :obj:`dataset` is none of the three.
+        ValueError: If :obj:`dataset` is unknown.
 
     Example:
         >>> space = NASBench201Space()
@@ -108,7 +108,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
         return _arch(_official_order()[0][index].tolist())
 
     def index(self, arch: NASBench201Arch) -> int:
-        r"""Returns the official index; every one of the 15,625 cells has its own, equivalent or not."""
+        r"""Returns the official index; equivalent cells have different indices."""
         rank = 0
         for op in self.check(arch).ops:
             rank = 5 * rank + OPS.index(op)
@@ -182,7 +182,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
         return NASBench201Arch(tuple(_NASLIB_OPS[int(ids[_NASLIB_EDGES.index(e)])] for e in EDGES))  # type: ignore[arg-type]
 
     def is_valid(self, arch: Any) -> Validity:
-        r"""Tells whether :obj:`arch` is a cell with six known operations."""
+        r"""Returns whether :obj:`arch` is a cell with six known operations."""
         if not isinstance(arch, NASBench201Arch):
             return Validity(False, f"expected a NASBench201Arch, got {type(arch).__name__}")
         if len(arch.ops) != 6:
@@ -199,10 +199,10 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
 
         Args:
             arch: The cell.
-            rule: Which simplifications count: ``"skip"`` resolves skip connections (12,751 classes); ``"official"``
-                also zeros, as the benchmark's ``UniqueString`` (6,466); ``"zero"`` also drops zero summands (5,390);
-                ``"flat"`` also flattens nested sums (4,930, the functional twins); ``"linear"`` also distributes the
-                average pool over sums (4,660).
+            rule: Simplifications to apply: ``"skip"`` resolves skip connections (12,751 classes); ``"official"`` also
+                zeros, as the benchmark's ``UniqueString`` (6,466); ``"zero"`` also drops zero summands (5,390);
+                ``"flat"`` also flattens nested sums (4,930 classes of equal functions); ``"linear"`` also distributes
+                the average pool over sums (4,660).
         """
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
@@ -255,6 +255,7 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
 
     def decode(self, data: Data) -> NASBench201Arch:
         r"""Reads a cell back from either view; nodes and edges may be in any order."""
+        require_tensors(data.x, data.edge_index)
         return self._decode_edge_view(data) if data.edge_attr is not None else self._decode_node_view(data)
 
     @fixed_defaults
@@ -361,7 +362,7 @@ def _reduction(channels: int) -> tuple[int, int]:
 @cache
 @fixed_defaults
 def _official_order() -> tuple[Tensor, Tensor]:
-    # The benchmark shuffled its list of strings with this very generator; shuffling ranks gives the same order.
+    # The benchmark shuffled its list of strings with this generator; shuffling ranks gives the same order.
     order = list(range(5**6))
     random.Random(88).shuffle(order)
     product = torch.tensor(list(itertools.product(range(5), repeat=6)), dtype=torch.uint8)

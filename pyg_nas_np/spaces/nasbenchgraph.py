@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
-from pyg_nas_np.spaces.dense import DenseGraphs
+from pyg_nas_np.spaces.dense import DenseGraphs, require_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError
 
@@ -32,7 +32,7 @@ LINKS = (
     (0, 1, 2, 2),
     (0, 1, 2, 3),
 )
-"""The nine trees of four nodes in normal form; the position is the first digit of the key."""
+"""The nine canonical trees of four nodes; the position is the first digit of the key."""
 
 Dataset = Literal["cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv", "proteins"]
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
@@ -43,7 +43,7 @@ _STRING = re.compile(r"([0-4]{4})\|(\w+)\|(\w+)\|(\w+)\|(\w+)")
 
 
 class _Task(NamedTuple):
-    """A node-classification task and the network that the benchmark trained on it."""
+    """A node-classification data set and the network that the benchmark trained on it."""
 
     features: int
     classes: int
@@ -54,8 +54,8 @@ class _Task(NamedTuple):
     post: bool  # linear layer after them
 
 
-# Widths and layers are the ones that the parameter counts of the released tables imply, exactly, for every
-# architecture (for physics, for the 94 % whose three runs used the same network).
+# Widths and layers are inferred from the parameter counts of the released tables, which they reproduce exactly for
+# every architecture (for physics, for the 94 % whose three runs used the same network).
 _TASKS: dict[str, _Task] = {
     "cora": _Task(1433, 7, 2708, 10556, 256, False, True),
     "citeseer": _Task(3703, 6, 3327, 9104, 256, False, True),
@@ -83,7 +83,7 @@ class NASBenchGraphArch:
     ops: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        # The benchmark's own package takes lists; a value must be hashable.
+        # The benchmark's package takes lists; values must be hashable.
         object.__setattr__(self, "links", tuple(self.links))
         object.__setattr__(self, "ops", tuple(self.ops))
 
@@ -95,20 +95,21 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
     r"""The 26,206 networks of `NAS-Bench-Graph <https://arxiv.org/abs/2206.09166>`_, in ascending order of their key.
 
     The key is the hash of the benchmark's package: the decimal digits ``L a b c d`` with ``L`` the position of the
-    links in :data:`LINKS` and ``a`` to ``d`` the operation ids. The space holds one canonical form of each network;
-    any other form (links in any order, skips anywhere) is accepted everywhere and stands for its canonical form:
+    links in :data:`LINKS` and ``a`` to ``d`` the operation ids. The space contains one canonical variant of each
+    network; all methods also accept other variants (links in any order, skips anywhere) in place of the canonical one,
+    which is computed as follows:
 
-    1. A skip that has successors, or is an only child, or hangs on the raw input is moved to the front of the network.
-    2. Among the orders of the nodes with every input before its user, links and then operation ids are smallest.
+    1. A skip that has successors, is an only child, or reads the raw input is moved to the front of the network.
+    2. Among the topological orders of the nodes, the one with the smallest links and then operation ids is chosen.
 
-    A network of skips alone is not in the benchmark.
+    Networks of skips only are not in the benchmark.
 
     Args:
-        dataset: One of the nine tasks (:data:`DATASETS`); fixes the network's widths and the graph that the costs
-            refer to. The set of architectures and its order do not depend on it.
+        dataset: One of the nine data sets (:data:`DATASETS`); determines the network's widths and the graph for the
+            costs. The set of architectures and its order do not depend on it.
 
     Raises:
-        ValueError: If :obj:`dataset` is none of the nine.
+        ValueError: If :obj:`dataset` is unknown.
 
     Example:
         >>> space = NASBenchGraphSpace()
@@ -143,19 +144,19 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
         return _arch(catalogue.links[index].tolist(), catalogue.ops[index].tolist())
 
     def index(self, arch: NASBenchGraphArch) -> int:
-        r"""Returns the position of the canonical form among the sorted keys."""
+        r"""Returns the position of the canonical network among the sorted keys."""
         return int(_catalogue().position[_form(*_relabelled(self.check(arch)))])
 
     def key(self, arch: NASBenchGraphArch) -> int:
-        r"""Returns the key of the canonical form, equal to ``valid_hash()`` of the benchmark's package."""
+        r"""Returns the key of the canonical network, equal to ``valid_hash()`` of the benchmark's package."""
         return int(_catalogue().keys[self.index(arch)])
 
     @fixed_defaults
     def index_of_keys(self, keys: Sequence[int] | Tensor) -> Tensor:
-        r"""Looks many keys up at once.
+        r"""Looks up many keys at once.
 
         Args:
-            keys: Keys of canonical forms, ``[B]``.
+            keys: Keys of canonical networks, ``[B]``.
 
         Returns:
             Official indices, int64 ``[B]``.
@@ -175,7 +176,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
         return index
 
     def is_valid(self, arch: Any) -> Validity:
-        r"""Tells whether :obj:`arch` stands for one of the networks: a tree of four nodes, not all of them skips."""
+        r"""Returns whether :obj:`arch` is a network of the space: a tree of four nodes, not all of them skips."""
         if not isinstance(arch, NASBenchGraphArch):
             return Validity(False, f"expected a NASBenchGraphArch, got {type(arch).__name__}")
         if len(arch.links) != 4 or len(arch.ops) != 4:
@@ -202,9 +203,9 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     @fixed_defaults
     def neighbors(self, arch: NASBenchGraphArch) -> list[NASBenchGraphArch]:
-        r"""Returns the networks of which some form differs from some form of :obj:`arch` in one operation or one link.
+        r"""Returns the networks with a variant that differs from a variant of :obj:`arch` in one operation or link.
 
-        All forms count, so that the relation is symmetric although only canonical forms are stored.
+        All variants count, so the relation is symmetric although only canonical networks are stored.
         """
         own = self.index(arch)
         catalogue = _catalogue()
@@ -217,7 +218,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
     def crossover(
         self, first: NASBenchGraphArch, second: NASBenchGraphArch, generator: torch.Generator | None = None
     ) -> NASBenchGraphArch:
-        r"""Takes link and operation of each canonical computing node from either parent; returns the canonical form."""
+        r"""Takes link and operation of each canonical node from either parent; returns the canonical network."""
         parents = [self[self.index(first)], self[self.index(second)]]
         while True:
             take = torch.randint(2, (4,), generator=generator).tolist()
@@ -233,7 +234,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
         return str(self.check(arch))
 
     def from_str(self, text: str) -> NASBenchGraphArch:
-        r"""Parses the form of :meth:`to_str`, or the decimal key of a canonical form (``33632``).
+        r"""Parses a string of :meth:`to_str`, or the decimal key of a canonical network (``33632``).
 
         Example:
             >>> space = NASBenchGraphSpace()
@@ -264,7 +265,7 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
     def dense(self, archs: Archs = None) -> DenseGraphs:
         r"""Returns the 6-node graphs: input, the four computing nodes in topological order, output.
 
-        Architectures are drawn as given, with skips where they are, and their nodes in the smallest order.
+        Skips are kept where they are; the nodes are in the smallest topological order.
         """
         links, ops = self._codes(archs)
         count = links.size(0)
@@ -276,11 +277,12 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
         return DenseGraphs(adjacency, torch.cat([ends, ops + 2, ends + 1], dim=1), torch.full((count,), 6))
 
     def encode(self, arch: NASBenchGraphArch) -> Data:
-        r"""Returns the network as a graph: ``x`` ``[6, 11]`` one-hot over :attr:`op_names`, one edge a connection."""
+        r"""Returns the network as a graph: ``x`` ``[6, 11]`` one-hot over :attr:`op_names`, one edge per connection."""
         return super().encode(self.check(arch))
 
     def decode(self, data: Data) -> NASBenchGraphArch:
-        r"""Reads a network back; its nodes are returned in the smallest topological order, skips where they are."""
+        r"""Reads a network back, with its nodes in the smallest topological order and skips where they are."""
+        require_tensors(data.x, data.edge_index)
         if data.x is None or list(data.x.shape) != [6, len(self.op_names)]:
             raise InvalidArchitectureError(
                 f"x must have shape [6, {len(self.op_names)}], got {None if data.x is None else list(data.x.shape)}"
@@ -315,10 +317,10 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
     @fixed_defaults
     def batch_num_parameters(self, archs: Archs = None) -> Tensor:
-        r"""Exact trainable parameters of the canonical network on this task, int64 ``[B]``.
+        r"""Exact trainable parameters of the canonical network on this data set, int64 ``[B]``.
 
-        They equal the ``para`` of the released tables for every architecture of eight tasks. For physics the table
-        differs for 1,567 architectures (6 %): it holds the mean over three runs, not all of which used this network.
+        They equal the ``para`` of the released tables for every architecture on eight data sets. For physics the table
+        differs for 1,567 architectures (6 %): it contains the mean over three runs, not all of which used this network.
         """
         task = _TASKS[self.dataset]
         width, d = torch.tensor([task.hidden, task.features]), task.hidden
@@ -349,9 +351,9 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
     def batch_flops(self, archs: Archs = None) -> Tensor:
         r"""Multiply-accumulates of one forward pass of the canonical network over the whole graph, int64 ``[B]``.
 
-        The benchmark publishes none. Counted are dense products (``N·in·out``), attention scores, and one
+        The benchmark does not publish them. They include dense products (``N·in·out``), attention scores, and one
         multiply-accumulate per channel for every non-zero of the propagation matrix, before or after the dense product
-        as PyG's layer does it. Normalisation, activations, biases and batch norm count nothing.
+        as in PyG's layer. Normalisation, activations, biases and batch norm are not counted.
         """
         task = _TASKS[self.dataset]
         width, d, n, e = torch.tensor([task.hidden, task.features]), task.hidden, task.nodes, task.edges
@@ -415,18 +417,18 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
 
 
 class _Catalogue(NamedTuple):
-    """The canonical forms, sorted by key, and the canonical form of every form.
+    """The canonical networks, sorted by key, and the canonical network of every variant.
 
-    A form is a topologically ordered architecture, numbered 0 to 24 · 9^4 - 1: its tree (links as a mixed-radix
+    A variant is a topologically ordered architecture, numbered 0 to 24 · 9^4 - 1: its tree (links as a mixed-radix
     number), then its operation ids in base 9.
     """
 
     keys: Tensor  # [26206]
     links: Tensor  # [26206, 4]
     ops: Tensor  # [26206, 4]
-    position: Tensor  # [24 * 9^4], index of the canonical form, -1 for skips alone
-    forms: Tensor  # the forms, grouped by index
-    first_form: Tensor  # [26207], where the forms of an index begin
+    position: Tensor  # [24 * 9^4], index of the canonical network, -1 for skips only
+    forms: Tensor  # the variants, grouped by index
+    first_form: Tensor  # [26207], first variant of each index
 
 
 @cache
@@ -444,7 +446,7 @@ def _catalogue() -> _Catalogue:
             digits = torch.stack([decimal @ same[list(order)] for order in orders]).amin(dim=0)
             keys[tree, rows] = LINKS.index(normal) * 10**4 + digits
     found, position = torch.unique(keys.flatten(), return_inverse=True)
-    # The key of skips alone is the largest one of all.
+    # The key of the network of skips only is the largest one.
     position[position == found.numel() - 1] = -1
     found = found[found < _ALL_SKIP_KEY]
     digits = found.unsqueeze(1) // (10 ** torch.arange(4, -1, -1)) % 10
@@ -482,7 +484,7 @@ def _move_skips(links: Sequence[int], skips: Sequence[bool]) -> tuple[tuple[int,
 def _orders(
     links: tuple[int, ...], names: tuple[int, ...] = (0, 1, 2, 3)
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Returns the smallest topologically ordered links and all orders of the nodes, by name, that give them."""
+    """Returns the smallest topologically ordered links and all orders of the nodes that give them."""
     found: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for order in itertools.permutations(range(4)):
         place = {0: 0, **{node + 1: i + 1 for i, node in enumerate(order)}}
@@ -506,7 +508,7 @@ def _form(links: Sequence[int], ops: Sequence[int]) -> int:
 
 
 def _one_edit(forms: Tensor) -> Tensor:
-    """Returns the forms that differ from one of :obj:`forms` in one digit of the tree or of the operations."""
+    """Returns the variants that differ from one of :obj:`forms` in one digit of the tree or of the operations."""
     edited = []
     radices = (9, 9, 9, 9, 4, 3, 2)
     for digit, radix in enumerate(radices):

@@ -18,11 +18,10 @@ SPACES: dict[str, type[CellSpace[Any]]] = {
 
 
 def space_by_name(name: str) -> CellSpace[Any]:
-    r"""Returns the space of a name; one object a name as long as it is in use, so that what is computed from it is
-    computed once.
+    r"""Returns the space of a name; the same object as long as it is in use, so that its cached values are shared.
 
     Args:
-        name: Key of :data:`SPACES`; hyphens and case do not matter (``"NAS-Bench-201"``).
+        name: Key of :data:`SPACES`; hyphens and case are ignored (``"NAS-Bench-201"``).
 
     Raises:
         ValueError: If there is no such space.

@@ -1,8 +1,8 @@
 r"""The test suite of a search space, as a class to subclass.
 
-A subclass makes its space and inherits every check: indices, strings, values, neighbors, crossover, sampling, graphs in
-any order of their nodes, batches against single architectures, costs. A check that needs what a space does not have (a
-capability, a crossover, indices of 64 bits) is skipped. pytest collects the subclasses only.
+A subclass makes its space and inherits all checks: indices, strings, values, neighbors, crossover, sampling, graphs in
+any order of their nodes, batches against single architectures, costs. Checks of capabilities that a space lacks (a
+crossover, indices of 64 bits) are skipped. pytest collects only the subclasses.
 
 Example:
     >>> from pyg_nas_np.spaces import NASBench201Space
@@ -77,7 +77,7 @@ class SpaceFixtures:
         return space.sample(self.num_archs, seeded())
 
     def indices(self, space: Space, archs: list[Any]) -> Tensor:
-        r"""Returns official indices as a tensor, or skips the test where they do not fit into one."""
+        r"""Returns official indices as a tensor, or skips the test if they do not fit into one."""
         index = [space.index(arch) for arch in archs]
         if max(index) > torch.iinfo(torch.long).max:
             pytest.skip(f"indices of {space.name} do not fit into 64 bits")
@@ -277,7 +277,7 @@ class SpaceTestCase(SpaceFixtures):
         assert not bool((graphs.adjacency & ~graphs.node_mask.unsqueeze(2)).any())
         for op in (0, 1):
             assert bool(((graphs.ops == op).sum(dim=1) == 1).all())
-        # The longest walk of a graph without cycles has fewer edges than the graph has nodes.
+        # In an acyclic graph, the longest walk has fewer edges than there are nodes.
         walks = graphs.adjacency.double()
         for _ in range(width):
             walks = (walks @ graphs.adjacency.double()).clamp_max(1.0)

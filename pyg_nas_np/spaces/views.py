@@ -1,4 +1,4 @@
-r"""Graph views for people: networkx conversion and drawing."""
+r"""Conversion to networkx and drawing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def to_networkx(space: CellSpace[ArchT], arch: ArchT) -> nx.DiGraph:
 
 
 def from_networkx(space: CellSpace[ArchT], graph: nx.DiGraph) -> ArchT:
-    r"""Reads an architecture from a graph whose nodes carry ``op``; node names and order do not matter.
+    r"""Reads an architecture from a graph whose nodes carry ``op``; node names and order are ignored.
 
     Raises:
         InvalidArchitectureError: If an operation is unknown or the graph is not one of the space.
@@ -56,7 +56,7 @@ def from_networkx(space: CellSpace[ArchT], graph: nx.DiGraph) -> ArchT:
 
 
 def draw(space: CellSpace[ArchT], arch: ArchT, ax: Axes | None = None, title: str | None = None) -> Axes:
-    r"""Draws an architecture as a layered DAG, input on the left, one colour an operation (extra ``viz``).
+    r"""Draws an architecture as a layered DAG, input on the left, one colour per operation (extra ``viz``).
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -115,14 +115,14 @@ def _smooth(points: list[tuple[float, float]], path: Any) -> tuple[list[tuple[fl
 
 
 def layered_layout(graph: nx.DiGraph) -> tuple[dict[Any, tuple[float, float]], dict[Any, list[Any]]]:
-    r"""Places nodes by depth and routes edges that skip layers through place holders (Sugiyama's method).
+    r"""Places nodes by depth and routes edges that skip layers through dummy nodes (Sugiyama's method).
 
     Args:
         graph: A directed acyclic graph.
 
     Returns:
-        Position ``(x, y)`` of every node and place holder, one unit apart, ``x`` growing along the edges and ``y``
-        upwards; and the place holders of every edge, in order.
+        Position ``(x, y)`` of every node and dummy node, one unit apart, with ``x`` along the edges and ``y`` upwards;
+        and the dummy nodes of every edge, in order.
 
     Example:
         >>> position, routes = layered_layout(nx.DiGraph([("a", "b"), ("b", "c"), ("a", "c")]))

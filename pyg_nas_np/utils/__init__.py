@@ -1,5 +1,6 @@
 r"""Helpers without domain knowledge: errors, files, optional imports, threads, defaults, random draws."""
 
+from pyg_nas_np.utils.checks import check_count, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import (
     BackendUnavailableError,
@@ -49,6 +50,7 @@ __all__ = [
     "VerificationError",
     "atomic_path",
     "cache_dir",
+    "check_count",
     "check_sha256",
     "drawing_from",
     "file_digest",
@@ -62,6 +64,7 @@ __all__ = [
     "read_state",
     "read_tensors",
     "require",
+    "seeded",
     "write_state",
     "write_tensors",
 ]

@@ -13,7 +13,12 @@ from torch.overrides import TorchFunctionMode
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FLOATS = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace})
+_FLOATS = frozenset(
+    {
+        torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.eye, torch.linspace, torch.logspace,
+        torch.normal,
+    }
+)  # fmt: skip
 _OTHERS = frozenset(
     {
         torch.arange, torch.as_tensor, torch.asarray, torch.full, torch.randint, torch.randperm, torch.tensor,

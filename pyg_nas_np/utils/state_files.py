@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyg_nas_np.utils.errors import DataFileError
-from pyg_nas_np.utils.files import atomic_path, foreign_file, read_bytes
+from pyg_nas_np.utils.files import atomic_path, foreign_file, open_regular, read_bytes
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Kinds: TypeAlias = "Mapping[str, type | tuple[type, ...]]"
@@ -176,17 +177,38 @@ def read_tensors(
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata: dict[str, str] = header.get("__metadata__") or {}
     name = os.fspath(path)
-    if form and metadata.get("format") != form:
-        raise DataFileError(f"{name} has format {metadata.get('format')!r:.80}, expected {form!r}")
-    for entry in required:
-        if entry not in metadata:
-            raise DataFileError(f"{name} lacks the entry '{entry}' in its metadata; it is not a file of this package")
+    _check_metadata(metadata, name, form, required)
     for key, tensor in tensors.items():
         if problem := _tensor_problem(tensor, key not in infinite):
             raise DataFileError(f"{name}: tensor '{key}' {problem}; get the file again")
     if metadata.get(DIGEST, "") not in ("", _digest(tensors)):
         raise DataFileError(f"{name} is corrupt: its tensors do not have the digest that it states; get it again")
     return metadata, tensors
+
+
+def read_metadata(path: PathLike, form: str = "", required: Sequence[str] = ()) -> dict[str, str]:
+    r"""Returns the metadata of a safetensors file, whatever values its tensors have.
+
+    Args:
+        path: The file.
+        form: What it must have as ``format``. (default: anything)
+        required: Further entries that it must have.
+
+    Raises:
+        DataFileError: If the file is missing, cut or of another format, or an entry is missing.
+    """
+    with open_regular(path), foreign_file(path, "a safetensors file"), safe_open(path, "pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    _check_metadata(metadata, os.fspath(path), form, required)
+    return metadata
+
+
+def _check_metadata(metadata: Mapping[str, str], name: str, form: str, required: Sequence[str]) -> None:
+    if form and metadata.get("format") != form:
+        raise DataFileError(f"{name} has format {metadata.get('format')!r:.80}, expected {form!r}")
+    for entry in required:
+        if entry not in metadata:
+            raise DataFileError(f"{name} lacks the entry '{entry}' in its metadata; it is not a file of this package")
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -74,6 +74,19 @@ def test_runs_are_not_repeated(run, tmp_path, monkeypatch):
     assert [row["split"] for row in read(tmp_path / "summary.csv")] == ["class"]
 
 
+def test_losses_are_minimised(run, loss_root, tmp_path):
+    common = ("--root", loss_root, "--metric", "valid_loss@200", "--predictor", "ridge", "--context", 40, "--seeds", 1)
+    code, out, _ = run(*common, "--output", tmp_path)
+    assert code == 0
+    assert "the smallest is best" in " ".join(out.split())
+    assert run(*common, "--output", tmp_path, "--maximize")[0] == 0
+    runs = {row["best"]: row for row in read(tmp_path / "runs.csv")}
+    assert set(runs) == {"smallest", "largest"}
+    # The best cells, with the most parameters, are easier to find than the many with none.
+    assert float(runs["smallest"]["kendall_tau"]) > 0.6
+    assert float(runs["smallest"]["regret_at_10"]) < 10
+
+
 def test_one_seed_has_no_error(run):
     code, out, _ = run("--predictor", "ridge", "--context", 15, "--seeds", 1)
     assert code == 0
@@ -102,7 +115,7 @@ def test_wrong_arguments_end_with_a_message(run, args, message):
     ("text", "message"),
     [
         ("predictor,tau\nridge,1\n", "has other columns"),
-        (",".join((*module.KEY, *module.SCORES)) + "\n0,nasbench201\n", "line 2, is damaged"),
+        (",".join((*module.KEY, *module.SCORES)) + "\n0,nasbench201\n", "line 2: 2 cells, the header has"),
     ],
 )
 def test_foreign_runs_are_refused_and_kept(run, tmp_path, text, message):

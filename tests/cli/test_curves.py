@@ -94,12 +94,12 @@ def test_bad_input(run, table, tmp_path):
         (("fit", table, "--direction", "max"), "neither 'up' nor 'down'"),
         (("fit", table, "--direction", "down"), "is the direction 'down' right"),
         (("fit", table, "--direction", "up", "--regressor", "magic"), "'magic' is none of"),
-        (("fit", table, "--direction", "up", "--value", "loss"), "lacks the column 'loss'"),
+        (("fit", table, "--direction", "up", "--value", "loss"), "has no column 'loss'"),
         (("fit", table, *COMMON, "--training", 52), "one to test at least"),
         (("fit", table, *COMMON, "--training", 30, "--fraction", 2), "fraction"),
         (("simulate", table, *COMMON, "--burn-in", 52), "not more than the burn-in of 52"),
         (("simulate", table, *COMMON, "--burn-in", 15, "--delta", 0.1), "delta"),
-        (("fit", tmp_path / "nowhere.csv", *COMMON), "does not exist"),
+        (("fit", tmp_path / "nowhere.csv", *COMMON), "is missing; check the path"),
     ]
     for arguments, message in cases:
         code, out, err = run(*arguments)

@@ -115,7 +115,7 @@ def test_wrong_arguments_end_with_a_message(run, args, message):
 def test_wrong_files_are_named(run, tmp_path):
     path = tmp_path / "archs.csv"
     for text, message in (
-        ("cell\nx\n", "must have a header with 'arch'"),
+        ("cell\nx\n", "has no column 'arch'"),
         ("arch\n1\nx\n", "line 3: 'x' is not of the form"),
         ("arch\n99999\n", "line 2: there is no architecture 99999"),
     ):

@@ -81,15 +81,49 @@ def test_own_measurements_give_the_next_batches(run, tmp_path):
     assert all(row["label"] == "" for row in read(proposals))
 
 
+def test_losses_are_minimised(run, loss_root, tmp_path):
+    common = (
+        "--root",
+        loss_root,
+        "--metric",
+        "valid_loss@200",
+        "--queries",
+        20,
+        "--predictor",
+        "ridge",
+        "--initial",
+        8,
+    )
+    for options, sign in (((), -1), (("--maximize",), 1)):
+        assert run(*common, *options, "--output", tmp_path / "t.csv")[0] == 0
+        rows = read(tmp_path / "t.csv")
+        best = [sign * float(row["best"]) for row in rows]
+        assert best == sorted(best)
+        assert best[-1] == max(sign * float(row["label"]) for row in rows)
+
+
+def test_outputs_are_checked_before_the_work(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("pyg_nas_np.cli.search.open_benchmark", lambda *_: pytest.fail("work was done"))
+    for option in ("--output", "--state"):
+        for path in (tmp_path, ".", "/proc/none/x", tmp_path / ("x" * 300)):
+            code, _, err = run(option, path)
+            assert (code, option in err) == (2, True), err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["--method", "magic"], "'magic' is none of predictor"),
         (["--predictor", "magic"], "'magic' is none of convnp"),
         (["--scale", "magic"], "'magic' is none of auto"),
-        (["--predictor", "ridge", "--acquisition", "magic"], "acquisition must be one of"),
+        (["--predictor", "ridge", "--acquisition", "magic"], "'magic' is none of ucb"),
         (["--predictor", "ridge", "--cost", "magic"], "cost must be"),
-        (["--predictor", "ridge", "--batch", "0"], "batch must be at least 1"),
+        (["--predictor", "ridge", "--batch", "0"], "--batch"),
+        (["--predictor", "ridge", "--batch", str(10**8)], "--batch"),
+        (["--queries", "0"], "--queries"),
+        (["--queries", "15626"], "15626 is more than the 15,625 architectures with labels"),
+        (["--initial", "0"], "--initial"),
+        (["--seed", str(2**64)], "--seed"),
         (["--queries", "5", "--labels", "own.csv"], "--labels are your own"),
     ],
 )

@@ -41,13 +41,13 @@ def test_members_are_those_that_the_groups_allow(extra, members):
     assert moments.isfinite().all()
 
 
-def test_errors_on_the_context_are_left_out():
+def test_predictions_on_the_context_are_leave_one_out():
     x, z = data()
     bank = fitted()
     inside = bank.predict(x)
     for k, name in enumerate(bank.members):
-        left_out = (bank.context[:, k, 0] - z).square().mean()
-        assert left_out > 1.5 * (inside[:, k, 0] - z).square().mean(), name
+        held_out = (bank.context[:, k, 0] - z).square().mean()
+        assert held_out > 1.5 * (inside[:, k, 0] - z).square().mean(), name
     # A member's stated spread is about its error.
     spread = bank.context[:, 2, 1].exp()
     assert float(spread[0]) == pytest.approx(float((bank.context[:, 2, 0] - z).square().mean().sqrt()), rel=1e-3)
@@ -59,7 +59,7 @@ def test_trees_vote_as_the_forest_does():
     torch.testing.assert_close(bank.predict(x)[:, bank.members.index("trees"), 0], expected)
 
 
-def test_left_out_moments_are_close_to_those_of_a_bank_without_the_point():
+def test_leave_one_out_moments_are_close_to_those_of_a_bank_without_the_point():
     x, z = data(12)
     bank = Bank(GROUPS, max_iter=20).fit(x, z)
     rest = torch.arange(12) != 5
@@ -93,8 +93,8 @@ def test_a_related_table_helps_every_member():
 
     def errors(groups):
         bank = Bank(groups, max_iter=20).fit(x[:15], z[:15])
-        left_out = (bank.context[..., 0] - z[:15].unsqueeze(1)).square().mean(dim=0)
-        return (bank.predict(x[15:])[..., 0] - z[15:].unsqueeze(1)).square().mean(dim=0), left_out
+        held_out = (bank.context[..., 0] - z[:15].unsqueeze(1)).square().mean(dim=0)
+        return (bank.predict(x[15:])[..., 0] - z[15:].unsqueeze(1)).square().mean(dim=0), held_out
 
     # The context's errors say so too.
     for alone, helped in zip(errors(GROUPS), errors(GROUPS | {"tables": [6]}), strict=True):

@@ -316,7 +316,8 @@ def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
         ConvNPPredictor.from_pretrained("nasbench")
     space = space_by_name("nasbench201")
     monkeypatch.setattr("pyg_nas_np.convnp.weights.WEIGHTS", tmp_path)
-    convnp_module.shipped_model.cache_clear()
+    # What was read before is kept with the space.
+    kept = space.__dict__.pop("_kept", {})
     try:
         with pytest.raises(MissingWeightsError, match="shipped: none"):
             ConvNPPredictor.from_pretrained("nasbench201")
@@ -326,7 +327,7 @@ def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
         assert predictor.finetune_steps == 2
         assert predictor.weights is None
     finally:
-        convnp_module.shipped_model.cache_clear()
+        space.__dict__["_kept"] = kept
 
 
 @pytest.mark.skipif("nasbench201" not in shipped_weights(), reason="no weights are shipped for NAS-Bench-201")

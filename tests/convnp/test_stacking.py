@@ -65,8 +65,8 @@ def test_learners_join_the_mean_and_come_back_from_their_state():
     context, target = slice(0, count), slice(count, None)
     stacking = Stacking(range(num_meta), num_meta, boosting=True, networks=True)
     # A process that knows nothing, with trees that know a little.
-    left_out = torch.stack([torch.zeros(count), 0.1 * z[context]], dim=1)
-    known = Architectures(space, rows[context]), x[context], z[context], left_out
+    held_out = torch.stack([torch.zeros(count), 0.1 * z[context]], dim=1)
+    known = Architectures(space, rows[context]), x[context], z[context], held_out
     targets = Architectures(space, rows[target])
     stacking.fit(*known)
     assert 0.4 < stacking.share <= MOST
@@ -94,9 +94,9 @@ def test_networks_do_not_count_where_the_process_knows_all():
 def test_the_share_of_trees_follows_bagged_trees():
     space, _, rows, x, z = task(30)
     noise = torch.randn(2, 30, generator=torch.Generator().manual_seed(1)).double()
-    left_out = (z[:30] + 0.5 * noise).t() + torch.tensor([0.0, 1.0])
+    held_out = (z[:30] + 0.5 * noise).t() + torch.tensor([0.0, 1.0])
     stacking = Stacking(range(5), 5, boosting=True, networks=False)
-    stacking.fit(Architectures(space, rows[:30]), x[:30], z[:30], left_out)
-    share = best_share(left_out[:, 0] - z[:30], left_out[:, 1] - z[:30])
+    stacking.fit(Architectures(space, rows[:30]), x[:30], z[:30], held_out)
+    share = best_share(held_out[:, 0] - z[:30], held_out[:, 1] - z[:30])
     assert stacking.tree_share == pytest.approx(LIFT * share)
     assert share > 0.0

@@ -88,6 +88,13 @@ def test_shipped_weights_fit_their_space_and_tell_of_themselves(name):
     assert {"priors", "tables", "seed", "steps", "minutes", "final_nll"} <= set(card)
 
 
+@pytest.mark.parametrize("path", sorted(weights.WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_every_shipped_file_tells_of_its_making(path):
+    card = read_card(path)
+    assert card.keys() & {"priors", "data", "tuples"}
+    assert card.keys() & {"minutes", "seconds"}
+
+
 def test_a_discarded_space_takes_its_shipped_process_along():
     space = NASBench201Space()
     gone = weakref.ref(shipped_model(space))

@@ -54,7 +54,7 @@ def test_nothing_global_is_moved_and_threads_agree():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("device", ["cpu"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_global_defaults_do_not_matter(dtype, device):
     expected, old = small(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -112,3 +112,13 @@ def test_curves_that_differ_do_not_join():
 def test_it_does_not_change():
     with pytest.raises(ValueError, match="read-only"):
         CURVES.values[0, 0] = 1.0
+
+
+def test_values_that_are_no_numbers():
+    for values in ([["a", "b"]], [[1.0], [1.0, 2.0]], [[None]], [[{}]]):
+        if values == [[None]]:
+            # NumPy reads None as NaN: nothing was measured.
+            assert not LearningCurves(values).mask.any()
+            continue
+        with pytest.raises(InvalidCurvesError, match="values must be numbers"):
+            LearningCurves(values)

@@ -27,14 +27,14 @@ Y = X @ [1.0, 0.1, 2.0, 0.0] + 0.5 * np.sin(X[:, 0]) + 0.1 * RNG.normal(size=40)
 def test_least_squares_is_least_squares():
     ours = LeastSquares(1, 0).fit(X, Y)
     np.testing.assert_allclose(ours.predict(X), LinearRegression().fit(X, Y).predict(X))
-    np.testing.assert_allclose(ours.left_out(), cross_val_predict(LinearRegression(), X, Y, cv=LeaveOneOut()))
+    np.testing.assert_allclose(ours.held_out(), cross_val_predict(LinearRegression(), X, Y, cv=LeaveOneOut()))
 
 
 def test_the_gaussian_process_leaves_out_in_closed_form():
     model = GPRegressor(30, 0, [0, 0, 1, 2]).fit(X, Y)
     rows = np.arange(40)
     by_hand = [model._learn(model.x[rows != i], model.y[rows != i])(model.x[i : i + 1])[0] for i in rows]
-    np.testing.assert_allclose(model.left_out(), model.center + model.scale * np.array(by_hand), rtol=1e-6)
+    np.testing.assert_allclose(model.held_out(), model.center + model.scale * np.array(by_hand), rtol=1e-6)
 
 
 def test_the_kernel_of_the_search_is_that_of_the_model():
@@ -57,9 +57,9 @@ def test_the_kernel_of_the_search_is_that_of_the_model():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_left_out_rows_are_harder(kind):
+def test_held_out_rows_are_harder(kind):
     model = make_regressor(kind, 1 if kind in ("forest", "boosting") else 15, 0, [0, 0, 1, 2]).fit(X, Y)
-    inside, outside = model.predict(X), model.left_out()
+    inside, outside = model.predict(X), model.held_out()
     assert outside.shape == (40,)
     assert np.square(outside - Y).mean() >= np.square(inside - Y).mean()
     assert np.corrcoef(outside, Y)[0, 1] > 0.5
@@ -76,7 +76,7 @@ def test_the_ensemble_is_convex():
     assert (combined >= parts.min(1) - 1e-9).all()
 
 
-def test_members_far_worse_than_the_best_are_left_out():
+def test_members_far_worse_than_the_best_are_dropped():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3))
     y = x @ [1.0, -2.0, 0.5] + 0.01 * rng.normal(size=60)

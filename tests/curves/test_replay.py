@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pyg_nas_np.curves import EarlyStopping, LastSeenValue, replay
 from pyg_nas_np.curves.data import LearningCurves
@@ -41,3 +42,14 @@ def test_nothing_is_stopped_before_the_least_epochs():
     for least in (3, 8):
         rule = EarlyStopping(8, "up", LastSeenValue(), burn_in=10, min_epochs=least)
         assert replay(curves, np.arange(40), rule).epochs.min() == least
+
+
+def test_bad_orders_and_checks_are_named():
+    curves = LearningCurves(np.linspace(0, 1, 60).reshape(6, 10), "up")
+    for order, checks, message in (
+        ([0, 9], 3, "order names curve 9, which is none of 6"),
+        ([-1], 3, "-1"),
+        ([0], 0, "checks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replay(curves, np.array(order), EarlyStopping(10, "up", burn_in=3), checks)

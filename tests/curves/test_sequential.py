@@ -124,3 +124,11 @@ def test_published_curves(shared_data, name, kind, least):
     order = np.random.default_rng(0).permutation(len(curves))
     model = SequentialRegression(kind, draws=30).fit(curves[order[:100]])
     assert model.score(curves[order[100:]], curves.prefix(0.25)) > least
+
+
+def test_unknown_features_are_named():
+    curves = LearningCurves(np.linspace(0, 1, 60).reshape(6, 10), "up")
+    with pytest.raises(ValueError, match=r"features must be of TS, .*, got 'x'"):
+        SequentialRegression("ols", features=["TS", "x"]).fit(curves)
+    with pytest.raises(ValueError, match="fit takes LearningCurves, got ndarray"):
+        SequentialRegression("ols").fit(curves.values)

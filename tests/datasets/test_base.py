@@ -2,14 +2,17 @@ r"""The contract of every benchmark, on a space of 15,625 cells and on sources m
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
-from pyg_nas_np.datasets import ArchitectureDataset, Check, Metric, Source, SourceInfo
+from pyg_nas_np.datasets import ArchitectureDataset, Check, Metric, NASBench201, Source, SourceInfo
 from pyg_nas_np.features import MetaFeatures
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import DataFileError, MissingLabelsError, VerificationError
@@ -174,3 +177,34 @@ def test_verify_lists_what_differs(tmp_path):
     put(tmp_path, first=2.5)
     with pytest.raises(VerificationError, match=r"label 1: expected 1, found 2\.5"):
         Toy(tmp_path).verify()
+
+
+def test_a_graph_knows_its_origin_and_does_not_carry_it(loss_dataset):
+    graph = loss_dataset[7]
+    assert graph.origin == (loss_dataset.space, False)
+    assert loss_dataset[5:][2].origin is graph.origin
+    assert graph.clone().origin is copy.deepcopy(graph).origin is copy.copy(graph).origin is graph.origin
+    assert pickle.loads(pickle.dumps(graph)).origin is None
+    assert len(pickle.dumps(graph)) < 10_000
+    assert "origin" not in " ".join(graph.keys())
+    batch = Batch.from_data_list([graph, loss_dataset[8]])
+    assert batch.origin is None
+    assert batch[0].origin is None
+    assert next(iter(DataLoader(loss_dataset[:4], batch_size=2, num_workers=0))).num_graphs == 2
+
+
+def test_direction_of_the_labels(loss_dataset, tmp_path):
+    assert not loss_dataset.maximize
+    assert not loss_dataset[3:9].maximize
+    assert NASBench201(str(tmp_path), source="graphs-only").maximize
+
+
+def test_positions_outside_are_named(loss_dataset):
+    part = loss_dataset[10:15]
+    assert int(part[-1].arch_index) == 14
+    assert part.arch(-1) == part.arch(4) == part.space[14]
+    for position in (5, -6, "x"):
+        for call in (part.__getitem__, part.arch):
+            with pytest.raises(IndexError, match=f"no position {position!r} among the 5 graphs"):
+                call(position)
+    assert len(list(part)) == 5

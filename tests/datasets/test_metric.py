@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyg_nas_np.datasets import Metric
+from pyg_nas_np.datasets import Metric, nasbench101, nasbench201, nats
 from pyg_nas_np.utils import DataFileError
 
 NAN = float("nan")
@@ -39,3 +39,26 @@ def test_bad_input_is_named():
         Metric.from_values(torch.tensor([[[1.0]], [[float("inf")]]]), ("777",), (200,), "percent")
     with pytest.raises(ValueError, match="2 seeds, 1 epochs"):
         Metric.from_values(torch.zeros(3, 1, 1), ("777", "888"), (200,), "percent")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit_of", "maximize"),
+    [
+        ("valid_accuracy@200", nats.units, True),
+        ("valid_loss@200", nats.units, False),
+        ("training_time@200", nats.units, False),
+        ("latency@200", nats.units, False),
+        ("edgegpu_energy", nats.units, False),
+        ("flops", nats.units, False),
+        ("valid_error@200", nats.units, False),
+        ("test_accuracy@108", nasbench101.units, True),
+        ("training_time@108", nasbench101.units, False),
+        ("energy@108", nasbench101.units, False),
+        ("analog.baseline_accuracy", nasbench201._units, True),
+        ("analog.analog_drift_60_uncertainty", nasbench201._units, False),
+    ],
+)
+def test_units_tell_the_direction(name, unit_of, maximize):
+    metric = Metric.from_values(torch.ones(2, 1, 1), ("1st",), (1,), *unit_of(name))
+    assert metric.maximize is maximize
+    assert Metric.from_dict(metric.to_dict()).maximize is maximize

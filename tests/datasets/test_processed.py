@@ -106,7 +106,7 @@ def test_labels_that_outlived_their_raw_file_are_kept(root, toy_space):
 
 def test_another_version_processes_again(root, toy_space, monkeypatch):
     Measured(root, toy_space)
-    monkeypatch.setattr("pyg_nas_np.__version__", "0.0.0")
+    monkeypatch.setattr("pyg_nas_np.datasets.processed.VERSION", "0.0.0")
     monkeypatch.setattr(Measured, "process", lambda self: pytest.fail("processed again"))
     with pytest.raises(pytest.fail.Exception, match="processed again"):
         Measured(root, toy_space)

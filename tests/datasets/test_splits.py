@@ -55,3 +55,10 @@ def test_budgets_must_be_positive():
         budget_splits(torch.arange(10), [])
     with pytest.raises(ValueError, match="positive"):
         budget_splits(torch.arange(10), [0, 5])
+
+
+def test_numbers_are_whole_and_seeds_fit():
+    with pytest.raises(ValueError, match=r"n_train must be a whole number, got 1\.5"):
+        index_split(torch.arange(9), 1.5)
+    with pytest.raises(ValueError, match="a seed must be"):
+        index_split(torch.arange(9), 2, seed=2**64)

@@ -16,37 +16,37 @@ SPACE = space_by_name("nasbench201")
 
 
 def make(count: int, classes: int = 40, size: int = 5, noise: float = 0.5, seed: int = 0) -> MetaD2ADatabase:
-    """Accuracies that add what a cell is worth and how easy the classes are."""
+    """Accuracies as the sum of a cell effect, a class effect and noise."""
     generator = torch.Generator().manual_seed(seed)
     pool = torch.randn(classes, 12, generator=generator)
-    ease = 6.0 * torch.nn.functional.normalize(pool, dim=1)[:, :2].sum(dim=1)
-    tasks = torch.stack([torch.randperm(classes, generator=generator)[:size] for _ in range(count // 2)])
-    task = torch.randint(count // 2, (count,), generator=generator)
+    effect = 6.0 * torch.nn.functional.normalize(pool, dim=1)[:, :2].sum(dim=1)
+    datasets = torch.stack([torch.randperm(classes, generator=generator)[:size] for _ in range(count // 2)])
+    dataset = torch.randint(count // 2, (count,), generator=generator)
     arch = torch.randint(60, (count,), generator=generator) * 251
     worth = shared_descriptors(SPACE).table(arch)[:, shared_descriptors(SPACE).groups["trend"]].squeeze(1)
-    accuracy = 60 + 5 * worth + ease[tasks[task]].mean(dim=1) + noise * torch.randn(count, generator=generator)
+    accuracy = 60 + 5 * worth + effect[datasets[dataset]].mean(dim=1) + noise * torch.randn(count, generator=generator)
     return MetaD2ADatabase(
         SPACE,
         FeatureSets.from_datasets([pool.split(1)]),
-        tasks.flatten(),
+        datasets.flatten(),
         torch.arange(count // 2 + 1) * size,
-        task,
+        dataset,
         arch,
         accuracy.double(),
         torch.zeros(count, dtype=torch.bool),
     )
 
 
-def predict(process: JointGP, database: MetaD2ADatabase) -> tuple[Tensor, Tensor]:
-    tasks, of = database.dataset.unique(return_inverse=True)
-    mean, std = process.predict(database.sets(tasks), of, shared_descriptors(SPACE).table(database.arch))
+def predict(gp: JointGP, database: MetaD2ADatabase) -> tuple[Tensor, Tensor]:
+    datasets, of = database.dataset.unique(return_inverse=True)
+    mean, std = gp.predict(database.sets(datasets), of, shared_descriptors(SPACE).table(database.arch))
     assert std is not None
     return mean, std
 
 
-def kernel(process: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
+def kernel(gp: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
     """The covariance of the model between tuples, term by term from its definition."""
-    groups, variances = shared_descriptors(SPACE).groups, process.hyperparameters
+    groups, variances = shared_descriptors(SPACE).groups, gp.hyperparameters
     x, y = (shared_descriptors(SPACE).table(part.arch).double() for part in (a, b))
     total = torch.zeros(len(a), len(b), dtype=torch.float64)
     for name in ("live", "paths", "strings"):
@@ -58,12 +58,12 @@ def kernel(process: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
             first = radial
     total += variances["networks"] * x[:, groups["networks"]] @ y[:, groups["networks"]].t()
     classes = [
-        [(class_directions(rows, torch.arange(6)) @ process.projection).double() for rows in features]
+        [(class_directions(rows, torch.arange(6)) @ gp.projection).double() for rows in features]
         for features in ([part.sets([int(t)]).features for t in part.dataset] for part in (a, b))
     ]
     for i, own in enumerate(classes[0]):
         for j, other in enumerate(classes[1]):
-            total[i, j] += variances["taste"] * first[i, j] * 5 * own.mean(dim=0) @ other.mean(dim=0)
+            total[i, j] += variances["interaction"] * first[i, j] * 5 * own.mean(dim=0) @ other.mean(dim=0)
             for length in CLASS_LENGTHS:
                 near = torch.exp(-0.5 * (torch.cdist(own, other) / length).square())
                 total[i, j] += variances[f"classes_{length}"] * 5 * near.mean()
@@ -73,63 +73,63 @@ def kernel(process: JointGP, a: MetaD2ADatabase, b: MetaD2ADatabase) -> Tensor:
 def test_the_mean_is_the_exact_posterior_of_the_model() -> None:
     database = make(40)
     past, new = database[:30], database[30:]
-    process = JointGP(width=6, max_iter=5).fit(past)
-    covariance = kernel(process, past, past) + process.hyperparameters["noise"] * torch.eye(30).double()
+    gp = JointGP(width=6, max_iter=5).fit(past)
+    covariance = kernel(gp, past, past) + gp.hyperparameters["noise"] * torch.eye(30).double()
     z = (past.accuracy - past.accuracy.mean()) / past.accuracy.std()
-    expected = past.accuracy.mean() + past.accuracy.std() * kernel(process, new, past) @ covariance.inverse() @ z
-    torch.testing.assert_close(predict(process, new)[0].double(), expected, atol=1e-3, rtol=1e-4)
+    expected = past.accuracy.mean() + past.accuracy.std() * kernel(gp, new, past) @ covariance.inverse() @ z
+    torch.testing.assert_close(predict(gp, new)[0].double(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_it_learns_what_cells_and_classes_are_worth() -> None:
+def test_it_learns_the_effects_of_cells_and_classes() -> None:
     new = make(500)
     split = new.split_by_dataset(5, 0)
-    process = JointGP(width=12).fit(new[split.train])
-    mean, std = predict(process, new[split.test])
+    gp = JointGP(width=12).fit(new[split.train])
+    mean, std = predict(gp, new[split.test])
     truth = new[split.test].accuracy
     assert torch.corrcoef(torch.stack([mean.double(), truth]))[0, 1] > 0.95
     z = (truth - mean) / std
     assert 0.6 < float(z.std()) < 1.6
 
 
-def test_doubt_grows_away_from_what_was_seen() -> None:
+def test_the_variance_grows_away_from_what_was_seen() -> None:
     database = make(200)
-    process = JointGP(width=12).fit(database)
+    gp = JointGP(width=12).fit(database)
     cells = shared_descriptors(SPACE).table(database.arch[:1])
     known = database.sets(database.dataset[:1])
     one_class = FeatureSets.from_datasets([[-known.features[:1]]])
     first = torch.zeros(1, dtype=torch.long)
-    assert process.predict(one_class, first, cells)[1] > process.predict(known, first, cells)[1]
+    assert gp.predict(one_class, first, cells)[1] > gp.predict(known, first, cells)[1]
 
 
 def test_files_keep_all_that_predictions_need() -> None:
     database = make(60)
-    process = JointGP(width=6, max_iter=5).fit(database)
-    again = JointGP().load_state_dict(process.state_dict(), SPACE)
-    for found, expected in zip(predict(again, database), predict(process, database), strict=True):
+    gp = JointGP(width=6, max_iter=5).fit(database)
+    again = JointGP().load_state_dict(gp.state_dict(), SPACE)
+    for found, expected in zip(predict(again, database), predict(gp, database), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
     # Nothing in the file is as long as the data.
-    assert all(len(database) not in value.shape for value in process.state_dict().values())
+    assert all(len(database) not in value.shape for value in gp.state_dict().values())
 
 
 def test_a_second_fit_forgets_the_first_database() -> None:
     first, second = make(60), make(80, seed=1)
-    process = JointGP(width=6, max_iter=5).fit(first)
-    predict(process, first)  # computes what standard deviations need
+    gp = JointGP(width=6, max_iter=5).fit(first)
+    predict(gp, first)  # computes what standard deviations need
     fresh = JointGP(width=6, max_iter=5).fit(second)
-    for found, expected in zip(predict(process.fit(second), first), predict(fresh, first), strict=True):
+    for found, expected in zip(predict(gp.fit(second), first), predict(fresh, first), strict=True):
         torch.testing.assert_close(found, expected)
-    predict(process, first)
-    process.load_state_dict(JointGP(width=6, max_iter=5).fit(first).state_dict(), SPACE)
-    restored = predict(JointGP().load_state_dict(process.state_dict(), SPACE), second)
-    for found, expected in zip(predict(process, second), restored, strict=True):
+    predict(gp, first)
+    gp.load_state_dict(JointGP(width=6, max_iter=5).fit(first).state_dict(), SPACE)
+    restored = predict(JointGP().load_state_dict(gp.state_dict(), SPACE), second)
+    for found, expected in zip(predict(gp, second), restored, strict=True):
         torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_data_sets_do_not_see_each_other(count: int) -> None:
     database = make(60)
-    process = JointGP(width=6, max_iter=5).fit(database)
-    mean, std = predict(process, database)
+    gp = JointGP(width=6, max_iter=5).fit(database)
+    mean, std = predict(gp, database)
     part = database[torch.arange(count)]
-    torch.testing.assert_close(predict(process, part)[0], mean[:count], rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(predict(process, part)[1], std[:count], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(predict(gp, part)[0], mean[:count], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(predict(gp, part)[1], std[:count], rtol=1e-4, atol=1e-3)

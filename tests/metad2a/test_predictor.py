@@ -38,13 +38,13 @@ def test_a_data_set_alone_is_enough(dataset: FeatureSets, estimator: str) -> Non
 
 def test_a_single_measurement_shifts_the_level_alone(dataset: FeatureSets) -> None:
     cells = SPACE.batch_encode(torch.arange(0, 15625, 625))
-    before, doubt = MetaD2APredictor(SPACE).fit(dataset).predict(cells, return_std=True)
+    before, before_std = MetaD2APredictor(SPACE).fit(dataset).predict(cells, return_std=True)
     predictor = MetaD2APredictor(SPACE).fit(dataset, SPACE.batch_encode(torch.tensor([625])), [90.0])
     after, std = predictor.predict(cells, return_std=True)
     shift = after - before
     torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-3, rtol=0)
     assert abs(float(after[1]) - 90.0) < abs(float(before[1]) - 90.0) / 2
-    assert bool((std > doubt).all())
+    assert bool((std > before_std).all())
 
 
 def test_measurements_are_the_context_of_the_process(dataset: FeatureSets) -> None:
@@ -105,3 +105,8 @@ def test_the_shipped_weights_reach_their_score(
     assert pearsonr(mean, held.accuracy)[0] > pearson
     assert spearmanr(mean, held.accuracy)[0] > spearman
     assert 0.85 < float(((held.accuracy - mean).abs() < 1.645 * std).double().mean()) < 0.96
+
+
+def test_fit_takes_features():
+    with pytest.raises(InvalidFeaturesError, match="fit takes the features of a data set, got int"):
+        MetaD2APredictor(space_by_name("nasbench201")).fit(5)

@@ -255,3 +255,32 @@ def test_registry():
     assert make("gp-rbf").kernel == "rbf"
     assert base_module.FORMAT.startswith("pyg_nas_np.predictor/")
     assert shared_features(SPACE).feature_names == RidgePredictor(SPACE).fit(BATCH, Y).feature_names_
+
+
+@pytest.fixture
+def losses(loss_dataset):
+    return loss_dataset[torch.arange(0, 15625, 250)]
+
+
+def test_data_sets_are_cross_validated(losses):
+    """scikit-learn makes lists of graphs of a data set; these know space and direction, and carry labels."""
+    for y in (losses.y, losses.y.numpy(), losses.y.tolist(), None):
+        scores = cross_val_score(RidgePredictor(), losses, y, cv=3, error_score="raise")
+        assert scores.min() > 0.5
+    assert cross_val_score(GPPredictor(max_iter=3, networks=False), losses, losses.y, cv=3).mean() > 0.5
+    search = GridSearchCV(RidgePredictor(), {"labels": ["rank", "auto"]}, cv=3, error_score="raise")
+    search.fit(losses, losses.y.numpy())
+    assert search.best_score_ > 0.5
+    assert search.best_estimator_.transform_.maximize is False
+    assert search.predict(losses).shape == (63,)
+
+
+def test_direction_is_that_of_the_data_set_unless_told(losses):
+    graphs = [losses[i] for i in range(20)]
+    part = losses[torch.arange(20)]
+    for x in (part, graphs):
+        assert RidgePredictor().fit(x).transform_.maximize is False
+        assert RidgePredictor(maximize=True).fit(x).transform_.maximize is True
+    assert RidgePredictor(SPACE).fit(part.arch_index, part.y).transform_.maximize is True
+    best = RidgePredictor().fit(part).predict_scores(losses)[0].argmax()
+    assert float(losses.y[best]) < float(losses.y.median())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyg_nas_np import NASBench201
-from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors import Predictor, RidgePredictor
 from pyg_nas_np.predictors.evaluation import calibration_curve, evaluate
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -60,6 +60,19 @@ def test_given_labels_are_fitted_and_scored(labelled_root):
     assert own.kendall_tau == pytest.approx(1.0, abs=1e-3)
     with pytest.raises(InvalidLabelsError, match="NaN"):
         evaluate(Oracle(), dataset, split, torch.full((15625,), torch.nan))
+
+
+def test_losses_are_scored_like_the_accuracies_that_they_mirror(labelled_root):
+    dataset = NASBench201(labelled_root, source="compact-table")
+    split = dataset.split(61, by="index")
+    merits, mean, std = evaluate(RidgePredictor(labels="rank"), dataset, split)
+    losses, loss, loss_std = evaluate(RidgePredictor(labels="rank", maximize=False), dataset, split, 100.0 - dataset.y)
+    torch.testing.assert_close(loss, 100.0 - mean, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(loss_std, std, rtol=1e-4, atol=1e-3)
+    assert merits.kendall_tau > 0.6
+    for name, value in merits.to_dict().items():
+        if not name.endswith("seconds"):
+            assert losses.to_dict()[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
 
 
 def test_calibration_curve_of_an_overconfident_prediction():

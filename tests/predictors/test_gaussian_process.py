@@ -11,7 +11,17 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Ke
 
 from pyg_nas_np.predictors import gaussian_process as module
 from pyg_nas_np.predictors.gaussian_process import JITTER, GaussianProcess, stable_cholesky
-from pyg_nas_np.predictors.kernels import ARD, NOISE, RADIAL, Linear, Precomputed, Stationary, Tied, additive_kernels
+from pyg_nas_np.predictors.kernels import (
+    ARD,
+    NOISE,
+    RADIAL,
+    Linear,
+    LogPrior,
+    Precomputed,
+    Stationary,
+    Tied,
+    additive_kernels,
+)
 from pyg_nas_np.utils import SingularCovarianceError
 
 COLUMNS = {"first": [0], "rest": [1, 2]}
@@ -132,6 +142,27 @@ def test_a_profiled_scale_is_the_most_likely_one():
     assert GaussianProcess(gp.kernels, profiled=True).fit(x, 0 * z).predict(x)[1].isfinite().all()
 
 
+@pytest.mark.parametrize("profiled", [False, True])
+@pytest.mark.parametrize("noise", [NOISE, LogPrior(-2.0, 1.5)])
+@pytest.mark.parametrize("rank", [1, 12])
+def test_noise_alone_is_at_its_global_optimum(profiled, noise, rank):
+    """Kernels without hyperparameters; of a rank of one, most eigenvalues are zero up to rounding."""
+    x, z = data()
+    features = x[:, :1] if rank == 1 else torch.cat([x, x.square(), x.sin(), (2 * x).cos()], dim=1)
+    known = Precomputed(lambda a, b: features[a] @ features[b].t())
+    gp, rows = GaussianProcess({"known": known}, noise=noise, profiled=profiled), torch.arange(12)
+    theta, log_posterior = gp.maximize(rows, z)
+
+    def loss(value):
+        return gp.negative_log_posterior(gp.statistics(rows), z, value)
+
+    found, slope = loss(theta)
+    assert found == pytest.approx(-log_posterior)
+    others = gp.prior_mean + gp.prior_std * torch.linspace(-5, 5, 301, dtype=torch.float64)
+    assert found <= min(loss(value.view(1))[0] for value in others) + 1e-9
+    assert float(slope.abs()) < 1e-3
+
+
 @each
 def test_fitted_ones_reach_other_processes(kernels):
     gp = GaussianProcess(kernels, mean=trend).fit(*data())
@@ -203,11 +234,11 @@ def test_columns_need_not_lie_side_by_side():
 def test_leave_one_out_equals_refitting_without_the_point(kernels, mean):
     x, z = data()
     gp = GaussianProcess(kernels, mean=mean).fit(x, z)
-    left_out = gp.leave_one_out()
+    held_out = gp.leave_one_out()
     for i in range(len(z)):
         rest = torch.arange(len(z)) != i
         alone = GaussianProcess(kernels, mean=mean).condition(x[rest], z[rest], gp.theta).predict(x[i : i + 1])
-        for ours, theirs in zip(left_out, alone, strict=True):
+        for ours, theirs in zip(held_out, alone, strict=True):
             torch.testing.assert_close(ours[i : i + 1], theirs, rtol=1e-6, atol=1e-6)
 
 

@@ -154,3 +154,9 @@ def test_unlabelled_architectures_are_refused(tmp_path):
     dataset = NASBench201(str(tmp_path), source="graphs-only")
     with pytest.raises(InvalidLabelsError, match=r"dataset\.label_mask"):
         GPPredictor().fit(dataset[:10])
+
+
+def test_a_negative_number_of_iterations_is_refused():
+    space = NASBench201Space()
+    with pytest.raises(ValueError, match="max_iter must be at least 0, got -1"):
+        GPPredictor(space, max_iter=-1).fit(torch.arange(5), torch.arange(5.0))

@@ -244,3 +244,11 @@ def test_graphs_and_modules_need_no_space():
     )
     with pytest.raises(InvalidArchitectureError, match=r"architecture 1: ReLU does not tell .* example_input_array"):
         as_architectures([net(8), nn.ReLU()])
+
+
+def test_what_is_no_collection_of_architectures(toy_space):
+    for x in (None, 5, 1.5, object()):
+        with pytest.raises(InvalidArchitectureError, match=f"got {type(x).__name__}"):
+            as_architectures(x, toy_space)
+    with pytest.raises(TypeError, match="complex64"):
+        as_architectures(torch.tensor([1j]), toy_space)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from array import array
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -161,3 +165,159 @@ def test_robust_scores_are_standardised_and_in_order(values):
     # What the clip at three deviations leaves of an outlier does not depend on how far it is.
     far = [torch.cat([torch.linspace(0, 1, 20), torch.tensor([v])]).double() for v in (50.0, 5000.0)]
     torch.testing.assert_close(robust_scores(far[0]), robust_scores(far[1]))
+
+
+class Frame:
+    """What pandas and polars have in common: a series, or a frame of one column."""
+
+    def __init__(self, values, index=None):
+        self.values, self.index = np.asarray(values, dtype=object), index
+
+    def to_numpy(self):
+        return self.values
+
+    def __getitem__(self, key):
+        raise KeyError(key)
+
+    def __len__(self):
+        return len(self.values)
+
+
+def strided(values):
+    return np.repeat(np.asarray(values), 2)[::-2][::-1]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        Frame([1, 2, 3], index=["a", "b", "c"]),
+        Frame([[1.0], [2.0], [3.0]]),
+        Frame([np.float32(1), Decimal(2), Fraction(3)]),
+        np.ma.array([1.0, 2.0, 3.0], mask=False),
+        np.ma.array([[1], [2], [3]]),
+        [Decimal(1), Decimal("2.0"), Decimal(3)],
+        [Fraction(1), Fraction(4, 2), 3],
+        np.array([1, 2, 3], dtype=">i2"),
+        np.array([1, 2, 3], dtype=">f8"),
+        np.array([1, 2, 3], dtype=np.float16),
+        np.array([3.0, 2.0, 1.0])[::-1],
+        strided([1.0, 2.0, 3.0]),
+        np.array([1, 2, 3], dtype=object),
+        np.array([1, 2, 3], dtype=np.longdouble),
+        np.array([1, 2, 3], dtype=np.uint64),
+        [np.float64(1), torch.tensor(2.0), 3],
+        [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)],
+        [np.array(1.0), np.array(2.0), np.array(3.0)],
+        [[1.0], [2.0], [3.0]],
+        torch.tensor([1, 2, 3], dtype=torch.bfloat16),
+        torch.sparse_coo_tensor([[0, 1, 2]], [1.0, 2.0, 3.0], (3,)),
+        torch.tensor([1.0, 2.0, 3.0], requires_grad=True),
+        torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])[:, 0],
+        range(1, 4),
+        memoryview(np.array([1.0, 2.0, 3.0])),
+        array("d", [1.0, 2.0, 3.0]),
+    ],
+    ids=lambda y: f"{type(y).__name__}-{getattr(y, 'dtype', '')}",
+)
+def test_labels_come_in_unusual_forms(y):
+    assert check_labels(y, 3).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_series_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"y": [0.0, 1.0, 2.0, 3.0]}, index=list("abcd"))
+    kept = frame[frame.y > 0]
+    for y in (
+        kept.y,
+        kept,
+        kept.y.astype("Float64"),
+        kept.y.astype("Int64"),
+        kept.y.astype(object),
+        kept.y.reset_index(drop=True),
+    ):
+        assert check_labels(y, 3).tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(InvalidLabelsError, match="the first at position 1"):
+        check_labels(pandas.Series([1, None, 3], dtype="Int64"))
+    with pytest.raises(InvalidLabelsError, match="must be numbers"):
+        check_labels(pandas.Series(["1", "x"]))
+    with pytest.raises(InvalidLabelsError, match="must be numbers"):
+        check_labels(pandas.Series(pandas.to_datetime(["2020-01-01", "2021-01-01"])))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), "the first at position 1"),
+        (np.ma.array([1, 2, 3], mask=[0, 0, 1]), "the first at position 2"),
+        (Frame([1.0, None, 3.0]), "the first at position 1"),
+        ([1.0, None, 3.0], "the first at position 1"),
+        ([1.0, Decimal("NaN"), 3.0], "the first at position 1"),
+        ([1.0, 10**400, 3.0], "too large"),
+        (["1", "2", "3"], "must be numbers"),
+        (Frame(["1", "2", "3"]), "must be numbers"),
+        (np.array(["1", "2", "3"]), "must be numbers"),
+        (np.array([b"1", b"2", b"3"]), "must be numbers"),
+        (np.array([1j, 2, 3]), "must be numbers"),
+        (torch.tensor([1j, 2, 3]), "must be numbers"),
+        (np.array(["2020", "2021", "2022"], dtype="datetime64[Y]"), "must be numbers"),
+        ([1.0, [2.0, 3.0], 4.0], "must be numbers"),
+        ([1.0, object(), 3.0], "must be numbers"),
+        ("123", "must be numbers"),
+        (b"123", "must be numbers"),
+        ({1: 1.0, 2: 2.0, 3: 3.0}, "must be numbers"),
+        ({1.0, 2.0, 3.0}, "must be numbers"),
+        (None, "must be one number an architecture"),
+        ((value for value in (1, 2, 3)), "must be numbers"),
+        ({"a": 1, "b": 2, "c": 3}.values(), "must be numbers"),
+        (object(), "must be numbers"),
+        (torch.ones(3, device="meta"), "must be numbers"),
+        (Frame([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]), r"shape \[3, 2\]"),
+        (np.array(3.0), r"shape \[\]"),
+        (np.ones((3, 1, 1)), r"shape \[3, 1, 1\]"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_unusual_labels_are_refused_by_name(y, message):
+    with pytest.raises(InvalidLabelsError, match=message):
+        check_labels(y, 3)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+@pytest.mark.parametrize("kind", ["auto", "rank"])
+@pytest.mark.parametrize(
+    ("offset", "unit"), [(1e9, 1e-3), (-1e12, 1.0), (0.0, 1e300), (0.0, 1e-300), (1e300, 1e286), (0.0, 1.7e308)]
+)
+def test_neither_offset_nor_magnitude_costs_anything(kind, offset, unit, maximize):
+    shape = torch.tensor([0.1, -0.9, 0.3, 0.95, -0.2, 0.31], dtype=torch.float64)
+    y = offset + unit * shape
+    transform = LabelTransform(kind, maximize=maximize)
+    z = transform.fit(check_labels(y))
+    assert z.isfinite().all()
+    assert z.argsort().tolist() == shape.argsort(descending=not maximize).tolist()
+    # "auto" takes labels from 0 to 100 for accuracies, which these are not.
+    torch.testing.assert_close(z, LabelTransform(kind, maximize=maximize).fit(shape), rtol=1e-2, atol=1e-2)
+    back, std = transform.inverse(z, torch.full_like(z, 0.1))
+    torch.testing.assert_close((back - offset) / unit, (y - offset) / unit, rtol=1e-6, atol=1e-6)
+    assert std.isfinite().all()
+    assert (std > 0).all()
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=20), st.booleans())
+def test_any_finite_labels_have_finite_scores(values, maximize):
+    y = check_labels(values)
+    transform = LabelTransform(maximize=maximize)
+    z = transform.fit(y)
+    assert z.isfinite().all()
+    mean, std = transform.inverse(torch.linspace(-9, 9, 19, dtype=torch.float64), torch.ones(19))
+    assert mean.isfinite().all()
+    assert std.isfinite().all()
+
+
+@given(accuracies, kinds)
+def test_minimising_mirrors(values, kind):
+    up, down = LabelTransform(kind), LabelTransform(kind, maximize=False)
+    y = torch.tensor(values, dtype=torch.float64)
+    torch.testing.assert_close(down.fit(y), -up.fit(y))
+    z = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    for a, b in zip(down.inverse(-z, torch.ones(7)), up.inverse(z, torch.ones(7)), strict=True):
+        torch.testing.assert_close(a, b)

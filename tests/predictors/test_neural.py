@@ -110,3 +110,13 @@ def test_impossible_ensembles_are_refused():
         MLPEnsemblePredictor(SPACE, members=0).fit(BATCH, Y)
     with pytest.raises(ValueError, match="got 2 and 1"):
         MLPEnsemblePredictor(SPACE, members=2, folds=1).fit(BATCH, Y)
+
+
+def test_sizes_that_make_no_network_are_refused():
+    space = NASBench201Space()
+    index = torch.arange(0, 15625, 1000)
+    y = space.batch_flops(index).double()
+    for kind in (MLPEnsemblePredictor, GNNPredictor):
+        for options in ({"steps": -1}, {"channels": 0}, {"members": 0}, {"random_state": 2**64}):
+            with pytest.raises(ValueError, match="must be"):
+                kind(space, **({"members": 1, "steps": 1, "channels": 4, "folds": 0} | options)).fit(index, y)

@@ -227,3 +227,13 @@ def test_spaces_without_an_index_and_lists_of_candidates(kind, tmp_path):
         assert again.ask(3) == search.ask(3)
     with pytest.raises(InvalidArchitectureError, match="no official index"):
         _ = search.index
+
+
+def test_counts_and_seeds_are_whole_numbers(toy_space):
+    for batch in (0, -1, 1.5, "x", None):
+        with pytest.raises(ValueError, match="batch must be"):
+            RandomSearch(toy_space).ask(batch)
+    assert len(RandomSearch(toy_space).ask(torch.tensor(2))) == 2
+    for seed in (2**64, -1, "x"):
+        with pytest.raises(ValueError, match="a seed must be"):
+            RandomSearch(toy_space, seed=seed)

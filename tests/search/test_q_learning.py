@@ -102,6 +102,21 @@ def test_diverged_nets_are_worth_nothing():
     assert {t.reward for t in search.search(lambda text: Lost(), 3).trials} == {0.0}
 
 
+def test_the_best_prediction_is_found_where_every_net_was_stopped():
+    class Short:
+        def __init__(self, text):
+            self.value = 1 / len(text)
+
+        def train_to(self, epoch):
+            return [self.value] * min(epoch, 2)
+
+    search = QLearningSearch(GRAMMAR, [(1.0, 8)], replay=0)
+    result = search.search(Short, 5)
+    assert all(trial.stopped for trial in result.trials)
+    assert result.value == max(trial.reward for trial in result.trials)
+    assert result.best in {trial.net for trial in result.trials if trial.reward == result.value}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -54,3 +54,13 @@ def test_data_sets_are_tables(labelled_root):
     assert trace.indices.numel() == 157
     assert trace.best_rank[-1] == 1
     assert trace.best_y[-1] == chosen.y.max()
+
+
+def test_nothing_to_do_is_refused(toy_space):
+    for options, name in (
+        ({"queries": 0}, "queries"),
+        ({"queries": -1}, "queries"),
+        ({"queries": 3, "batch": 0}, "batch"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1"):
+            simulate(RandomSearch(toy_space), toy_space.batch_flops(), **options)

@@ -202,3 +202,11 @@ def test_graphs_that_are_handed_out_may_be_written_into(space):
             part.fill_(1)
         for part, expected in zip(space.dense(archs), before, strict=True):
             assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize("space", [NASBench101Space(), NASBench201Space(), NASBenchGraphSpace()], ids=str)
+def test_graphs_need_nodes_and_edges(space):
+    graph = space.encode(space[0])
+    for data, name in ((Data(edge_index=graph.edge_index), "x"), (Data(x=graph.x), "edge_index"), (Data(), "x")):
+        with pytest.raises(InvalidArchitectureError, match=f"needs a tensor {name}, got NoneType"):
+            space.decode(data)

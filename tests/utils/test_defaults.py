@@ -24,6 +24,7 @@ MAKERS: dict[str, Callable[[], Tensor]] = {
     "arange": lambda: torch.arange(3),
     "arange of floats": lambda: torch.arange(0.0, 1.0, 0.1),
     "linspace": lambda: torch.linspace(0, 1, 7),
+    "logspace": lambda: torch.logspace(-1, 1, 3, base=2.0),
     "numpy": lambda: torch.as_tensor(np.array([0.1, 0.2])),
     "tensor of a tensor": lambda: torch.as_tensor(torch.zeros(2)),
     "typed": lambda: torch.tensor([0.1], dtype=torch.float64),

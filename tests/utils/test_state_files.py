@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pyg_nas_np.utils import DataFileError, load_module, read_state, read_tensors, write_state, write_tensors
-from pyg_nas_np.utils.state_files import read_json
+from pyg_nas_np.utils.state_files import read_json, read_metadata
 
 STATE = {"format": "a/1", "x": torch.arange(6.0), "names": ["a", "b"], "inner": {"n": 3, "y": torch.ones(2, 2)}}
 ENTRIES = {"x": torch.Tensor, "names": list, "inner": dict}
@@ -240,3 +240,17 @@ def test_damaged_tensors_are_found_or_harmless(tmp_path, mutations):
         except DataFileError:
             continue
         assert same(tensors, TENSORS)
+
+
+def test_metadata_alone_is_read_whatever_the_tensors_hold(tmp_path):
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"x": torch.tensor([float("inf"), float("nan")])}, {"format": "a/1", "card": "{}"})
+    assert read_metadata(path, "a/1", ("card",))["card"] == "{}"
+    with pytest.raises(DataFileError, match="expected 'b/1'"):
+        read_metadata(path, "b/1")
+    with pytest.raises(DataFileError, match="lacks the entry 'space'"):
+        read_metadata(path, required=("space",))
+    path.write_bytes(path.read_bytes()[:-1])
+    for broken in (path, tmp_path / "absent", tmp_path):
+        with pytest.raises(DataFileError):
+            read_metadata(broken)

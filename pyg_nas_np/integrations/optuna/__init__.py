@@ -1,4 +1,4 @@
-r"""Parts for Optuna studies (extra ``search``): a sampler of architectures, a pruner by learning curves."""
+r"""Optuna (extra ``search``): a sampler of architectures and a pruner by learning curves."""
 
 from pyg_nas_np.integrations.optuna.pruner import CurvePruner
 from pyg_nas_np.integrations.optuna.sampler import ARCH, ConvNPSampler, arch_of, suggest_arch

@@ -1,4 +1,4 @@
-r"""A pruner for Optuna that predicts where the learning curve of a trial ends."""
+r"""An Optuna pruner that predicts the final value of a trial from its learning curve."""
 
 from __future__ import annotations
 
@@ -30,35 +30,34 @@ logger = logging.getLogger(__name__)
 
 
 class CurvePruner(BasePruner):
-    r"""Prunes a trial when its predicted final value will hardly beat the best finished trial.
+    r"""Prunes a trial that is unlikely to beat the best finished one, according to its predicted final value.
 
     The rule is that of :class:`~pyg_nas_np.curves.EarlyStopping`. The curves are the values given to
-    ``trial.report(value, step)``; the final step is the one at which most completed trials end, and trials that ended
-    elsewhere teach nothing. Steps that less than half of those trials reported are not looked at. Gaps repeat the value
-    before them, and a trial that was resumed teaches nothing about the steps before its first report. Parameters of the
-    trials become features where all completed trials have them: numbers as they are, choices one by one.
+    ``trial.report(value, step)``. The final step is the one at which most completed trials end; trials with another
+    last step are ignored, and so are steps that fewer than half of the other trials reported. Gaps repeat the previous
+    value. A resumed trial is not used for steps before its first report. Parameters that all completed trials have
+    become features: numbers unchanged, categories one-hot.
 
-    **All state is the study's storage.** Every decision is computed from it, so that workers need share nothing but
-    the study, and two workers that see the same storage decide alike. Fitted predictors are only cached, by what they
-    were fitted to.
+    **The only state is the study's storage.** Every decision is computed from it: workers need to share only the study,
+    and two workers with the same view of the storage decide alike. Fitted predictors are cached by their training data.
 
-    **A study never ends because of another trial.** Where the trials cannot be judged, nothing is pruned,
-    :attr:`Decision.reason` says why, and it is logged as a warning, once for each reason and study.
+    **Malformed trials do not end a study.** If the trials cannot be used, nothing is pruned, and
+    :attr:`Decision.reason` says why; it is logged as a warning, once for each reason and study.
 
-    A pruned trial counts for Optuna's samplers with its last report. Return :meth:`predicted_value` from the objective
-    in place of raising ``TrialPruned`` where the sampler should learn from the extrapolation; such a trial is complete
-    for Optuna, but too short to teach this pruner.
+    Optuna's samplers use the last report of a pruned trial. If the sampler should learn from the extrapolation, return
+    :meth:`predicted_value` from the objective in place of raising ``TrialPruned``; such a trial is complete for Optuna,
+    but too short to be used by this pruner.
 
     Args:
-        wrapped_pruner: A trial is also pruned when this pruner says so. It is asked first. (default: none)
+        wrapped_pruner: A pruner that is asked first; a trial is pruned if either prunes it. (default: none)
         predictor: Predicts final values.
             (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
-        delta: Probability of not beating the threshold from which on a trial is pruned.
-        offset: Taken off the best value.
+        delta: Probability of not beating the threshold from which a trial is pruned.
+        offset: Subtracted from the best value.
         nth_best: Compare with the n-th best trial in place of the best.
-        burn_in: Trials that must be complete before any is pruned; the paper takes 100.
-        min_steps: Reports that every trial may make.
-        refit_every: Further complete trials after which the predictor is fitted again.
+        burn_in: Number of complete trials before any is pruned; 100 in the paper.
+        min_steps: Smallest number of reports of every trial.
+        refit_every: Number of further complete trials after which the predictor is refitted.
         use_params: Whether parameters are features.
 
     Raises:
@@ -112,39 +111,18 @@ class CurvePruner(BasePruner):
         self._lock = threading.RLock()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        r"""Says whether to prune the trial; Optuna calls it from ``trial.should_prune``."""
+        r"""Returns whether to prune the trial; called by ``trial.should_prune``."""
         if self._wrapped_pruner is not None and self._wrapped_pruner.prune(study, trial):
             return True
         return self.decide(study, trial).stop
 
     def decide(self, study: Study, trial: FrozenTrial) -> Decision:
-        r"""Returns the decision of :meth:`prune`, the wrapped pruner aside, with its reason and prediction."""
+        r"""Returns the decision of :meth:`prune` without the wrapped pruner, with its reason and prediction."""
         if len(study.directions) > 1:
             raise ValueError(
                 f"CurvePruner needs a single objective, but the study has {len(study.directions)}; pruning of "
                 f"multi-objective studies is not defined"
             )
-        try:
-            decision = self._decide(study, trial)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            # Of the regressors too, to which other trials may have given numbers that they cannot work with.
-            decision = Decision(False, f"the trials cannot be judged: {error}")
-            self._log(study, decision.reason)
-        return decision
-
-    def predicted_value(self, study: Study, trial: FrozenTrial) -> float:
-        r"""Returns the predicted final value of a trial; its last report while there is no predictor.
-
-        Raises:
-            ValueError: If the trial has reported nothing.
-        """
-        last = trial.last_step
-        if last is None:
-            raise ValueError(f"trial {trial.number} has reported nothing, so that nothing can be predicted")
-        predicted = self.decide(study, trial).predicted
-        return float(trial.intermediate_values[last]) if math.isnan(predicted) else predicted
-
-    def _decide(self, study: Study, trial: FrozenTrial) -> Decision:
         complete = [(t, _history(t)) for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
         ends = Counter(max(history) for _, history in complete if history)
         history = _history(trial)
@@ -152,12 +130,12 @@ class CurvePruner(BasePruner):
             return Decision(False, "no value yet")
         if ends.total() < self._burn_in:
             return Decision(False, f"{ends.total()} of {self._burn_in} trials of the burn-in are complete")
-        # The most frequent end; the later one of equals.
+        # The most frequent last step; the later one for ties.
         last = max(ends, key=lambda end: (ends[end], end))
         if max(history) >= last:
             return Decision(False, "already at the last step")
-        # By the end of the training, because that is the order in which the storage learned of them; a trial that is
-        # numbered earlier but ends later must not change what the predictor was fitted on.
+        # Ordered by completion: a trial with a smaller number that ends later must not change the training data of the
+        # predictor.
         done = sorted(((t, h) for t, h in complete if h and max(h) == last), key=lambda pair: _order(pair[0]))
         reports = Counter(step for _, h in done for step in h)
         steps = tuple(sorted(step for step, count in reports.items() if 2 * count >= len(done)))
@@ -191,12 +169,30 @@ class CurvePruner(BasePruner):
             if idle in (ALIKE, REVERSED):
                 self._log(study, idle)
             return Decision(False, idle)
-        # One thread fits, and the others wait for its predictor.
+        # One thread fits; the others wait for its predictor.
         with self._lock:
             if self._latest is not None:
                 stopping.adopt(self._latest)
             self._latest = stopping
-            return stopping.decide_all(rows[-1:])[0]
+            try:
+                return stopping.decide_all(rows[-1:])[0]
+            except (ValueError, ArithmeticError) as error:
+                # Of the predictor and of its libraries, to which trials may have given numbers that they cannot use.
+                reason = f"the trials cannot be judged: {error}"
+                self._log(study, reason)
+                return Decision(False, reason)
+
+    def predicted_value(self, study: Study, trial: FrozenTrial) -> float:
+        r"""Returns the predicted final value of a trial; its last report while there is no predictor.
+
+        Raises:
+            ValueError: If the trial has reported nothing.
+        """
+        last = trial.last_step
+        if last is None:
+            raise ValueError(f"trial {trial.number} has reported nothing, so that nothing can be predicted")
+        predicted = self.decide(study, trial).predicted
+        return float(trial.intermediate_values[last]) if math.isnan(predicted) else predicted
 
     def _log(self, study: Study, reason: str) -> None:
         key = study.study_name, re.sub(r"\d+", "", reason)
@@ -217,12 +213,12 @@ class CurvePruner(BasePruner):
             if isinstance(distribution, CategoricalDistribution):
                 for choice in distribution.choices:
                     columns[f"{name}={choice}"] = np.array([float(value == choice) for value in values])
-            elif all(math.isfinite(value) for value in values):
+            elif all(isinstance(value, int | float) and math.isfinite(value) for value in values):
                 columns[name] = np.array(values, dtype=np.float64)
         return columns
 
     def __getstate__(self) -> dict[str, Any]:
-        # Workers get the settings only: what is cached follows from the storage.
+        # Workers get the settings only, because the cache follows from the storage.
         return {**self.__dict__, "_latest": None, "_logged": set(), "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -231,11 +227,11 @@ class CurvePruner(BasePruner):
 
 def _history(trial: FrozenTrial) -> dict[int, float]:
     """Values by whole step, in the order of the steps; what was reported elsewhere belongs to no epoch."""
-    return {int(step): value for step, value in sorted(trial.intermediate_values.items()) if step == int(step)}
+    return {int(step): value for step, value in sorted(trial.intermediate_values.items()) if step % 1 == 0}
 
 
 def _order(trial: FrozenTrial) -> tuple[float, int]:
-    # A trial that was added by hand may have a date with a time zone, or none.
+    # A trial that was added manually may have a date with a time zone, or none.
     return (trial.datetime_complete.timestamp() if trial.datetime_complete else 0.0), trial.number
 
 

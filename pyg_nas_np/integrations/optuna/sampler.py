@@ -32,13 +32,13 @@ ARCH = "arch"
 """Name of the parameter that holds an architecture."""
 
 CLAIM = "pyg_nas_np:claim"
-"""System attribute of a trial: the index that it claims, and whether it keeps it; ``None`` once it has given it up."""
+"""System attribute of a trial: the index that it claims, and whether the claim is final; ``None`` if withdrawn."""
 
 POLL_SECONDS = 0.02
-"""Between two looks at the claim of a trial that has not decided yet."""
+"""Seconds between two checks of an undecided claim."""
 
 PATIENCE_SECONDS = 10.0
-"""A trial that has not decided by then has died with its worker; its claim stays respected."""
+"""Seconds after which the worker of an undecided claim is assumed dead; the claim remains valid."""
 
 
 def suggest_arch(trial: Trial, space: EnumerableSpace[ArchT], name: str = ARCH) -> ArchT:
@@ -53,27 +53,27 @@ def suggest_arch(trial: Trial, space: EnumerableSpace[ArchT], name: str = ARCH) 
 
 
 def arch_of(trial: FrozenTrial, space: EnumerableSpace[ArchT], name: str = ARCH) -> ArchT:
-    r"""Returns the architecture of a trial that is stored, for example of ``study.best_trial``."""
+    r"""Returns the architecture of a stored trial, for example of ``study.best_trial``."""
     return space[int(trial.params[name])]
 
 
 class ConvNPSampler(BaseSampler):
     r"""Samples architectures by a predictor fitted to the finished trials of a study.
 
-    The sampler keeps nothing between trials: it reads the study, so that any number of threads and processes share one
-    study through its storage. Architectures of running trials count as measured at their predicted values. Those of
-    failed and pruned trials are not repeated, and their values not used: what a pruned trial reported last is not what
-    it would have reached.
+    The sampler has no state: it reads the study, so any number of threads and processes can share one study through its
+    storage. Architectures of running trials count as measured at their predicted values. Those of failed and pruned
+    trials are not repeated. Their values are not used, because the last report of a pruned trial is not its final
+    value.
 
-    **No architecture is proposed twice** while others are left. A trial writes its proposal into the storage as a
-    claim, then reads the claims of all others. It gives way to a claim on the same architecture that is kept or belongs
-    to an earlier trial, and proposes again; it waits for a later trial to give way; and it keeps its claim only once it
-    sees no other. Of two trials with equal claims, the one that wrote second reads the claim of the first, so that both
-    cannot keep it. No clock and no lock is needed, only a storage in which a worker that has written sees everything
-    that was written before: every storage of Optuna on one server or file, but not one that reads from a replica.
-    A worker that dies leaves its claim until Optuna marks its trial as failed.
+    **No architecture is proposed twice** while others are left. A trial writes its proposal to the storage as a claim,
+    then reads the claims of all other trials. If another claim on the same architecture is final or belongs to an
+    earlier trial, it withdraws and proposes again. If the other claim belongs to a later trial, it waits for its
+    withdrawal. It makes its claim final only if there is no other. Of two trials with equal claims, the second to write
+    reads the claim of the first, so not both can be final. Neither clocks nor locks are needed, only a storage that is
+    consistent: after a write, a worker sees everything written before. Every Optuna storage on one server or file is,
+    but not one that reads from a replica. The claim of a dead worker remains until Optuna marks its trial as failed.
 
-    Parameters other than the architecture are left to :obj:`independent_sampler`.
+    Parameters other than the architecture are sampled by :obj:`independent_sampler`.
 
     Args:
         space: The search space.
@@ -81,10 +81,10 @@ class ConvNPSampler(BaseSampler):
             :class:`~pyg_nas_np.convnp.ConvNPPredictor` with shipped weights, without stacking)
         acquisition: As for :class:`~pyg_nas_np.search.PredictorSearch`.
         beta: As for :class:`~pyg_nas_np.search.PredictorSearch`.
-        n_startup_trials: Trials with architectures drawn at random.
-        name: Name of the parameter that :func:`suggest_arch` was given.
+        n_startup_trials: Number of trials with random architectures.
+        name: Name of the parameter given to :func:`suggest_arch`.
         independent_sampler: Sampler of all other parameters. (default: an unseeded
-            :class:`optuna.samplers.RandomSampler`, as workers of one seed would repeat each other)
+            :class:`optuna.samplers.RandomSampler`, because workers with one seed would draw the same values)
         seed: Seed of the architectures; the same for all workers.
 
     Raises:
@@ -117,7 +117,7 @@ class ConvNPSampler(BaseSampler):
         seed: int = 0,
     ) -> None:
         self.space, self.name, self.seed = space, name, seed
-        # Trained networks at every suggestion would cost more than they bring.
+        # Training networks at every suggestion is not worth its time.
         predictor = ConvNPPredictor(stacking=False) if predictor is None else predictor
         self._searches = {
             maximize: PredictorSearch(
@@ -148,12 +148,12 @@ class ConvNPSampler(BaseSampler):
         if len(study.directions) != 1:
             raise ValueError(f"ConvNPSampler needs a study with one objective, this one has {len(study.directions)}")
         if self.name not in search_space or self._given(trial) is not None:
-            return {}  # Somebody has chosen the architecture already.
+            return {}  # The architecture is fixed already.
         maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
         attempt = 0
         while True:
             index = self._propose(study, trial, maximize, attempt)
-            # Once every architecture is taken, the only thing left is to repeat one.
+            # If every architecture is taken, one must be repeated.
             if index is None:
                 return {self.name: self.space.index(self.space.sample(1, self._generator(trial, attempt))[0])}
             if self._claim(study, trial, index):
@@ -161,7 +161,7 @@ class ConvNPSampler(BaseSampler):
             attempt += 1
 
     def _propose(self, study: Study, trial: FrozenTrial, maximize: bool, attempt: int) -> int | None:
-        """Official index of the most wanted architecture that no other trial holds; None if there is none."""
+        """Official index of the best architecture that no other trial holds; None if there is none."""
         search = self._searches[maximize].fresh()
         search.generator = self._generator(trial, attempt)
         wanted = IntDistribution(0, len(self.space) - 1)
@@ -189,7 +189,7 @@ class ConvNPSampler(BaseSampler):
         return self.space.index(proposed[0]) if proposed else None
 
     def _claim(self, study: Study, trial: FrozenTrial, index: int) -> bool:
-        """Claims an architecture; whether the trial may keep it."""
+        """Claims an architecture; returns whether the claim is final."""
 
         def write(claim: list[int | bool] | None) -> None:
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
@@ -208,12 +208,12 @@ class ConvNPSampler(BaseSampler):
             time.sleep(POLL_SECONDS)
 
     def _held(self, trial: FrozenTrial) -> _Claim | None:
-        """What a trial has measured, will measure, or claims."""
+        """The architecture that a trial has measured, will measure, or claims."""
         given = self._given(trial)
         if given is not None:
             return _Claim(given, True)
         claim = trial.system_attrs.get(CLAIM)
-        # One that has ended without an architecture has measured none.
+        # A trial that ended without an architecture has measured none.
         return None if claim is None or trial.state.is_finished() else _Claim(*claim)
 
     def _given(self, trial: FrozenTrial) -> int | None:
@@ -226,18 +226,18 @@ class ConvNPSampler(BaseSampler):
         return index if 0 <= index < len(self.space) else None
 
     def _generator(self, trial: FrozenTrial, attempt: int) -> torch.Generator:
-        # Trials that start together draw among equals differently, and the same again when a study is repeated.
+        # Trials that start together break ties differently, but reproducibly when a study is repeated.
         state = np.random.SeedSequence([self.seed % (1 << 63), trial.number, attempt]).generate_state(1)
         return torch.Generator("cpu").manual_seed(int(state[0]))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        r"""Asks the sampler of all other parameters."""
+        r"""Delegates to the sampler of the other parameters."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        r"""Reseeds the sampler of all other parameters; the architectures depend on the study alone."""
+        r"""Reseeds the sampler of the other parameters; the architectures depend only on the study."""
         self._independent.reseed_rng()
 
 
@@ -247,6 +247,6 @@ class _Claim(NamedTuple):
 
 
 def _others(study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
-    # From the storage: a pruner may show a sampler a part of the study only.
+    # From the storage, because a pruner may show a sampler only a part of the study.
     trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
     return [other for other in trials if other.number != trial.number]

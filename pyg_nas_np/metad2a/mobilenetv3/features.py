@@ -1,4 +1,4 @@
-r"""What is known of a sub-network of Once-for-All before any measurement, as numbers."""
+r"""Hand-designed features of a sub-network of Once-for-All."""
 
 from __future__ import annotations
 

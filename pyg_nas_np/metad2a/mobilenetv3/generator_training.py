@@ -1,4 +1,4 @@
-r"""Trains the generator of MobileNetV3 sub-networks, towards those that are accurate within a budget."""
+r"""Training of the generator of MobileNetV3 sub-networks, weighted towards those that are accurate within a budget."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _MUTATED = 0.5
 
 
 class Pool(NamedTuple):
-    r"""Architectures to learn from.
+    r"""Architectures for the training.
 
     Args:
         archs: ``N`` different sub-networks.
         score: Their accuracies in standard deviations of the measured ones, ``[N]`` float64.
-        place: Where their costs stand, ``[N, 2]``.
+        place: Positions of their costs, ``[N, 2]``.
     """
 
     archs: list[MobileNetV3Arch]
@@ -54,18 +54,18 @@ def grow_pool(
 ) -> Pool:
     r"""Adds sub-networks of predicted accuracy to the measured ones.
 
-    A generator overfits a table of two thousand rows. To the measured sub-networks are added :obj:`size` random ones
-    and then, in each round, :obj:`size` children: limits of cost are drawn, parents within them by :func:`draw_rows`,
-    and every stage is taken from either parent; half of the children are then mutated. Sub-networks that were not
-    measured have predicted accuracies.
+    A generator overfits a table of two thousand rows. The pool starts with the measured sub-networks and :obj:`size`
+    random ones. Each round adds :obj:`size` children: limits of cost are drawn, then parents within them by
+    :func:`draw_rows`, and every stage is taken from either parent; half of the children are then mutated. Accuracies of
+    sub-networks without a measurement are predicted.
 
     Args:
         table: Measured sub-networks.
-        model: What predicts the others.
-        generator: Gives the places of costs.
-        rounds: How often children are added.
-        size: Number of children a round.
-        sharpness: How much accurate parents are preferred.
+        model: Predicts the accuracies of the others.
+        generator: Gives the positions of costs.
+        rounds: Number of rounds.
+        size: Number of children per round.
+        sharpness: Exponent of the preference for accurate parents.
         seed: Seed of all draws.
     """
     draw = torch.Generator().manual_seed(seed)
@@ -88,7 +88,7 @@ def grow_pool(
 
 
 def draw_limits(count: int, draw: torch.Generator) -> Tensor:
-    r"""Draws where limits stand, ``[count, 2]``; each cost is not limited with probability one half."""
+    r"""Draws positions of limits, ``[count, 2]``; each cost is unlimited with probability one half."""
     limits = torch.rand(count, len(LIMITED), generator=draw)
     limits[torch.rand(limits.shape, generator=draw) < 0.5] = 1.0
     return limits
@@ -98,10 +98,10 @@ def draw_rows(pool: Pool, limits: Tensor, count: int, sharpness: float, draw: to
     r"""Draws rows of a pool within limits, in proportion to :math:`\exp(\text{sharpness} \cdot \text{score})`.
 
     Args:
-        pool: The pool; one architecture at least keeps any limit, the cheapest.
+        pool: The pool; its cheapest architecture is within any limit.
         limits: ``[T, 2]``.
         count: Rows for each limit.
-        sharpness: How much accurate architectures are preferred.
+        sharpness: Exponent of the preference for accurate architectures.
         draw: Source of randomness.
 
     Returns:
@@ -130,12 +130,12 @@ def train_sub_network_generator(
     pool_size: int = 4000,
     seed: int = 0,
 ) -> tuple[MetaD2AGenerator, dict[str, Any]]:
-    r"""Trains a generator on measured sub-networks of Once-for-All and on children of them.
+    r"""Trains a generator on measured sub-networks of Once-for-All and on their children.
 
     Each step draws data sets and limits of cost, and architectures within the limits by :func:`draw_rows`.
 
-    All accuracies are of one data set. The data sets of the training are random sets of classes, so that the generator
-    works on any data set and learns to ignore it.
+    All accuracies are of one data set. The data sets of the training are random sets of classes, so the generator
+    accepts any data set and learns to ignore it.
 
     Args:
         table: Measured sub-networks; the first column of its values is the accuracy in percent.
@@ -143,7 +143,7 @@ def train_sub_network_generator(
         steps: Gradient steps of AdamW, with a cosine schedule to zero.
         batch_size: Architectures in a step, a multiple of 16.
         lr: Peak learning rate.
-        sharpness: How much accurate architectures are preferred.
+        sharpness: Exponent of the preference for accurate architectures.
         feature_noise: Standard deviation of the noise of features, relative to theirs.
         hidden_channels: Width of the generator.
         rounds: Rounds of :func:`grow_pool`.
@@ -151,13 +151,13 @@ def train_sub_network_generator(
         seed: Seed of weights, pool, batches and noise.
 
     Returns:
-        The generator, and a card of how it was made.
+        The generator and its card.
     """
     if batch_size % _SETS:
         raise ValueError(f"batch_size must be a multiple of {_SETS}, got {batch_size}")
     started = time.perf_counter()
     space = MobileNetV3Space()
-    # Measurements of one resolution say nothing about others.
+    # Measurements at one resolution do not apply to others.
     codec = MobileNetV3GraphCodec(space, max(arch.resolution for arch in table.archs))
     model = new_generator(codec, classes.size(1), hidden_channels, seed)
     known = fit_sub_networks(table, space)
@@ -205,7 +205,7 @@ def _measure(generator: MetaD2AGenerator, model: SubNetworkModel, archs: list[Mo
 
 def _joined(pool: Pool, archs: list[MobileNetV3Arch], model: SubNetworkModel, generator: MetaD2AGenerator) -> Pool:
     known, codec = set(pool.archs), generator.codec
-    # Whatever the resolution was drawn to be, the codec writes its own.
+    # The codec has one resolution, whatever resolution was drawn.
     fresh = [arch for arch in dict.fromkeys(codec.archs(codec.types(archs))) if arch not in known]
     new = _measure(generator, model, fresh)
     return Pool(pool.archs + new.archs, torch.cat([pool.score, new.score]), torch.cat([pool.place, new.place]))

@@ -1,4 +1,4 @@
-r"""A model of the accuracy of Once-for-All sub-networks, what measurements on another data set add, and its file."""
+r"""A model of the accuracy of Once-for-All sub-networks, its update by measurements on another data set, its file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pyg_nas_np.utils.state_files import read_json
 
 FORMAT = "pyg_nas_np.meta_subnets/1"
 _LEAST_SPREAD = 0.05
-"""Spread of predictions, in standard deviations of the table, below which differences among them are not stretched."""
+"""Lower bound, in standard deviations of the table, of the scale that standardises predictions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,8 @@ class SubNetworkModel:
     depths, sums of kernels and of expansions of the stages, products of these, and every single layer. It is kept in
     weight space: no measurement is stored.
 
-    **The data set is not an input.** Accuracies were measured on one data set only: nothing is known of how data sets
-    differ. On others the order of the sub-networks is that of ImageNet until something is measured there
-    (:meth:`condition`).
+    **The data set is not an input.** Accuracies were measured on one data set only, ImageNet. On any other data set the
+    predicted order is that of ImageNet until accuracies are measured there (:meth:`condition`).
 
     Args:
         space: The search space.
@@ -112,7 +111,7 @@ class SubNetworkModel:
         return mean, (self.scale * variance.sqrt()).float()
 
     def condition(self, estimator: str, sets: FeatureSets, archs: Architectures, y: Tensor) -> SubNetworkPosterior:
-        r"""Returns a process that has seen accuracies on another data set, at least two different ones."""
+        r"""Returns a Gaussian process conditioned on at least two different accuracies on another data set."""
         return SubNetworkPosterior(self, self.describe(archs), y)
 
 
@@ -121,11 +120,11 @@ def _along_the_guess(x: Tensor) -> Tensor:
 
 
 class SubNetworkPosterior:
-    r"""A Gaussian process over sub-networks on a data set of the user, which follows a model of another one.
+    r"""A Gaussian process over sub-networks on the user's data set, with the model of another data set as prior mean.
 
-    Standardised accuracies rise along the standardised predictions with a slope around
-    :data:`~pyg_nas_np.convnp.bank.SLOPE`, which the measurements correct; what remains is a sum of radial terms
-    in what the stages are and in what the layers are.
+    Standardised accuracies increase linearly with the standardised predictions. The prior mean of the slope is
+    :data:`~pyg_nas_np.convnp.bank.SLOPE`, and measurements update it. The residual is a sum of radial terms in the
+    features of the stages and in those of the layers.
 
     Args:
         model: The model of the other data set.
@@ -150,7 +149,7 @@ class SubNetworkPosterior:
     @overload
     def predict(self, graphs: ArchitecturesLike, return_std: Literal[True]) -> tuple[Tensor, Tensor]: ...
     def predict(self, graphs: ArchitecturesLike, return_std: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        r"""Predicts accuracies, with standard deviations of new measurements where asked."""
+        r"""Predicts accuracies and, if asked, standard deviations of new measurements."""
         mean, std = self.gp.predict(
             self._inputs(self.model.describe(as_architectures(graphs, self.model.space))), return_std
         )
@@ -167,7 +166,7 @@ class SubNetworkPosterior:
 
 
 def write_sub_network_model(path: str | os.PathLike[str], model: SubNetworkModel, card: Mapping[str, Any]) -> None:
-    r"""Writes a model as safetensors, with a card of how it was made, atomically."""
+    r"""Writes a model and its card as safetensors, atomically."""
     metadata = {
         "format": FORMAT,
         "space": model.space.name,
@@ -181,7 +180,7 @@ def write_sub_network_model(path: str | os.PathLike[str], model: SubNetworkModel
 def read(
     path: str, metadata: Mapping[str, str], state: Mapping[str, Tensor], space: MobileNetV3Space
 ) -> SubNetworkModel:
-    r"""Makes a model of the header and the tensors of a file.
+    r"""Builds a model from the header and the tensors of a file.
 
     Raises:
         DataFileError: If a tensor or an entry of the header is missing or not what it should be.

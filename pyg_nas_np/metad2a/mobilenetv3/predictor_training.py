@@ -18,7 +18,7 @@ from pyg_nas_np.spaces import MobileNetV3Space
 from pyg_nas_np.utils import InvalidLabelsError, fixed_defaults
 
 HELD_OUT = 0.2
-"""Share of the sub-networks that the correlation in the card is measured on."""
+"""Fraction of the sub-networks held out for the correlation in the card."""
 
 
 @fixed_defaults
@@ -26,8 +26,8 @@ def fit_sub_networks(table: SubNetworks, space: MobileNetV3Space) -> SubNetworkM
     r"""Fits the model to measured sub-networks.
 
     Variances of the groups and of the noise maximise the posterior, as in
-    :class:`~pyg_nas_np.predictors.gaussian_process.GaussianProcess`; the posterior is then written in weight
-    space, so that the file need not hold the measurements.
+    :class:`~pyg_nas_np.predictors.gaussian_process.GaussianProcess`. The posterior is converted to weight space, so the
+    file need not contain the measurements.
 
     Args:
         table: The measurements; the first column of its values is the accuracy in percent.
@@ -75,7 +75,7 @@ def train_sub_network_model(table: SubNetworks) -> tuple[SubNetworkModel, dict[s
     r"""Fits the model to a table.
 
     Returns:
-        The model, and a card of how it was made.
+        The model and its card.
     """
     started, space = time.perf_counter(), MobileNetV3Space()
     card = {

@@ -128,7 +128,7 @@ def interval_coverage(mean: Tensor, std: Tensor, target: Tensor, level: float = 
     """
     check_level(level)
     check_gaussian(mean, std, target)
-    half_width = float(ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64)))
+    half_width = float(ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64, device="cpu")))
     return ((target - mean).abs() <= half_width * std).to(mean.dtype).mean()
 
 

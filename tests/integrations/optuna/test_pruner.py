@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 optuna = pytest.importorskip("optuna")
 
+from optuna.distributions import CategoricalDistribution, FloatDistribution  # noqa: E402
 from optuna.storages import InMemoryStorage, JournalStorage  # noqa: E402
 from optuna.storages.journal import JournalFileBackend  # noqa: E402
 from optuna.trial import TrialState, create_trial  # noqa: E402
@@ -293,6 +294,32 @@ def test_a_study_of_resumed_trials_says_why_it_does_not_prune(caplog):
         "3 of 6 have one"
     )
     assert len(caplog.records) == 1
+
+
+def test_parameters_and_steps_may_be_anything(grown):
+    trial = create_trial(
+        state=TrialState.RUNNING,
+        params={"rate": 0.1},
+        distributions={"rate": FloatDistribution(0.0, 1.0)},
+        intermediate_values={math.nan: 0.1, math.inf: 0.2, 0.5: 0.3},
+    )
+    assert make_pruner().decide(grown, trial).reason == "no value yet"
+    assert (
+        make_pruner()._parameters(
+            [
+                trial,
+                create_trial(params={"rate": "x"}, value=0.0, distributions={"rate": CategoricalDistribution(["x"])}),
+            ]
+        )
+        == {}
+    )
+
+
+def test_a_mistake_of_the_predictor_is_not_hidden(grown, monkeypatch):
+    pruner = make_pruner()
+    monkeypatch.setattr(SequentialRegression, "fit", lambda self, curves: curves.misspelt)
+    with pytest.raises(AttributeError, match="misspelt"):
+        pruner.decide(grown, report(grown, {0: 0.01, 1: 0.02}))
 
 
 def test_numbers_that_a_regressor_cannot_work_with_prune_nothing(grown):

@@ -154,9 +154,9 @@ def test_threads_repeat_nothing_and_fit_on_their_own(toy_space):
     fitted = []
 
     class Recording(RidgePredictor):
-        def fit(self, graphs, y, **kwargs):
-            fitted.append(len(set(graphs.arch_index.tolist())) == len(y) == graphs.num_graphs)
-            return super().fit(graphs, y, **kwargs)
+        def fit(self, archs, y, **kwargs):
+            fitted.append(len(set(archs.index.tolist())) == len(y) == len(archs))
+            return super().fit(archs, y, **kwargs)
 
     study = optuna.create_study(sampler=ConvNPSampler(toy_space, Recording(), n_startup_trials=4))
     study.optimize(lambda trial: toy_space.index(suggest_arch(trial, toy_space)) % 17, n_trials=60, n_jobs=4)

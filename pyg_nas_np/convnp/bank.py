@@ -13,14 +13,17 @@ from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.convnp.general_bank import GeneralBank, mixture, standard_deviations
 from pyg_nas_np.convnp.synthetic import Moments
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.features.space import Families
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.gp import PATH_GROUPS
 from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.kernels import additive_kernels
+from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import map_chunks
 
 SLOPE = 0.5
@@ -144,11 +147,7 @@ class Bank:
 
     def sample(self, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
         r"""Draws joint, standardised deviations from the mean at ``x`` ``[m, F]``: ``[num, m]``."""
-        draws = self.gp.sample(x, num, generator)
-        mean = self.gp.predict(x, False)[0]
-        # The variance of the function, without measurement noise.
-        variance = self.gp.variance(x).clamp_min(1e-12)
-        return ((draws - mean) / variance.sqrt()).float()
+        return standard_deviations(self.gp, x, num, generator)
 
     def state_dict(self) -> dict[str, Tensor]:
         r"""Returns the hyperparameters of the Gaussian processes: with the context, all that :meth:`fit` needs."""
@@ -176,7 +175,10 @@ class Bank:
 
 
 class BankPredictor(Predictor):
-    r"""The plain mean of the bank: the prediction of a process before any meta-training.
+    r"""The plain mean of the bank that suits the space, without any training.
+
+    That is a :class:`Bank` for cells (the prediction of a process before any meta-training), and a
+    :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` for all other spaces.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -196,21 +198,38 @@ class BankPredictor(Predictor):
 
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
         self.x_, self.z_ = inputs, z.float()
-        self.bank_ = Bank(bank_groups(shared_descriptors(self.space_))).fit(self.x_, self.z_)
+        self.bank_ = space_bank(self.space_).fit(self.x_, self.z_)
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        means, log_stds = self.bank_.predict(inputs).unbind(dim=2)
-        mean = means.mean(dim=1)
-        # Law of total variance over the members.
-        variance = (2.0 * log_stds).exp().mean(dim=1) + means.var(dim=1, unbiased=False)
-        return mean, variance.sqrt() if return_std else None
+        mean, std = mixture(self.bank_.predict(inputs))
+        return mean, std if return_std else None
 
     def _state(self) -> dict[str, Any]:
-        return {"x": self.x_, "z": self.z_, "groups": self.bank_.groups, "thetas": self.bank_.state_dict()}
+        return {"x": self.x_, "z": self.z_, "columns": bank_columns(self.bank_), "thetas": self.bank_.state_dict()}
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self.x_, self.z_ = state["x"], state["z"]
-        self.bank_ = Bank(state["groups"]).fit(self.x_, self.z_, state["thetas"])
+        self.bank_ = bank_of(state["columns"]).fit(self.x_, self.z_, state["thetas"])
+
+
+def space_bank(space: SearchSpace[Any]) -> Bank | GeneralBank:
+    r"""Returns the bank that suits a space, not fitted."""
+    descriptors = shared_descriptors(space)
+    if isinstance(descriptors, Descriptors):
+        return Bank(bank_groups(descriptors))
+    return GeneralBank(descriptors.families)
+
+
+def bank_columns(bank: Bank | GeneralBank) -> dict[str, Any]:
+    r"""Returns all that :func:`bank_of` needs, as plain types."""
+    return {"groups": bank.groups} if isinstance(bank, Bank) else {"families": bank.families._asdict()}
+
+
+def bank_of(columns: Mapping[str, Any], *, shrinkage: float = SHRINKAGE) -> Bank | GeneralBank:
+    r"""Returns the bank on these columns, not fitted."""
+    if "families" in columns:
+        return GeneralBank(Families(**columns["families"]))
+    return Bank(columns["groups"], shrinkage=shrinkage)
 
 
 def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:

@@ -13,17 +13,26 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
-from pyg_nas_np.convnp.bank import AUXILIARY, LEADING_COORDINATES, SHRINKAGE, Bank, bank_groups
+from pyg_nas_np.convnp.bank import (
+    AUXILIARY,
+    LEADING_COORDINATES,
+    SHRINKAGE,
+    Bank,
+    bank_columns,
+    bank_groups,
+    bank_of,
+)
+from pyg_nas_np.convnp.general_bank import GeneralBank, mixture
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
-from pyg_nas_np.convnp.weights import read_weights, shipped_model
-from pyg_nas_np.features import Descriptors, shared_descriptors
+from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
+from pyg_nas_np.features import Descriptors, SpaceDescriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
-from pyg_nas_np.spaces import SearchSpace, space_by_name
+from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
@@ -47,6 +56,11 @@ def process_inputs(descriptors: Descriptors) -> list[int]:
 class ConvNPPredictor(Predictor):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
+    This holds for cells of a space whose weights are shipped or given. On any other space the predictor works at once
+    too, as the equal mean of the bank that suits the space: a :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` on
+    parameters, layers, graphs of operations and costs, or a :class:`~pyg_nas_np.convnp.bank.Bank` on cells. The rest is
+    about the process.
+
     The labelled architectures are the context. A :class:`~pyg_nas_np.convnp.bank.Bank` of base predictors is fitted to
     it. A stack of set convolutions, meta-trained on synthesised tasks, takes the bank's leave-one-out errors on the
     context and its predictions of the targets as input channels; it weights the base predictors and corrects their
@@ -59,7 +73,7 @@ class ConvNPPredictor(Predictor):
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
-            ships for the space)
+            ships for the space; where there are none, the bank alone)
         finetune_steps: Gradient steps on random splits of the context; needs 8 labels.
         stacking: Whether to stack the process with boosted trees from 100 labels on, and with trained graph networks
             from 150 on; the latter take tens of seconds.
@@ -68,7 +82,6 @@ class ConvNPPredictor(Predictor):
         random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
-        MissingWeightsError: From :meth:`fit`, if neither :obj:`weights` is given nor weights are shipped for the space.
         ValueError: From :meth:`fit`, if :obj:`shrinkage` is negative.
 
     Example:
@@ -157,9 +170,13 @@ class ConvNPPredictor(Predictor):
             descriptors = torch.cat([descriptors, self.auxiliary_[archs.index]], dim=1)
         return archs, descriptors
 
-    @property
-    def _groups(self) -> dict[str, list[int]]:
+    def _new_bank(self) -> Bank | GeneralBank:
         descriptors = shared_descriptors(self.space_)
+        if isinstance(descriptors, SpaceDescriptors):
+            return GeneralBank(descriptors.families)
+        return Bank(self._groups(descriptors), shrinkage=self.shrinkage)
+
+    def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
         groups = bank_groups(descriptors)
         if self.auxiliary_.numel():
             start = descriptors.num_columns
@@ -168,15 +185,24 @@ class ConvNPPredictor(Predictor):
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
         # A copy, so that later changes of the weight file do not affect a fitted predictor.
-        space = require_cells(self.space_)
-        self.model_ = shipped_model(space) if self.weights is None else read_weights(self.weights, space)
+        self.model_ = self._find_model()
         self.x_, self.z_ = inputs[1].float(), z.float()
-        self.bank_ = Bank(self._groups, shrinkage=self.shrinkage).fit(self.x_, self.z_)
+        self.bank_ = self._new_bank().fit(self.x_, self.z_)
+        if self.model_ is None:
+            return
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
         self.stacking_ = self._new_stacking(num_meta)
         self._fit_stacking(inputs[0])
         if self.finetune_steps and z.numel() >= 8:
             self.model_ = self._finetune(copy.deepcopy(self.model_))
+
+    def _find_model(self) -> ConvNP | None:
+        """The process; none where the bank is all that is known of a space."""
+        if self.weights is not None:
+            return read_weights(self.weights, require_cells(self.space_))
+        if isinstance(self.space_, CellSpace) and self.space_.name in shipped_weights():
+            return shipped_model(self.space_)
+        return None
 
     def _new_stacking(self, num_meta: int) -> Stacking:
         count = self.z_.numel()
@@ -197,7 +223,8 @@ class ConvNPPredictor(Predictor):
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A few steps on splits of the context; the base predictors are refitted to every split."""
         generator = seeded(self.random_state)
-        seen = process_inputs(shared_descriptors(self.space_))
+        descriptors = shared_descriptors(require_cells(self.space_))
+        seen, groups = process_inputs(descriptors), self._groups(descriptors)
         count = self.z_.numel()
         tasks = []
         for _ in range(8):
@@ -205,7 +232,7 @@ class ConvNPPredictor(Predictor):
             order = torch.randperm(count, generator=generator)
             context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
             scores = robust_scores(self.z_[context].double()).float()
-            bank = Bank(self._groups, max_iter=30, shrinkage=self.shrinkage).fit(self.x_[context], scores)
+            bank = Bank(groups, max_iter=30, shrinkage=self.shrinkage).fit(self.x_[context], scores)
             moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
             tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
@@ -224,7 +251,10 @@ class ConvNPPredictor(Predictor):
 
     def _predict(self, inputs: tuple[Architectures, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
         archs, x = inputs
-        seen = process_inputs(shared_descriptors(self.space_))
+        if self.model_ is None:
+            mean, std = mixture(self.bank_.predict(x))
+            return mean, std if return_std else None
+        seen = process_inputs(shared_descriptors(require_cells(self.space_)))
         starts = range(0, len(archs), CHUNK)
         chunks = ((archs[start : start + CHUNK], x[start : start + CHUNK]) for start in starts)
         parts = map_chunks(lambda chunk: self._predict_chunk(seen, *chunk), chunks)
@@ -233,6 +263,7 @@ class ConvNPPredictor(Predictor):
 
     def _predict_chunk(self, seen: list[int], archs: Architectures, x: Tensor) -> tuple[Tensor, Tensor]:
         model = self.model_
+        assert model is not None
         target, prior = self.bank_.predict(x), self.bank_.prior(x)
         ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(archs)])
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
@@ -277,8 +308,8 @@ class ConvNPPredictor(Predictor):
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
         r"""Draws joint samples: each is one function over all architectures, without measurement noise.
 
-        The correlations are those of the bank's Gaussian process with random networks. Means and standard deviations
-        are those of the predictor.
+        The correlations are those of one Gaussian process of the bank. Means and standard deviations are those of the
+        predictor.
 
         Args:
             x: ``n`` architectures.
@@ -308,12 +339,16 @@ class ConvNPPredictor(Predictor):
         return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
 
     def _state(self) -> dict[str, Any]:
-        return {
+        state = {
             "x": self.x_,
             "z": self.z_,
             "auxiliary": self.auxiliary_,
-            "groups": self.bank_.groups,
+            "columns": bank_columns(self.bank_),
             "thetas": self.bank_.state_dict(),
+        }
+        if self.model_ is None:
+            return state
+        return state | {
             "num_meta": self.stacking_.num_meta,
             "networks": self.stacking_.state_dict(),
             "config": self.model_.config,
@@ -323,7 +358,10 @@ class ConvNPPredictor(Predictor):
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self.x_, self.z_, self.auxiliary_ = state["x"], state["z"], state["auxiliary"]
-        self.bank_ = Bank(state["groups"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
+        self.bank_ = bank_of(state["columns"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
+        self.model_ = None
+        if "model" not in state:
+            return
         self.stacking_ = self._new_stacking(state["num_meta"])
         self._fit_stacking(None, state["networks"])
         with drawing_from(torch.Generator(device="cpu")):
@@ -341,6 +379,6 @@ def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping
                 f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {count} "
                 f"architectures of {space.name} is needed"
             )
-    descriptors = shared_descriptors(space)
+    descriptors = shared_descriptors(require_cells(space))
     columns = Bank(bank_groups(descriptors)).split_columns
     return auxiliary_scores(descriptors.table(torch.arange(count))[:, columns], list(auxiliary.values()))

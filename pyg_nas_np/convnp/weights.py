@@ -82,7 +82,8 @@ def _probe(space: CellSpace[Any]) -> Tensor:
     columns = [
         column for name, part in groups.items() if name not in ("cost", TREND) for column in part[:LEADING_COORDINATES]
     ]
-    return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
+    first: Tensor = descriptors.table(torch.arange(min(8, len(space))))
+    return first[:, columns]
 
 
 def shipped_model(space: CellSpace[Any]) -> ConvNP:

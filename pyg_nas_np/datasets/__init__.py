@@ -1,4 +1,4 @@
-r"""Benchmarks as PyG in-memory data sets."""
+r"""Benchmarks and own measurements as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source
 from pyg_nas_np.datasets.images import LabelledImages, read_images
@@ -9,6 +9,7 @@ from pyg_nas_np.datasets.nasbench201 import NASBench201
 from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
 from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.datasets.splits import Split
+from pyg_nas_np.datasets.table import TableDataset
 
 __all__ = [
     "ArchData",
@@ -23,5 +24,6 @@ __all__ = [
     "Source",
     "SourceInfo",
     "Split",
+    "TableDataset",
     "read_images",
 ]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_nas_np.features.meta import MetaFeatures, shared_features
-from pyg_nas_np.features.random_networks import RandomNetworks, shared_networks
-from pyg_nas_np.spaces import CellSpace, SearchSpace
-from pyg_nas_np.spaces.base import Archs, require_cells
+from pyg_nas_np.features.meta import MetaFeatures
+from pyg_nas_np.features.random_networks import RandomNetworks
+from pyg_nas_np.spaces import CellSpace
+from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 NETWORKS, TREND = "networks", "trend"
@@ -94,16 +94,3 @@ class Descriptors:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features!r}, {self.networks!r})"
-
-
-def shared_descriptors(space: SearchSpace[Any]) -> Descriptors:
-    r"""Returns the descriptors of a space, cached in it, so that tables are computed once.
-
-    Raises:
-        InvalidArchitectureError: If its architectures are not cells.
-    """
-    return require_cells(space).keep(_descriptors)
-
-
-def _descriptors(space: CellSpace[Any]) -> Descriptors:
-    return Descriptors(shared_features(space), shared_networks(space))

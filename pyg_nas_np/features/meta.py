@@ -13,8 +13,9 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
-from pyg_nas_np.spaces import CellSpace, SearchSpace
-from pyg_nas_np.spaces.base import Archs, require_cells
+from pyg_nas_np.features.tables import Columns, informative
+from pyg_nas_np.spaces import CellSpace
+from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
 from pyg_nas_np.utils import InvalidArchitectureError, map_chunks
 from pyg_nas_np.utils.defaults import fixed_defaults
@@ -28,11 +29,7 @@ REFERENCE = 1 << 16
 
 class _Statistics(NamedTuple):
     width: int
-    keep: list[int]
-    names: list[str]
-    groups: dict[str, list[int]]
-    mean: Tensor
-    std: Tensor
+    columns: Columns
     table: Tensor | None
 
 
@@ -91,12 +88,17 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     @property
     def feature_names(self) -> list[str]:
         r"""Names of the ``F`` columns."""
-        return list(self._statistics.names)
+        return list(self._statistics.columns.names)
+
+    @property
+    def signature(self) -> list[str]:
+        r"""What a predictor that was fitted on these columns depends on: their names."""
+        return self.feature_names
 
     @property
     def feature_groups(self) -> Mapping[str, list[int]]:
         r"""Positions of the columns of each group."""
-        return {name: list(columns) for name, columns in self._statistics.groups.items()}
+        return {name: list(columns) for name, columns in self._statistics.columns.groups.items()}
 
     # -- computing --------------------------------------------------------------------------------------------------
 
@@ -158,34 +160,17 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         parts = [self._raw(part, width) for part in self._chunks(reference)]
         raw = torch.cat([values for _, values in parts])
         columns = parts[0][0]
-        mean = raw.mean(dim=0)
-        std = (raw - mean).square().mean(dim=0).sqrt()
-        keep: list[int] = []
-        seen: set[tuple[str, bytes]] = set()
-        for column, (_, group) in enumerate(columns):
-            key = (group, raw[:, column].float().numpy().tobytes())
-            # Rounding errors of the mean must not count as variation.
-            if float(std[column]) > 1e-9 * (1.0 + abs(float(mean[column]))) and key not in seen:
-                seen.add(key)
-                keep.append(column)
-        if not keep:
+        found = informative(columns, raw, HISTOGRAMS)
+        if not found.keep:
             raise ValueError(f"every feature of the groups {', '.join(self.groups)} is constant over {self.space!r}")
-        groups: dict[str, list[int]] = {}
-        for position, column in enumerate(keep):
-            groups.setdefault(columns[column][1], []).append(position)
-        mean, std = mean[keep], std[keep]
-        for group in HISTOGRAMS & groups.keys():
-            std[groups[group]] = std[groups[group]].square().mean().sqrt()
-        stats = _Statistics(width, keep, [columns[column][0] for column in keep], groups, mean, std, None)
-        return stats._replace(table=self._scale(raw, stats)) if whole else stats
+        stats = _Statistics(width, found, None)
+        return stats._replace(table=found.scale(raw, self.standardize)) if whole else stats
 
     def _finish(self, archs: Archs, stats: _Statistics) -> Tensor:
-        parts = map_chunks(lambda part: self._scale(self._raw(part, stats.width)[1], stats), self._chunks(archs))
-        return torch.cat(parts) if parts else torch.empty(0, len(stats.names))
-
-    def _scale(self, raw: Tensor, stats: _Statistics) -> Tensor:
-        raw = raw[:, stats.keep]
-        return ((raw - stats.mean) / stats.std if self.standardize else raw).float()
+        parts = map_chunks(
+            lambda part: stats.columns.scale(self._raw(part, stats.width)[1], self.standardize), self._chunks(archs)
+        )
+        return torch.cat(parts) if parts else torch.empty(0, len(stats.columns.names))
 
     def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:
         rows = torch.arange(len(self.space)) if archs is None else archs
@@ -207,15 +192,6 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, standardize={self.standardize}, groups={self.groups})"
-
-
-def shared_features(space: SearchSpace[Any]) -> MetaFeatures:
-    r"""Returns the standardised features of a space, cached in it, so that tables are computed once.
-
-    Raises:
-        InvalidArchitectureError: If its architectures are not cells.
-    """
-    return require_cells(space).keep(MetaFeatures)
 
 
 def _resize(graphs: DenseGraphs, width: int) -> DenseGraphs:

@@ -202,6 +202,27 @@ class _Basis(NamedTuple):
     axes: Tensor
 
 
+def principal_axes(values: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    r"""Returns the mean of columns, and the leading principal axes of the standardised columns.
+
+    Args:
+        values: ``[B, K]`` values of ``K`` functions on a reference sample.
+        rank: Largest number of axes.
+
+    Returns:
+        ``[K]``, and ``[K, R]`` by which centred values are to be multiplied; the mean of the squared norms of the
+        coordinates of the sample is 1.
+    """
+    mean, std = values.mean(dim=0), values.std(dim=0).clamp_min(1e-6)
+    scaled = ((values - mean) / std).double()
+    spectrum, vectors = torch.linalg.eigh(scaled.t() @ scaled / len(values))
+    rank = min(rank, int((spectrum > 1e-8 * spectrum[-1]).sum()))
+    axes = vectors[:, vectors.size(1) - rank :].flip(1) / spectrum[-rank:].sum().sqrt()
+    # An eigenvector has no sign of its own; without one, another machine could mirror a coordinate.
+    axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    return mean, (axes / std.double().unsqueeze(1)).float()
+
+
 class RandomNetworks:
     r"""Coordinates of cells in the space spanned by many random, untrained networks.
 
@@ -284,14 +305,7 @@ class RandomNetworks:
         few = min(REFERENCE, len(self.space))
         reference = self.space.sample_indices(few, torch.Generator().manual_seed(0)).sort().values
         values = torch.cat([self._values(rows, weights) for rows in self._chunks(reference)])
-        mean, std = values.mean(dim=0), values.std(dim=0).clamp_min(1e-6)
-        scaled = ((values - mean) / std).double()
-        spectrum, vectors = torch.linalg.eigh(scaled.t() @ scaled / few)
-        rank = min(self.rank, int((spectrum > 1e-8 * spectrum[-1]).sum()))
-        axes = vectors[:, -rank:].flip(1) / spectrum[-rank:].sum().sqrt()
-        # The sign of an eigenvector is arbitrary; it is fixed, so that coordinates agree between machines.
-        axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-        return _Basis(weights, mean, (axes / std.double().unsqueeze(1)).float())
+        return _Basis(weights, *principal_axes(values, self.rank))
 
     def _values(self, archs: Sequence[Any] | Tensor, weights: Sequence[Weights]) -> Tensor:
         space = self.space

@@ -202,7 +202,8 @@ class JointGP:
 
     @cached_property
     def _points(self) -> Tensor:
-        return shared_descriptors(self.space).table(self.archs).double()
+        cells: Tensor = shared_descriptors(self.space).table(self.archs)
+        return cells.double()
 
     @cached_property
     def _cells(self) -> GaussianProcess:

@@ -61,7 +61,8 @@ class PerformanceModel:
     @fixed_defaults
     def describe(self, archs: Architectures) -> Tensor:
         r"""Returns all descriptors of the architectures, ``[n, D]``."""
-        return shared_descriptors(self.gp.space).table(archs.given)
+        cells: Tensor = shared_descriptors(self.gp.space).table(archs.given)
+        return cells
 
     @fixed_defaults
     def condition(self, estimator: Estimator, sets: FeatureSets, archs: Architectures, y: Tensor) -> ConvNPPredictor:

@@ -182,7 +182,8 @@ def _probe(space: CellSpace[Any]) -> Tensor:
     descriptors = shared_descriptors(space)
     varying = {column for name in ("cost", TREND) for column in descriptors.groups.get(name, [])}
     columns = [column for column in cell_inputs(descriptors) if column not in varying]
-    return descriptors.table(torch.arange(min(8, len(space))))[:, columns]
+    first: Tensor = descriptors.table(torch.arange(min(8, len(space))))
+    return first[:, columns]
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

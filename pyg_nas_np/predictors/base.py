@@ -125,7 +125,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         inputs = self._inputs(archs)
         if transform.informative:
             self._fit(inputs, z)
-        self.space_name_, self.feature_names_ = archs.space.name, shared_features(archs.space).feature_names
+        self.space_name_, self.feature_names_ = archs.space.name, shared_features(archs.space).signature
         self.labels_, self.transform_ = values, transform
 
     @overload
@@ -187,8 +187,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise InvalidArchitectureError(
                 f"the predictor was fitted on {self.space_name_}, the architectures are of {archs.space.name}"
             )
-        if shared_features(archs.space).feature_names != self.feature_names_:
-            raise DataFileError("the predictor was saved by a version with other meta-features; fit it again")
+        if shared_features(archs.space).signature != self.feature_names_:
+            raise DataFileError(
+                f"the predictor was saved by a version with other meta-features of {self.space_name_}, or fitted with "
+                f"another pool of it, by which features are standardised; fit it again"
+            )
         self.space_ = archs.space
         return archs
 

@@ -41,7 +41,9 @@ def feature_columns(space: SearchSpace[Any], groups: Sequence[str] | None = None
 
 
 class GPPredictor(Predictor):
-    r"""Exact Gaussian process on meta-features, additive over their groups, and on random networks.
+    r"""Exact Gaussian process on features, additive over their groups, and on random networks.
+
+    Groups are those of the meta-features of cells, and one for each parameter in spaces of configurations.
 
     .. math::
         k(x, x') = \sum_g s_g\, \kappa\!\left(\frac{\lVert x_g - x'_g \rVert}{\ell_g \sqrt{D_g}}\right)
@@ -58,7 +60,7 @@ class GPPredictor(Predictor):
         kernel: ``"matern32"``, ``"matern52"`` or ``"rbf"``.
         groups: Feature groups, each with its own term. (default: all of the space; if its cells share one topology,
             those of live paths: ``live``, ``paths`` and ``strings``)
-        networks: Whether the kernel has the term of the random networks.
+        networks: Whether the kernel has the term of the random networks, if architectures are graphs.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         max_iter: Iterations of L-BFGS.
@@ -120,13 +122,13 @@ class GPPredictor(Predictor):
     def _fit(self, inputs: Tensor, z: Tensor) -> None:
         check_count("max_iter", self.max_iter, 0)
         columns = feature_columns(self.space_, self.groups)
-        if self.networks:
-            columns[NETWORKS] = shared_descriptors(self.space_).groups[NETWORKS]
+        if self.networks and NETWORKS in (present := shared_descriptors(self.space_).groups):
+            columns[NETWORKS] = present[NETWORKS]
         self.gp_ = self._unfitted(columns).fit(inputs, z)
         self.columns_ = columns
 
     def _unfitted(self, columns: dict[str, list[int]]) -> GaussianProcess:
-        linear = (NETWORKS,) if self.networks else ()
+        linear = (NETWORKS,) if NETWORKS in columns else ()
         return GaussianProcess(additive_kernels(columns, self.kernel, linear=linear), max_iter=self.max_iter)
 
     def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:

@@ -2,22 +2,28 @@ r"""Conversion of all accepted representations of architectures to :class:`Archi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, overload
 
+import networkx as nx
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
-from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.datasets import ArchitectureDataset, TableDataset
 from pyg_nas_np.datasets.base import ArchData, Origin
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
+from pyg_nas_np.spaces.graphs import SampledGraphSpace, operation_graph
+from pyg_nas_np.spaces.inference import records_of
+from pyg_nas_np.spaces.modules import traced
+from pyg_nas_np.spaces.operation_graph import OperationGraph
+from pyg_nas_np.spaces.operations import OperationView
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
 
 
@@ -75,10 +81,13 @@ class Architectures:
 
 
 ArchitecturesLike: TypeAlias = (
-    "Architectures | ArchitectureDataset | Batch | Data | Sequence[Any] | Tensor | np.ndarray[Any, Any]"
+    "Architectures | ArchitectureDataset | TableDataset | Batch | Data | Sequence[Any] | Tensor "
+    "| np.ndarray[Any, Any] | Mapping[str, Any]"
 )
 """Many architectures: a (possibly indexed) data set, official indices ``[n]``, a PyG batch or list of graphs, a list of
-architectures or of their strings; or a single graph."""
+architectures or of their strings; records, as a list of dictionaries, a dictionary of columns or a
+:class:`pandas.DataFrame`; graphs of operations as networkx or PyG have them; modules that have an
+``example_input_array``; or a single graph."""
 
 
 def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
@@ -87,12 +96,16 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     Args:
         x: ``n`` architectures. A graph that equals the space's graph of its ``arch_index`` is looked up, any other is
             decoded.
-        space: Their search space. (default: that of a data set, of its graphs, or of :class:`Architectures`)
+        space: Their search space. (default: that of a data set, of its graphs, or of :class:`Architectures`; of records
+            the one that :meth:`ParameterSpace.from_records <pyg_nas_np.spaces.ParameterSpace.from_records>` infers,
+            which takes numbers outside the ranges seen and unknown categories later; of graphs of operations and of
+            modules :meth:`SampledGraphSpace.around <pyg_nas_np.spaces.SampledGraphSpace.around>` them)
 
     Raises:
         IndexError: If an official index is outside the space.
         InvalidArchitectureError: If the space is unknown or not that of :obj:`x`, or an entry is not an architecture of
             it.
+        InvalidSpaceError: If no space can be inferred from records.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -101,11 +114,17 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
         >>> as_architectures([cell], space).index.tolist() == [space.index(space.from_str(cell))]
         True
     """
+    if (graphs := _own_graphs(x, space)) is not None:
+        return _from_own_graphs(graphs, space)
+    if (records := _records(x)) is not None:
+        return _from_records(records, space)
     space = _space_of(x, space)
     if isinstance(x, Architectures):
         return x
     if isinstance(x, ArchitectureDataset):
         return Architectures(space, x.arch_index)
+    if isinstance(x, TableDataset):
+        return Architectures(space, x.archs)
     if isinstance(x, Batch):
         return _from_graphs(x, require_cells(space))
     if isinstance(x, Data):
@@ -123,10 +142,66 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     return Architectures(space, [_parsed(member, space) for member in members])
 
 
+def _own_graphs(x: Any, space: SearchSpace[Any] | None) -> list[Any] | None:
+    """Graphs of operations and modules that came as such, not as architectures of a space; None for everything else."""
+    members = [x] if isinstance(x, Data) else x
+    if not isinstance(members, list | tuple) or not members:
+        return None
+    first = members[0]
+    if isinstance(first, Data) and not isinstance(first, Batch):
+        of_benchmark = isinstance(space, CellSpace) or (space is None and ("op" not in first or "space" in first))
+        return None if of_benchmark else list(members)
+    return list(members) if isinstance(first, nn.Module | nx.Graph | OperationGraph) else None
+
+
+def _from_own_graphs(members: list[Any], space: SearchSpace[Any] | None) -> Architectures:
+    operations = space.operations if isinstance(space, OperationView) else ()
+    graphs = []
+    for row, member in enumerate(members):
+        try:
+            graphs.append(_traced(member) if isinstance(member, nn.Module) else operation_graph(member, operations))
+        except InvalidArchitectureError as error:
+            raise InvalidArchitectureError(f"architecture {row}: {error}") from None
+    if space is None:
+        space = SampledGraphSpace.around(graphs)
+    return Architectures(space, [space.check(graph) for graph in graphs])
+
+
+def _traced(module: nn.Module) -> OperationGraph:
+    inputs = getattr(module, "example_input_array", None)
+    if inputs is None:
+        raise InvalidArchitectureError(
+            f"{type(module).__name__} does not tell what it is called with; set its example_input_array, or give "
+            f"ModuleSpace(modules, example_inputs)"
+        )
+    return traced(module, inputs).graph
+
+
+def _records(x: ArchitecturesLike) -> list[dict[str, Any]] | None:
+    """Records that came as such, not as architectures of a space; None for everything else."""
+    if isinstance(x, Sequence) and (len(x) == 0 or isinstance(x[0], Configuration)):
+        return None
+    return records_of(x)
+
+
+def _from_records(records: list[dict[str, Any]], space: SearchSpace[Any] | None) -> Architectures:
+    if space is None:
+        space = ParameterSpace.from_records(records)
+    if not isinstance(space, RecordView):
+        raise InvalidArchitectureError(f"{space.name} has no records of parameters; give its architectures or strings")
+    archs = []
+    for row, record in enumerate(records):
+        try:
+            archs.append(space.check(record))
+        except InvalidArchitectureError as error:
+            raise InvalidArchitectureError(f"row {row}: {error}") from None
+    return Architectures(space, archs)
+
+
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
     origin = _origin_of(x)
     own: SearchSpace[Any] | None = None
-    if isinstance(x, Architectures | ArchitectureDataset):
+    if isinstance(x, Architectures | ArchitectureDataset | TableDataset):
         own = x.space
     elif origin is not None:
         own = origin.space
@@ -163,7 +238,7 @@ def labels_of(x: ArchitecturesLike) -> Tensor:
     Raises:
         InvalidLabelsError: If an architecture carries none, or more than one.
     """
-    if isinstance(x, ArchitectureDataset):
+    if isinstance(x, ArchitectureDataset | TableDataset):
         return x.y
     count = int(x.num_graphs) if isinstance(x, Batch) else 1 if isinstance(x, Data) else len(x)
     labels = [x.y] if isinstance(x, Data) else [getattr(graph, "y", None) for graph in x]

@@ -254,12 +254,13 @@ class Linear(Kernel):
 
 
 class Tied(Kernel):
-    r"""The mean of one-dimensional radial kernels, one per column, with one length-scale and one variance for all.
+    r"""The mean of radial kernels, one per block of columns, with one length-scale and one variance for all.
 
-    The prior of an additive function of many columns with only two hyperparameters.
+    The prior of an additive function of many parameters with only two hyperparameters. As in :class:`Stationary`,
+    distances do not grow with the number of columns of a block.
 
     Args:
-        columns: Columns, each with its own kernel.
+        blocks: Columns, each with its own kernel, or lists of columns that share one.
         kind: A key of :data:`RADIAL`.
         length: Prior of the length-scale.
         variance: Prior of the variance of the whole.
@@ -277,30 +278,31 @@ class Tied(Kernel):
 
     def __init__(
         self,
-        columns: Sequence[int],
+        blocks: Sequence[int | Sequence[int]],
         kind: KernelName = "matern32",
         *,
         length: LogPrior = LENGTH,
         variance: LogPrior = VARIANCE,
     ) -> None:
-        self.columns, self.kind, self.priors = list(columns), _known(kind), [length, variance]
+        self.blocks = [[block] if isinstance(block, int) else list(block) for block in blocks]
+        self.kind, self.priors = _known(kind), [length, variance]
 
     @override
     def statistics(self, x: Tensor) -> Tensor:
-        return take(x, self.columns).t().contiguous()
+        return torch.stack([_distances(part, part) for part in self._parts(x, 1.0)])
 
     @override
     def covariance(self, statistics: Tensor, theta: Tensor) -> tuple[Tensor, Pullback]:
         length, variance = theta.exp().tolist()
         count = statistics.size(1)
         value, slope = statistics.new_zeros(2, count, count)
-        # All distances at once would be D n² numbers; some columns at a time stay in the processor's cache.
-        for part in (statistics / length).split(max(1, _BLOCK // count**2)):
-            r = (part.unsqueeze(2) - part.unsqueeze(1)).abs_()
+        # Some blocks at a time stay in the processor's cache.
+        for distances in statistics.split(max(1, _BLOCK // count**2)):
+            r = distances / length
             k, weight = RADIAL[self.kind](r)
             value += k.sum(dim=0)
             slope += weight.mul(r.square_()).sum(dim=0)
-        share = variance / len(self.columns)
+        share = variance / len(self.blocks)
         value *= share
 
         def pullback(sensitivity: Tensor) -> Tensor:
@@ -311,11 +313,11 @@ class Tied(Kernel):
     @override
     def cross(self, points: Tensor, theta: Tensor) -> Cross:
         length, variance = theta.exp().tolist()
-        own, share = take(points, self.columns).t() / length, variance / len(self.columns)
+        own, share = self._parts(points, length), variance / len(self.blocks)
 
         def add(x: Tensor, out: Tensor) -> None:
-            for column, other in zip(take(x, self.columns).t() / length, own, strict=True):
-                out.add_(radial_(self.kind, (column.unsqueeze(1) - other).abs_()), alpha=share)
+            for part, other in zip(self._parts(x, length), own, strict=True):
+                out.add_(radial_(self.kind, _distances(part, other)), alpha=share)
 
         return add
 
@@ -326,12 +328,21 @@ class Tied(Kernel):
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
         length, variance = theta.exp().tolist()
-        width = len(self.columns)
-        # The features are shared out among the columns, so that their number need not grow with that of the columns.
-        each = max(_LEAST_FEATURES, math.ceil(num_features / width))
-        owner = torch.arange(width, device=generator.device).repeat_interleave(each)
-        waves = _waves(self.kind, 1, width * each, variance, num, generator, diagonal=True)
-        return lambda x: waves((take(x, self.columns) / length)[:, owner])
+        # The features are shared out among the blocks, so that their number need not grow with that of the blocks.
+        each = max(_LEAST_FEATURES, math.ceil(num_features / len(self.blocks)))
+        share = variance / len(self.blocks)
+        waves = [_waves(self.kind, len(block), each, share, num, generator) for block in self.blocks]
+
+        def evaluate(x: Tensor) -> Tensor:
+            total = torch.zeros(len(x), num, dtype=torch.float64, device=x.device)
+            for part, wave in zip(self._parts(x, length), waves, strict=True):
+                total += wave(part)
+            return total
+
+        return evaluate
+
+    def _parts(self, x: Tensor, length: float) -> list[Tensor]:
+        return [take(x, block) / math.sqrt(len(block)) / length for block in self.blocks]
 
 
 class ARD(Kernel):
@@ -487,6 +498,11 @@ def _scaled_matrix(matrix: Tensor, theta: Tensor) -> tuple[Tensor, Pullback]:
     return value, lambda sensitivity: _inner(value, sensitivity).view(1)
 
 
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    # By differences: exact, and of one column faster than products.
+    return (a - b.t()).abs_() if a.size(1) == 1 else torch.cdist(a, b)
+
+
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.reshape(-1), b.reshape(-1))
 
@@ -502,10 +518,8 @@ def _waves(
     variance: float,
     num: int,
     generator: torch.Generator,
-    *,
-    diagonal: bool = False,
 ) -> Draw:
-    """Functions of inputs in length-scales by random Fourier features; with ``diagonal`` feature i sees column i."""
+    """Functions of inputs in length-scales by random Fourier features."""
     normal = _normal(generator)
     frequency = normal(width, num_features)
     if kind != "rbf":  # the spectrum of a Matérn kernel is a multivariate t
@@ -516,6 +530,6 @@ def _waves(
     weights = normal(num_features, num) * math.sqrt(2 * variance / num_features)
 
     def evaluate(u: Tensor) -> Tensor:
-        return torch.cos((u * frequency if diagonal else u @ frequency) + phase) @ weights
+        return torch.cos(u @ frequency + phase) @ weights
 
     return evaluate

@@ -11,6 +11,10 @@ class InvalidArchitectureError(NASError, ValueError):
     r"""An architecture, string or graph lies outside its search space."""
 
 
+class InvalidSpaceError(NASError, ValueError):
+    r"""A declaration of a search space contradicts itself, or cannot be inferred from what was given."""
+
+
 class SpaceTooLargeError(NASError, OverflowError):
     r"""A search space has too many architectures for a table of all of them."""
 

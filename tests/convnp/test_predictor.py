@@ -300,14 +300,20 @@ def test_the_table_to_predict_is_refused(labelled_root, name):
         ConvNPPredictor().fit(dataset[:10], auxiliary={name: dataset.y})
 
 
+def test_without_weights_it_is_the_bank(toy_space, graphs, truth, tmp_path):
+    model, bank = (kind(toy_space).fit(graphs, truth[ROWS]) for kind in (ConvNPPredictor, BankPredictor))
+    torch.testing.assert_close(model.predict(graphs, return_std=True), bank.predict(graphs, return_std=True))
+    model.save(tmp_path / "bank.pt")
+    loaded = ConvNPPredictor.load(tmp_path / "bank.pt", toy_space)
+    torch.testing.assert_close(loaded.predict(graphs), model.predict(graphs), rtol=1e-4, atol=1e-4)
+
+
 # -- shipped weights -------------------------------------------------------------------------------------------------
 
 
 def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="no search space is called 'nasbench'"):
         ConvNPPredictor.from_pretrained("nasbench")
-    with pytest.raises(MissingWeightsError, match=r"'toy'.*pretrain"):
-        ConvNPPredictor(toy_space).fit(graphs, truth[ROWS])
     space = space_by_name("nasbench201")
     monkeypatch.setattr("pyg_nas_np.convnp.weights.WEIGHTS", tmp_path)
     # What was read before is kept with the space.

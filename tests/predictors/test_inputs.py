@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import networkx as nx
 import pytest
 import torch
+from torch import nn
 from torch_geometric.data import Batch, Data
 
 from pyg_nas_np.datasets import ArchData, ArchitectureDataset
 from pyg_nas_np.features import MetaFeatures, shared_features
 from pyg_nas_np.predictors.inputs import Architectures, as_architectures, labels_of, live_cells
-from pyg_nas_np.spaces import NASBench201Space
-from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
+from pyg_nas_np.spaces import InferredSpace, Integer, NASBench201Space, ParameterSpace
+from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError, InvalidSpaceError
 
 
 class ToyData(ArchitectureDataset):
@@ -189,6 +191,59 @@ def test_labels_of(dataset):
     graphs[2].y = torch.ones(2)
     with pytest.raises(InvalidLabelsError, match="3 graphs carry 4 values"):
         labels_of(graphs)
+
+
+ROWS = [{"depth": 2, "act": "relu"}, {"depth": 4, "act": "gelu"}, {"depth": 8, "act": "relu"}]
+
+
+def test_records_in_every_form():
+    pandas = pytest.importorskip("pandas")
+    space = ParameterSpace(depth=Integer(1, 9), act=["relu", "gelu"])
+    wanted = [space.check(row) for row in ROWS]
+    frame = pandas.DataFrame(ROWS)
+    for x in (ROWS, frame, frame.to_dict("list"), frame.iloc[::1], wanted, [space.to_str(arch) for arch in wanted]):
+        archs = as_architectures(x, space)
+        assert archs.space is space
+        assert list(archs) == wanted
+    assert list(as_architectures(frame.iloc[[2]], space)) == wanted[2:]
+
+
+def test_the_space_of_records_is_inferred_and_kept():
+    archs = as_architectures(ROWS)
+    assert isinstance(archs.space, InferredSpace)
+    again = as_architectures([{"depth": 99, "act": "tanh"}], archs.space)
+    assert again[0] == {"depth": 99, "act": "tanh"}
+    with pytest.raises(InvalidArchitectureError, match=r"row 1: .*'act' is missing"):
+        as_architectures([ROWS[0], {"depth": 3}], archs.space)
+    with pytest.raises(InvalidArchitectureError, match=r"row 0: .*'width' is not one of the parameters depth, act"):
+        as_architectures([{**ROWS[0], "width": 3}], archs.space)
+    with pytest.raises(InvalidSpaceError, match="no column varies"):
+        as_architectures(ROWS[:1])
+    with pytest.raises(InvalidArchitectureError, match="has no records of parameters"):
+        as_architectures(ROWS, SPACE)
+    with pytest.raises(InvalidLabelsError, match="pass y="):
+        labels_of(ROWS)
+
+
+def test_graphs_and_modules_need_no_space():
+    def net(width: int) -> nn.Module:
+        module = nn.Sequential(nn.Linear(4, width), nn.ReLU())
+        module.example_input_array = torch.empty(1, 4)
+        return module
+
+    archs = as_architectures([net(8), net(16)])
+    assert archs.space.costs(archs.given)["num_parameters"].tolist() == [40.0, 80.0]
+    # Other modules and graphs than those that the space was made from.
+    assert len(as_architectures([net(64)], archs.space)) == 1
+    graph = nx.DiGraph([("a", "b")])
+    for node, op in (("a", "linear"), ("b", "tanh")):
+        graph.nodes[node]["op"] = op
+    data = Data(op=["tanh", "linear"], edge_index=torch.tensor([[1], [0]]), num_nodes=2)
+    assert (
+        list(as_architectures([graph], archs.space)) == list(as_architectures([data])) == list(as_architectures(data))
+    )
+    with pytest.raises(InvalidArchitectureError, match=r"architecture 1: ReLU does not tell .* example_input_array"):
+        as_architectures([net(8), nn.ReLU()])
 
 
 def test_what_is_no_collection_of_architectures(toy_space):

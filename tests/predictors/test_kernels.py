@@ -40,6 +40,7 @@ KERNELS = {
     "stationary-fixed": Stationary(COLUMNS, length=0.8),
     "linear": Linear(COLUMNS),
     **{f"tied-{kind}": Tied(COLUMNS, kind) for kind in RADIAL},
+    **{f"tied-blocks-{kind}": Tied([0, [2, 3], [3]], kind) for kind in RADIAL},
     **{f"ard-{kind}": ARD(COLUMNS, kind) for kind in RADIAL},
     "precomputed": Precomputed(inner, LogPrior(0.0, 1.0)),
     "precomputed-fixed": Precomputed(inner),
@@ -94,6 +95,8 @@ def test_covariances_are_those_of_their_definitions(kind):
     narrow = oracle.__class__(**{**oracle.get_params(), "length_scale": length})
     tied = np.mean([narrow(*(part[:, [d]] for part in parts)) for d in range(3)], axis=0)
     np.testing.assert_allclose(Tied(COLUMNS, kind)(x, y, theta), variance * tied, atol=1e-7)
+    mixed = (Stationary([0], kind)(x, y, theta) + Stationary([2, 3], kind)(x, y, theta)) / 2
+    np.testing.assert_allclose(Tied([0, [2, 3]], kind)(x, y, theta), mixed, atol=1e-7)
     lengths = np.array([0.3, 1.0, 4.0])
     anisotropic = oracle.__class__(**{**oracle.get_params(), "length_scale": lengths})
     theta = torch.from_numpy(np.log([*lengths, variance]))

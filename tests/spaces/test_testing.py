@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space, NASBenchGraphSpace, Validity
+from pyg_nas_np.spaces import (
+    Configuration,
+    MobileNetV3Space,
+    NASBench101Space,
+    NASBench201Space,
+    NASBenchGraphSpace,
+    ParameterSpace,
+    Validity,
+)
 from pyg_nas_np.spaces.dense import from_batch
 from pyg_nas_np.spaces.testing import SpaceTestCase
 from pyg_nas_np.utils import InvalidArchitectureError
@@ -238,3 +246,28 @@ def test_what_a_space_lacks_is_skipped():
 def test_a_case_without_a_space_says_what_is_missing():
     with pytest.raises(NotImplementedError, match=r"SpaceTestCase must implement make_space\(\)"):
         SpaceTestCase().make_space()
+
+
+class Renamed(ParameterSpace):
+    """Gives records under other names."""
+
+    def records(self, archs):
+        return [{f"{name}_": value for name, value in record.items()} for record in super().records(archs)]
+
+
+class Foreign(ParameterSpace):
+    """Is standardised by configurations of another space."""
+
+    def reference(self, n, generator=None):
+        return [Configuration({"b": 1})] * n
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "arguments"),
+    [(Renamed, "records_lead_back", 2), (Foreign, "references_are_members", 1)],
+)
+def test_faults_of_records_are_found(broken, check, arguments):
+    space = broken(a=[1, 2, 3])
+    given = [space, space.sample(2, torch.Generator().manual_seed(0))][:arguments]
+    with pytest.raises((AssertionError, InvalidArchitectureError)):
+        getattr(SpaceTestCase(), f"test_{check}")(*given)

@@ -1,0 +1,286 @@
+r"""The features of any space, by what it can tell of its architectures: records, costs, graphs of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.features.descriptors import NETWORKS, Descriptors
+from pyg_nas_np.features.meta import MetaFeatures
+from pyg_nas_np.features.operation_networks import OperationNetworks, shared_operation_networks
+from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
+from pyg_nas_np.features.random_networks import shared_networks
+from pyg_nas_np.features.records import REFERENCE, RecordFeatures
+from pyg_nas_np.features.tables import KeptRows, reference_sample
+from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, SearchSpace
+from pyg_nas_np.spaces.operations import OperationView
+from pyg_nas_np.spaces.parameters import RecordView
+from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
+
+SIZES = "sizes"
+"""Name of the group of costs."""
+
+
+class Families(NamedTuple):
+    r"""Columns of a space's descriptors by what they tell, for kernels that treat each kind in its own way.
+
+    Attributes:
+        parameters: Columns of the value of each parameter, and of each position of a list.
+        summaries: Columns that summarise lists, and counts over parameters that share a domain.
+        graph: Columns of each group of graph descriptors.
+        networks: Coordinates of random networks, the leading ones first.
+        sizes: Costs.
+        structured: Whether architectures have a structure (layers, a graph) beyond single parameters.
+    """
+
+    parameters: list[list[int]]
+    summaries: list[int]
+    graph: list[list[int]]
+    networks: list[int]
+    sizes: list[int]
+    structured: bool
+
+    @property
+    def records(self) -> list[int]:
+        r"""Columns of the record: of parameters and summaries, each once."""
+        return _once([*(column for block in self.parameters for column in block), *self.summaries])
+
+    @property
+    def everything(self) -> list[int]:
+        r"""All columns but those of random networks, each once."""
+        return _once([*self.records, *(column for group in self.graph for column in group), *self.sizes])
+
+
+class SizeFeatures:
+    r"""Standardised costs of the architectures of a space, as logarithms where all are positive.
+
+    Unknown (NaN) costs stand at the mean. Constant ones are left out.
+
+    Args:
+        space: A space with costs.
+    """
+
+    def __init__(self, space: Costs[Any]) -> None:
+        self.space = space
+
+    @property
+    def feature_names(self) -> list[str]:
+        r"""Names of the columns."""
+        return list(self._statistics)
+
+    @property
+    def scales(self) -> list[tuple[float, float]]:
+        r"""Mean and standard deviation of each column before it is standardised."""
+        return [(mean, std) for _, mean, std in self._statistics.values()]
+
+    @fixed_defaults
+    def table(self, archs: Archs) -> Tensor:
+        r"""Costs of many architectures, ``[B, F]`` float32."""
+        costs = self.space.costs(archs)
+        columns = []
+        for name, (logarithmic, mean, std) in self._statistics.items():
+            values = costs[name].double()
+            columns.append(((values.log() if logarithmic else values) - mean) / std)
+        table = torch.stack(columns, dim=1) if columns else torch.empty(len(self.space.resolve(archs)), 0)
+        return table.nan_to_num(0.0, 0.0, 0.0).float()
+
+    @cached_property
+    @fixed_defaults
+    def _statistics(self) -> dict[str, tuple[bool, float, float]]:
+        """Of every cost that varies: whether it is read as a logarithm, mean, standard deviation."""
+        found = {}
+        for name, cost in self.space.costs(reference_sample(self.space, REFERENCE)).items():
+            values = cost.double()
+            values = values[values.isfinite()]
+            logarithmic = bool((values > 0).all())
+            values = values.log() if logarithmic else values
+            if values.numel() and float(values.std(unbiased=False)) > 1e-9:
+                found[name] = (logarithmic, float(values.mean()), float(values.std(unbiased=False)))
+        return found
+
+
+class GraphFeatures:
+    r"""The descriptors of graphs of operations without their costs, which :class:`SizeFeatures` are about.
+
+    Args:
+        features: The descriptors.
+    """
+
+    def __init__(self, features: OperationFeatures) -> None:
+        self._features = features
+        groups = {name: columns for name, columns in features.feature_groups.items() if name != "cost"}
+        self._columns = [column for columns in groups.values() for column in columns]
+        place = {column: i for i, column in enumerate(self._columns)}
+        self.feature_names = [features.feature_names[column] for column in self._columns]
+        self.feature_groups = {name: [place[column] for column in columns] for name, columns in groups.items()}
+        self._rows = KeptRows(features.table)
+
+    def table(self, archs: Archs) -> Tensor:
+        r"""Descriptors of many architectures, ``[B, F]`` float32."""
+        return self._rows(self._features.space.resolve(archs))[:, self._columns]
+
+
+class SpaceFeatures:
+    r"""All that is known of the architectures of a space but values of random networks, in one table.
+
+    The columns of :class:`~pyg_nas_np.features.records.RecordFeatures`, those of
+    :class:`~pyg_nas_np.features.operations.OperationFeatures`, then the costs; each where the space has them.
+
+    Args:
+        space: The search space.
+
+    Raises:
+        InvalidArchitectureError: If the space has neither records nor graphs of operations nor costs.
+    """
+
+    def __init__(self, space: SearchSpace[Any]) -> None:
+        self.space = space
+        self.records = RecordFeatures(space) if isinstance(space, RecordView) else None
+        self.graphs = GraphFeatures(shared_operation_features(space)) if isinstance(space, OperationView) else None
+        self.sizes = SizeFeatures(space) if isinstance(space, Costs) else None
+        self._parts = [part for part in (self.records, self.graphs, self.sizes) if part is not None]
+        if not self._parts:
+            raise InvalidArchitectureError(
+                f"{space.name} tells nothing of its architectures; give it records (RecordView), graphs of operations "
+                f"(OperationView) or costs (Costs)"
+            )
+
+    @property
+    def feature_names(self) -> list[str]:
+        r"""Names of the ``F`` columns."""
+        return [name for part in self._parts for name in part.feature_names]
+
+    @cached_property
+    def signature(self) -> list[str]:
+        r"""What a predictor that was fitted on these columns depends on: their names, and the scale of some."""
+        scales = [*(self.records.scales if self.records else ()), *(self.sizes.scales if self.sizes else ())]
+        return [*self.feature_names, *(f"{mean:.4g} {std:.4g}" for mean, std in scales)]
+
+    @property
+    def feature_groups(self) -> Mapping[str, list[int]]:
+        r"""Columns of each parameter, of shared counts, of each group of graph descriptors, and of the costs."""
+        families, groups = self.families, {}
+        own = {} if self.graphs is None else dict(zip(self.graphs.feature_groups, families.graph, strict=True))
+        own |= {SIZES: families.sizes} if families.sizes else {}
+        for name, columns in ({} if self.records is None else self.records.feature_groups).items():
+            # A parameter may be called as one of our groups.
+            groups[f"{name}_" if name in own or name == NETWORKS else name] = columns
+        return groups | own
+
+    @cached_property
+    def families(self) -> Families:
+        r"""Columns by what they tell."""
+        records, graphs = self.records, self.graphs
+        start = 0 if records is None else len(records.feature_names)
+        groups = [] if graphs is None else list(graphs.feature_groups.values())
+        after = start + (0 if graphs is None else len(graphs.feature_names))
+        count = 0 if self.sizes is None else len(self.sizes.feature_names)
+        return Families(
+            parameters=[] if records is None else records.blocks,
+            summaries=[] if records is None else records.summaries,
+            graph=[[start + column for column in group] for group in groups],
+            networks=[],
+            sizes=list(range(after, after + count)),
+            structured=graphs is not None or (records is not None and records.has_lists),
+        )
+
+    def table(self, archs: Archs = None) -> Tensor:
+        r"""Features of many architectures.
+
+        Args:
+            archs: Architectures; where the space has an index also official indices, or :obj:`None` for all.
+
+        Returns:
+            ``[B, F]`` float32.
+        """
+        return torch.cat([part.table(archs) for part in self._parts], dim=1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space!r})"
+
+
+class SpaceDescriptors:
+    r"""The features of a space, and the coordinates of random networks over its graphs of operations where it has any.
+
+    Args:
+        features: The features.
+    """
+
+    def __init__(self, features: SpaceFeatures) -> None:
+        space = features.space
+        self.space, self.features = space, features
+        self.networks: OperationNetworks | None = None
+        if isinstance(space, OperationView):
+            self.networks = shared_operation_networks(space)
+            self._rows = KeptRows(self.networks.table)
+
+    @property
+    def groups(self) -> Mapping[str, list[int]]:
+        r"""Columns of each group."""
+        networks = {} if self.networks is None else {NETWORKS: self.families.networks}
+        return {**self.features.feature_groups, **networks}
+
+    @cached_property
+    def families(self) -> Families:
+        r"""Columns by what they tell."""
+        start = len(self.features.feature_names)
+        return self.features.families._replace(networks=list(range(start, self.num_columns)))
+
+    @property
+    def num_columns(self) -> int:
+        r"""Number of columns."""
+        return len(self.features.feature_names) + (0 if self.networks is None else self.networks.num_coordinates)
+
+    def table(self, archs: Archs = None) -> Tensor:
+        r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""
+        features = self.features.table(archs)
+        if self.networks is None:
+            return features
+        return torch.cat([features, self._rows(self.space.resolve(archs))], dim=1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.features!r})"
+
+
+@overload
+def shared_features(space: CellSpace[ArchT]) -> MetaFeatures: ...
+@overload
+def shared_features(space: SearchSpace[Any]) -> MetaFeatures | SpaceFeatures: ...
+def shared_features(space: SearchSpace[Any]) -> MetaFeatures | SpaceFeatures:
+    r"""Returns the standardised features of a space, kept with it, so that what they need is computed once.
+
+    Raises:
+        InvalidArchitectureError: If the space tells nothing of its architectures.
+    """
+    return space.keep(MetaFeatures) if isinstance(space, CellSpace) else space.keep(SpaceFeatures)
+
+
+@overload
+def shared_descriptors(space: CellSpace[ArchT]) -> Descriptors: ...
+@overload
+def shared_descriptors(space: SearchSpace[Any]) -> Descriptors | SpaceDescriptors: ...
+def shared_descriptors(space: SearchSpace[Any]) -> Descriptors | SpaceDescriptors:
+    r"""Returns the descriptors of a space, kept with it, so that tables are computed once.
+
+    Raises:
+        InvalidArchitectureError: If the space tells nothing of its architectures.
+    """
+    return space.keep(_cell_descriptors) if isinstance(space, CellSpace) else space.keep(_space_descriptors)
+
+
+def _cell_descriptors(space: CellSpace[Any]) -> Descriptors:
+    return Descriptors(shared_features(space), shared_networks(space))
+
+
+def _space_descriptors(space: SearchSpace[Any]) -> SpaceDescriptors:
+    features = shared_features(space)
+    assert isinstance(features, SpaceFeatures)
+    return SpaceDescriptors(features)
+
+
+def _once(columns: list[int]) -> list[int]:
+    return list(dict.fromkeys(columns))

@@ -1,0 +1,130 @@
+r"""What tables of descriptors have in common: a reference sample, informative columns, one scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.spaces.base import EnumerableSpace, SearchSpace
+from pyg_nas_np.spaces.parameters import RecordView
+
+
+class Columns(NamedTuple):
+    r"""Columns of a table that vary over a reference sample, and their scale.
+
+    Shapes:
+        - **keep:** Positions of the ``F`` columns among all.
+        - **names:** Of the ``F`` columns.
+        - **groups:** Positions of the columns of each group among the ``F``.
+        - **mean**, **std:** ``[F]`` float64 over the sample.
+    """
+
+    keep: list[int]
+    names: list[str]
+    groups: dict[str, list[int]]
+    mean: Tensor
+    std: Tensor
+
+    def scale(self, raw: Tensor, standardize: bool = True) -> Tensor:
+        r"""Returns the ``F`` columns of ``[B, F']``, as float32."""
+        raw = raw[:, self.keep]
+        return ((raw - self.mean) / self.std if standardize else raw).float()
+
+
+def informative(columns: Sequence[tuple[str, str]], raw: Tensor, histograms: Collection[str] = ()) -> Columns:
+    r"""Leaves out constant columns and those equal to an earlier one of their group.
+
+    Args:
+        columns: Name and group of each of ``F'`` columns.
+        raw: ``[B, F']`` float64, the reference sample.
+        histograms: Groups whose columns share one scale, the root of their mean variance, so that rare bins do not
+            dominate distances.
+
+    Example:
+        >>> raw = torch.tensor([[1.0, 0.0, 3.0], [1.0, 2.0, 5.0]])
+        >>> found = informative([("a", "x"), ("b", "x"), ("c", "y")], raw)
+        >>> found.names, found.groups, found.scale(raw)[0].tolist()
+        (['b', 'c'], {'x': [0], 'y': [1]}, [-1.0, -1.0])
+    """
+    mean = raw.mean(dim=0)
+    std = (raw - mean).square().mean(dim=0).sqrt()
+    keep: list[int] = []
+    seen: set[tuple[str, bytes]] = set()
+    for column, (_, group) in enumerate(columns):
+        key = (group, raw[:, column].float().numpy().tobytes())
+        # Rounding errors of the mean must not pass for variation.
+        if float(std[column]) > 1e-9 * (1.0 + abs(float(mean[column]))) and key not in seen:
+            seen.add(key)
+            keep.append(column)
+    groups: dict[str, list[int]] = {}
+    for position, column in enumerate(keep):
+        groups.setdefault(columns[column][1], []).append(position)
+    mean, std = mean[keep], std[keep]
+    for group in groups.keys() & set(histograms):
+        std[groups[group]] = std[groups[group]].square().mean().sqrt()
+    return Columns(keep, [columns[column][0] for column in keep], groups, mean, std)
+
+
+class KeptRows:
+    r"""Rows of a table by architecture, each computed once: searches ask for the same candidates again and again.
+
+    Args:
+        compute: Maps architectures to their rows, ``[B, F]``.
+        limit: Rows that are kept at most. What would exceed it is computed again each time.
+
+    Example:
+        >>> rows = KeptRows(lambda words: torch.tensor([[float(len(word))] for word in words]))
+        >>> rows(["a", "bcd", "a"]).flatten().tolist()
+        [1.0, 3.0, 1.0]
+    """
+
+    def __init__(self, compute: Callable[[Sequence[Any]], Tensor], limit: int = 1 << 16) -> None:
+        self._compute, self.limit = compute, limit
+        self._position: dict[Any, int] = {}
+        self._table: Tensor | None = None
+        self._lock = Lock()
+
+    def __call__(self, archs: Sequence[Any]) -> Tensor:
+        r"""Returns the rows of architectures, ``[B, F]``."""
+        with self._lock:
+            new = list(dict.fromkeys(arch for arch in archs if arch not in self._position))
+            if not archs or len(self._position) + len(new) > self.limit:
+                return self._compute(archs)
+            if new:
+                rows = self._compute(new)
+                self._table = rows if self._table is None else torch.cat([self._table, rows])
+                self._position |= {arch: i for i, arch in enumerate(new, len(self._position))}
+            assert self._table is not None
+            return self._table[[self._position[arch] for arch in archs]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_position": {}, "_table": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_lock": Lock()}
+
+
+def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:
+    r"""Returns architectures by which a space is standardised: its pool, all of it, or :obj:`size` draws of seed 0."""
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    if isinstance(space, RecordView):
+        return space.reference(size, generator)
+    if isinstance(space, EnumerableSpace):
+        return list(space.enumerate()) if space.size <= size else space.sample(size, generator)
+    # Distinct ones may be fewer than this, and nobody knows how many there are.
+    return space.sample(size, generator, replace=True)
+
+
+def chunked(archs: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    r"""Splits architectures into parts of at most :obj:`size`, for :func:`~pyg_nas_np.utils.map_chunks`.
+
+    There are at least as many parts as threads: one part would be worked on by all threads in every operation, which
+    takes ten times as long on a busy machine.
+    """
+    step = max(1, min(size, math.ceil(len(archs) / torch.get_num_threads())))
+    return [archs[start : start + step] for start in range(0, len(archs), step)]

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyg_nas_np.features import Descriptors, MetaFeatures, SpaceFeatures, shared_descriptors, shared_features
+from pyg_nas_np.features.descriptors import NETWORKS
+from pyg_nas_np.features.space import SIZES, SizeFeatures
+from pyg_nas_np.predictors import (
+    EnsemblePredictor,
+    GCNPredictor,
+    GNNPredictor,
+    GPPredictor,
+    MLPEnsemblePredictor,
+    RandomForestPredictor,
+    RidgePredictor,
+    WLPredictor,
+    XGBoostPredictor,
+)
+from pyg_nas_np.predictors.gp import feature_columns
+from pyg_nas_np.spaces import (
+    Configuration,
+    GraphSpace,
+    Integer,
+    NASBench201Space,
+    OperationGraph,
+    OperationView,
+    ParameterSpace,
+    SearchSpace,
+)
+from pyg_nas_np.spaces.operation_graph import pack
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError
+
+
+def network(record) -> OperationGraph:
+    nodes = [("conv", {"width": record["width"]})] * record["depth"] + [("head", {})]
+    return OperationGraph.of(nodes, [(i, i + 1) for i in range(record["depth"])])
+
+
+class Networks(ParameterSpace, OperationView[Configuration]):
+    """A third-party space that tells everything."""
+
+    def _batch(self, archs):
+        return pack([network(arch) for arch in archs])
+
+    @property
+    def operations(self):
+        return self._batch(self.pool).operations
+
+    @property
+    def attribute_names(self):
+        return self._batch(self.pool).attribute_names
+
+    def operation_graphs(self, archs=None):
+        return self._batch(self.resolve(archs))
+
+
+PARAMETERS = {"depth": Integer(1, 6), "width": Integer(8, 64), "networks": Integer(0, 3), "act": ["relu", "gelu"]}
+POOL = [{"depth": 1 + i % 6, "width": 8 + i % 57, "networks": i % 4, "act": ["relu", "gelu"][i % 2]} for i in range(90)]
+COSTS = {"params": lambda arch: arch["depth"] * arch["width"] ** 2}
+
+
+@pytest.fixture(scope="module")
+def space() -> Networks:
+    return Networks(PARAMETERS, pool=POOL, costs=COSTS)
+
+
+def test_records_graphs_sizes_and_networks_lie_side_by_side(space):
+    features, descriptors = shared_features(space), shared_descriptors(space)
+    assert shared_features(space) is features
+    groups = descriptors.groups
+    assert list(groups)[:4] == ["depth", "width", "networks_", "act"]
+    assert {"attributes", "paths", SIZES, NETWORKS} <= set(groups)
+    table = descriptors.table(space.pool)
+    assert table.shape == (90, descriptors.num_columns)
+    assert table.dtype == torch.float32
+    torch.testing.assert_close(features.table(space.pool), table[:, : len(features.feature_names)])
+    names = features.feature_names
+    assert [names[i] for i in groups[SIZES]] == ["params"]
+    assert sorted(i for columns in {tuple(c) for c in groups.values()} for i in columns) == list(range(table.size(1)))
+    families = descriptors.families
+    assert families.structured
+    assert families.networks == groups[NETWORKS]
+    assert families.sizes == groups[SIZES]
+    assert len(families.parameters) == 4
+    assert set(families.everything) == set(range(len(names)))
+    moments = table[:, : len(names)].double()
+    torch.testing.assert_close(moments.mean(dim=0), torch.zeros(len(names)).double(), rtol=0, atol=1e-5)
+
+
+def test_what_a_space_does_not_tell_is_left_out():
+    records = shared_descriptors(ParameterSpace(PARAMETERS))
+    assert records.families.sizes == records.families.networks == records.families.graph == []
+    assert not records.families.structured
+    graphs = shared_descriptors(GraphSpace([network(record) for record in POOL[:30]]))
+    assert graphs.families.parameters == []
+    assert graphs.families.records == []
+    assert len(graphs.families.networks) > 0
+    assert isinstance(shared_features(NASBench201Space()), MetaFeatures)
+    assert isinstance(shared_descriptors(NASBench201Space()), Descriptors)
+
+
+def test_a_space_that_tells_nothing_is_refused():
+    class Mute(SearchSpace[str]):
+        name = "mute"
+
+        def sample(self, n, generator=None, *, replace=False):
+            return ["a"] * n
+
+        def neighbors(self, arch):
+            return []
+
+        def to_str(self, arch):
+            return arch
+
+        def from_str(self, text):
+            return text
+
+        def is_valid(self, arch):
+            return True
+
+    with pytest.raises(InvalidArchitectureError, match="mute tells nothing of its architectures; give it records"):
+        SpaceFeatures(Mute())
+
+
+def test_costs_are_logarithms_and_unknown_ones_the_mean():
+    pool = [record | {"latency": 10.0 ** (i % 3) if i % 9 else None} for i, record in enumerate(POOL)]
+    costs = COSTS | {"latency": "latency", "signed": lambda arch: arch["width"] - 30.0, "same": lambda arch: 1.0}
+    space = ParameterSpace(PARAMETERS, pool=pool, costs=costs)
+    sizes = SizeFeatures(space)
+    assert sizes.feature_names == ["params", "latency", "signed"]
+    table = sizes.table(space.pool[:3])
+    assert float(table[0, 1]) == 0.0
+    assert bool(table.isfinite().all())
+    # Another unit is the same column.
+    other = ParameterSpace(PARAMETERS, pool=POOL, costs={"params": lambda arch: 1e-6 * COSTS["params"](arch)})
+    first = SizeFeatures(ParameterSpace(PARAMETERS, pool=POOL, costs=COSTS))
+    torch.testing.assert_close(SizeFeatures(other).table(other.pool), first.table(other.pool), rtol=1e-5, atol=1e-5)
+
+
+# -- the predictors on them -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "predictor",
+    [
+        RidgePredictor(),
+        RandomForestPredictor(n_estimators=60),
+        XGBoostPredictor(),
+        GPPredictor(),
+        GPPredictor(networks=False),
+        EnsemblePredictor(predictors={"gp": GPPredictor(), "forest": RandomForestPredictor(n_estimators=30)}),
+    ],
+    ids=lambda predictor: type(predictor).__name__,
+)
+def test_plain_predictors_work_on_any_space(predictor, space, tmp_path):
+    if isinstance(predictor, XGBoostPredictor):
+        pytest.importorskip("xgboost")
+    archs = list(space.pool)
+    y = torch.tensor([80.0 + 2 * a["depth"] + 0.05 * a["width"] + (a["act"] == "gelu") for a in archs])
+    rows, others = archs[::2], archs[1::2]
+    for each in (space, ParameterSpace(PARAMETERS, pool=POOL)):
+        model = predictor.__sklearn_clone__().set_params(space=each).fit(rows, y[::2])
+        mean, std = model.predict(others, return_std=True)
+        assert model.score(others, y[1::2]) > 0.6
+        assert bool((std >= 0).all())
+        model.save(tmp_path / "model.pt")
+        loaded = type(model).load(tmp_path / "model.pt", each)
+        torch.testing.assert_close(loaded.predict(others), mean, rtol=1e-4, atol=1e-3)
+
+
+def test_the_gp_adds_up_over_parameters():
+    assert list(feature_columns(ParameterSpace(PARAMETERS))) == ["depth", "width", "networks_", "act"]
+
+
+@pytest.mark.parametrize("kind", [GNNPredictor, GCNPredictor, WLPredictor, MLPEnsemblePredictor])
+def test_predictors_of_cells_say_so(kind, space):
+    with pytest.raises(InvalidArchitectureError, match="gives no cells"):
+        kind(space).fit(list(space.pool[:20]), torch.arange(20.0))
+
+
+def test_another_pool_is_another_scale(tmp_path):
+    first, second = (ParameterSpace(PARAMETERS, pool=pool) for pool in (POOL, POOL[:50]))
+    y = torch.arange(20.0)
+    model = RidgePredictor(first).fit(list(first.pool[:20]), y)
+    model.save(tmp_path / "model.pt")
+    same = RidgePredictor.load(tmp_path / "model.pt", ParameterSpace(PARAMETERS, pool=POOL))
+    torch.testing.assert_close(same.predict(first.pool[:20]), model.predict(first.pool[:20]))
+    with pytest.raises(DataFileError, match="another pool"):
+        RidgePredictor.load(tmp_path / "model.pt", second).predict(list(second.pool[:5]))

@@ -191,3 +191,13 @@ def test_what_is_no_table_is_refused(tmp_path):
     space = NASBench201Space()
     with pytest.raises(InvalidArchitectureError, match="row 1:"):
         TableDataset(space, {"arch": [1, len(space)], "acc": [1, 2]}, "acc")
+
+
+def test_defaults_of_pytorch_change_nothing():
+    def everything():
+        dataset = table()
+        return dataset[3].y.tolist(), dataset[3].row.tolist(), [side.tolist() for side in dataset.split(5, 3)]
+
+    wanted = everything()
+    with torch.device("meta"):
+        assert everything() == wanted

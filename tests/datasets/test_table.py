@@ -27,7 +27,7 @@ SPACE = ParameterSpace(depth=Integer(1, 8), act=["relu", "gelu"])
 def rows(count=40, noise=0.1):
     generator = seeded()
     archs = SPACE.sample(count, generator, replace=True)
-    jitter = torch.randn(count, generator=generator, dtype=torch.float64).tolist()
+    jitter = torch.randn(count, generator=generator, dtype=torch.float64, device="cpu").tolist()
     return [
         {
             **arch.to_dict(),

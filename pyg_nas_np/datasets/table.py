@@ -17,6 +17,7 @@ from pyg_nas_np.datasets.splits import Split, budget_splits, class_split
 from pyg_nas_np.spaces import EnumerableSpace, GraphView, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.inference import read_records, records_of
 from pyg_nas_np.spaces.parameters import is_missing, plain
+from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidLabelsError, VerificationError
 
 _SPREAD = 0.5
@@ -89,7 +90,7 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
         left = [{key: value for key, value in row.items() if key not in (*names, *ignore)} for row in rows]
         self.space: SearchSpace[Any] = ParameterSpace.from_records(left) if space is None else space
         self._archs = [_arch(self.space, row, i, column) for i, row in enumerate(left)]
-        self._data, self.slices = self.collate(self._items(features))
+        self._data, self.slices = fixed_defaults(self.collate)(self._items(features))
 
     def _items(self, features: Callable[[list[Any]], Tensor] | None) -> list[Data]:
         y = self.metrics[self.metric].float()

@@ -27,7 +27,7 @@ SPACE = ParameterSpace(depth=Integer(1, 8), act=["relu", "gelu"])
 def rows(count=40, noise=0.1):
     generator = seeded()
     archs = SPACE.sample(count, generator, replace=True)
-    jitter = torch.randn(count, generator=generator, dtype=torch.float64).tolist()
+    jitter = torch.randn(count, generator=generator, dtype=torch.float64, device="cpu").tolist()
     return [
         {
             **arch.to_dict(),
@@ -191,3 +191,13 @@ def test_what_is_no_table_is_refused(tmp_path):
     space = NASBench201Space()
     with pytest.raises(InvalidArchitectureError, match="row 1:"):
         TableDataset(space, {"arch": [1, len(space)], "acc": [1, 2]}, "acc")
+
+
+def test_defaults_of_pytorch_change_nothing():
+    def everything():
+        dataset = table()
+        return dataset[3].y.tolist(), dataset[3].row.tolist(), [side.tolist() for side in dataset.split(5, 3)]
+
+    wanted = everything()
+    with torch.device("meta"):
+        assert everything() == wanted

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyg_nas_np.features.operation_dag import Level, LiveGraphs, levels, live_graphs
 from pyg_nas_np.features.operations import Vocabulary
 from pyg_nas_np.features.random_networks import principal_axes
-from pyg_nas_np.features.tables import chunked, reference_sample
+from pyg_nas_np.features.tables import chunked, mostly_whole, reference_sample
 from pyg_nas_np.spaces import OperationView
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.operations import ADD, IDENTITY, INPUT, OUTPUT, POOL, Operation, OperationGraphs
@@ -259,12 +259,21 @@ class OperationNetworks:
             ``[B, R]`` float32, centred over a reference sample of the space; the mean of their squared norms over it is
             1.
         """
+        if mostly_whole(self.space, archs):
+            # A copy, because the caller may write into what every predictor of the space reads.
+            return self._whole.clone() if archs is None else self._whole[archs]
+        return self._compute(list(self.space.resolve(archs)))
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        return self._compute(list(self.space.resolve(None)))
+
+    def _compute(self, rows: Sequence[Any]) -> Tensor:
         vocabulary, networks, mean, axes = self._basis
 
         def project(part: Sequence[Any]) -> Tensor:
             return (self._values(part, vocabulary, networks) - mean) @ axes
 
-        rows = list(self.space.resolve(archs))
         parts = map_chunks(fixed_defaults(project), chunked(rows, CHUNK))
         return torch.cat(parts) if parts else torch.empty(0, axes.size(1), dtype=torch.float32)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.features.operation_dag import LiveGraphs, Paths, live_graphs, path_strings, path_sums
-from pyg_nas_np.features.tables import Columns, chunked, informative, reference_sample
+from pyg_nas_np.features.tables import Columns, chunked, informative, mostly_whole, reference_sample
 from pyg_nas_np.spaces import Costs, OperationView
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.operations import ADD, IDENTITY, INPUT, OUTPUT, Operation, OperationGraphs
@@ -316,8 +316,17 @@ class OperationFeatures:
         Returns:
             ``[B, F]`` float32.
         """
+        if mostly_whole(self.space, archs):
+            # A copy, because the caller may write into what every predictor of the space reads.
+            return self._whole.clone() if archs is None else self._whole[archs]
+        return self._compute(list(self.space.resolve(archs)))
+
+    @cached_property
+    def _whole(self) -> Tensor:
+        return self._compute(list(self.space.resolve(None)))
+
+    def _compute(self, rows: Sequence[Any]) -> Tensor:
         stats = self._statistics
-        rows = list(self.space.resolve(archs))
 
         def finish(part: Sequence[Any]) -> Tensor:
             batch = self._described(part, stats.vocabulary)

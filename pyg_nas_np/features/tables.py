@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_nas_np.spaces.base import EnumerableSpace, SearchSpace
+from pyg_nas_np.spaces.base import Archs, EnumerableSpace, SearchSpace
 from pyg_nas_np.spaces.parameters import RecordView
 
 
@@ -128,3 +128,10 @@ def chunked(archs: Sequence[Any], size: int) -> list[Sequence[Any]]:
     """
     step = max(1, min(size, math.ceil(len(archs) / torch.get_num_threads())))
     return [archs[start : start + step] for start in range(0, len(archs), step)]
+
+
+def mostly_whole(space: SearchSpace[Any], archs: Archs) -> bool:
+    r"""Whether a table of the whole space, kept, is the cheaper way to rows: half of an indexed space or more."""
+    if not isinstance(space, EnumerableSpace) or not (archs is None or isinstance(archs, Tensor)):
+        return False
+    return archs is None or 2 * space.check_indices(archs).numel() >= space.size

@@ -27,6 +27,9 @@ from pyg_nas_np.utils import InvalidArchitectureError, atomic_path, cache_dir
 ModuleLike: TypeAlias = "nn.Module | Callable[[], nn.Module]"
 """A module, or a function without arguments that makes it, which is called on the meta device."""
 
+NUM_REFERENCE = 256
+"""How many configurations of a function that builds networks tell how features are scaled."""
+
 _FORMAT = "modules-1"
 
 
@@ -201,6 +204,10 @@ class BuiltModuleSpace(ParameterSpace, OperationView[Configuration]):
             except InvalidArchitectureError as error:
                 raise InvalidArchitectureError(f"configuration {record}: {error}") from error
         return self._found[config]
+
+    def reference(self, n: int, generator: torch.Generator | None = None) -> list[Configuration]:
+        r"""Returns at most :data:`NUM_REFERENCE` configurations, because each is built and traced."""
+        return super().reference(min(n, NUM_REFERENCE), generator)
 
     def operation_graphs(self, archs: Archs = None) -> OperationGraphs:
         r"""Returns the graphs of what many configurations build."""

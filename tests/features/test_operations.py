@@ -186,3 +186,14 @@ def test_other_defaults_change_nothing(foreign_defaults):
         after = [OperationFeatures(GraphSpace(graphs)).table(), OperationNetworks(GraphSpace(graphs)).table()]
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_of_a_pool_are_those_of_its_table():
+    space = GraphSpace(SPACE.sample(20, seeded()), OPS)
+    few, many = torch.tensor([3, 1]), torch.arange(19, -1, -1)
+    for features in (OperationFeatures(space), OperationNetworks(space, num_functions=16)):
+        whole = features.table()
+        for rows in (few, many):
+            torch.testing.assert_close(features.table(rows), whole[rows], rtol=1e-4, atol=1e-4)
+        whole.zero_()
+        assert float(features.table().abs().max()) > 0

@@ -133,3 +133,10 @@ def test_a_configuration_that_fails_is_named():
     space = BuiltModuleSpace(build, {"width": [8], "depth": [1], "typo": [1]}, INPUT)
     with pytest.raises(InvalidArchitectureError, match=r"configuration .*'typo': 1.*unexpected keyword"):
         space.costs([{"width": 8, "depth": 1, "typo": 1}])
+
+
+def test_few_networks_are_built_to_scale_features():
+    space = BuiltModuleSpace(build, {**PARAMETERS, "width": list(range(1, 200))}, INPUT)
+    first, again = (space.reference(4096, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert len(first) <= modules.NUM_REFERENCE
+    assert first == again

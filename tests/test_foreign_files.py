@@ -333,7 +333,7 @@ def test_every_loader_is_tried(loaders):
         "ProcessedDataset.load",  # tests/datasets/test_processed.py
         "ArchSearcher.restore",  # reads by read_state
         "load_pickle",  # tests/utils/test_pickles.py
-        "read_json", "read_scalars",  # take the path for their messages only
+        "read_json",  # take the path for their messages only
     }  # fmt: skip
     tried = {name.partition(" of ")[0].partition(",")[0] for name in loaders} | elsewhere
     missing = []

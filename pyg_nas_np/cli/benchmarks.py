@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, Optional
 
 import typer
 
@@ -26,6 +26,13 @@ BENCHMARKS = {
         NASBenchGraph, ("cora", "citeseer", "pubmed", "cs", "physics", "photo", "computers", "arxiv", "proteins")
     ),
 }
+
+
+BenchmarkOption = Annotated[str, typer.Option(help=f"One of {', '.join(BENCHMARKS)}.")]
+DatasetOption = Annotated[Optional[str], typer.Option(help="Image or graph data set. (default: the first)")]  # noqa: UP045
+RootOption = Annotated[Optional[Path], typer.Option(help="Folder of the data set. (default: in the cache)")]  # noqa: UP045
+MetricOption = Annotated[Optional[str], typer.Option(help="Metric to predict. (default: the benchmark's)")]  # noqa: UP045
+DownloadOption = Annotated[bool, typer.Option(help="Download the official file where nothing else has labels.")]
 
 
 def open_benchmark(

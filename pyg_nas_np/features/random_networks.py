@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
+from pyg_nas_np.features.tables import seeded_sample
 from pyg_nas_np.spaces import CellSpace, SearchSpace
 from pyg_nas_np.spaces.base import Archs, require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -287,7 +288,7 @@ class RandomNetworks:
             return self._whole.clone()
         if isinstance(archs, Tensor):
             rows = self.space.check_indices(archs)
-            if 2 * rows.numel() >= len(self.space):
+            if 2 * rows.numel() >= self.space.size:
                 return self._whole[rows]
         return self._project(archs)
 
@@ -302,8 +303,7 @@ class RandomNetworks:
         generator = torch.Generator().manual_seed(self.seed)
         share = self.num_functions // len(self.widths)
         weights = [draw_weights(self.space, share, width, generator) for width in self.widths]
-        few = min(REFERENCE, len(self.space))
-        reference = self.space.sample_indices(few, torch.Generator().manual_seed(0)).sort().values
+        reference = seeded_sample(self.space, REFERENCE)
         values = torch.cat([self._values(rows, weights) for rows in self._chunks(reference)])
         return _Basis(weights, *principal_axes(values, self.rank))
 

@@ -70,6 +70,19 @@ def informative(columns: Sequence[tuple[str, str]], raw: Tensor, histograms: Col
     return Columns(keep, [columns[column][0] for column in keep], groups, mean, std)
 
 
+LARGE = 1 << 12
+"""Architectures drawn from a space whose official indices do not fit into 64 bits."""
+
+
+def seeded_sample(space: EnumerableSpace[Any], count: int) -> Sequence[Any] | Tensor:
+    r"""Returns at most :obj:`count` architectures drawn with a fixed seed: official indices in ascending order, or
+    :data:`LARGE` values where indices do not fit into 64 bits."""
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    if space.size - 1 > torch.iinfo(torch.long).max:
+        return space.sample(min(count, LARGE), generator)
+    return space.sample_indices(min(count, space.size), generator).sort().values
+
+
 class KeptRows:
     r"""Rows of a table by architecture, each computed once: searches ask for the same candidates again and again.
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -347,3 +348,16 @@ def test_shipped_weights_beat_the_free_baselines_and_their_base_on_the_benchmark
     assert sum(taus) / 3 > 0.78
     assert sum(taus) > sum(base) - 0.03
     assert 0.8 < sum(inside) / 3 < 0.97
+
+
+def test_a_fitted_predictor_owns_its_weights(toy_space, weights, graphs, every, truth, tmp_path):
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(Path(make(toy_space, weights, "hybrid").weights).read_bytes())
+    predictor = ConvNPPredictor(toy_space, weights=path).fit(graphs, truth[ROWS])
+    before = predictor.predict(every, return_std=True)
+    predictor.save(tmp_path / "p.pt")
+    path.unlink()
+    # Neither the prediction nor the saved predictor needs the file.
+    torch.testing.assert_close(predictor.predict(every, return_std=True), before)
+    again = ConvNPPredictor.load(tmp_path / "p.pt", toy_space)
+    torch.testing.assert_close(again.predict(every, return_std=True), before, rtol=1e-4, atol=1e-3)

@@ -14,7 +14,8 @@ from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors import GPPredictor, Predictor, RandomForestPredictor, RidgePredictor
 from pyg_nas_np.predictors import base as base_module
-from pyg_nas_np.spaces import NASBench201Space
+from pyg_nas_np.search import PredictorSearch
+from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError
 
 SPACE = NASBench201Space()
@@ -284,3 +285,36 @@ def test_direction_is_that_of_the_data_set_unless_told(losses):
     assert RidgePredictor(SPACE).fit(part.arch_index, part.y).transform_.maximize is True
     best = RidgePredictor().fit(part).predict_scores(losses)[0].argmax()
     assert float(losses.y[best]) < float(losses.y.median())
+
+
+@pytest.mark.parametrize("name", ["ridge", "gp", "convnp"])
+def test_a_space_whose_indices_fit_into_no_integer(name):
+    space = MobileNetV3Space()
+    archs = space.sample(60, torch.Generator().manual_seed(0))
+    y = space.batch_flops(archs).double()
+    model = PREDICTORS[name](space).fit(archs[:40], y[:40])
+    assert model.score(archs[40:], y[40:]) > 0.5
+    search = PredictorSearch(space, PREDICTORS[name](), initial=3, proposals=50)
+    for _ in range(4):
+        asked = search.ask()
+        search.tell(asked, space.batch_flops(asked).double())
+    assert len(set(search.measured)) == 4
+
+
+def test_a_fit_that_fails_half_way_leaves_the_predictor_as_it_was(monkeypatch):
+    model = GPPredictor(SPACE).fit(BATCH, Y)
+    before = model.predict(TEST)
+    monkeypatch.setattr(GPPredictor, "_fit", lambda self, inputs, z: setattr(self, "gp_", None) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(SPACE.batch_encode(INDEX[:7]), Y[:7])
+    monkeypatch.undo()
+    assert torch.equal(model.predict(TEST), before)
+
+
+@every
+def test_losses_are_the_mirror_of_accuracies(name):
+    # Ranks agree to the last bit, on which splits of trees hang.
+    up = make(name, labels="rank").fit(BATCH, Y / 4)
+    down = make(name, labels="rank", maximize=False).fit(BATCH, 100 - Y / 4)
+    torch.testing.assert_close(down.predict_scores(TEST), up.predict_scores(TEST), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(down.predict(TEST), 100 - up.predict(TEST), rtol=1e-3, atol=1e-2)

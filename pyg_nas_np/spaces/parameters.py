@@ -137,8 +137,9 @@ class Number(Value):
         if self.low == self.high:
             return 0.5
         if self.log:
-            value = max(value, self.low)
-            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+            # The logarithms of close values may be equal; that of their ratio is not zero.
+            part, whole = (math.log1p((end - self.low) / self.low) for end in (max(value, self.low), self.high))
+            return part / whole
         return float((value - self.low) / (self.high - self.low))
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> list[Any]:

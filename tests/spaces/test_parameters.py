@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyg_nas_np.spaces import Categorical, Float, Integer, Repeat
@@ -62,6 +62,8 @@ def test_parameters_are_values():
 
 @settings(deadline=None)
 @given(st.integers(1, 10**20), st.integers(0, 10**20), st.integers(1, 10**6), st.booleans(), st.integers(0, 99))
+@example(281_574_401_846_943, 1, 1, True, 0)
+@example(10**20, 1, 1, True, 0)
 def test_whole_numbers_stay_on_their_grid_however_large(low, width, step, log, seed):
     parameter = Integer(low, low + width, step, log)
     values = [*parameter.draw(5, seeded(seed)), parameter.middle]

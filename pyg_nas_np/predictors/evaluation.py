@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from sklearn.base import clone
 from torch import Tensor
 
-from pyg_nas_np.datasets import ArchitectureDataset, Split
+from pyg_nas_np.datasets import ArchitectureDataset, Split, TableDataset
 from pyg_nas_np.metrics import functional as metrics
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.utils import seeded
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor, dataset: ArchitectureDataset, split: Split, y: Tensor | None = None, **fit: Any
+    predictor: Predictor,
+    dataset: ArchitectureDataset | TableDataset,
+    split: Split,
+    y: Tensor | None = None,
+    **fit: Any,
 ) -> tuple[Evaluation, Tensor, Tensor]:
     r"""Fits a predictor and scores it.
 
@@ -94,6 +100,38 @@ def evaluate(
         predict_seconds=done - fitted,
     )
     return scores, mean, std
+
+
+def held_out(
+    predictor: Predictor, dataset: ArchitectureDataset | TableDataset, groups: Tensor, *, folds: int = 5, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    r"""Predicts every label of a data set from those of other architectures, by cross-validation.
+
+    Args:
+        predictor: Any predictor; clones of it are fitted.
+        dataset: ``n`` architectures, all of which have labels.
+        groups: Architectures with equal numbers are in one fold, ``[n]``: repeats of one architecture.
+        folds: Number of folds; fewer where there are fewer groups.
+        seed: Seed of the draw.
+
+    Returns:
+        Means and standard deviations, ``[n]`` float64.
+
+    Raises:
+        ValueError: If there are fewer than two folds or groups.
+    """
+    numbers, which = groups.unique(return_inverse=True)
+    folds = min(folds, numbers.numel())
+    if folds < 2:
+        raise ValueError(f"at least two folds and two different architectures are needed, got {folds}")
+    order = torch.randperm(numbers.numel(), generator=seeded(seed), device="cpu")
+    fold = (order.argsort() % folds)[which]
+    mean, std = torch.empty(len(dataset), dtype=torch.float64), torch.empty(len(dataset), dtype=torch.float64)
+    for k in range(folds):
+        inside = (fold == k).nonzero().flatten()
+        fitted = clone(predictor).fit(dataset[(fold != k).nonzero().flatten()])
+        mean[inside], std[inside] = fitted.predict(dataset[inside], return_std=True)
+    return mean, std
 
 
 def calibration_curve(mean: Tensor, std: Tensor, y: Tensor, num_levels: int = 19) -> tuple[Tensor, Tensor]:

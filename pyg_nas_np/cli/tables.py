@@ -45,6 +45,12 @@ def score_table(scores: Mapping[str, Evaluation], title: str) -> Table:
     return table
 
 
+def write_scores(path: Path, scores: Mapping[str, Evaluation]) -> None:
+    r"""Writes one row a predictor as CSV, all scores in full."""
+    rows = [[name, *evaluation.to_dict().values()] for name, evaluation in scores.items()]
+    write_csv(path, ["predictor", *next(iter(scores.values())).to_dict()], rows)
+
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf")
 

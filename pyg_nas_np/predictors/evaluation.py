@@ -82,30 +82,15 @@ def evaluate(
     fitted = time.perf_counter()
     mean, std = predictor.predict(dataset, return_std=True)
     done = time.perf_counter()
-    y, m, s = labels[split.test], mean[split.test], std[split.test]
-    maximize, ten = predictor.transform_.maximize, min(10, y.numel())
-    # A constant predictor orders nothing.
-    scores = Evaluation(
-        kendall_tau=float(metrics.kendall_tau(m, y, undefined=0.0)),
-        spearman=float(metrics.spearman_rho(m, y, undefined=0.0)),
-        n_at_5=float(metrics.n_at_k(m, y, min(5, y.numel()), maximize=maximize)),
-        n_at_10=float(metrics.n_at_k(m, y, ten, maximize=maximize)),
-        precision_at_1_percent=float(metrics.precision_at_k(m, y, 0.01, maximize=maximize)),
-        regret_at_1=float(metrics.regret_at_k(m, y, 1, maximize=maximize)),
-        regret_at_10=float(metrics.regret_at_k(m, y, ten, maximize=maximize)),
-        nll=float(metrics.gaussian_nll(m, s, y)),
-        crps=float(metrics.gaussian_crps(m, s, y)),
-        coverage_90=float(metrics.interval_coverage(m, s, y, 0.9)),
-        fit_seconds=fitted - start,
-        predict_seconds=done - fitted,
-    )
+    parts = mean[split.test], std[split.test], labels[split.test]
+    scores = _scores(*parts, predictor.transform_.maximize, fitted - start, done - fitted)
     return scores, mean, std
 
 
-def held_out(
+def cross_validate(
     predictor: Predictor, dataset: ArchitectureDataset | TableDataset, groups: Tensor, *, folds: int = 5, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    r"""Predicts every label of a data set from those of other architectures, by cross-validation.
+) -> tuple[Evaluation, Tensor, Tensor]:
+    r"""Predicts every label of a data set from those of other architectures, and scores the predictions.
 
     Args:
         predictor: Any predictor; clones of it are fitted.
@@ -115,7 +100,8 @@ def held_out(
         seed: Seed of the draw.
 
     Returns:
-        Means and standard deviations, ``[n]`` float64.
+        The scores over all folds together (seconds: of one fit, and of predicting all), and the held-out means and
+        standard deviations, ``[n]`` float64.
 
     Raises:
         ValueError: If there are fewer than two folds or groups.
@@ -126,12 +112,38 @@ def held_out(
         raise ValueError(f"at least two folds and two different architectures are needed, got {folds}")
     order = torch.randperm(numbers.numel(), generator=seeded(seed), device="cpu")
     fold = (order.argsort() % folds)[which]
-    mean, std = torch.empty(len(dataset), dtype=torch.float64), torch.empty(len(dataset), dtype=torch.float64)
+    mean = torch.empty(len(dataset), dtype=torch.float64, device="cpu")
+    std = torch.empty_like(mean)
+    fit_seconds = predict_seconds = 0.0
     for k in range(folds):
         inside = (fold == k).nonzero().flatten()
+        start = time.perf_counter()
         fitted = clone(predictor).fit(dataset[(fold != k).nonzero().flatten()])
+        middle = time.perf_counter()
         mean[inside], std[inside] = fitted.predict(dataset[inside], return_std=True)
-    return mean, std
+        fit_seconds += (middle - start) / folds
+        predict_seconds += time.perf_counter() - middle
+    maximize = fitted.transform_.maximize
+    return _scores(mean, std, dataset.y, maximize, fit_seconds, predict_seconds), mean, std
+
+
+def _scores(m: Tensor, s: Tensor, y: Tensor, maximize: bool, fit_seconds: float, predict_seconds: float) -> Evaluation:
+    ten = min(10, y.numel())
+    # A constant predictor orders nothing.
+    return Evaluation(
+        kendall_tau=float(metrics.kendall_tau(m, y, undefined=0.0)),
+        spearman=float(metrics.spearman_rho(m, y, undefined=0.0)),
+        n_at_5=float(metrics.n_at_k(m, y, min(5, y.numel()), maximize=maximize)),
+        n_at_10=float(metrics.n_at_k(m, y, ten, maximize=maximize)),
+        precision_at_1_percent=float(metrics.precision_at_k(m, y, 0.01, maximize=maximize)),
+        regret_at_1=float(metrics.regret_at_k(m, y, 1, maximize=maximize)),
+        regret_at_10=float(metrics.regret_at_k(m, y, ten, maximize=maximize)),
+        nll=float(metrics.gaussian_nll(m, s, y)),
+        crps=float(metrics.gaussian_crps(m, s, y)),
+        coverage_90=float(metrics.interval_coverage(m, s, y, 0.9)),
+        fit_seconds=fit_seconds,
+        predict_seconds=predict_seconds,
+    )
 
 
 def calibration_curve(mean: Tensor, std: Tensor, y: Tensor, num_levels: int = 19) -> tuple[Tensor, Tensor]:

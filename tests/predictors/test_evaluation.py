@@ -7,7 +7,7 @@ from pyg_nas_np import NASBench201
 from pyg_nas_np.datasets import TableDataset
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import Predictor, RidgePredictor
-from pyg_nas_np.predictors.evaluation import calibration_curve, evaluate, held_out
+from pyg_nas_np.predictors.evaluation import calibration_curve, cross_validate, evaluate
 from pyg_nas_np.utils import InvalidLabelsError
 
 
@@ -94,16 +94,17 @@ def test_held_out_predictions_have_not_seen_the_architecture():
             seen.append(set(x.archs))
             return super().fit(x, y)
 
-    mean, std = held_out(Spy(), data, data.group, folds=4, seed=1)
+    scores, mean, std = cross_validate(Spy(), data, data.group, folds=4, seed=1)
     assert len(seen) == 4
     # Each of 20 architectures is left out once, with its repeats.
     assert all(sum(arch not in fold for fold in seen) == 1 for arch in data.archs)
     torch.testing.assert_close(mean[20:], mean[:4])
-    assert float(kendall_tau(mean, data.y)) > 0.8
+    assert scores.kendall_tau == pytest.approx(float(kendall_tau(mean, data.y))) > 0.8
+    assert scores.fit_seconds > 0
     assert bool((std > 0).all())
 
 
 def test_one_architecture_leaves_nothing_to_fit():
     data = TableDataset(None, [{"depth": d, "acc": 1.0 * d} for d in (1, 2)], "acc")
     with pytest.raises(ValueError, match="two different architectures"):
-        held_out(RidgePredictor(), data[:1], data.group[:1])
+        cross_validate(RidgePredictor(), data[:1], data.group[:1])

@@ -1,0 +1,114 @@
+r"""The user's own files on the command line: the options that name them, and what is said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.markup import escape
+
+from pyg_nas_np.cli.options import given, say
+from pyg_nas_np.cli.tables import console
+from pyg_nas_np.datasets.own_task import OwnTask, read_own_task
+from pyg_nas_np.utils.table_files import read_header
+
+LabelsOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Your measurements: CSV or Parquet with any columns, an export of Optuna, Ray Tune, MLflow, W&B or "
+        "scikit-learn, or an Optuna storage URL. With --benchmark: CSV with the columns 'arch' and 'label'."
+    ),
+]
+CandidatesOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="CSV or Parquet of what to choose from. (default: rows of --labels without a label, or the space)"
+    ),
+]
+TargetOption = Annotated[Optional[str], typer.Option(help="Column of the labels. (default: if there is only one)")]  # noqa: UP045
+IgnoreOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Column that is neither a parameter nor the label; repeat."),
+]
+SpaceOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="TOML or JSON that declares the search space. (default: inferred from the files)"),
+]
+CostOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Column of a cost, such as parameters or latency; repeat. (default: none)"),
+]
+
+OWN = ("candidates", "target", "ignore", "space", "sample")
+"""Options that only own files have."""
+
+BENCHMARK = ("benchmark", "dataset", "root", "metric", "download", "context", "split", "queries")
+"""Options that only benchmarks have."""
+
+
+def is_own(ctx: typer.Context, labels: str | None, benchmark_only: tuple[str, ...] = BENCHMARK) -> bool:
+    r"""Returns whether a command works on the user's own space rather than on a benchmark.
+
+    Options tell; where only ``--labels`` is given, the columns of the file: a file with ``arch`` and ``label`` is one
+    for a benchmark.
+
+    Raises:
+        typer.BadParameter: If options of both are given.
+    """
+    own, benchmark = given(ctx, OWN), given(ctx, benchmark_only)
+    if own and benchmark:
+        raise typer.BadParameter(f"is for a benchmark, {own[0]} for files of your own", param_hint=benchmark[0])
+    if own or benchmark or labels is None:
+        return bool(own)
+    if labels.lower().endswith((".parquet", ".pq")) or "://" in labels:
+        return True
+    return not {"arch", "label"} <= set(read_header(labels, ("arch", "label")))
+
+
+def open_own(
+    labels: str | None,
+    candidates: Path | None,
+    target: str | None,
+    ignore: list[str] | None,
+    space: Path | None,
+    costs: list[str] | None,
+    minimize: bool | None,
+) -> OwnTask:
+    r"""Opens the user's files, and says what was taken for what.
+
+    Raises:
+        typer.BadParameter: If there are no labels.
+    """
+    if labels is None:
+        raise typer.BadParameter("names the file of your measurements and is needed", param_hint="--labels")
+    task = read_own_task(
+        labels, candidates, target=target, ignore=ignore or (), minimize=minimize, space=space, costs=costs or ()
+    )
+    best = "largest" if task.maximize else "smallest"
+    said = f"{name_of(labels)}: {len(task.y)} labels ({task.target}, the {best} is best)"
+    if task.pool:
+        origin = "rows without a label" if candidates is None else f"candidates in {candidates.name}"
+        said += f"; {len(task.pool):,} {origin}"
+    say(said)
+    for note in task.notes:
+        console.print(f"  {escape(note)}", highlight=False, style="dim")
+    if space is None:
+        console.print("Space, inferred from the files (--space declares it):", highlight=False)
+        for line in task.space.describe().splitlines():
+            console.print(f"  {escape(line)}", highlight=False, style="dim")
+    return task
+
+
+def name_of(labels: str) -> str:
+    r"""Returns the name of a file or storage for people; passwords in URLs are left out.
+
+    Example:
+        >>> name_of("out/measured.csv"), name_of("mysql://me:secret@host/trials")
+        ('measured.csv', 'mysql://host/trials')
+    """
+    scheme, separator, rest = labels.partition("://")
+    if not separator:
+        return Path(labels).name
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -1,0 +1,262 @@
+r"""A task of the user's own: what was measured, and what there is to choose from, as architectures of one space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_nas_np.datasets.measurements import Candidates, Measurements, read_measurements, read_pool
+from pyg_nas_np.datasets.table import TableDataset
+from pyg_nas_np.spaces import Configuration, ParameterSpace
+from pyg_nas_np.spaces.inference import read_records, records_of
+from pyg_nas_np.spaces.parameters import is_missing, plain
+from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidLabelsError, InvalidSpaceError
+
+_REPEATS = 0.5
+"""Spread of repeated measurements, as a part of that of all labels, from which something is likely to be wrong."""
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    r"""Measured architectures, and those to choose from.
+
+    Attributes:
+        space: The search space, declared or inferred.
+        archs: The measured architectures, ``n`` of them; repeats are kept.
+        y: Their labels, ``[n]`` float64.
+        target: Name of the column of the labels.
+        maximize: Whether larger labels are better.
+        pool: The candidates, ``A`` of them; none where the space itself is to be searched.
+        columns: All columns of the candidates' table by name, ``A`` values each.
+        costs: Costs that are known of the candidates, ``[A]`` float64 each.
+        measured_costs: Costs that are known of the measured architectures only, ``[n]`` float64 each.
+        notes: What was taken for what, one line each.
+    """
+
+    space: ParameterSpace
+    archs: list[Configuration]
+    y: Tensor
+    target: str
+    maximize: bool
+    pool: list[Configuration]
+    columns: dict[str, list[Any]]
+    costs: dict[str, Tensor] = field(default_factory=dict)
+    measured_costs: dict[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def pool_labels(self) -> Tensor:
+        r"""Labels of the candidates that were measured, the mean of repeats, ``[A]`` float64; NaN of the others."""
+        total: dict[Configuration, list[float]] = {}
+        for arch, label in zip(self.archs, self.y.tolist(), strict=True):
+            total.setdefault(arch, []).append(label)
+        means = {arch: sum(labels) / len(labels) for arch, labels in total.items()}
+        return torch.tensor([means.get(arch, float("nan")) for arch in self.pool], dtype=torch.float64, device="cpu")
+
+    def dataset(self) -> TableDataset:
+        r"""Returns the measured architectures as a data set."""
+        costs = [arch.to_dict() | arch.costs for arch in self.archs]
+        rows = [{**cost, self.target: label} for cost, label in zip(costs, self.y.tolist(), strict=True)]
+        return TableDataset(self.space, rows, self.target, maximize=self.maximize)
+
+    def sampled(self, count: int, generator: torch.Generator | None = None) -> OwnTask:
+        r"""Returns the task with candidates drawn from the space: at most :obj:`count` that were not measured."""
+        size, known = self.space.size, set(self.archs)
+        wanted = count + len(known)
+        drawn = self.space.sample(wanted if size is None else min(wanted, size), generator)
+        pool = [arch for arch in drawn if arch not in known][:count]
+        if not pool:
+            raise InvalidSpaceError("every configuration of the space was measured; there is nothing left to choose")
+        columns = columns_of(self.space, pool)
+        known_costs = {name: cost for name, cost in self.space.costs(pool).items() if not bool(cost.isnan().all())}
+        learned = {name: cost for name, cost in self.space.costs(self.archs).items() if name not in known_costs}
+        return replace(
+            self, pool=pool, columns=columns, costs=known_costs, measured_costs=self.measured_costs | learned
+        )
+
+
+def columns_of(space: ParameterSpace, archs: Sequence[Configuration]) -> dict[str, list[Any]]:
+    r"""Returns architectures as columns of a table, in the form of the one that the space was inferred from.
+
+    What an architecture has not is None.
+    """
+    rows = [space.to_row(arch) for arch in archs]
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+def read_own_task(
+    labels: Any,
+    candidates: Any = None,
+    *,
+    target: str | None = None,
+    ignore: Collection[str] = (),
+    minimize: bool | None = None,
+    space: ParameterSpace | str | os.PathLike[str] | None = None,
+    costs: Sequence[str] = (),
+) -> OwnTask:
+    r"""Reads a task from the tables of the user.
+
+    Columns of the labelled rows that no candidate has are no parameters: they are further metrics, or bookkeeping.
+
+    Args:
+        labels: The measurements, see :func:`~pyg_nas_np.datasets.measurements.read_measurements`.
+        candidates: A table of the architectures to choose from. (default: the rows of :obj:`labels` without a label)
+        target: The column of the labels. (default: the only one that can be)
+        ignore: Columns that are neither parameters nor labels.
+        minimize: Whether smaller labels are better. (default: as the table tells, otherwise larger ones are)
+        space: The search space or the file of its declaration. (default: inferred from both tables)
+        costs: Columns of costs. A cost of the candidates is no parameter unless the space declares it. One that only
+            the measured have is for the caller to learn.
+
+    Raises:
+        DataFileError: If a file cannot be read.
+        InvalidLabelsError: If there is no label, or something is none.
+        InvalidArchitectureError: If a row is no architecture of the declared space.
+        InvalidSpaceError: If a column is missing, or no space can be inferred.
+
+    Example:
+        >>> rows = [{"depth": d, "act": a, "acc": d if d < 3 else None} for d in range(1, 5) for a in ("relu", "gelu")]
+        >>> task = read_own_task(rows, target="acc")
+        >>> len(task.archs), len(task.pool), task.maximize
+        (4, 4, True)
+    """
+    measured = read_measurements(labels, target, ignore=ignore, minimize=minimize)
+    chosen = measured.labelled.nonzero().flatten().tolist()
+    if not chosen:
+        raise InvalidLabelsError(f"no row has a label in column {measured.target!r}; measure some first")
+    known = [measured.records[i] for i in chosen]
+    names = _names(known)
+    if candidates is None:
+        rows = (~measured.labelled).nonzero().flatten().tolist()
+        pool = Candidates(
+            [measured.records[i] for i in rows],
+            torch.zeros(len(rows), dtype=torch.bool, device="cpu"),
+            {name: [column[i] for i in rows] for name, column in measured.columns.items()},
+        )
+    else:
+        table = read_records(candidates) if isinstance(candidates, str | os.PathLike) else records_of(candidates)
+        theirs = _names(table or [])
+        _check_spelling([name for name in names if name not in theirs], [n for n in theirs if n not in names])
+        like = _only(measured, [name for name in names if name in theirs])
+        pool = read_pool(candidates, like=like)
+    notes = [*measured.notes, *pool.notes]
+    shared = [name for name in names if not pool.records or _has(pool.records, name)]
+    if dropped := [name for name in names if name not in shared and name not in costs]:
+        notes.append(f"not used, because no candidate has it: {', '.join(dropped)}")
+    columns = {name: [row.get(name) for row in pool.records] for name in shared} | pool.columns
+    declared = space if space is None or isinstance(space, ParameterSpace) else ParameterSpace.from_file(space)
+    pool_costs, measured_costs, joint = {}, {}, {}
+    for name in costs:
+        if (declared is not None and name in declared.parameters) or (name in shared and _has(known, name)):
+            joint[name] = name
+        elif name in columns and pool.records:
+            pool_costs[name] = _numbers(name, columns[name])
+        elif name in names or name in measured.columns:
+            every = [record.get(name) for record in known] if name in names else measured.columns[name]
+            measured_costs[name] = _numbers(name, every if name in names else [every[i] for i in chosen])
+        else:
+            raise InvalidSpaceError(f"there is no column {name!r} of costs; {_hint(name, [*names, *columns])}")
+    if declared is None:
+        kept = [*(_part(row, shared) for row in known), *(_part(row, shared) for row in pool.records)]
+        found: ParameterSpace = ParameterSpace.from_records(kept, costs=joint)
+    else:
+        found = _with_pool(declared, [*known, *pool.records], joint)
+        if unused := [name for name in shared if name not in found.parameters and name not in joint]:
+            notes.append(f"not used, because the space does not declare it: {', '.join(unused)}")
+    wanted = [name for name in shared if declared is None or name in found.parameters or name in joint]
+    archs = [_arch(found, _part(row, wanted), f"measured row {i + 1}") for i, row in zip(chosen, known, strict=True)]
+    choice = [_arch(found, _part(row, wanted), f"candidate {i + 1}") for i, row in enumerate(pool.records)]
+    y = measured.labels[chosen]
+    notes += _repeats(archs, y)
+    if choice:
+        pool_costs = {name: cost for name, cost in found.costs(choice).items() if name in joint} | pool_costs
+    maximize = True if measured.maximize is None else measured.maximize
+    return OwnTask(
+        found, archs, y, measured.target, maximize, choice, columns if choice else {}, pool_costs, measured_costs, notes
+    )
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _part(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}
+
+
+def _has(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(not is_missing(row.get(name)) for row in rows)
+
+
+def _only(measured: Measurements, names: Sequence[str]) -> Measurements:
+    return replace(measured, records=[_part(row, names) for row in measured.records])
+
+
+def _check_spelling(missing: Sequence[str], others: Sequence[str]) -> None:
+    """A column that the candidates lack and one that only they have may be the same, misspelt."""
+    for name in missing:
+        folded = {other.casefold(): other for other in others}
+        if close := get_close_matches(name.casefold(), folded, 1, 0.8):
+            raise InvalidSpaceError(
+                f"the candidates have no column {name!r} but {folded[close[0]]!r}; give both the same name, or leave "
+                f"one out with --ignore"
+            )
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    close = get_close_matches(name, names, 3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else f"the columns are {', '.join(names)}"
+
+
+def _numbers(name: str, values: Sequence[Any]) -> Tensor:
+    numbers = []
+    for row, value in enumerate(map(plain, values), start=1):
+        if not is_missing(value) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InvalidSpaceError(f"row {row}, column {name!r}: the cost {value!r} is not a number")
+        numbers.append(float("nan") if is_missing(value) else float(value))
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+
+def _with_pool(space: ParameterSpace, rows: Sequence[Mapping[str, Any]], costs: dict[str, str]) -> ParameterSpace:
+    """A declared space with the costs that the tables know."""
+    names = _names(rows)
+    required = [name for name, p in space.parameters.items() if not p.when and not p.optional and name not in names]
+    if required:
+        raise InvalidSpaceError(
+            f"there is no column {required[0]!r}, a parameter of {space.name}; {_hint(required[0], names)}"
+        )
+    if not costs:
+        return space
+    wanted = [*space.parameters, *(name for name in costs if name not in space.parameters)]
+    return ParameterSpace(space.parameters, name=space.name, costs=costs, pool=[_part(row, wanted) for row in rows])
+
+
+def _arch(space: ParameterSpace, record: Mapping[str, Any], where: str) -> Configuration:
+    try:
+        return space.check(record)
+    except InvalidArchitectureError:
+        raise InvalidArchitectureError(f"{where}: {space.is_valid(record).reason}") from None
+
+
+def _repeats(archs: Sequence[Configuration], y: Tensor) -> list[str]:
+    """What is to be said of architectures that were measured more than once."""
+    groups: dict[Configuration, list[float]] = {}
+    for arch, label in zip(archs, y.tolist(), strict=True):
+        groups.setdefault(arch, []).append(label)
+    repeated = [
+        torch.tensor(labels, dtype=torch.float64, device="cpu") for labels in groups.values() if len(labels) > 1
+    ]
+    if not repeated:
+        return []
+    freedom = sum(labels.numel() - 1 for labels in repeated)
+    spread = (sum(float((labels - labels.mean()).square().sum()) for labels in repeated) / freedom) ** 0.5
+    said = f"{len(repeated)} configurations were measured more than once (standard deviation {spread:.3g}); all count"
+    if spread > _REPEATS * float(y.std()):
+        said += ". That is much beside that of all labels: is a parameter missing, or are units mixed?"
+    return [said]

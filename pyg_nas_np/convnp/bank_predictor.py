@@ -29,6 +29,7 @@ class BankPredictor(Predictor):
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
 
     Example:
+        >>> import torch
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space = NASBench201Space()
         >>> graphs = space.batch_encode(torch.arange(20))

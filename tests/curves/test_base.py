@@ -117,7 +117,7 @@ def test_strangers_are_refused(curves, losses):
     with pytest.raises(InvalidCurvesError, match="direction"):
         model.predict(losses, 5)
     with pytest.raises(InvalidCurvesError, match="epochs"):
-        model.predict(curves.until(10), 5)
+        model.predict(LearningCurves(curves.values[:, :10]), 5)
     with pytest.raises(InvalidCurvesError, match="architecture features"):
         model.predict(LearningCurves(curves.values, hyperparameters=curves.hyperparameters), 5)
     with pytest.raises(NotFittedError):

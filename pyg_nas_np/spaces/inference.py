@@ -17,7 +17,7 @@ from pyg_nas_np.spaces.configuration import Configuration
 from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
 from pyg_nas_np.utils.errors import InvalidSpaceError
-from pyg_nas_np.utils.table_files import read_csv
+from pyg_nas_np.utils.table_files import is_parquet, read_csv, read_parquet
 
 _NUMBERED = re.compile(r"(?P<list>.*?[^\d_.\-/])[_.\-/]?(?P<layer>\d+)(?:[_.\-/](?P<name>\D.*))?")
 LIST = 3
@@ -31,6 +31,12 @@ _PARENT_VALUES = 12
 """Parameters with at most so many values are looked at as conditions of others."""
 _MANY_ROWS = 8
 """In as many rows, text that never repeats, or numbers that count the rows, are names of rows."""
+
+EMPTY = ("", "nan", "na", "n/a", "<na>", "null")
+"""How files write, in any case, that a cell is empty."""
+
+_ARROW_INDEX = re.compile(r"__index_level_\d+__")
+"""Name under which pandas writes the numbers of rows into Parquet files."""
 
 Columns = dict[str, list[Any]]
 
@@ -121,7 +127,8 @@ def records_of(table: Any) -> list[dict[str, Any]] | None:
     r"""Returns the rows of a table as dictionaries; :obj:`None` for what is not a table of records.
 
     Args:
-        table: A list of dictionaries (or other mappings), a dictionary of columns, or a :class:`pandas.DataFrame`.
+        table: A list of dictionaries (or other mappings), a dictionary of columns, a :class:`pandas.DataFrame`, or a
+            :class:`pyarrow.Table`.
 
     Raises:
         InvalidSpaceError: If columns differ in length.
@@ -130,20 +137,56 @@ def records_of(table: Any) -> list[dict[str, Any]] | None:
         >>> records_of({"depth": [1, 2], "act": ["relu", "gelu"]})
         [{'depth': 1, 'act': 'relu'}, {'depth': 2, 'act': 'gelu'}]
     """
-    if hasattr(table, "to_dict") and hasattr(table, "columns") and hasattr(table, "iloc"):
+    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
+        return [dict(row) for row in table]
+    columns = columns_of(table)
+    return None if columns is None else rows_of(columns)
+
+
+def columns_of(table: Any) -> Columns | None:
+    r"""Returns the columns of a table as lists; :obj:`None` for what is not a table of records.
+
+    Args:
+        table: As of :func:`records_of`; what a dictionary lacks is None.
+
+    Raises:
+        InvalidSpaceError: If columns differ in length.
+
+    Example:
+        >>> columns_of([{"depth": 1}, {"depth": 2, "act": "gelu"}])
+        {'depth': [1, 2], 'act': [None, 'gelu']}
+    """
+    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
+        return {key: [row.get(key) for row in table] for key in dict.fromkeys(key for row in table for key in row)}
+    if hasattr(table, "columns") and hasattr(table, "iloc"):
         names = [str(name) for name in table.columns]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise InvalidSpaceError(f"column {twice[0]!r} occurs twice; leave one out")
-        table = {name: table.iloc[:, i].tolist() for i, name in enumerate(names)}
+        _check_once(names)
+        return {name: table.iloc[:, i].tolist() for i, name in enumerate(names)}
+    if hasattr(table, "column_names") and hasattr(table, "to_pydict"):
+        _check_once(table.column_names)
+        return {name: column for name, column in table.to_pydict().items() if not _ARROW_INDEX.fullmatch(name)}
     if isinstance(table, Mapping):
         columns = {name: _cells(name, column) for name, column in table.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise InvalidSpaceError(f"the columns differ in length: {lengths}; give one value a configuration")
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
-        return [dict(row) for row in table]
+        return columns
     return None
+
+
+def rows_of(columns: Columns) -> list[dict[str, Any]]:
+    r"""Returns the rows of columns of equal length.
+
+    Example:
+        >>> rows_of({"depth": [1, 2]})
+        [{'depth': 1}, {'depth': 2}]
+    """
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _check_once(names: Sequence[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InvalidSpaceError(f"column {twice[0]!r} occurs twice; leave one out")
 
 
 def _cells(name: Any, column: Any) -> list[Any]:
@@ -154,34 +197,51 @@ def _cells(name: Any, column: Any) -> list[Any]:
     return list(column)
 
 
-def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    r"""Reads the rows of a CSV file: columns of numbers, of ``true`` and ``false``, of lists ``[3, 5]``, or of text.
+def read_columns(path: str | os.PathLike[str]) -> Columns:
+    r"""Reads a CSV or Parquet file: columns of numbers, of ``true`` and ``false``, of lists ``[3, 5]``, or of text.
 
     Empty cells are None.
 
     Raises:
         DataFileError: If the file cannot be read.
     """
+    if is_parquet(path):
+        columns = columns_of(read_parquet(path))
+        assert columns is not None
+        return columns
     table = read_csv(path)
-    columns = [_parsed(table.column(name)) for name in table.header if name]
-    names = [name for name in table.header if name]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return {name: parsed(table.column(name)) for name in table.header if name}
 
 
-def _parsed(cells: Sequence[str]) -> list[Any]:
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    r"""Reads the rows of a CSV or Parquet file, see :func:`read_columns`.
+
+    Raises:
+        DataFileError: If the file cannot be read.
+    """
+    return rows_of(read_columns(path))
+
+
+def parsed(cells: Sequence[str | None]) -> list[Any]:
+    r"""Returns the text of a column as what all of it is: numbers, booleans, lists, or text; empty cells as None.
+
+    Example:
+        >>> parsed(["1", "n/a", "2.5"])
+        [1.0, None, 2.5]
+    """
     filled = [cell for cell in cells if not _is_empty(cell)]
     parse: Callable[[str], Any]
     for parse in (_integer, _number, _boolean, _list):
         try:
-            values = iter([parse(cell) for cell in filled])
+            values = iter([parse(cell) for cell in filled if cell is not None])
         except ValueError:
             continue
         return [None if _is_empty(cell) else next(values) for cell in cells]
     return [None if _is_empty(cell) else cell for cell in cells]
 
 
-def _is_empty(cell: str) -> bool:
-    return cell.casefold() in ("", "nan", "na", "n/a", "<na>", "null")
+def _is_empty(cell: str | None) -> bool:
+    return cell is None or cell.casefold() in EMPTY
 
 
 def _integer(cell: str) -> int:
@@ -225,7 +285,7 @@ def infer_space(
     if rows is None:
         raise InvalidSpaceError(
             f"a {type(records).__name__} is not a table of configurations; give a list of dictionaries, a dictionary "
-            f"of columns, a DataFrame or the path of a CSV file"
+            f"of columns, a DataFrame or the path of a CSV or Parquet file"
         )
     columns: Columns = {}
     for key in dict.fromkeys(key for row in rows for key in row):
@@ -265,6 +325,18 @@ def infer_space(
         costs=costs,
         pool=[{key: value for key, value in row.items() if key not in left_out or key in priced} for row in rows],
     )
+
+
+def left_out(columns: Columns) -> dict[str, str]:
+    r"""Returns the columns that tell nothing of a configuration, because they are constant or count rows, with the
+    reason.
+
+    Example:
+        >>> left_out({"depth": [1, 2], "data": ["cifar10", "cifar10"]})
+        {'data': "it is always 'cifar10'"}
+    """
+    reasons = {key: _no_parameter(column, columns, key) for key, column in columns.items()}
+    return {key: reason for key, reason in reasons.items() if reason is not None}
 
 
 # -- lists of layers ------------------------------------------------------------------------------------------------

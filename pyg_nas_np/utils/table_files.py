@@ -139,6 +139,16 @@ def read_parquet(path: PathLike) -> Any:
     return table
 
 
+def is_parquet(path: PathLike) -> bool:
+    r"""Whether a file starts as Parquet files do.
+
+    Raises:
+        DataFileError: If the file is missing or cannot be opened.
+    """
+    with open_regular(path) as file:
+        return file.read(4) == b"PAR1"
+
+
 def _read(path: PathLike, names: Sequence[str], header_only: bool = False) -> Table:
     name = os.fspath(path)
     with open_regular(path) as file, foreign_file(path, "a CSV file"):

@@ -6,7 +6,7 @@ import weakref
 import pytest
 
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space, NASBenchGraphSpace
-from pyg_nas_np.spaces.registry import SPACES, space_by_name
+from pyg_nas_np.spaces.registry import SPACES, shared_space, space_by_name
 
 
 def test_spaces_have_their_names():
@@ -40,3 +40,10 @@ def test_a_shared_space_lives_as_long_as_it_is_used():
     del space
     gc.collect()
     assert gone() is None
+
+
+def test_arguments_tell_spaces_apart():
+    assert shared_space(NASBench201Space, dataset="cifar10") is space_by_name("nasbench201")
+    assert shared_space(NASBench201Space, dataset="cifar100") is not space_by_name("nasbench201")
+    with pytest.raises(ValueError, match="dataset must be one of"):
+        shared_space(NASBench201Space, dataset="mnist")

@@ -78,13 +78,8 @@ def rank_own(task: OwnTask, names: Sequence[str], seed: int) -> Ranking:
         seed: Seed of folds and samples.
 
     Raises:
-        InvalidLabelsError: If the labels do not differ.
+        InvalidLabelsError: If a cost is to be learned and none is known.
     """
-    distinct = task.y.unique().numel()
-    if distinct < 2:
-        raise InvalidLabelsError(
-            f"{len(task.y)} labels with {distinct} distinct value tell nothing apart; measure two that differ"
-        )
     tested, scores = _tested(task, names, seed)
     fitted = PREDICTORS[names[0]](task.space, maximize=task.maximize).fit(task.archs, task.y)
     mean, std = fitted.predict(task.pool, return_std=True)
@@ -145,11 +140,13 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
     for column in parameters if alone else ["configuration"]:
         table.add_column(escape(column), justify="left" if not alone else "right", overflow="fold")
     assert ranking.chance is not None
+    # Two digits of the standard deviations.
+    digits = min(12, max(0, 1 - math.floor(math.log10(float(ranking.std[shown].median())))))
     for rank, (i, text) in enumerate(zip(shown.tolist(), ranking.names(shown), strict=True), start=1):
         label = float(ranking.y[i])
         cells = [str(rank), str(i + 1) if named is None else str(task.columns[named][i])]
-        cells += [f"{ranking.mean[i]:.4g} ± {ranking.std[i]:.2g}", f"{ranking.chance[i]:.3f}"]
-        cells += [f"{label:.4g}" if not math.isnan(label) else "–"] * measured
+        cells += [f"{ranking.mean[i]:.{digits}f} ± {ranking.std[i]:.{digits}f}", f"{ranking.chance[i]:.3f}"]
+        cells += [f"{label:.{digits}f}" if not math.isnan(label) else "–"] * measured
         cells += [cost_text(float(cost[i])) for cost in ranking.costs.values()]
         cells += [_text(records[i].get(name)) for name in parameters] if alone else [text]
         table.add_row(*map(escape, cells))
@@ -162,14 +159,11 @@ def say_more(ranking: Ranking, task: OwnTask) -> None:
         top = list(ranking.attribution.importance.items())[:5]
         say(f"The predictions follow {', '.join(f'{name} ({value:.2f})' for name, value in top)}")
     assert ranking.chance is not None
-    known, chance = set(task.archs), {}
-    for arch, p in zip(task.pool, ranking.chance.tolist(), strict=True):
-        if arch not in known:
-            chance[arch] = p
+    known = set(task.archs)
+    chance = {arch: p for arch, p in zip(task.pool, ranking.chance.tolist(), strict=True) if arch not in known}
     best = float(task.y.max() if task.maximize else task.y.min())
-    say(
-        f"One of the candidates is better than all that was measured (best {best:.6g}) with p = {sum(chance.values()):.2f}"
-    )
+    better = sum(chance.values())
+    say(f"One of the candidates is better than all that was measured (best {best:.6g}) with p = {better:.2f}")
 
 
 def write_ranking(path: Path, ranking: Ranking, task: OwnTask) -> None:

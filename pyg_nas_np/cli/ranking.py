@@ -92,7 +92,7 @@ class Ranking:
     @property
     def has_truth(self) -> bool:
         r"""Whether labels of the ranked architectures are known that the predictor was not fitted to."""
-        return int((~self.y.isnan()).sum()) > self.seen.unique().numel()
+        return bool((~self.y.isnan()).sum() > self.seen.unique().numel())
 
     @cached_property
     def ids(self) -> tuple[str, Tensor]:

@@ -95,14 +95,16 @@ def _table(ranking: Ranking, top_k: int) -> str:
                 f"{mean[k]:.3f} ± {std[k]:.3f}",
                 svg.interval(mean[k] - Z90 * std[k], mean[k], mean[k] + Z90 * std[k], measured, span),
                 *([] if ranking.chance is None else [f"{float(ranking.chance[position]):.3f}"]),
-                "–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else ""),
+                *(["–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else "")] * bool(known)),
                 *([f"{true_rank[k]:,}"] if ranking.has_truth else []),
                 *(cost_text(float(cost[position])) for cost in ranking.costs.values()),
                 _code(names[k]),
             ]
         )
     columns = ["rank", header, "predicted", f"90 % interval, {span[0]:.2f} to {span[1]:.2f}"]
-    columns += ["best with p"] * (ranking.chance is not None) + ["measured"] + ["true rank"] * ranking.has_truth
+    columns += (
+        ["best with p"] * (ranking.chance is not None) + ["measured"] * bool(known) + ["true rank"] * ranking.has_truth
+    )
     columns += [*ranking.costs, "architecture"]
     note = (
         f"Label: {ranking.label}. Predicted: mean ± standard deviation of a measurement. "
@@ -182,7 +184,7 @@ def _attributions(ranking: Ranking) -> str:
     drawn = {name: found.effects[name] for name in top if name in found.effects}
     labels = [effect.label for effects in drawn.values() for effect in effects]
     panels = [_effect(name, effects, (min(labels), max(labels))) for name, effects in list(drawn.items())[:DRAWN_CELLS]]
-    return _section("What the predictions follow", bars + _grid(panels, "cells"), escape(note))
+    return _section("What the predictions follow", bars + _grid(panels, "panels"), escape(note))
 
 
 def _effect(name: str, effects: Sequence[Effect], span: tuple[float, float]) -> str:
@@ -194,7 +196,7 @@ def _effect(name: str, effects: Sequence[Effect], span: tuple[float, float]) -> 
         f"mean predicted label by {name}",
         name,
         "mean predicted",
-        width=340,
+        width=330,
         height=220,
         x_ticks={k: _value_text(effect.value) for k, effect in enumerate(effects)},
     )
@@ -203,12 +205,18 @@ def _effect(name: str, effects: Sequence[Effect], span: tuple[float, float]) -> 
         plot.line(places, labels, "curve")
     texts = [f"{name}={effect.value}: {effect.label:.4g}" for effect in effects]
     plot.named_points(places, labels, texts, "model")
-    return _figure(plot.render(), "")
+    return f"<figure>{plot.render()}</figure>"
 
 
 def _value_text(value: object) -> str:
-    text = f"{value:.3g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 9 else f"{text[:8]}…"
+    if isinstance(value, bool | str):
+        text = str(value)
+    elif isinstance(value, int | float) and 1e4 <= abs(value) < 1e13:
+        power = min(12, 3 * int(math.log10(abs(value)) // 3))
+        text = f"{value / 10**power:.3g}{' kMGT'[power // 3].strip()}"
+    else:
+        text = f"{value:.2g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 8 else f"{text[:7]}…"
 
 
 def _cell_attributions(ranking: Ranking) -> str:
@@ -370,6 +378,7 @@ code { font: 12px/1.35 ui-monospace, monospace; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px 28px; }
 .grid > div { min-width: 0; }
 .cells { grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }
+.panels { grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); }
 figure { margin: 6px 0; }
 figure svg { max-width: 100%; height: auto; display: block; }
 td svg { display: block; }

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_nas_np.datasets.measurements import Candidates, Measurements, read_measurements, read_pool
+from pyg_nas_np.datasets.exports import PREFIXES
+from pyg_nas_np.datasets.measurements import MeasuredTable, read_measurements, read_pool
 from pyg_nas_np.datasets.table import TableDataset
 from pyg_nas_np.spaces import Configuration, ParameterSpace
-from pyg_nas_np.spaces.inference import read_records, records_of
+from pyg_nas_np.spaces.inference import left_out
 from pyg_nas_np.spaces.parameters import is_missing, plain
-from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidLabelsError, InvalidSpaceError
-
-_REPEATS = 0.5
-"""Spread of repeated measurements, as a part of that of all labels, from which something is likely to be wrong."""
+from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidSpaceError
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,8 @@ def read_own_task(
 ) -> OwnTask:
     r"""Reads a task from the tables of the user.
 
-    Columns of the labelled rows that no candidate has are no parameters: they are further metrics, or bookkeeping.
+    Where the candidates are the rows without a label, a column that all labelled rows have and none of these is a
+    further metric, no parameter.
 
     Args:
         labels: The measurements, see :func:`~pyg_nas_np.datasets.measurements.read_measurements`.
@@ -126,29 +125,23 @@ def read_own_task(
         >>> len(task.archs), len(task.pool), task.maximize
         (4, 4, True)
     """
-    measured = read_measurements(labels, target, ignore=ignore, minimize=minimize)
+    given = None if candidates is None else MeasuredTable(candidates).export.columns
+    measured = read_measurements(labels, target, ignore=_ignored(ignore, labels, given), minimize=minimize)
     chosen = measured.labelled.nonzero().flatten().tolist()
-    if not chosen:
-        raise InvalidLabelsError(f"no row has a label in column {measured.target!r}; measure some first")
     known = [measured.records[i] for i in chosen]
-    names = _names(known)
-    if candidates is None:
-        rows = (~measured.labelled).nonzero().flatten().tolist()
-        pool = Candidates(
-            [measured.records[i] for i in rows],
-            torch.zeros(len(rows), dtype=torch.bool, device="cpu"),
-            {name: [column[i] for i in rows] for name, column in measured.columns.items()},
-        )
+    names, notes = _names(measured.records), list(measured.notes)
+    if given is None:
+        pool, shared = measured.unlabelled, names
+        if metrics := [name for name in names if pool.records and not _has(pool.records, name) and _all(known, name)]:
+            notes.append(f"not used, because rows without a label have none: {', '.join(metrics)}")
+            shared = [name for name in names if name not in metrics]
     else:
-        table = read_records(candidates) if isinstance(candidates, str | os.PathLike) else records_of(candidates)
-        theirs = _names(table or [])
-        _check_spelling([name for name in names if name not in theirs], [n for n in theirs if n not in names])
-        like = _only(measured, [name for name in names if name in theirs])
-        pool = read_pool(candidates, like=like)
-    notes = [*measured.notes, *pool.notes]
-    shared = [name for name in names if not pool.records or _has(pool.records, name)]
-    if dropped := [name for name in names if name not in shared and name not in costs]:
-        notes.append(f"not used, because no candidate has it: {', '.join(dropped)}")
+        shared = [name for name in names if name not in costs or _column(name, given) is not None]
+        _check_columns(shared, known, given)
+        like = [_part(row, shared) for row in measured.records]
+        pool = read_pool(candidates, replace(measured, records=like), ignore=[name for name in ignore if name in given])
+        shared = _names(pool.records)
+    notes += pool.notes
     columns = {name: [row.get(name) for row in pool.records] for name in shared} | pool.columns
     declared = space if space is None or isinstance(space, ParameterSpace) else ParameterSpace.from_file(space)
     pool_costs, measured_costs, joint = {}, {}, {}
@@ -173,7 +166,6 @@ def read_own_task(
     archs = [_arch(found, _part(row, wanted), f"measured row {i + 1}") for i, row in zip(chosen, known, strict=True)]
     choice = [_arch(found, _part(row, wanted), f"candidate {i + 1}") for i, row in enumerate(pool.records)]
     y = measured.labels[chosen]
-    notes += _repeats(archs, y)
     if choice:
         pool_costs = {name: cost for name, cost in found.costs(choice).items() if name in joint} | pool_costs
     maximize = True if measured.maximize is None else measured.maximize
@@ -194,19 +186,34 @@ def _has(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     return any(not is_missing(row.get(name)) for row in rows)
 
 
-def _only(measured: Measurements, names: Sequence[str]) -> Measurements:
-    return replace(measured, records=[_part(row, names) for row in measured.records])
+def _all(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return all(not is_missing(row.get(name)) for row in rows)
 
 
-def _check_spelling(missing: Sequence[str], others: Sequence[str]) -> None:
-    """A column that the candidates lack and one that only they have may be the same, misspelt."""
-    for name in missing:
-        folded = {other.casefold(): other for other in others}
-        if close := get_close_matches(name.casefold(), folded, 1, 0.8):
-            raise InvalidSpaceError(
-                f"the candidates have no column {name!r} but {folded[close[0]]!r}; give both the same name, or leave "
-                f"one out with --ignore"
-            )
+def _column(name: str, columns: Collection[str]) -> str | None:
+    """The column of a parameter, perhaps behind the prefix of a tool."""
+    return next((prefix + name for prefix in PREFIXES if prefix + name in columns), None)
+
+
+def _ignored(ignore: Collection[str], labels: Any, candidates: Collection[str] | None) -> list[str]:
+    """Those columns that the labels have; others may be in the candidates only."""
+    if candidates is None or all(name not in candidates for name in ignore):
+        return list(ignore)
+    have = MeasuredTable(labels).export.columns
+    return [name for name in ignore if name in have or name not in candidates]
+
+
+def _check_columns(names: Sequence[str], known: Sequence[Mapping[str, Any]], columns: Collection[str]) -> None:
+    """Names all parameters at once that the candidates lack, with the cure."""
+    optional = left_out({name: [row.get(name) for row in known] for name in names})
+    missing = [name for name in names if name not in optional and _column(name, columns) is None]
+    if not missing:
+        return
+    folded = {other.casefold(): other for other in columns if other not in names}
+    close = {name: get_close_matches(name.casefold(), folded, 1) for name in missing}
+    hints = [f"{name!r} may be their {folded[match[0]]!r}" for name, match in close.items() if match]
+    cure = "; ".join([*hints, f"leave out what is no parameter: {' '.join(f'--ignore {name}' for name in missing)}"])
+    raise InvalidSpaceError(f"the candidates have no column {', '.join(map(repr, missing))}; {cure}")
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
@@ -242,21 +249,3 @@ def _arch(space: ParameterSpace, record: Mapping[str, Any], where: str) -> Confi
         return space.check(record)
     except InvalidArchitectureError:
         raise InvalidArchitectureError(f"{where}: {space.is_valid(record).reason}") from None
-
-
-def _repeats(archs: Sequence[Configuration], y: Tensor) -> list[str]:
-    """What is to be said of architectures that were measured more than once."""
-    groups: dict[Configuration, list[float]] = {}
-    for arch, label in zip(archs, y.tolist(), strict=True):
-        groups.setdefault(arch, []).append(label)
-    repeated = [
-        torch.tensor(labels, dtype=torch.float64, device="cpu") for labels in groups.values() if len(labels) > 1
-    ]
-    if not repeated:
-        return []
-    freedom = sum(labels.numel() - 1 for labels in repeated)
-    spread = (sum(float((labels - labels.mean()).square().sum()) for labels in repeated) / freedom) ** 0.5
-    said = f"{len(repeated)} configurations were measured more than once (standard deviation {spread:.3g}); all count"
-    if spread > _REPEATS * float(y.std()):
-        said += ". That is much beside that of all labels: is a parameter missing, or are units mixed?"
-    return [said]

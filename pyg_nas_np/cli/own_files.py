@@ -40,14 +40,14 @@ CostOption = Annotated[
     typer.Option(help="Column of a cost, such as parameters or latency; repeat. (default: none)"),
 ]
 
-OWN = ("candidates", "target", "ignore", "space", "sample")
+OWN = ("candidates", "target", "ignore", "space", "sample", "limit")
 """Options that only own files have."""
 
 BENCHMARK = ("benchmark", "dataset", "root", "metric", "download", "context", "split", "queries")
 """Options that only benchmarks have."""
 
 
-def is_own(ctx: typer.Context, labels: str | None, benchmark_only: tuple[str, ...] = BENCHMARK) -> bool:
+def is_own(ctx: typer.Context, labels: str | None) -> bool:
     r"""Returns whether a command works on the user's own space rather than on a benchmark.
 
     Options tell; where only ``--labels`` is given, the columns of the file: a file with ``arch`` and ``label`` is one
@@ -56,7 +56,7 @@ def is_own(ctx: typer.Context, labels: str | None, benchmark_only: tuple[str, ..
     Raises:
         typer.BadParameter: If options of both are given.
     """
-    own, benchmark = given(ctx, OWN), given(ctx, benchmark_only)
+    own, benchmark = given(ctx, OWN), given(ctx, BENCHMARK)
     if own and benchmark:
         raise typer.BadParameter(f"is for a benchmark, {own[0]} for files of your own", param_hint=benchmark[0])
     if own or benchmark or labels is None:
@@ -74,23 +74,46 @@ def open_own(
     space: Path | None,
     costs: list[str] | None,
     minimize: bool | None,
+    *,
+    search: bool = False,
 ) -> OwnTask:
     r"""Opens the user's files, and says what was taken for what.
 
+    Args:
+        labels: The measurements.
+        candidates: What to choose from.
+        target: Column of the labels.
+        ignore: Columns that are not used.
+        space: Declaration of the space.
+        costs: Columns of costs.
+        minimize: Whether smaller labels are better.
+        search: Whether labels may be missing, and rows without one be in training where a space is declared.
+
     Raises:
-        typer.BadParameter: If there are no labels.
+        typer.BadParameter: If there are no labels, and they may not be missing.
     """
-    if labels is None:
+    if labels is None and not search:
         raise typer.BadParameter("names the file of your measurements and is needed", param_hint="--labels")
     task = read_own_task(
-        labels, candidates, target=target, ignore=ignore or (), minimize=minimize, space=space, costs=costs or ()
+        labels,
+        candidates,
+        target=target,
+        ignore=ignore or (),
+        minimize=minimize,
+        space=space,
+        costs=costs or (),
+        in_training=search,
     )
     best = "largest" if task.maximize else "smallest"
-    said = f"{name_of(labels)}: {len(task.y)} labels ({task.target}, the {best} is best)"
+    parts = []
+    if labels is not None:
+        parts.append(f"{name_of(labels)}: {len(task.y)} labels ({task.target}, the {best} is best)")
     if task.pool:
         origin = "rows without a label" if candidates is None else f"candidates in {candidates.name}"
-        said += f"; {len(task.pool):,} {origin}"
-    say(said)
+        parts.append(f"{len(task.pool):,} {origin}")
+    if task.waiting:
+        parts.append(f"{len(task.waiting):,} rows without a label, taken to be in training")
+    say("; ".join(parts) if parts else f"Nothing is measured yet: the first proposals are drawn from {space}")
     for note in task.notes:
         console.print(f"  {escape(note)}", highlight=False, style="dim")
     if space is None:

@@ -2,9 +2,8 @@ r"""Rankings of the user's own candidates from their own labels."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from rich.table import Table
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_own_ranking
 from pyg_nas_np.cli.ranking import Ranking, Tested, cost_text
-from pyg_nas_np.cli.tables import console, score_table, write_csv, write_scores
+from pyg_nas_np.cli.tables import console, csv_cell, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask
-from pyg_nas_np.predictors import Architectures
+from pyg_nas_np.predictors import Architectures, Predictor
 from pyg_nas_np.predictors.attribution import attribute_parameters
 from pyg_nas_np.predictors.best import probability_best
 from pyg_nas_np.predictors.evaluation import Evaluation, cross_validate
-from pyg_nas_np.utils import InvalidLabelsError, seeded
+from pyg_nas_np.utils import seeded
 
 FOLDS = 5
 
@@ -76,21 +75,11 @@ def rank_own(task: OwnTask, names: Sequence[str], seed: int) -> Ranking:
         task: The task, with candidates.
         names: Predictors to compare by cross-validation; the first one ranks.
         seed: Seed of folds and samples.
-
-    Raises:
-        InvalidLabelsError: If a cost is to be learned and none is known.
     """
     tested, scores = _tested(task, names, seed)
     fitted = PREDICTORS[names[0]](task.space, maximize=task.maximize).fit(task.archs, task.y)
     mean, std = fitted.predict(task.pool, return_std=True)
-    learned = {}
-    for name, cost in task.measured_costs.items():
-        known = ~cost.isnan()
-        archs = [arch for arch, has in zip(task.archs, known.tolist(), strict=True) if has]
-        if not archs:
-            raise InvalidLabelsError(f"column {name!r} of costs is empty")
-        learned[name] = PREDICTORS[names[0]](task.space, maximize=False).fit(archs, cost[known]).predict(task.pool)
-        say(f"No candidate has {name}: predicted from {len(archs)} measured ones")
+    learned = {name: model.predict(task.pool) for name, model in learned_costs(task, PREDICTORS[names[0]]).items()}
     chance = probability_best(fitted, [*task.pool, *task.archs], generator=seeded(seed))[: len(task.pool)]
     y = task.pool_labels
     return Ranking(
@@ -105,6 +94,22 @@ def rank_own(task: OwnTask, names: Sequence[str], seed: int) -> Ranking:
         chance,
         attribute_parameters(fitted, task.pool, generator=seeded(seed)) if len(task.pool) > 1 else None,
     )
+
+
+def learned_costs(task: OwnTask, maker: Callable[..., Predictor]) -> dict[str, Predictor]:
+    r"""Returns predictors of the costs that are known of the measured architectures only.
+
+    Args:
+        task: The task.
+        maker: Makes an unfitted predictor of a space.
+    """
+    fitted = {}
+    for name, cost in task.measured_costs.items():
+        known = ~cost.isnan()
+        archs = [arch for arch, has in zip(task.archs, known.tolist(), strict=True) if has]
+        fitted[name] = maker(task.space, maximize=False).fit(archs, cost[known])
+        say(f"No candidate has {name}: predicted from {len(archs)} measured ones")
+    return fitted
 
 
 def _tested(task: OwnTask, names: Sequence[str], seed: int) -> tuple[Tested | None, dict[str, Evaluation]]:
@@ -182,18 +187,11 @@ def write_ranking(path: Path, ranking: Ranking, task: OwnTask) -> None:
                 _known(float(ranking.y[i])),
             ),
             *(_known(float(ranking.costs[name][i])) for name in learned),
-            *(cell(column[i]) for column in theirs.values()),
+            *(csv_cell(column[i]) for column in theirs.values()),
         ]
         for rank, i in enumerate(ranking.order.tolist(), start=1)
     )
     write_csv(path, header, rows)
-
-
-def cell(value: Any) -> object:
-    r"""Returns a value as a cell of a CSV file: lists as JSON, nothing for None."""
-    if isinstance(value, list | dict):
-        return json.dumps(value)
-    return "" if value is None else value
 
 
 def _known(value: float) -> object:

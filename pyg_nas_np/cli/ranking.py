@@ -3,10 +3,10 @@ r"""A ranking and all that is known about it: what terminal, files, plot and rep
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from pyg_nas_np.predictors import Architectures, Predictor
 from pyg_nas_np.predictors.attribution import ParameterAttribution
 from pyg_nas_np.predictors.evaluation import Evaluation
-from pyg_nas_np.spaces import RecordView
+from pyg_nas_np.spaces import RecordView, SearchSpace
 from pyg_nas_np.spaces.base import EnumerableSpace
 
 
@@ -103,10 +103,14 @@ class Ranking:
 
     def names(self, positions: Tensor) -> list[str]:
         r"""Returns architectures as text: configurations as ``name=value``, others as the space writes them."""
-        space, archs = self.archs.space, list(self.archs[positions])
-        if not isinstance(space, RecordView):
-            return [space.to_str(arch) for arch in archs]
-        return [" ".join(f"{name}={value}" for name, value in record.items()) for record in space.records(archs)]
+        return configuration_texts(self.archs.space, list(self.archs[positions]))
+
+
+def configuration_texts(space: SearchSpace[Any], archs: Sequence[Any]) -> list[str]:
+    r"""Returns architectures as text: configurations as ``name=value``, others as the space writes them."""
+    if not isinstance(space, RecordView):
+        return [space.to_str(arch) for arch in archs]
+    return [" ".join(f"{name}={value}" for name, value in record.items()) for record in space.records(archs)]
 
 
 def cost_text(cost: float) -> str:

@@ -215,7 +215,10 @@ def _value_text(value: object) -> str:
         power = min(12, 3 * int(math.log10(abs(value)) // 3))
         text = f"{value / 10**power:.3g}{' kMGT'[power // 3].strip()}"
     else:
-        text = f"{value:.2g}" if isinstance(value, float) else str(value)
+        tiny = isinstance(value, float) and 0 < abs(value) < 1e-3
+        text = (
+            f"{value:.1e}".replace("e-0", "e-") if tiny else f"{value:.2g}" if isinstance(value, float) else str(value)
+        )
     return text if len(text) <= 8 else f"{text[:7]}…"
 
 

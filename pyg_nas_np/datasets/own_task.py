@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pyg_nas_np.datasets.exports import PREFIXES
-from pyg_nas_np.datasets.measurements import MeasuredTable, read_measurements, read_pool
+from pyg_nas_np.datasets.measurements import Candidates, MeasuredTable, Measurements, read_measurements, read_pool
 from pyg_nas_np.datasets.table import TableDataset
 from pyg_nas_np.spaces import Configuration, ParameterSpace
-from pyg_nas_np.spaces.inference import left_out
+from pyg_nas_np.spaces.inference import left_out, rows_of
 from pyg_nas_np.spaces.parameters import is_missing, plain
 from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidSpaceError
 
@@ -31,6 +31,8 @@ class OwnTask:
         target: Name of the column of the labels.
         maximize: Whether larger labels are better.
         pool: The candidates, ``A`` of them; none where the space itself is to be searched.
+        waiting: Rows without a label of a table beside which a space was declared, if they are no candidates: they may
+            be in training.
         columns: All columns of the candidates' table by name, ``A`` values each.
         costs: Costs that are known of the candidates, ``[A]`` float64 each.
         measured_costs: Costs that are known of the measured architectures only, ``[n]`` float64 each.
@@ -42,8 +44,9 @@ class OwnTask:
     y: Tensor
     target: str
     maximize: bool
-    pool: list[Configuration]
-    columns: dict[str, list[Any]]
+    pool: list[Configuration] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    waiting: list[Configuration] = field(default_factory=list)
     costs: dict[str, Tensor] = field(default_factory=dict)
     measured_costs: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -71,12 +74,7 @@ class OwnTask:
         pool = [arch for arch in drawn if arch not in known][:count]
         if not pool:
             raise InvalidSpaceError("every configuration of the space was measured; there is nothing left to choose")
-        columns = columns_of(self.space, pool)
-        known_costs = {name: cost for name, cost in self.space.costs(pool).items() if not bool(cost.isnan().all())}
-        learned = {name: cost for name, cost in self.space.costs(self.archs).items() if name not in known_costs}
-        return replace(
-            self, pool=pool, columns=columns, costs=known_costs, measured_costs=self.measured_costs | learned
-        )
+        return replace(self, pool=pool, columns=columns_of(self.space, pool), costs=self.space.costs(pool))
 
 
 def columns_of(space: ParameterSpace, archs: Sequence[Configuration]) -> dict[str, list[Any]]:
@@ -96,22 +94,25 @@ def read_own_task(
     ignore: Collection[str] = (),
     minimize: bool | None = None,
     space: ParameterSpace | str | os.PathLike[str] | None = None,
-    costs: Sequence[str] = (),
+    costs: Collection[str] = (),
+    in_training: bool = False,
 ) -> OwnTask:
     r"""Reads a task from the tables of the user.
 
     Where the candidates are the rows without a label, a column that all labelled rows have and none of these is a
-    further metric, no parameter.
+    further metric, no parameter. Of a declared space, columns that it does not declare are not used.
 
     Args:
-        labels: The measurements, see :func:`~pyg_nas_np.datasets.measurements.read_measurements`.
+        labels: The measurements, see :func:`~pyg_nas_np.datasets.measurements.read_measurements`. :obj:`None` if
+            nothing was measured yet: then there must be candidates or a declared space.
         candidates: A table of the architectures to choose from. (default: the rows of :obj:`labels` without a label)
         target: The column of the labels. (default: the only one that can be)
         ignore: Columns that are neither parameters nor labels.
         minimize: Whether smaller labels are better. (default: as the table tells, otherwise larger ones are)
         space: The search space or the file of its declaration. (default: inferred from both tables)
-        costs: Columns of costs. A cost of the candidates is no parameter unless the space declares it. One that only
-            the measured have is for the caller to learn.
+        costs: Columns of costs. A cost is no parameter unless the space declares it. One that the measured have and
+            the candidates lack is for the caller to learn.
+        in_training: Whether rows without a label are :attr:`OwnTask.waiting` where a space is declared.
 
     Raises:
         DataFileError: If a file cannot be read.
@@ -125,53 +126,120 @@ def read_own_task(
         >>> len(task.archs), len(task.pool), task.maximize
         (4, 4, True)
     """
+    declared = space if space is None or isinstance(space, ParameterSpace) else ParameterSpace.from_file(space)
     given = None if candidates is None else MeasuredTable(candidates).export.columns
+    if labels is None:
+        return _without_labels(declared, given, target or "label", ignore, minimize)
     measured = read_measurements(labels, target, ignore=_ignored(ignore, labels, given), minimize=minimize)
-    chosen = measured.labelled.nonzero().flatten().tolist()
-    known = [measured.records[i] for i in chosen]
-    names, notes = _names(measured.records), list(measured.notes)
+    known = [(i, measured.records[i]) for i in measured.labelled.nonzero().flatten().tolist()]
+    wait = in_training and declared is not None and given is None
+    pool, names, notes = _pool(measured, candidates, given, declared, costs, ignore)
+    if wait:
+        pool, waiting = Candidates([], torch.zeros(0, dtype=torch.bool, device="cpu")), pool.records
+    else:
+        waiting = []
+    used = _Costs(costs, declared, measured, pool)
+    names = [name for name in names if name in used.joint or name not in costs]
+    if declared is None:
+        rows = [_part(row, names) for _, row in known] + [_part(row, names) for row in pool.records]
+        found: ParameterSpace = ParameterSpace.from_records(rows, costs=used.joint)
+    else:
+        found = _with_costs(declared, [*(row for _, row in known), *pool.records], names, used.joint)
+    archs = [_arch(found, _part(row, names), f"measured row {measured.rows[i] + 1}") for i, row in known]
+    choice = [_arch(found, _part(row, names), f"candidate {i}") for i, row in enumerate(pool.records, start=1)]
+    return OwnTask(
+        found,
+        archs,
+        measured.labels[measured.labelled],
+        measured.target,
+        True if measured.maximize is None else measured.maximize,
+        choice,
+        {name: [row.get(name) for row in pool.records] for name in _names(pool.records)} | pool.columns
+        if choice
+        else {},
+        [_arch(found, _part(row, names), "a row without a label") for row in waiting],
+        {**(found.costs(choice) if choice else {}), **used.of_pool},
+        used.of_measured,
+        [*measured.notes, *notes],
+    )
+
+
+def _without_labels(
+    declared: ParameterSpace | None,
+    given: Mapping[str, Sequence[Any]] | None,
+    target: str,
+    ignore: Collection[str],
+    minimize: bool | None,
+) -> OwnTask:
+    """The task before anything was measured."""
+    if given is None and declared is None:
+        raise InvalidSpaceError("there is nothing to choose from; give measurements, candidates or a space")
+    columns = {name: list(column) for name, column in (given or {}).items() if name != target}
+    used = {name: column for name, column in columns.items() if name not in ignore}
+    if declared is not None and given is not None:
+        used = {name: column for name, column in used.items() if name in declared.parameters}
+    space = ParameterSpace.from_records(used) if declared is None else declared
+    pool = [_arch(space, row, f"candidate {i}") for i, row in enumerate(rows_of(used), start=1)]
+    y = torch.empty(0, dtype=torch.float64, device="cpu")
+    return OwnTask(space, [], y, target, not minimize, pool, columns)
+
+
+def _pool(
+    measured: Measurements,
+    candidates: Any,
+    given: Mapping[str, Sequence[Any]] | None,
+    declared: ParameterSpace | None,
+    costs: Collection[str],
+    ignore: Collection[str],
+) -> tuple[Candidates, list[str], list[str]]:
+    """The candidates, the names of parameters and costs, and what is to be said."""
+    names, notes = _names(measured.records), []
+    if declared is not None:
+        if unused := [name for name in names if name not in declared.parameters and name not in costs]:
+            notes.append(f"not used, because the space does not declare it: {', '.join(unused)}")
+        names = [name for name in names if name not in unused]
+    known = [row for row, there in zip(measured.records, measured.labelled.tolist(), strict=True) if there]
     if given is None:
-        pool, shared = measured.unlabelled, names
+        pool = measured.unlabelled
         if metrics := [name for name in names if pool.records and not _has(pool.records, name) and _all(known, name)]:
             notes.append(f"not used, because rows without a label have none: {', '.join(metrics)}")
-            shared = [name for name in names if name not in metrics]
-    else:
-        shared = [name for name in names if name not in costs or _column(name, given) is not None]
-        _check_columns(shared, known, given)
-        like = [_part(row, shared) for row in measured.records]
-        pool = read_pool(candidates, replace(measured, records=like), ignore=[name for name in ignore if name in given])
-        shared = _names(pool.records)
-    notes += pool.notes
-    columns = {name: [row.get(name) for row in pool.records] for name in shared} | pool.columns
-    declared = space if space is None or isinstance(space, ParameterSpace) else ParameterSpace.from_file(space)
-    pool_costs, measured_costs, joint = {}, {}, {}
-    for name in costs:
-        if (declared is not None and name in declared.parameters) or (name in shared and _has(known, name)):
-            joint[name] = name
-        elif name in columns and pool.records:
-            pool_costs[name] = _numbers(name, columns[name])
-        elif name in names or name in measured.columns:
-            every = [record.get(name) for record in known] if name in names else measured.columns[name]
-            measured_costs[name] = _numbers(name, every if name in names else [every[i] for i in chosen])
-        else:
-            raise InvalidSpaceError(f"there is no column {name!r} of costs; {_hint(name, [*names, *columns])}")
-    if declared is None:
-        kept = [*(_part(row, shared) for row in known), *(_part(row, shared) for row in pool.records)]
-        found: ParameterSpace = ParameterSpace.from_records(kept, costs=joint)
-    else:
-        found = _with_pool(declared, [*known, *pool.records], joint)
-        if unused := [name for name in shared if name not in found.parameters and name not in joint]:
-            notes.append(f"not used, because the space does not declare it: {', '.join(unused)}")
-    wanted = [name for name in shared if declared is None or name in found.parameters or name in joint]
-    archs = [_arch(found, _part(row, wanted), f"measured row {i + 1}") for i, row in zip(chosen, known, strict=True)]
-    choice = [_arch(found, _part(row, wanted), f"candidate {i + 1}") for i, row in enumerate(pool.records)]
-    y = measured.labels[chosen]
-    if choice:
-        pool_costs = {name: cost for name, cost in found.costs(choice).items() if name in joint} | pool_costs
-    maximize = True if measured.maximize is None else measured.maximize
-    return OwnTask(
-        found, archs, y, measured.target, maximize, choice, columns if choice else {}, pool_costs, measured_costs, notes
-    )
+        return pool, [name for name in names if name not in metrics or name in costs], notes
+    needed = [name for name in names if name not in costs or _column(name, given) is not None]
+    _check_columns(needed, known, given)
+    like = replace(measured, records=[_part(row, needed) for row in measured.records])
+    pool = read_pool(candidates, like, ignore=[name for name in ignore if name in given])
+    return pool, _names(pool.records), [*notes, *pool.notes]
+
+
+class _Costs:
+    """Where each cost is known: by the space and both tables (joint), of the candidates or of the measured only."""
+
+    def __init__(
+        self, costs: Collection[str], declared: ParameterSpace | None, measured: Measurements, pool: Candidates
+    ) -> None:
+        self.joint: dict[str, str] = {}
+        self.of_pool: dict[str, Tensor] = {}
+        self.of_measured: dict[str, Tensor] = {}
+        theirs = {name: [row.get(name) for row in pool.records] for name in _names(pool.records)} | pool.columns
+        ours = {name: [row.get(name) for row in measured.records] for name in _names(measured.records)}
+        ours |= measured.columns
+        for name in costs:
+            column = ours.get(name, [None] * len(measured))
+            labelled = [value for value, there in zip(column, measured.labelled.tolist(), strict=True) if there]
+            of_pool, of_measured = _filled(theirs.get(name, ())), _filled(labelled)
+            parameter = declared is not None and name in declared.parameters
+            if parameter or (of_pool and of_measured and name in _names(pool.records)):
+                self.joint[name] = name
+            elif of_pool:
+                self.of_pool[name] = _numbers(name, theirs[name])
+            elif of_measured:
+                self.of_measured[name] = _numbers(name, labelled)
+            else:
+                raise InvalidSpaceError(f"there is no column {name!r} of costs; {_hint(name, [*ours, *theirs])}")
+
+
+def _filled(column: Collection[Any]) -> bool:
+    return any(not is_missing(value) for value in column)
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -230,18 +298,18 @@ def _numbers(name: str, values: Sequence[Any]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
-def _with_pool(space: ParameterSpace, rows: Sequence[Mapping[str, Any]], costs: dict[str, str]) -> ParameterSpace:
+def _with_costs(
+    space: ParameterSpace, rows: Sequence[Mapping[str, Any]], names: Sequence[str], costs: Mapping[str, str]
+) -> ParameterSpace:
     """A declared space with the costs that the tables know."""
-    names = _names(rows)
-    required = [name for name, p in space.parameters.items() if not p.when and not p.optional and name not in names]
-    if required:
-        raise InvalidSpaceError(
-            f"there is no column {required[0]!r}, a parameter of {space.name}; {_hint(required[0], names)}"
-        )
+    for name, parameter in space.parameters.items():
+        if name not in names and not parameter.when and not parameter.optional:
+            raise InvalidSpaceError(
+                f"there is no column {name!r}, which {space.name} declares; {_hint(name, _names(rows))}"
+            )
     if not costs:
         return space
-    wanted = [*space.parameters, *(name for name in costs if name not in space.parameters)]
-    return ParameterSpace(space.parameters, name=space.name, costs=costs, pool=[_part(row, wanted) for row in rows])
+    return ParameterSpace(space.parameters, name=space.name, costs=costs, pool=[_part(row, names) for row in rows])
 
 
 def _arch(space: ParameterSpace, record: Mapping[str, Any], where: str) -> Configuration:

@@ -2,6 +2,7 @@ r"""The user's own files on the command line: the options that name them, and wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -47,16 +48,21 @@ BENCHMARK = ("benchmark", "dataset", "root", "metric", "download", "context", "s
 """Options that only benchmarks have."""
 
 
-def is_own(ctx: typer.Context, labels: str | None) -> bool:
+def is_own(ctx: typer.Context, labels: str | None, shared: Sequence[str] = ()) -> bool:
     r"""Returns whether a command works on the user's own space rather than on a benchmark.
 
     Options tell; where only ``--labels`` is given, the columns of the file: a file with ``arch`` and ``label`` is one
     for a benchmark.
 
+    Args:
+        ctx: The call.
+        labels: File of labels.
+        shared: Options of :data:`BENCHMARK` that the command has for own files too.
+
     Raises:
         typer.BadParameter: If options of both are given.
     """
-    own, benchmark = given(ctx, OWN), given(ctx, BENCHMARK)
+    own, benchmark = given(ctx, OWN), given(ctx, [name for name in BENCHMARK if name not in shared])
     if own and benchmark:
         raise typer.BadParameter(f"is for a benchmark, {own[0]} for files of your own", param_hint=benchmark[0])
     if own or benchmark or labels is None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_own_ranking
-from pyg_nas_np.cli.ranking import Ranking, Tested, cost_text
+from pyg_nas_np.cli.ranking import Ranking, Tested, cost_text, value_text
 from pyg_nas_np.cli.tables import console, csv_cell, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask
@@ -153,7 +153,7 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
         cells += [f"{ranking.mean[i]:.{digits}f} ± {ranking.std[i]:.{digits}f}", f"{ranking.chance[i]:.3f}"]
         cells += [f"{label:.{digits}f}" if not math.isnan(label) else "–"] * measured
         cells += [cost_text(float(cost[i])) for cost in ranking.costs.values()]
-        cells += [_text(records[i].get(name)) for name in parameters] if alone else [text]
+        cells += [value_text(records[i].get(name)) for name in parameters] if alone else [text]
         table.add_row(*map(escape, cells))
     return table
 
@@ -200,7 +200,3 @@ def _known(value: float) -> object:
 
 def _names_rows(column: Sequence[Any]) -> bool:
     return len(column) > 1 and all(isinstance(v, str) for v in column) and len(set(column)) == len(column)
-
-
-def _text(value: Any) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

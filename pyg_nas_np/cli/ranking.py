@@ -107,10 +107,32 @@ class Ranking:
 
 
 def configuration_texts(space: SearchSpace[Any], archs: Sequence[Any]) -> list[str]:
-    r"""Returns architectures as text: configurations as ``name=value``, others as the space writes them."""
+    r"""Returns architectures as text: configurations as ``name=value``, others as the space writes them.
+
+    Example:
+        >>> from pyg_nas_np.spaces import Float, ParameterSpace
+        >>> space = ParameterSpace(act=["relu", "gelu"], lr=Float(0.001, 0.1))
+        >>> configuration_texts(space, [space.check({"act": "gelu", "lr": 0.0123456789})])
+        ['act=gelu lr=0.01235']
+    """
     if not isinstance(space, RecordView):
         return [space.to_str(arch) for arch in archs]
-    return [" ".join(f"{name}={value}" for name, value in record.items()) for record in space.records(archs)]
+    return [
+        " ".join(f"{name}={value_text(value)}" for name, value in record.items()) for record in space.records(archs)
+    ]
+
+
+def value_text(value: Any) -> str:
+    r"""Returns the value of a parameter as text for people: four digits of a number, layers in brackets.
+
+    Example:
+        >>> value_text(0.0001234567), value_text([{"width": 8}, {"width": 16}]), value_text(None)
+        ('0.0001235', '[8 16]', '–')
+    """
+    if isinstance(value, list):
+        layers = (layer.values() if isinstance(layer, dict) else [layer] for layer in value)
+        return f"[{' '.join('/'.join(map(value_text, layer)) for layer in layers)}]"
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def cost_text(cost: float) -> str:
@@ -122,4 +144,4 @@ def cost_text(cost: float) -> str:
     """
     if math.isnan(cost):
         return "–"
-    return f"{cost:,.0f}" if cost == round(cost) or abs(cost) >= 1e6 else f"{cost:,.4g}"
+    return f"{cost:,.0f}" if cost == round(cost) or abs(cost) >= 1e3 else f"{cost:.4g}"

@@ -2,6 +2,8 @@ r"""A task of the user's own: what was measured, and what there is to choose fro
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,6 +67,12 @@ class OwnTask:
         costs = [arch.to_dict() | arch.costs for arch in self.archs]
         rows = [{**cost, self.target: label} for cost, label in zip(costs, self.y.tolist(), strict=True)]
         return TableDataset(self.space, rows, self.target, maximize=self.maximize)
+
+    @property
+    def digest(self) -> str:
+        r"""A short name of what was measured: it changes with every configuration and label."""
+        rows = [[self.space.to_str(arch), label] for arch, label in zip(self.archs, self.y.tolist(), strict=True)]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
     def sampled(self, count: int, generator: torch.Generator | None = None) -> OwnTask:
         r"""Returns the task with candidates drawn from the space: at most :obj:`count` that were not measured."""

@@ -51,6 +51,7 @@ class Subject(NamedTuple):
         maximize: Whether larger labels are better.
         split: Draws training and test part, by number of labels and seed.
         own: Whether it is the user's, so that splits are of few labels and overlap.
+        title: What it is, in words.
     """
 
     data: ArchitectureDataset | TableDataset
@@ -58,6 +59,7 @@ class Subject(NamedTuple):
     maximize: bool
     split: Callable[[int, int], Split]
     own: bool
+    title: str
 
 
 def compare(
@@ -136,12 +138,9 @@ def compare(
                 runs[key] = [scores[column] for column in SCORES]
                 if path is not None:
                     write_csv(path, [*KEY, *SCORES], ([*key, *values] for key, values in runs.items()))
-    where = dict(zip(KEY[1:], subject.key, strict=False))
-    title = f"{where['benchmark']} {where['dataset']}: {where['metric']} from {where['source']}, "
-    title += f"the {where['best']} is best, split by {where['split']}, {seeds} seeds"
     chosen = {key: runs[key] for key in wanted}
     summary = _summarise(chosen, ratio)
-    console.print(_table(summary, title))
+    console.print(_table(summary, f"{subject.title}, {seeds} seeds"))
     if subject.own and len(names) > 1:
         say(_verdict(chosen, ratio, str(budgets[-1])))
     if output is not None:
@@ -159,13 +158,16 @@ def _benchmark(data: ArchitectureDataset, name: str, by: str, minimize: bool | N
     maximize = data.maximize if minimize is None else not minimize
     best = "largest" if maximize else "smallest"
     key = (name, str(getattr(data, "dataset", "")), data.metric, best, data.source.name, by)
-    return Subject(data, key, maximize, lambda n, seed: data.split(n, by=by, seed=seed), False)  # type: ignore[arg-type]
+    title = f"{name} {key[1]}: {data.metric} from {data.source.name}, the {best} is best, split by {by}"
+    return Subject(data, key, maximize, lambda n, seed: data.split(n, by=by, seed=seed), False, title)  # type: ignore[arg-type]
 
 
 def _own(task: OwnTask, name: str) -> Subject:
     data = task.dataset()
-    key = ("own", name, task.target, "largest" if task.maximize else "smallest", task.digest, "architecture")
-    return Subject(data, key, task.maximize, lambda n, seed: data.split(n, seed=seed), True)
+    best = "largest" if task.maximize else "smallest"
+    key = ("own", name, task.target, best, task.digest, "architecture")
+    title = f"{name}: {task.target}, the {best} is best, tested on the rest of {len(data)} labels"
+    return Subject(data, key, task.maximize, lambda n, seed: data.split(n, seed=seed), True, title)
 
 
 def _read_runs(path: Path) -> dict[tuple[str, ...], list[float]]:

@@ -20,4 +20,4 @@ def test_nothing_is_computed_for_a_table_that_cannot_be_written(run, tmp_path, m
     monkeypatch.setattr(module, "open_benchmark", lambda *_: pytest.fail("work was done"))
     for target in (tmp_path, "x.txt", "/proc/none/x.csv"):
         code, _, err = run("convert", target)
-        assert (code, "TARGET" in err) == (2, True), err
+        assert (code, "OUTPUT" in err) == (2, True), err

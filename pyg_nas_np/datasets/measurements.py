@@ -128,6 +128,7 @@ def read_measurements(
         >>> print(*found.notes, sep="\n")
         Optuna trials_dataframe: 1 parameter params_*, label 'value'
         1 FAIL row is no label
+        1 of 3 rows without a label
     """
     table = MeasuredTable(source)
     export, column = table.export, table.target(target)

@@ -59,14 +59,15 @@ class ConfigurationTable(Sequence[Configuration]):
     Args:
         space: The space.
         columns: Columns of equal length, as the space names its parameters and costs.
+        first_row: Position of the first one, for messages.
 
     Raises:
         InvalidArchitectureError: If a row is no configuration of the space; the message names it.
         InvalidSpaceError: If columns differ in length.
     """
 
-    def __init__(self, space: ParameterSpace, columns: Mapping[str, Any]) -> None:
-        self.space = space
+    def __init__(self, space: ParameterSpace, columns: Mapping[str, Any], first_row: int = 0) -> None:
+        self.space, self._first_row = space, first_row
         self.columns = {name: _one_chunk(column) for name, column in columns.items()}
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
@@ -78,13 +79,12 @@ class ConfigurationTable(Sequence[Configuration]):
             self._explain(error.row)
 
     def _explain(self, row: int) -> None:
+        where = f"row {self._first_row + row}"
         try:
             self[row]
         except InvalidArchitectureError as error:
-            raise InvalidArchitectureError(f"row {row}: {error}") from None
-        raise InvalidArchitectureError(
-            f"row {row}: {self._record(row)!r} is not a valid {self.space.name} architecture"
-        )
+            raise InvalidArchitectureError(f"{where}: {error}") from None
+        raise InvalidArchitectureError(f"{where}: {self._record(row)!r} is not a valid {self.space.name} architecture")
 
     def _record(self, row: int) -> dict[str, Any]:
         cells = {name: column[row] for name, column in self.columns.items()}

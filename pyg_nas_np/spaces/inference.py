@@ -76,6 +76,18 @@ class InferredSpace(ParameterSpace):
             return arch
         return _gathered({name: value for name, value in arch.items() if name not in self.left_out}, self._lists)
 
+    @property
+    def table_parameters(self) -> dict[str, Parameter]:
+        r"""The columns of a table of configurations, and the parameter that each has the values of."""
+        titles = {title for title, _, _ in self._lists.values()}
+        own = {name: parameter for name, parameter in self.parameters.items() if name not in titles}
+        for raw, (title, _, inner) in self._lists.items():
+            parameter = self.parameters[title]
+            assert isinstance(parameter, Repeat)
+            # The last layers may be absent.
+            own[raw] = replace(parameter.parameters[inner], optional=True)
+        return own
+
     def _nested_columns(self, columns: Mapping[str, Any], count: int) -> dict[str, Any]:
         nested: dict[str, Any] = {}
         for name, column in super()._nested_columns(columns, count).items():

@@ -102,7 +102,7 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         return f"parameters-{hashlib.sha256(declared.encode()).hexdigest()[:8]}"
 
     def _set_pool(self, pool: Iterable[Mapping[str, Any]]) -> None:
-        self._cost_columns = [c for c in self._costs.values() if isinstance(c, str) and c not in self.parameters]
+        self.cost_columns = [c for c in self._costs.values() if isinstance(c, str) and c not in self.parameters]
         archs: dict[Configuration, Configuration] = {}
         for row, record in enumerate(pool):
             try:
@@ -228,12 +228,13 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         # Equal values may be of another type, 1.0 for 1.
         return arch if isinstance(arch, Configuration) and repr(arch) == repr(made) else made
 
-    def check_table(self, columns: Mapping[str, Any]) -> ConfigurationTable:
+    def check_table(self, columns: Mapping[str, Any], *, first_row: int = 0) -> ConfigurationTable:
         r"""Returns many configurations that are given by columns, as :meth:`check` does one, but much faster.
 
         Args:
             columns: One column a parameter, and one a cost where there is any: lists, NumPy arrays, columns of a
                 :class:`pandas.DataFrame` or of a :class:`pyarrow.Table`; empty cells where a parameter is not active.
+            first_row: Position of the first one, for messages.
 
         Raises:
             InvalidArchitectureError: With row and reason, if one is not a configuration.
@@ -245,7 +246,12 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
             >>> len(table), table[1]
             (2, {'kernel': 5, 'depth': 4})
         """
-        return ConfigurationTable(self, columns)
+        return ConfigurationTable(self, columns, first_row)
+
+    @property
+    def table_parameters(self) -> dict[str, Parameter]:
+        r"""The columns of a table of configurations, and the parameter that each has the values of."""
+        return dict(self.parameters)
 
     def read_codes(self, columns: Mapping[str, Any], count: int) -> Codes:
         r"""Returns what :attr:`ConfigurationTable.codes` are of ``n`` configurations given by columns.
@@ -260,18 +266,18 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
 
     def _nested_columns(self, columns: Mapping[str, Any], count: int) -> dict[str, Any]:
         """Columns as parameters name them, without costs."""
-        return {name: column for name, column in columns.items() if name not in self._cost_columns}
+        return {name: column for name, column in columns.items() if name not in self.cost_columns}
 
     def _nested(self, arch: Any) -> Any:
         """A record as parameters name it, without columns of costs."""
-        if self._cost_columns and isinstance(arch, Mapping):
-            return {name: value for name, value in arch.items() if name not in self._cost_columns}
+        if self.cost_columns and isinstance(arch, Mapping):
+            return {name: value for name, value in arch.items() if name not in self.cost_columns}
         return arch
 
     def _costs_of(self, record: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(record, Configuration):
             return record.costs
-        given = {column: plain(record.get(column)) for column in self._cost_columns}
+        given = {column: plain(record.get(column)) for column in self.cost_columns}
         return {
             column: float(value)
             for column, value in given.items()
@@ -307,7 +313,7 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
     def _cost_column(self, cost: Cost, table: ConfigurationTable) -> Floats:
         values = np.full(len(table), np.nan)
         if isinstance(cost, str) and isinstance(table.codes.get(cost), np.ndarray):
-            return table.codes[cost].copy()  # type: ignore[return-value, union-attr]
+            return table.codes[cost].copy()  # type: ignore[union-attr]
         if isinstance(cost, str) and cost in table.columns:
             values = numbers(table.columns[cost])
         # Functions, and costs that the table does not tell but the pool may.

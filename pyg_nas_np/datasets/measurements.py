@@ -128,6 +128,7 @@ def read_measurements(
         >>> print(*found.notes, sep="\n")
         Optuna trials_dataframe: 1 parameter params_*, label 'value'
         1 FAIL row is no label
+        1 of 3 rows without a label
     """
     table = MeasuredTable(source)
     export, column = table.export, table.target(target)
@@ -185,7 +186,7 @@ def read_pool(source: Any, like: Measurements, *, ignore: Collection[str] = ()) 
     dropped = set(map(table.ignored, ignore))
     given = {name: column for name, column in table.export.columns.items() if name not in dropped}
     known = columns_of(like.records) or {}
-    places = matched(known, given)
+    places = matched(known, given, left_out(known))
     used = {name: given[places[name]] for name in known if name in places}
     others = {name: cells for name, cells in table.export.columns.items() if name not in places.values()}
     notes = []
@@ -201,29 +202,28 @@ def read_pool(source: Any, like: Measurements, *, ignore: Collection[str] = ()) 
     return Candidates(records, measured, others, list(range(len(records))), notes)
 
 
-def matched(known: Mapping[str, Sequence[Any]], names: Collection[str]) -> dict[str, str]:
-    r"""Finds the columns of parameters in another table: parameter → column.
-
-    Columns of :obj:`known` that tell nothing of a configuration may be missing.
+def matched(parameters: Iterable[str], columns: Collection[str], optional: Collection[str] = ()) -> dict[str, str]:
+    r"""Finds the columns of parameters in another table, which may have the prefix of a tool: parameter → column.
 
     Args:
-        known: Columns of the parameters by name.
-        names: Columns of the other table, perhaps with a prefix that a tool gave them.
+        parameters: Names of the parameters.
+        columns: Columns of the table.
+        optional: Parameters that may be missing.
 
     Raises:
-        InvalidSpaceError: If a parameter is missing.
+        InvalidSpaceError: If another one is missing.
 
     Example:
-        >>> matched({"depth": [1, 2]}, ["acc", "params_depth"])
+        >>> matched(["depth"], ["acc", "params_depth"])
         {'depth': 'params_depth'}
     """
-    found = {
-        name: column for name in known if (column := next((p + name for p in PREFIXES if p + name in names), None))
-    }
-    optional = left_out({name: list(column) for name, column in known.items()})
-    for name in known:
-        if name not in found and name not in optional:
-            _missing(name, list(names), InvalidSpaceError, "of that parameter")
+    found = {}
+    for name in parameters:
+        column = next((prefix + name for prefix in PREFIXES if prefix + name in columns), None)
+        if column is not None:
+            found[name] = column
+        elif name not in optional:
+            _missing(name, list(columns), InvalidSpaceError, "of that parameter")
     return found
 
 

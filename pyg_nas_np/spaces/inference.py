@@ -13,6 +13,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from pyg_nas_np.spaces.columns import cells_of, table_columns
 from pyg_nas_np.spaces.configuration import Configuration
 from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
@@ -34,9 +35,6 @@ _MANY_ROWS = 8
 
 EMPTY = ("", "nan", "na", "n/a", "<na>", "null")
 """How files write, in any case, that a cell is empty."""
-
-_ARROW_INDEX = re.compile(r"__index_level_\d+__")
-"""Name under which pandas writes the numbers of rows into Parquet files."""
 
 Columns = dict[str, list[Any]]
 
@@ -78,6 +76,30 @@ class InferredSpace(ParameterSpace):
         if not isinstance(arch, Mapping):
             return arch
         return _gathered({name: value for name, value in arch.items() if name not in self.left_out}, self._lists)
+
+    @property
+    def table_parameters(self) -> dict[str, Parameter]:
+        r"""The columns of a table of configurations, and the parameter that each has the values of."""
+        titles = {title for title, _, _ in self._lists.values()}
+        own = {name: parameter for name, parameter in self.parameters.items() if name not in titles}
+        for raw, (title, _, inner) in self._lists.items():
+            parameter = self.parameters[title]
+            assert isinstance(parameter, Repeat)
+            # The last layers may be absent.
+            own[raw] = replace(parameter.parameters[inner], optional=True)
+        return own
+
+    def _nested_columns(self, columns: Mapping[str, Any], count: int) -> dict[str, Any]:
+        nested: dict[str, Any] = {}
+        for name, column in super()._nested_columns(columns, count).items():
+            if name in self._lists:
+                title, layer, inner = self._lists[name]
+                depth = 1 + max(place[1] for place in self._lists.values() if place[0] == title)
+                layers = nested.setdefault(title, {}).setdefault(inner, [[None] * count for _ in range(depth)])
+                layers[layer] = column
+            elif name not in self.left_out:
+                nested[name] = column
+        return nested
 
     def to_row(self, arch: Configuration) -> dict[str, Any]:
         r"""Returns a configuration in the form of the table, with numbered columns in place of lists of layers.
@@ -158,20 +180,14 @@ def columns_of(table: Any) -> Columns | None:
     """
     if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         return {key: [row.get(key) for row in table] for key in dict.fromkeys(key for row in table for key in row)}
-    if hasattr(table, "columns") and hasattr(table, "iloc"):
-        names = [str(name) for name in table.columns]
-        _check_once(names)
-        return {name: table.iloc[:, i].tolist() for i, name in enumerate(names)}
-    if hasattr(table, "column_names") and hasattr(table, "to_pydict"):
-        _check_once(table.column_names)
-        return {name: column for name, column in table.to_pydict().items() if not _ARROW_INDEX.fullmatch(name)}
     if isinstance(table, Mapping):
         columns = {name: _cells(name, column) for name, column in table.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise InvalidSpaceError(f"the columns differ in length: {lengths}; give one value a configuration")
         return columns
-    return None
+    found = table_columns(table)
+    return None if found is None else {name: cells_of(column) for name, column in found.items()}
 
 
 def rows_of(columns: Columns) -> list[dict[str, Any]]:
@@ -182,11 +198,6 @@ def rows_of(columns: Columns) -> list[dict[str, Any]]:
         [{'depth': 1}, {'depth': 2}]
     """
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _check_once(names: Sequence[str]) -> None:
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InvalidSpaceError(f"column {twice[0]!r} occurs twice; leave one out")
 
 
 def _cells(name: Any, column: Any) -> list[Any]:

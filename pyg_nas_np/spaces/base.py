@@ -178,7 +178,7 @@ class SearchSpace(ABC, Generic[ArchT]):
         return arch  # type: ignore[no-any-return]
 
     def declaration(self) -> dict[str, Any] | None:
-        r"""Returns in plain types what :func:`~pyg_nas_np.spaces.registry.declared_space` needs to make the space again.
+        r"""Returns what :func:`~pyg_nas_np.spaces.registry.declared_space` makes the space from, in plain types.
 
         :obj:`None` where that cannot be written down, which is the default.
         """

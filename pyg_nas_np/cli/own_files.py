@@ -11,7 +11,9 @@ from rich.markup import escape
 
 from pyg_nas_np.cli.options import given, say
 from pyg_nas_np.cli.tables import console
+from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask, read_own_task
+from pyg_nas_np.predictors.streaming import PREDICTED, STD, plain_columns, rank_pool, spread_rows
 from pyg_nas_np.utils.table_files import read_header
 
 LabelsOption = Annotated[
@@ -40,6 +42,12 @@ CostOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(help="Column of a cost, such as parameters or latency; repeat. (default: none)"),
 ]
+
+LONG_BYTES = 32 << 20
+"""Size of a file of candidates from which on it is read part by part."""
+
+SPREAD = 5000
+"""Candidates of a long file that its space is inferred from and features are standardised by."""
 
 OWN = ("candidates", "target", "ignore", "space", "sample", "limit")
 """Options that only own files have."""
@@ -100,9 +108,10 @@ def open_own(
     """
     if labels is None and not search:
         raise typer.BadParameter("names the file of your measurements and is needed", param_hint="--labels")
+    long = is_long(candidates)
     task = read_own_task(
         labels,
-        candidates,
+        spread_rows(candidates, SPREAD) if candidates is not None and long else candidates,
         target=target,
         ignore=ignore or (),
         minimize=minimize,
@@ -116,7 +125,7 @@ def open_own(
         parts.append(f"{name_of(labels)}: {len(task.y)} labels ({task.target}, the {best} is best)")
     if task.pool:
         origin = "rows without a label" if candidates is None else f"candidates in {candidates.name}"
-        parts.append(f"{len(task.pool):,} {origin}")
+        parts.append(origin if long else f"{len(task.pool):,} {origin}")
     if task.waiting:
         parts.append(f"{len(task.waiting):,} rows without a label, taken to be in training")
     say("; ".join(parts) if parts else f"Nothing is measured yet: the first proposals are drawn from {space}")
@@ -127,6 +136,31 @@ def open_own(
         for line in task.space.describe().splitlines():
             console.print(f"  {escape(line)}", highlight=False, style="dim")
     return task
+
+
+def is_long(candidates: Path | None) -> bool:
+    r"""Whether a table of candidates is read part by part: a folder, or a file that would fill the memory."""
+    if candidates is None:
+        return False
+    return candidates.is_dir() or (candidates.is_file() and candidates.stat().st_size > LONG_BYTES)
+
+
+def streamed(task: OwnTask, candidates: Path, predictor: str, keep: int) -> OwnTask:
+    r"""Returns the task with the best of very many candidates, and says how the predictions of all are distributed.
+
+    Args:
+        task: The task, with some of the candidates.
+        candidates: Parquet or CSV file, or folder of Parquet files.
+        predictor: Name of the predictor.
+        keep: How many candidates.
+    """
+    fitted = PREDICTORS[predictor](task.space, maximize=task.maximize).fit(task.archs, task.y)
+    found = rank_pool(fitted, candidates, keep)
+    levels = (0.01, 0.1, 0.5, 0.9, 0.99)
+    quantiles = ", ".join(f"{level:.0%} {found.distribution.quantile(level):.5g}" for level in levels)
+    say(f"{len(found):,} candidates were read part by part. Quantiles of predicted {task.target}: {quantiles}")
+    best = found.best.drop_columns([PREDICTED, STD])
+    return task.shortlisted(plain_columns(best, candidates), len(found))
 
 
 def name_of(labels: str) -> str:

@@ -25,9 +25,11 @@ from pyg_nas_np.cli.own_files import (
     LabelsOption,
     SpaceOption,
     TargetOption,
+    is_long,
     is_own,
     name_of,
     open_own,
+    streamed,
 )
 from pyg_nas_np.cli.report import write_report
 from pyg_nas_np.cli.tables import console
@@ -36,6 +38,9 @@ from pyg_nas_np.utils import require, seeded
 
 SAMPLE = 5000
 """Configurations drawn from a space where no candidates are given."""
+
+KEPT = 1000
+"""Best candidates of a long file that are kept."""
 
 
 def rank(
@@ -92,7 +97,10 @@ def rank(
         if not task.pool:
             task = task.sampled(sample, seeded(seed))
             say(f"No candidates are given: {len(task.pool):,} configurations were drawn from the space (--sample)")
-        ranking = rank_own.run(task, names, seed, top_k, output)
+        explained = task.pool
+        if candidates is not None and is_long(candidates):
+            task = streamed(task, candidates, names[0], max(KEPT, top_k))
+        ranking = rank_own.run(task, explained, names, seed, top_k, output)
         title, count = name_of(str(labels)), "Candidates"
         setting = {"Label": task.target, "Labels given": f"{len(task.y):,}"}
     else:
@@ -107,7 +115,7 @@ def rank(
         setting["Labels given"] = f"{ranking.seen.numel():,}"
         rank_benchmark.show(ranking, f"{title}, {context} labels", top_k, output)
     if report is not None:
-        head = {count: f"{len(ranking):,}", "Ranked by": ranking.name}
+        head = {count: f"{ranking.total:,}", "Ranked by": ranking.name}
         head["Best"] = "the largest label" if ranking.maximize else "the smallest label"
         write_report(report, ranking, f"{title}: predicted ranking", head | setting, top_k=top_k)
         say(f"Wrote {report}")

@@ -38,17 +38,20 @@ OURS = ("rank", "predicted", "std", "probability_best", "measured")
 """Columns of ``ranking.csv`` that are not those of the candidates."""
 
 
-def run(task: OwnTask, names: Sequence[str], seed: int, top_k: int, output: Path | None) -> Ranking:
+def run(
+    task: OwnTask, explained: Sequence[Any], names: Sequence[str], seed: int, top_k: int, output: Path | None
+) -> Ranking:
     r"""Ranks the candidates of a task, prints the best and how far predictions can be trusted, and writes the files.
 
     Args:
         task: The task, with candidates.
+        explained: Candidates by which it is told what the predictions depend on.
         names: Predictors to compare by cross-validation; the first one ranks.
         seed: Seed of folds and samples.
         top_k: Candidates to print.
         output: Folder of the files. (default: none)
     """
-    ranking = rank_own(task, names, seed)
+    ranking = rank_own(task, explained, names, seed)
     console.print(best_table(ranking, task, top_k))
     if ranking.tested is None:
         say(f"Fewer than {LEAST} different architectures are measured: too few to tell how good the ranking is")
@@ -62,17 +65,18 @@ def run(task: OwnTask, names: Sequence[str], seed: int, top_k: int, output: Path
             written.insert(1, "scores.csv")
             write_scores(output / "scores.csv", ranking.scores)
         best = float(task.y.max() if task.maximize else task.y.min())
-        title = f"{len(ranking):,} candidates ranked by {ranking.name} from {len(task.y)} labels"
+        title = f"{ranking.total:,} candidates ranked by {ranking.name} from {len(task.y)} labels"
         plot_own_ranking(output / "ranking.png", ranking, best, title)
         say(f"Wrote {', '.join(written)} to {output}")
     return ranking
 
 
-def rank_own(task: OwnTask, names: Sequence[str], seed: int) -> Ranking:
+def rank_own(task: OwnTask, explained: Sequence[Any], names: Sequence[str], seed: int) -> Ranking:
     r"""Ranks the candidates of a task.
 
     Args:
         task: The task, with candidates.
+        explained: Candidates by which it is told what the predictions depend on.
         names: Predictors to compare by cross-validation; the first one ranks.
         seed: Seed of folds and samples.
     """
@@ -92,7 +96,8 @@ def rank_own(task: OwnTask, names: Sequence[str], seed: int) -> Ranking:
         scores,
         {**task.costs, **learned},
         chance,
-        attribute_parameters(fitted, task.pool, generator=seeded(seed)) if len(task.pool) > 1 else None,
+        attribute_parameters(fitted, explained, generator=seeded(seed)) if len(explained) > 1 else None,
+        max(0, task.total - len(task.pool)),
     )
 
 
@@ -131,7 +136,7 @@ def _tested(task: OwnTask, names: Sequence[str], seed: int) -> tuple[Tested | No
 def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
     r"""Returns the best candidates as a table for the terminal."""
     shown = ranking.order[:top_k]
-    title = f"Best {len(shown)} of {len(ranking):,} candidates by {escape(ranking.name)}"
+    title = f"Best {len(shown)} of {ranking.total:,} candidates by {escape(ranking.name)}"
     table = Table(title=title, title_justify="left")
     measured = bool((~ranking.y.isnan()).any())
     named = next((name for name, column in task.columns.items() if _names_rows(column)), None)

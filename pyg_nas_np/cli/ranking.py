@@ -52,6 +52,7 @@ class Ranking:
         costs: Costs of the architectures by name, ``[A]`` each.
         chance: Probability of each to be the best, ``[A]``. (default: not computed)
         attribution: What the predictions depend on, of records of parameters.
+        others: Number of architectures that were ranked behind these and left out.
     """
 
     archs: Architectures
@@ -67,9 +68,15 @@ class Ranking:
     costs: Mapping[str, Tensor] = field(default_factory=dict)
     chance: Tensor | None = None
     attribution: ParameterAttribution | None = None
+    others: int = 0
 
     def __len__(self) -> int:
         return len(self.archs)
+
+    @property
+    def total(self) -> int:
+        r"""Number of ranked architectures."""
+        return len(self) + self.others
 
     @property
     def maximize(self) -> bool:

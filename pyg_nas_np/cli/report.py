@@ -112,7 +112,7 @@ def _table(ranking: Ranking, top_k: int) -> str:
     )
     if ranking.chance is not None:
         note += " Best with p: probability to be better than all other candidates and all that was measured."
-    return _section(f"Best {len(rows)} of {len(ranking):,} architectures", _html_table(columns, rows), escape(note))
+    return _section(f"Best {len(rows)} of {ranking.total:,} architectures", _html_table(columns, rows), escape(note))
 
 
 def _cells(ranking: Ranking) -> str:
@@ -295,10 +295,11 @@ def _front(ranking: Ranking, name: str, cost: Tensor) -> str:
         ]
         for i in shown
     ]
+    part = "the best " if ranking.others else ""
     caption = (
         f"Line: best predicted label with at most so much {name}; {len(price)} architectures with their 90 % "
         f"intervals{' and measured labels (other colour)' if measured.numel() else ''}. Small dots: {drawn:,} of "
-        f"{len(ranking):,} architectures. The table lists {len(shown)} of the front."
+        f"{part}{len(ranking):,} architectures. The table lists {len(shown)} of the front."
     )
     table = _html_table([name, "predicted", "measured", "architecture"], rows)
     return _section(title, _figure(plot.render(), caption) + table, "")

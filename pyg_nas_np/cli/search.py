@@ -17,8 +17,10 @@ from pyg_nas_np.cli.own_files import (
     LabelsOption,
     SpaceOption,
     TargetOption,
+    is_long,
     is_own,
     open_own,
+    streamed,
 )
 from pyg_nas_np.cli.search_benchmark import print_trace, propose, write_trace
 from pyg_nas_np.convnp import PREDICTORS
@@ -121,6 +123,8 @@ def search(
         limits = search_own.parse_limits(limit or [])
         costs = list(dict.fromkeys([*limits, *([] if cost is None else [cost])]))
         task = open_own(labels, candidates, target, ignore, space, costs, minimize, search=True)
+        if candidates is not None and is_long(candidates) and len(task.y):
+            task = streamed(task, candidates, predictor, search_own.SHORTLIST)
         search_own.run(task, made, PREDICTORS[predictor], batch, cost, limits, seed, state, output)
         return
     data = open_benchmark(benchmark, dataset, root, metric, download)

@@ -27,6 +27,9 @@ from pyg_nas_np.utils import seeded
 WITHIN = 10_000
 """Configurations drawn from a space, of which those within the limits are candidates."""
 
+SHORTLIST = 10_000
+"""Best candidates of a long file that are searched."""
+
 Maker = Callable[..., Predictor]
 Cost = Callable[[Architectures], Tensor]
 

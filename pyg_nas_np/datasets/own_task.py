@@ -39,6 +39,7 @@ class OwnTask:
         costs: Costs that are known of the candidates, ``[A]`` float64 each.
         measured_costs: Costs that are known of the measured architectures only, ``[n]`` float64 each.
         notes: What was taken for what, one line each.
+        total: Candidates of which :attr:`pool` holds the best ones; 0 if it holds all.
     """
 
     space: ParameterSpace
@@ -52,6 +53,7 @@ class OwnTask:
     costs: dict[str, Tensor] = field(default_factory=dict)
     measured_costs: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    total: int = 0
 
     @property
     def pool_labels(self) -> Tensor:
@@ -73,6 +75,21 @@ class OwnTask:
         r"""A short name of what was measured: it changes with every configuration and label."""
         rows = [[self.space.to_str(arch), label] for arch, label in zip(self.archs, self.y.tolist(), strict=True)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+    def shortlisted(self, table: Mapping[str, Sequence[Any]], total: int) -> OwnTask:
+        r"""Returns the task with some of very many candidates.
+
+        Args:
+            table: Their columns, where parameters and costs may have the prefix of a tool.
+            total: Number of all.
+        """
+        columns = {name: list(column) for name, column in table.items()}
+        wanted = [*self.space.table_parameters, *self.space.cost_columns]
+        places = {name: place for name in wanted if (place := _column(name, columns)) is not None}
+        rows = rows_of({name: columns[place] for name, place in places.items()})
+        pool = [_arch(self.space, row, f"candidate {i}") for i, row in enumerate(rows, start=1)]
+        costs = {name: _numbers(name, columns[name]) for name in self.costs if name in columns}
+        return replace(self, pool=pool, columns=columns, costs=self.space.costs(pool) | costs, total=total)
 
     def sampled(self, count: int, generator: torch.Generator | None = None) -> OwnTask:
         r"""Returns the task with candidates drawn from the space: at most :obj:`count` that were not measured."""
@@ -203,7 +220,7 @@ def _pool(
     """The candidates, the names of parameters and costs, and what is to be said."""
     names, notes = _names(measured.records), []
     if declared is not None:
-        if unused := [name for name in names if name not in declared.parameters and name not in costs]:
+        if unused := [name for name in names if name not in declared.table_parameters and name not in costs]:
             notes.append(f"not used, because the space does not declare it: {', '.join(unused)}")
         names = [name for name in names if name not in unused]
     known = [row for row, there in zip(measured.records, measured.labelled.tolist(), strict=True) if there]

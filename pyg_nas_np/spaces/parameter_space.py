@@ -339,6 +339,13 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         """
         return {"name": self.name, "parameters": _plain_tree(self.parameters)}
 
+    def declaration(self) -> dict[str, Any] | None:
+        r"""Returns class, declaration, costs and pool in plain types; :obj:`None` where a cost is a function."""
+        if any(callable(cost) for cost in self._costs.values()):
+            return None
+        pool = [{**arch.to_dict(), **arch.costs} for arch in self._known.values()]
+        return {"kind": type(self).__name__, "space": self.to_dict(), "costs": dict(self._costs), "pool": pool}
+
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:
         r"""Reads a declaration in plain types: a table ``parameters`` and, if wanted, a ``name``.

@@ -2,15 +2,19 @@ r"""The spaces of the package by name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from pyg_nas_np.spaces.base import CellSpace, SearchSpace
+from pyg_nas_np.spaces.inference import InferredSpace
 from pyg_nas_np.spaces.mobilenetv3 import MobileNetV3Space
 from pyg_nas_np.spaces.nasbench101 import NASBench101Space
 from pyg_nas_np.spaces.nasbench201 import NASBench201Space
 from pyg_nas_np.spaces.nasbenchgraph import NASBenchGraphSpace
+from pyg_nas_np.spaces.parameter_space import ParameterSpace
+from pyg_nas_np.utils.errors import InvalidSpaceError
 
 SPACES: dict[str, type[CellSpace[Any]]] = {
     space.name: space for space in (NASBench201Space, NASBench101Space, NASBenchGraphSpace, MobileNetV3Space)
@@ -59,5 +63,27 @@ def shared_space(kind: type[SpaceT], **arguments: Any) -> SpaceT:
     shared = _SHARED.setdefault((kind, *map(repr, bound.arguments.values())), made)
     return cast("SpaceT", shared)
 
+
+def declared_space(declaration: Mapping[str, Any]) -> ParameterSpace:
+    r"""Makes a space again, the inverse of :meth:`SearchSpace.declaration <pyg_nas_np.spaces.SearchSpace.declaration>`.
+
+    Raises:
+        InvalidSpaceError: If it is not such a declaration.
+
+    Example:
+        >>> space = ParameterSpace.from_records([{"depth": 2, "act": "relu"}, {"depth": 4, "act": "gelu"}])
+        >>> declared_space(space.declaration()).pool == space.pool
+        True
+    """
+    try:
+        kind, space = DECLARED[declaration["kind"]], declaration["space"]
+        costs, pool = dict(declaration["costs"]), list(declaration["pool"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise InvalidSpaceError(f"a declared space has a kind, a space, costs and a pool; {error!r}") from error
+    return kind.from_dict(space, costs=costs, pool=pool)
+
+
+DECLARED: dict[str, type[ParameterSpace]] = {kind.__name__: kind for kind in (ParameterSpace, InferredSpace)}
+"""Classes of spaces that a file can declare, by name."""
 
 _SHARED: WeakValueDictionary[tuple[object, ...], SearchSpace[Any]] = WeakValueDictionary()

@@ -68,8 +68,8 @@ class SizeFeatures:
     r"""Standardised costs of the architectures of a space, as logarithms where all are positive.
 
     Costs that are unknown (NaN) for some architectures are predicted for these from the known ones, by ridge regression
-    on the other features of the space; where it has none, they stand at the mean. Constant costs are left out, and those
-    that are unknown for more than half of the space's reference (:data:`KNOWN`).
+    on the other features of the space; where it has none, they stand at the mean. Costs are left out if they are
+    constant, or unknown for more than half of the reference sample (:data:`KNOWN`).
 
     Args:
         space: A space with costs.

@@ -12,7 +12,7 @@ from rich.table import Table
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_ranking
-from pyg_nas_np.cli.ranking import Ranking, Tested
+from pyg_nas_np.cli.ranking import Ranking, HeldOut
 from pyg_nas_np.cli.tables import console, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets import ArchitectureDataset
@@ -62,7 +62,7 @@ def rank_draw(
         names[0],
         *(mean, std, data.y, parts.train),
         f"{data.metric} ({unit})",
-        Tested(mean[parts.test], std[parts.test], data.y[parts.test], how),
+        HeldOut(mean[parts.test], std[parts.test], data.y[parts.test], how),
         scores,
         {"parameters": data.space.batch_num_parameters(data.arch_index)},
     )

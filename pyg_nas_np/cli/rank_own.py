@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_own_ranking
-from pyg_nas_np.cli.ranking import Ranking, Tested, cost_text, value_text
+from pyg_nas_np.cli.ranking import Ranking, HeldOut, cost_text, value_text
 from pyg_nas_np.cli.tables import console, csv_cell, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask
@@ -117,7 +117,7 @@ def learned_costs(task: OwnTask, maker: Callable[..., Predictor]) -> dict[str, P
     return fitted
 
 
-def _tested(task: OwnTask, names: Sequence[str], seed: int) -> tuple[Tested | None, dict[str, Evaluation]]:
+def _tested(task: OwnTask, names: Sequence[str], seed: int) -> tuple[HeldOut | None, dict[str, Evaluation]]:
     """Held-out predictions by the first predictor, and the scores of all."""
     data = task.dataset()
     rows = torch.randperm(len(data), generator=seeded(seed), device="cpu")[:TESTED].sort().values
@@ -129,7 +129,7 @@ def _tested(task: OwnTask, names: Sequence[str], seed: int) -> tuple[Tested | No
         predictor = PREDICTORS[name](task.space, maximize=task.maximize)
         scores[name], mean, std = cross_validate(predictor, part, groups, folds=FOLDS, seed=seed)
         how = f"{len(rows):,} labels, each predicted without it by {FOLDS}-fold cross-validation"
-        tested = tested or Tested(mean, std, part.y, how)
+        tested = tested or HeldOut(mean, std, part.y, how)
     return tested, scores
 
 

@@ -18,7 +18,7 @@ from pyg_nas_np.spaces import RecordView, SearchSpace
 from pyg_nas_np.spaces.base import EnumerableSpace
 
 
-class Tested(NamedTuple):
+class HeldOut(NamedTuple):
     r"""Predictions of labels that the predictor was not fitted to, ``[m]`` each.
 
     Attributes:
@@ -63,7 +63,7 @@ class Ranking:
     y: Tensor
     seen: Tensor
     label: str
-    tested: Tested | None = None
+    tested: HeldOut | None = None
     scores: Mapping[str, Evaluation] = field(default_factory=dict)
     costs: Mapping[str, Tensor] = field(default_factory=dict)
     chance: Tensor | None = None

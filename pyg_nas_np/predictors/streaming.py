@@ -193,7 +193,7 @@ def spread_rows(pool: str | os.PathLike[str], count: int) -> dict[str, list[Any]
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     with open(f"{folder}/pool.csv", "w") as file:
-        ...         _ = file.write("depth\\n" + "".join(f"{d}\\n" for d in range(20)))
+        ...         _ = file.write("depth\n" + "".join(f"{d}\n" for d in range(20)))
         ...     spread_rows(f"{folder}/pool.csv", 3)
         {'depth': [0, 4, 8, 12, 16]}
     """

@@ -12,7 +12,7 @@ from rich.table import Table
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_ranking
-from pyg_nas_np.cli.ranking import Ranking, HeldOut
+from pyg_nas_np.cli.ranking import HeldOut, Ranking
 from pyg_nas_np.cli.tables import console, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets import ArchitectureDataset

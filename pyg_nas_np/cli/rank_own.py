@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_own_ranking
-from pyg_nas_np.cli.ranking import Ranking, HeldOut, cost_text, value_text
+from pyg_nas_np.cli.ranking import HeldOut, Ranking, cost_text, value_text
 from pyg_nas_np.cli.tables import console, csv_cell, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask

@@ -200,7 +200,7 @@ def spread_rows(pool: str | os.PathLike[str], count: int) -> dict[str, list[Any]
     pyarrow = require("pyarrow", "data")
     kept, stride, start = None, 1, 0
     for rows in read_batches(pool, BATCH, empty=EMPTY):
-        every = pyarrow.array(range(-start % stride, rows.num_rows, stride))
+        every = pyarrow.array(range(-start % stride, rows.num_rows, stride), pyarrow.int64())
         part = pyarrow.Table.from_batches([rows]).take(every)
         kept = part if kept is None else pyarrow.concat_tables([kept, part], promote_options="permissive")
         start += rows.num_rows

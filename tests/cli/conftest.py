@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import sys
@@ -14,7 +13,12 @@ from pyg_nas_np.cli import main
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(invoke):
+    return invoke
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
     def call(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["pyg-nas-np", *map(str, args)])
         # Typer ends a successful command with status 0.
@@ -76,8 +80,3 @@ class OwnFiles:
 @pytest.fixture
 def own(tmp_path):
     return OwnFiles(tmp_path)
-
-
-def read_csv(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -7,8 +7,8 @@ import csv
 import pytest
 import torch
 
-from pyg_nas_np.cli.ranking import HeldOut
 from pyg_nas_np.cli.rank_own import OURS, learned_costs, rank_own
+from pyg_nas_np.cli.ranking import HeldOut
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import read_own_task
 

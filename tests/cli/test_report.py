@@ -9,7 +9,7 @@ import torch
 
 from pyg_nas_np import NASBench201
 from pyg_nas_np.cli import main
-from pyg_nas_np.cli.ranking import Ranking, HeldOut
+from pyg_nas_np.cli.ranking import HeldOut, Ranking
 from pyg_nas_np.cli.report import DRAWN_CELLS, FRONT_ROWS, write_report
 from pyg_nas_np.predictors import Architectures, RidgePredictor
 from pyg_nas_np.predictors.evaluation import evaluate

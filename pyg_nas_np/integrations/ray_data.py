@@ -13,7 +13,6 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.streaming import BATCH, PoolRanking, predict_rows
 from pyg_nas_np.utils import DataFileError, require
 
-ray: Any = require("ray", "ray")
 data: Any = require("ray.data", "ray")
 
 _RANKING = "ranking"
@@ -59,7 +58,7 @@ def rank_dataset(
     # Tasks rather than actors: these would keep the processors from the tasks that read the files.
     parts = pool.map_batches(
         _rank,
-        fn_args=(ray.put(predictor), k, column),
+        fn_args=(predictor, k, column),
         batch_size=batch_rows,
         batch_format="pyarrow",
         concurrency=workers,

@@ -57,7 +57,7 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
 
     It may be continuous or of any size. Parameters come by keyword or as a mapping; a list is short for a
     :class:`Categorical`. Other ways to one are :meth:`from_records` (the user's own table), :meth:`from_dict` and
-    :meth:`from_file` (TOML or JSON), :meth:`from_optuna` and :meth:`from_configspace`.
+    :meth:`from_file` (TOML or JSON), :meth:`from_optuna`, :meth:`from_configspace` and :meth:`from_neps`.
 
     Wherever architectures are asked for, dictionaries will do; :meth:`check` turns them into :class:`Configuration`.
 
@@ -477,6 +477,21 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         from pyg_nas_np.spaces.foreign import from_optuna
 
         return from_optuna(source, **options)
+
+    @classmethod
+    def from_neps(cls, source: Any, **options: Any) -> ParameterSpace:
+        r"""Takes over a NePS ``PipelineSpace`` of integers, floats and categories, without constants and fidelities.
+
+        Args:
+            source: The space, or its domains by name.
+            options: Arguments of the constructor.
+
+        Raises:
+            InvalidSpaceError: If it has an operation, a repetition, or a category of other domains.
+        """
+        from pyg_nas_np.spaces.foreign import from_neps
+
+        return from_neps(source, **options)
 
     @classmethod
     def from_configspace(cls, source: Any, **options: Any) -> ParameterSpace:

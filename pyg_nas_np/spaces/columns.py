@@ -141,6 +141,28 @@ def encode_records(parameters: Mapping[str, Parameter], records: Sequence[Mappin
     return codes
 
 
+def row_keys(parameters: Mapping[str, Parameter], codes: Codes) -> list[bytes]:
+    r"""Returns a key of each configuration, equal for equal ones, ``n`` of them.
+
+    Args:
+        parameters: Parameters by name.
+        codes: Codes of ``n`` configurations.
+    """
+    columns: list[Floats] = []
+    for name, parameter in parameters.items():
+        found = codes[name]
+        if isinstance(found, Layers):
+            assert isinstance(parameter, Repeat)
+            columns.append(found.lengths[:, None].astype(np.float64))
+            columns += [inner[:, : parameter.max_length] for inner in found.codes.values()]
+        else:
+            columns.append(found[:, None])
+    # Neither do all NaN have the same bits, nor do zeros of both signs.
+    table = np.nan_to_num(np.concatenate(columns, axis=1), nan=math.inf) + 0.0
+    content, width = table.tobytes(), table.itemsize * table.shape[1]
+    return [content[start : start + width] for start in range(0, len(content), width)]
+
+
 def _encode(parameter: Parameter, values: Iterable[Any], count: int) -> Floats:
     if has_numbers(parameter):
         numbers = (value if isinstance(value, int | float) else math.nan for value in values)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +19,16 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.spaces.base import Archs, Costs, Validity, draw_indices
-from pyg_nas_np.spaces.columns import Codes, ConfigurationTable, Floats, Refused, numbers, read_columns
+from pyg_nas_np.spaces.columns import (
+    Codes,
+    ConfigurationTable,
+    Floats,
+    Refused,
+    encode_records,
+    numbers,
+    read_columns,
+    row_keys,
+)
 from pyg_nas_np.spaces.configuration import Configuration, Level
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat, is_missing, plain
 from pyg_nas_np.utils.errors import DataFileError, InvalidArchitectureError, InvalidSpaceError
@@ -46,7 +57,7 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
 
     It may be continuous or of any size. Parameters come by keyword or as a mapping; a list is short for a
     :class:`Categorical`. Other ways to one are :meth:`from_records` (the user's own table), :meth:`from_dict` and
-    :meth:`from_file` (TOML or JSON), :meth:`from_optuna` and :meth:`from_configspace`.
+    :meth:`from_file` (TOML or JSON), :meth:`from_optuna`, :meth:`from_configspace` and :meth:`from_neps`.
 
     Wherever architectures are asked for, dictionaries will do; :meth:`check` turns them into :class:`Configuration`.
 
@@ -315,16 +326,22 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         }
 
     def _cost_column(self, cost: Cost, table: ConfigurationTable) -> Floats:
-        values = np.full(len(table), np.nan)
-        if isinstance(cost, str) and isinstance(table.codes.get(cost), np.ndarray):
+        if not isinstance(cost, str):
+            return np.array([float(cost(arch)) for arch in table])
+        if isinstance(self.parameters.get(cost), Integer | Float):
             return table.codes[cost].copy()  # type: ignore[union-attr]
-        if isinstance(cost, str) and cost in table.columns:
-            values = numbers(table.columns[cost])
-        # Functions, and costs that the table does not tell but the pool may.
-        rows = np.isnan(values).nonzero()[0].tolist()
-        if not isinstance(cost, str) or any(cost in arch.costs for arch in self._known):
-            values[rows] = [self._cost(cost, table[row]) for row in rows]
+        values = numbers(table.columns[cost]) if cost in table.columns else np.full(len(table), np.nan)
+        known = {key: arch.costs[cost] for key, arch in self._pool_keys.items() if cost in arch.costs}
+        if known and np.isnan(values).any():
+            keys = row_keys(self.parameters, table.codes)
+            told = np.array([known.get(key, math.nan) for key in keys])
+            values = np.where(np.isnan(values), told, values)
         return values
+
+    @cached_property
+    def _pool_keys(self) -> dict[bytes, Configuration]:
+        codes = encode_records(self.parameters, [arch.to_dict() for arch in self._known])
+        return dict(zip(row_keys(self.parameters, codes), self._known.values(), strict=True)) if self._known else {}
 
     def _cost(self, cost: Cost, arch: Configuration) -> float:
         if not isinstance(cost, str):
@@ -464,6 +481,21 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         from pyg_nas_np.spaces.foreign import from_optuna
 
         return from_optuna(source, **options)
+
+    @classmethod
+    def from_neps(cls, source: Any, **options: Any) -> ParameterSpace:
+        r"""Takes over a NePS ``PipelineSpace`` of integers, floats and categories, without constants and fidelities.
+
+        Args:
+            source: The space, or its domains by name.
+            options: Arguments of the constructor.
+
+        Raises:
+            InvalidSpaceError: If it has an operation, a repetition, or a category of other domains.
+        """
+        from pyg_nas_np.spaces.foreign import from_neps
+
+        return from_neps(source, **options)
 
     @classmethod
     def from_configspace(cls, source: Any, **options: Any) -> ParameterSpace:

@@ -88,6 +88,7 @@ def plot_own_ranking(path: Path, ranking: Ranking, best_measured: float, title: 
     right.axhline(best_measured, color="crimson", lw=1, ls="--", label="best measured")
     if len(ranking) > 50:
         right.set_xscale("log")
+        right.xaxis.set_major_formatter("{x:,.0f}")
     right.set_xlabel("rank of the candidate")
     right.set_ylabel(f"predicted {ranking.label}", parse_math=False)
     right.legend(frameon=False)

@@ -246,6 +246,17 @@ def test_what_looks_odd_in_candidates_is_told(run, own, change, message):
     assert message in " ".join(text.split())
 
 
+def test_mixed_types_are_told(run, own):
+    labels = bad(own, lambda rows: [row.update(width="wide") for row in rows[:3]])
+    args = ("rank", "--labels", labels, "--candidates", own.pool(), "--target", "acc", "--predictor", "gp")
+    code, _, err = run(*args)
+    # Text among the labelled and numbers among the candidates: no guess is made.
+    assert (code, "Traceback" in err, "'width'" in err) == (2, False, True), err
+    code, text, err = run(*args[:3], "--target", "acc", "--predictor", "gp", "--sample", 10)
+    assert code == 0, err
+    assert "column 'width' has numbers and text ('wide')" in " ".join(text.split())
+
+
 def test_the_label_must_be_named_where_several_can_be(run, own):
     code, _, err = run("rank", "--labels", own.measured(), "--candidates", own.pool())
     assert (code, "name one as target" in " ".join(err.split())) == (2, True), err

@@ -87,6 +87,15 @@ def test_limits_on_a_parameter_and_on_a_learned_cost(run, own, tmp_path):
     assert all(int(row["depth"]) <= 4 for row in read(tmp_path / "n.csv"))
 
 
+@pytest.mark.parametrize("method", ["bananas", "random", "evolution", "local"])
+def test_every_method_proposes(run, own, tmp_path, method):
+    args = ("search", "--labels", own.measured(), "--target", "acc", "--batch", 2, "--method", method, *FAST)
+    for more in (("--space", own.space()), ("--candidates", own.pool())):
+        code, _, err = run(*args, *more, "--output", tmp_path / "n.csv")
+        assert code == 0, err
+        assert len(read(tmp_path / "n.csv")) == 2
+
+
 def test_an_inferred_space_is_searched_and_shown(run, own):
     code, text, err = run("search", "--labels", own.measured(), "--target", "acc", "--ignore", "params", *FAST)
     assert code == 0, err

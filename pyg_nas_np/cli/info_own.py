@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pyg_nas_np.cli.options import say
+from pyg_nas_np.cli.own_files import LINE, show_space
 from pyg_nas_np.cli.ranking import value_text
 from pyg_nas_np.cli.tables import console
 from pyg_nas_np.datasets.measurements import MeasuredTable
@@ -63,7 +64,7 @@ def describe(
         say(f"Try: {_command('info', labels, candidates, guess, ignore, bool(_SMALL.search(guess)) or None)}")
         return
     task = read_own_task(labels, candidates, target=target, ignore=ignore, minimize=minimize, space=space)
-    roles = {name: repr(parameter) for name, parameter in task.space.parameters.items()}
+    roles = {name: repr(parameter)[:LINE] for name, parameter in task.space.parameters.items()}
     roles |= {raw: f"left out: {reason}" for raw, reason in getattr(task.space, "left_out", {}).items()}
     roles = {raw: roles[name] for raw, name in table.export.parameters.items() if name in roles}
     roles[table.target(target)] = f"the label, the {'largest' if task.maximize else 'smallest'} is best"
@@ -75,8 +76,7 @@ def describe(
     gathered = [name for name, parameter in task.space.parameters.items() if isinstance(parameter, Repeat)]
     if gathered:
         console.print("Space:", highlight=False)
-        for line in task.space.describe().splitlines():
-            console.print(f"  {escape(line)}", highlight=False, style="dim")
+        show_space(task.space)
     if write_space is not None:
         _write_space(write_space, task.space)
     count = len(task.pool)

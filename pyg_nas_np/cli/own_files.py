@@ -14,6 +14,7 @@ from pyg_nas_np.cli.tables import console
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask, read_own_task
 from pyg_nas_np.predictors.streaming import PREDICTED, STD, plain_columns, rank_pool, spread_rows
+from pyg_nas_np.spaces import ParameterSpace
 from pyg_nas_np.utils.table_files import read_header
 
 LabelsOption = Annotated[
@@ -48,6 +49,9 @@ LONG_BYTES = 32 << 20
 
 SPREAD = 5000
 """Candidates of a long file that its space is inferred from and features are standardised by."""
+
+LINE = 150
+"""Characters that are printed of a parameter."""
 
 OWN = ("candidates", "target", "ignore", "space", "sample", "limit")
 """Options that only own files have."""
@@ -133,9 +137,15 @@ def open_own(
         console.print(f"  {escape(note)}", highlight=False, style="dim")
     if space is None:
         console.print("Space, inferred from the files (--space declares it):", highlight=False)
-        for line in task.space.describe().splitlines():
-            console.print(f"  {escape(line)}", highlight=False, style="dim")
+        show_space(task.space)
     return task
+
+
+def show_space(space: ParameterSpace) -> None:
+    r"""Prints what the parameters of a space are, one a line; very many choices are cut short."""
+    for line in space.describe().splitlines():
+        shown = line if len(line) <= LINE else f"{line[: LINE - 1]}…"
+        console.print(f"  {escape(shown)}", highlight=False, style="dim")
 
 
 def is_long(candidates: Path | None) -> bool:

@@ -138,7 +138,7 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
     shown = ranking.order[:top_k]
     title = f"Best {len(shown)} of {ranking.total:,} candidates by {escape(ranking.name)}"
     table = Table(title=title, title_justify="left")
-    measured = bool((~ranking.y.isnan()).any())
+    measured = bool((~ranking.y[shown].isnan()).any())
     named = next((name for name, column in task.columns.items() if _names_rows(column)), None)
     records = task.space.records(task.pool)
     parameters = list(dict.fromkeys(name for record in records for name in record))

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pyg_nas_np.cli.own_files import is_long, name_of
+from pyg_nas_np.cli.own_files import LINE, is_long, name_of, show_space
+from pyg_nas_np.spaces import Integer, ParameterSpace
 
 
 def test_options_tell_own_files_from_benchmarks(run, own):
@@ -98,3 +99,12 @@ def test_folders_and_large_files_are_long(tmp_path, monkeypatch):
     assert not is_long(tmp_path / "none.csv")
     monkeypatch.setattr("pyg_nas_np.cli.own_files.LONG_BYTES", 3)
     assert is_long(file)
+
+
+def test_very_many_choices_are_cut_short(capsys):
+    show_space(ParameterSpace(depth=Integer(1, 4), layers=[f"kind-{i}" for i in range(500)]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  depth   Integer(1, 4)"
+    assert len(lines) == 2
+    assert len(lines[1]) == LINE + 2
+    assert lines[1].endswith("…")

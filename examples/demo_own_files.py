@@ -102,7 +102,7 @@ def write(path: Path, rows: Sequence[Config]) -> None:
 
 
 def read(path: Path) -> list[Config]:
-    r"""Configurations of a ranking, in its order."""
+    r"""Configurations of a table, in its order."""
     kinds = {"depth": int, "width": int, "dropout": float, "lr": float, "momentum": float}
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -125,9 +125,8 @@ def main(args: Sequence[str] | None = None) -> None:
     x, y = digits()
     rng = random.Random(0)
     if given.check:
-        configs = read(given.output / "ranking.csv")
-        best = [accuracy(config, x, y) for config in configs[:5]]
-        others = [accuracy(config, x, y) for config in rng.sample(configs, 5)]
+        best = [accuracy(config, x, y) for config in read(given.output / "ranking.csv")[:5]]
+        others = [accuracy(config, x, y) for config in rng.sample(read(given.output / "candidates.csv"), 5)]
         print(f"trained, accuracy of the five ranked first: {best}, mean {statistics.mean(best):.1f}")
         print(f"of five random candidates: {others}, mean {statistics.mean(others):.1f}")
         return

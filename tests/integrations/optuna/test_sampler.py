@@ -174,6 +174,17 @@ def test_threads_use_a_space_up_before_they_repeat(toy_space):
     assert len(drawn) == 132
 
 
+def proposal(study, trial):
+    """What a trial proposes first."""
+    sampler, frozen = study.sampler, study._storage.get_trial(trial._trial_id)
+    return sampler._propose(study, frozen, sampler._encoding, {}, 0)["arch"]
+
+
+def held(study, trial):
+    found = sampler_module._held(study._storage.get_trial(trial._trial_id), study.sampler._encoding)
+    return None if found is None else found.values["arch"]
+
+
 class Rival:
     """A second worker: does something just before the next read of the trials."""
 
@@ -204,30 +215,34 @@ def test_of_two_equal_claims_one_is_kept(toy_space, monkeypatch, mine, kept, kee
     first, second = study.ask(), study.ask()
     me, other = (second, first) if mine == "later" else (first, second)
     # The proposal is known beforehand, because it depends on the study and on the number of the trial.
-    expected = study.sampler._propose(study, study._storage.get_trial(me._trial_id), False, 0)
+    expected = proposal(study, me)
 
     def act():
-        study._storage.set_trial_system_attr(other._trial_id, CLAIM, [expected, kept])
+        study._storage.set_trial_system_attr(other._trial_id, CLAIM, [{"arch": expected}, kept])
         if not kept:
             threading.Timer(0.2, study._storage.set_trial_system_attr, (other._trial_id, CLAIM, None)).start()
 
     Rival(monkeypatch, study, act)
     drawn = me.suggest_int("arch", 0, 127)
     assert (drawn == expected) == keeps
-    assert study._storage.get_trial(me._trial_id).system_attrs[CLAIM] == [drawn, True]
+    assert study._storage.get_trial(me._trial_id).system_attrs[CLAIM] == [{"arch": drawn}, True]
 
 
 def test_a_worker_that_died_undecided_holds_nobody_up(toy_space, monkeypatch):
     monkeypatch.setattr(sampler_module, "PATIENCE_SECONDS", 0.1)
     study = optuna.create_study(sampler=ConvNPSampler(toy_space, RidgePredictor()))
     alive, dead = study.ask(), study.ask()
-    expected = study.sampler._propose(study, study._storage.get_trial(alive._trial_id), False, 0)
-    Rival(monkeypatch, study, lambda: study._storage.set_trial_system_attr(dead._trial_id, CLAIM, [expected, False]))
+    expected = proposal(study, alive)
+    Rival(
+        monkeypatch,
+        study,
+        lambda: study._storage.set_trial_system_attr(dead._trial_id, CLAIM, [{"arch": expected}, False]),
+    )
     assert alive.suggest_int("arch", 0, 127) != expected
     # Its architecture is free again once its trial is known to have failed.
-    assert study.sampler._held(study._storage.get_trial(dead._trial_id)).arch == expected
+    assert held(study, dead) == expected
     study.tell(dead, state=TrialState.FAIL)
-    assert study.sampler._held(study._storage.get_trial(dead._trial_id)) is None
+    assert held(study, dead) is None
 
 
 def test_a_claim_holds_between_ask_and_suggest(toy_space):
@@ -240,7 +255,7 @@ def test_a_claim_holds_between_ask_and_suggest(toy_space):
 
 
 def space_of(study):
-    return study.sampler.infer_relative_search_space(study, None)
+    return study.sampler.infer_relative_search_space(study, study.get_trials(deepcopy=False)[0])
 
 
 def test_enqueued_architectures_are_measured_once(toy_space):
@@ -249,7 +264,7 @@ def test_enqueued_architectures_are_measured_once(toy_space):
         study.enqueue_trial({"arch": index})
     study.enqueue_trial({"arch": "neither a number"})
     waiting = study.get_trials(states=(TrialState.WAITING,))[-1]
-    assert study.sampler._held(waiting) is None
+    assert sampler_module._held(waiting, study.sampler._encoding) is None
     fresh = optuna.create_study(sampler=study.sampler)
     for index in range(0, 120, 2):
         fresh.enqueue_trial({"arch": index})
@@ -261,9 +276,11 @@ def test_enqueued_architectures_are_measured_once(toy_space):
 def test_a_retried_trial_draws_anew(toy_space):
     """Optuna's retries copy system attributes, a claim among them, into a new trial."""
     study = optuna.create_study(sampler=ConvNPSampler(toy_space, RidgePredictor()))
-    study.add_trial(create_trial(state=TrialState.WAITING, system_attrs={CLAIM: [5, True], "failed_trial": 0}))
+    study.add_trial(
+        create_trial(state=TrialState.WAITING, system_attrs={CLAIM: [{"arch": 5}, True], "failed_trial": 0})
+    )
     study.optimize(lambda trial: toy_space.index(suggest_arch(trial, toy_space)), n_trials=1)
-    assert study.trials[0].system_attrs[CLAIM] == [study.trials[0].params["arch"], True]
+    assert study.trials[0].system_attrs[CLAIM] == [study.trials[0].params, True]
 
 
 def test_a_pruner_that_hides_trials_does_not_matter(toy_space):

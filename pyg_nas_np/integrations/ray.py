@@ -42,7 +42,8 @@ def arch_of(config: Mapping[str, Any], space: SearchSpace[ArchT], name: str = AR
     Raises:
         InvalidArchitectureError: If there is none in it.
     """
-    given, arch = config.get(name), None
+    given = config.get(name)
+    arch: ArchT | None = None
     if isinstance(space, RecordView):
         arch = space.check({key: config[key] for key in space.parameters if key in config})
     elif isinstance(given, str):

@@ -85,9 +85,8 @@ class Search(ABC, Generic[ArchT]):
             candidates = require_index(space).check_indices(candidates).unique()
         if candidates is not None and len(candidates) == 0:
             raise ValueError("candidates is empty; give at least one architecture, or None for the whole space")
-        self.candidates = candidates
-        listed = self._listed() if candidates is None else candidates
-        self._pool_keys = None if listed is None else dict.fromkeys(self._keys(listed))
+        self.candidates = self._listed() if candidates is None else candidates
+        self._pool_keys = None if self.candidates is None else dict.fromkeys(self._keys(self.candidates))
         self.maximize = maximize
         self.seed = seed
         self._around: dict[Key, list[Key]] = {}

@@ -108,6 +108,10 @@ class Encoding(ABC):
         r"""Returns the user attributes that a trial needs beside its parameters."""
         return {}
 
+    def essential(self, values: Values) -> Values:
+        r"""Returns the values that the trial suggests in any case."""
+        return values
+
     def check(self, trial: FrozenTrial) -> None:
         r"""Checks that a trial is about the same space.
 
@@ -381,6 +385,8 @@ class StudyEncoding(Encoding):
         for name in level.order:
             if name in given or (name in values and level.active(name, record)):
                 record[name] = values[name]
+            elif level.active(name, record) and not level.parameters[name].optional:
+                return None
         return self.read(record)
 
     def _plain(self, name: str, value: Any) -> Any:
@@ -399,6 +405,10 @@ class StudyEncoding(Encoding):
             else value
             for name, value in values.items()
         }
+
+    def essential(self, values: Values) -> Values:
+        known = self.space.parameters
+        return {name: value for name, value in values.items() if name in known and not known[name].optional}
 
     def check(self, trial: FrozenTrial) -> None:
         r"""Takes any trial: Optuna itself refuses other choices, and ranges may change."""

@@ -136,8 +136,8 @@ class ConvNPSampler(BaseSampler):
     claim of the first, so not both can be final. Neither clocks nor locks are needed, only a storage that is
     consistent: after a write, a worker sees everything written before. Every Optuna storage on one server or file is,
     but not one that reads from a replica. The claim of a dead worker remains until Optuna marks its trial as failed.
-    Without a declared space this holds for what is proposed, not for what :obj:`independent_sampler` draws: the first
-    trials, before any has suggested a parameter.
+    Without a declared space this holds for what is proposed, not for what :obj:`independent_sampler` draws, such as the
+    first trials before any has suggested a parameter. An objective must suggest the same when it gets the same values.
 
     Args:
         space: The search space. (default: inferred from the study)
@@ -205,6 +205,8 @@ class ConvNPSampler(BaseSampler):
         self._independent = independent_sampler or optuna.samplers.RandomSampler()
         self._encoding: Encoding | None = None
         self._searches: dict[bool, PredictorSearch[Any]] = {}
+        if isinstance(candidates, Sequence) and not candidates:
+            raise ValueError("candidates is empty; give at least one architecture, or none to search without a pool")
         if candidates is not None:
             self._encoding = PoolEncoding(as_architectures(candidates, space), name)
         elif space is not None:
@@ -296,14 +298,18 @@ class ConvNPSampler(BaseSampler):
             (search.discard if held.ended else search.reserve)([held.arch])
         if done:
             search.tell([held.arch for held in done], [held.y for held in done])
+        if encoding is not self._encoding and search.candidates is not None:
+            # Trials that suggest less than expected would be the same.
+            every = list(search.candidates)
+            clashing = [arch for arch in every if any(held.clashes(encoding.write(arch), encoding) for held in helds)]
+            search.discard(clashing)
         for _ in range(_TRIES):
             proposed = search.ask()
             if not proposed:
                 return None
             values = {**encoding.write(proposed[0]), **given}
-            if not any(held.clashes(values) for held in helds):
+            if not any(held.clashes(values, encoding) for held in helds):
                 return values
-            # A trial that suggests less than expected would be the same.
             search.discard(proposed)
         return None
 
@@ -333,8 +339,9 @@ class ConvNPSampler(BaseSampler):
         while True:
             others = _others(study, trial)
             encoding = self._encoding_of(others)
-            helds = {other.number: None if encoding is None else _held(other, encoding) for other in others}
-            rivals = {number: held for number, held in helds.items() if held is not None and held.clashes(values)}
+            assert encoding is not None  # There is a proposal, so something is known.
+            held_by = {other.number: _held(other, encoding) for other in others}
+            rivals = {number: held for number, held in held_by.items() if held and held.clashes(values, encoding)}
             if not rivals:
                 write([values, True])
                 return True
@@ -373,11 +380,14 @@ class _Held(NamedTuple):
     whole: bool = True
     """Whether the trial suggests nothing else."""
 
-    def clashes(self, values: Values) -> bool:
-        """Whether a trial with these values would be the same."""
-        mine, theirs = self.values.items(), values.items()
-        # An objective that suggested some values and was content suggests nothing else when it gets them again.
-        return mine == theirs or (self.whole and (mine <= theirs or theirs <= mine))
+    def clashes(self, values: Values, encoding: Encoding) -> bool:
+        """Whether a trial with these values would be the same, as far as one can tell."""
+        if not self.whole:
+            return self.values == values
+        # Nobody knows yet whether a running trial suggests what only some trials do.
+        mine = self.values if self.ended else encoding.essential(self.values)
+        # An objective suggests the same as long as it gets the same values.
+        return all(mine[name] == values[name] for name in mine.keys() & values.keys())
 
 
 def _held(trial: FrozenTrial, encoding: Encoding) -> _Held | None:

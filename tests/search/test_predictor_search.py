@@ -279,7 +279,7 @@ def test_bounds_of_a_listed_space_leave_only_what_is_within():
     limit = float(SPACE.batch_flops().double().quantile(0.01))
     search = PredictorSearch(SPACE, RidgePredictor(), bounds={"flops": limit}, initial=4)
     asked = search.ask(300)
-    assert 100 < len(asked) < 300
+    assert len(set(asked)) == len(asked) > 100
     assert max(SPACE.flops(arch) for arch in asked) <= limit
     with pytest.raises(ValueError, match="none of the 15625 candidates is within the bounds"):
         PredictorSearch(SPACE, RidgePredictor(), bounds={"flops": 0.0})

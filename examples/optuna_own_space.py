@@ -48,6 +48,7 @@ def work(path: Path, trials: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> optuna.Study:
+    r"""Runs the workers and prints the best trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=24, help="trials of all processes together")
     parser.add_argument("--workers", type=int, default=2, help="processes")

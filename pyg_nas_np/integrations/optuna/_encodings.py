@@ -108,6 +108,10 @@ class Encoding(ABC):
         r"""Returns the user attributes that a trial needs beside its parameters."""
         return {}
 
+    def is_full(self, values: Values) -> bool:
+        r"""Whether values include all that the trial may suggest."""
+        return True
+
     def essential(self, values: Values) -> Values:
         r"""Returns the values that the trial suggests in any case."""
         return values
@@ -385,9 +389,7 @@ class StudyEncoding(Encoding):
         for name in level.order:
             if name in given or (name in values and level.active(name, record)):
                 record[name] = values[name]
-            elif level.active(name, record) and not level.parameters[name].optional:
-                return None
-        return self.read(record)
+        return self.read(record) if self.is_full(record) else None
 
     def _plain(self, name: str, value: Any) -> Any:
         if name not in self._labels:
@@ -405,6 +407,10 @@ class StudyEncoding(Encoding):
             else value
             for name, value in values.items()
         }
+
+    def is_full(self, values: Values) -> bool:
+        level = Level(self.space.parameters)
+        return all(name in values or not level.active(name, values) for name in level.order)
 
     def essential(self, values: Values) -> Values:
         known = self.space.parameters

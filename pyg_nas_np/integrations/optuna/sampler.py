@@ -279,9 +279,18 @@ class ConvNPSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, encoding: Encoding, given: Values, attempt: int
     ) -> Values | None:
         """The best values that no other trial holds; None if there are none."""
-        maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
-        generator = self._generator(trial, attempt)
         helds = [held for other in _others(study, trial) if (held := _held(other, encoding)) is not None]
+        generator = self._generator(trial, attempt)
+        maximize = study.direction == optuna.study.StudyDirection.MAXIMIZE
+        values = self._best(encoding, maximize, helds, given, generator)
+        if values is None or encoding.is_full(values):
+            return values
+        # What only some trials suggest is proposed in any case.
+        return self._best(encoding, maximize, helds, values, generator) or values
+
+    def _best(
+        self, encoding: Encoding, maximize: bool, helds: Sequence[_Held], given: Values, generator: torch.Generator
+    ) -> Values | None:
         done = [held for held in helds if held.y is not None]
         if given:
             search = self._completing(encoding, maximize, given, [held.values for held in done], generator)
@@ -293,16 +302,14 @@ class ConvNPSampler(BaseSampler):
             return None
         search.generator = generator
         for held in helds:
-            if held.arch is None or held.y is not None:
-                continue
-            (search.discard if held.ended else search.reserve)([held.arch])
+            if held.arch is not None and held.y is None:
+                (search.discard if held.ended else search.reserve)([held.arch])
         if done:
             search.tell([held.arch for held in done], [held.y for held in done])
         if encoding is not self._encoding and search.candidates is not None:
             # Trials that suggest less than expected would be the same.
             every = list(search.candidates)
-            clashing = [arch for arch in every if any(held.clashes(encoding.write(arch), encoding) for held in helds)]
-            search.discard(clashing)
+            search.discard([a for a in every if any(held.clashes(encoding.write(a), encoding) for held in helds)])
         for _ in range(_TRIES):
             proposed = search.ask()
             if not proposed:

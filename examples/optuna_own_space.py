@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import optuna
+import torch
 
 from pyg_nas_np.integrations.optuna import ConvNPSampler
 
@@ -43,6 +44,7 @@ def open_study(path: Path) -> optuna.Study:
 
 def work(path: Path, trials: int) -> None:
     r"""Runs in each process."""
+    torch.set_num_threads(1)  # The processes share the cores.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     open_study(path).optimize(objective, n_trials=trials)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ pytest.importorskip("ray.tune")
 from pyg_nas_np.integrations.ray import ArchSearcher, CurveStopper, arch_of
 
 EPOCHS = 8
-ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def make_stopper(**kwargs):
@@ -219,32 +217,3 @@ def test_constants_do_not_hide_parameters():
     searcher = ArchSearcher(RandomSearch(PARAMETERS))
     with pytest.raises(ValueError, match=r"param_space\['lr'\] would hide a parameter"):
         searcher.set_search_properties("loss", "max", {"lr": 0.1})
-
-
-def train(config):
-    """Runs in a worker process of Ray."""
-    arch = arch_of(config, PARAMETERS)
-    return {"loss": sum(layer["width"] for layer in arch["layers"]) + arch["lr"]}
-
-
-@pytest.mark.slow
-def test_two_workers_of_ray(tmp_path):
-    import ray
-    from ray import tune
-    from ray.tune.search import ConcurrencyLimiter
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": ROOT}})
-    try:
-        search = PredictorSearch(PARAMETERS, RidgePredictor(), initial=4, proposals=64, maximize=False)
-        results = tune.Tuner(
-            train,
-            tune_config=tune.TuneConfig(
-                search_alg=ConcurrencyLimiter(ArchSearcher(search, "loss", "min"), max_concurrent=2), num_samples=8
-            ),
-            run_config=tune.RunConfig(storage_path=str(tmp_path)),
-        ).fit()
-    finally:
-        ray.shutdown()
-    assert not results.errors
-    configs = [PARAMETERS.to_str(arch_of(result.config, PARAMETERS)) for result in results]
-    assert len(set(configs)) == 8

@@ -14,12 +14,14 @@ WITHOUT_MODULE = {
     "examples/test_convcnp_1d.py": "a script of examples/",
     "examples/test_demo_curves.py": "a script of examples/",
     "examples/test_optuna_own_space.py": "a script of examples/",
+    "examples/test_rank_pretrained.py": "a script of examples/",
     "test_defaults.py": "the whole package",
     "test_doctests.py": "the whole package",
     "test_foreign_files.py": "the whole package",
     "test_mirror.py": "the whole package",
     "test_package.py": "the whole package",
     "test_readme.py": "the whole package",
+    "test_walks.py": "the whole package",
 }
 """Files of tests that belong to no module, and what they test."""
 

@@ -192,3 +192,11 @@ def test_unseen_categories_are_ranked(predictor):
     rows = pyarrow.record_batch({"depth": [3], "width": [48], "act": ["silu"], "pre": [True]})
     part = predict_rows(predictor, rows)
     assert bool(part.mean.isfinite().all())
+
+
+def test_defaults_of_pytorch_change_nothing(predictor, pool, tmp_path, foreign_defaults):
+    path = write(pool, tmp_path, "parquet")
+    wanted = rank_pool(predictor, path, 5)
+    with foreign_defaults():
+        found = rank_pool(predictor, path, 5)
+    assert found.best.column("name").to_pylist() == wanted.best.column("name").to_pylist()

@@ -13,7 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import spearmanr
@@ -38,28 +38,36 @@ def build_bert(**config: Any) -> nn.Module:
     return BertModel(BertConfig(vocab_size=1000, **config), add_pooling_layer=False)
 
 
-Builder = Callable[[], nn.Module]
+class Candidates(NamedTuple):
+    r"""Networks of a space: their architectures and names, what builds them, and what they are called with."""
+
+    space: SearchSpace[Any]
+    archs: Sequence[Any]
+    names: list[str]
+    builders: list[Callable[[], nn.Module]]
+    inputs: Tensor
 
 
-def transformers_space(count: int) -> tuple[SearchSpace[Any], Sequence[Any], list[Builder], Tensor]:
-    r"""Returns a space, architectures drawn from it, what builds them, and what the networks are called with."""
+def transformers_candidates(count: int) -> Candidates:
+    r"""Draws configurations."""
     tokens = torch.zeros(1, 64, dtype=torch.long)
     space = ModuleSpace.built(build_bert, ParameterSpace(PARAMETERS), tokens)
     archs = space.sample(count, torch.Generator().manual_seed(0))
-    return space, archs, [partial(build_bert, **arch) for arch in archs], tokens
+    return Candidates(space, archs, list(map(str, archs)), [partial(build_bert, **arch) for arch in archs], tokens)
 
 
-def timm_space(count: int, pattern: str) -> tuple[SearchSpace[Any], Sequence[Any], list[Builder], Tensor]:
-    r"""Returns the space of all models whose names match, and the same as :func:`transformers_space`."""
+def timm_candidates(count: int, pattern: str) -> Candidates:
+    r"""Lists models whose names match."""
     import timm
 
-    builders: list[Builder] = [partial(timm.create_model, name, num_classes=10) for name in timm.list_models(pattern)]
+    names = timm.list_models(pattern)[:count]
+    builders = [partial(timm.create_model, name, num_classes=10) for name in names]
     image = torch.zeros(1, 3, 64, 64)
-    space = ModuleSpace(builders[:count], image)
-    return space, [space[i] for i in range(space.size)], builders[:count], image
+    space = ModuleSpace(builders, image)
+    return Candidates(space, [space[i] for i in range(space.size)], names, builders, image)
 
 
-def milliseconds(build: Builder, inputs: Tensor, repeats: int = 7) -> float:
+def milliseconds(build: Callable[[], nn.Module], inputs: Tensor, repeats: int = 7) -> float:
     r"""Shortest time of a forward pass; longer ones are the machine's other work."""
     network = build().eval()
     times = []
@@ -79,16 +87,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=60, help="networks in all")
     parser.add_argument("--measured", type=int, default=12, help="networks whose times the predictor is given")
     args = parser.parse_args(arguments)
-    made = transformers_space(args.count) if args.source == "transformers" else timm_space(args.count, args.pattern)
-    space, archs, builders, inputs = made
-    taken = torch.tensor([milliseconds(build, inputs) for build in builders], dtype=torch.float64)
-    predictor = ConvNPPredictor(space, maximize=False).fit(archs[: args.measured], taken[: args.measured])
-    mean, std = predictor.predict(archs[args.measured :], return_std=True)
-    print(f"{len(archs)} networks of {args.source}, {args.measured} measured")
+    found = (
+        transformers_candidates(args.count)
+        if args.source == "transformers"
+        else timm_candidates(args.count, args.pattern)
+    )
+    taken = torch.tensor([milliseconds(build, found.inputs) for build in found.builders], dtype=torch.float64)
+    predictor = ConvNPPredictor(found.space, maximize=False).fit(found.archs[: args.measured], taken[: args.measured])
+    mean, std = predictor.predict(found.archs[args.measured :], return_std=True)
+    print(f"{len(found.archs)} networks of {args.source}, {args.measured} measured")
     print("predicted, measured [ms]:")
     rest = taken[args.measured :]
     for i in mean.argsort()[:5].tolist():
-        print(f"  {mean[i]:6.2f} ± {std[i]:.2f}  {rest[i]:6.2f}  {str(archs[args.measured + i])[:110]}")
+        print(f"  {mean[i]:6.2f} ± {std[i]:.2f}  {rest[i]:6.2f}  {found.names[args.measured + i]}")
     print(f"Spearman correlation on the {len(rest)} others: {spearmanr(mean, rest).statistic:.3f}")
 
 

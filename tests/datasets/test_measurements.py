@@ -196,3 +196,13 @@ def test_candidates_without_a_parameter_are_refused():
     pool = read_pool([{"depth": 2, "act": "relu"}], read_measurements(rows, "acc"))
     assert pool.records == [{"depth": 2, "act": "relu"}]
     assert pool.measured.tolist() == [True]
+
+
+def test_defaults_of_pytorch_change_nothing(foreign_defaults):
+    rows = [*ROWS, {"depth": 8, "act": "gelu", "acc": None}]
+    with foreign_defaults():
+        found = read_measurements(rows, "acc")
+        pool = read_pool(rows, found)
+        measured = found.unlabelled.measured
+    assert (found.labels.dtype, found.labels.device.type) == (torch.float64, "cpu")
+    assert (pool.measured.tolist(), measured.tolist()) == ([True] * 6 + [False], [False])

@@ -226,3 +226,11 @@ def test_a_pool_without_rows_has_none_to_spread(tmp_path):
     (tmp_path / "pool.csv").write_text("depth\n")
     with pytest.raises(DataFileError):
         spread_rows(tmp_path / "pool.csv", 3)
+
+
+def test_defaults_of_pytorch_change_nothing(predictor, pool, tmp_path, foreign_defaults):
+    path = write(pool, tmp_path, "parquet")
+    wanted = rank_pool(predictor, path, 5)
+    with foreign_defaults():
+        found = rank_pool(predictor, path, 5)
+    assert found.best.column("name").to_pylist() == wanted.best.column("name").to_pylist()

@@ -93,7 +93,7 @@ def run(
             every &= costs[name](pool) <= largest
         said = " and ".join(f"{name} <= {cost_text(largest)}" for name, largest in limits.items())
         if not bool(every.any()):
-            raise typer.BadParameter(f"no candidate has {said}", param_hint="--limit")
+            raise typer.BadParameter(f"none of {len(task.pool):,} candidates has {said}", param_hint="--limit")
         say(f"{int(every.sum()):,} of {len(task.pool):,} candidates have {said}")
         kept = every.nonzero().flatten().tolist()
         columns = {name: [column[i] for i in kept] for name, column in task.columns.items()}

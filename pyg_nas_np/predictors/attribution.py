@@ -17,7 +17,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
 from pyg_nas_np.spaces import RecordView
 from pyg_nas_np.spaces.parameters import is_missing
-from pyg_nas_np.utils import InvalidArchitectureError, check_count
+from pyg_nas_np.utils import InvalidArchitectureError, check_count, fixed_defaults
 
 CHUNK = 1 << 14
 """Rows given to a function at a time."""
@@ -201,6 +201,7 @@ class ParameterAttribution:
     num_archs: int
 
 
+@fixed_defaults
 def attribute_parameters(
     predictor: Predictor,
     archs: ArchitecturesLike,

@@ -78,6 +78,20 @@ def test_a_list_of_candidates_with_a_cost_and_a_limit(run, own, tmp_path):
     assert {row["name"] for row in rows} <= {f"c{i}" for i in range(66)}
 
 
+def test_of_a_long_list_the_best_predicted_are_searched(run, own, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("pyg_nas_np.cli.own_files.LONG_BYTES", 10)
+    monkeypatch.setattr("pyg_nas_np.cli.search_own.SHORTLIST", 12)
+    args = ("--labels", own.measured(), "--target", "acc", "--candidates", own.pool(), "--batch", 3)
+    code, text, err = run("search", *args, "--limit", "params=300000", "--output", tmp_path / "n.csv", *FAST)
+    assert code == 0, err
+    assert "66 candidates were read part by part" in text
+    assert "of 12 candidates have params <= 300,000" in text
+    rows = read(tmp_path / "n.csv")
+    assert list(rows[0]) == ["name", "depth", "width", "act", "dropout", "params", "acc"]
+    assert all(float(row["params"]) <= 300000 for row in rows)
+
+
 def test_limits_on_a_parameter_and_on_a_learned_cost(run, own, tmp_path):
     args = ("--labels", own.measured(), "--target", "acc", "--space", own.space(), "--batch", 2, *FAST)
     limits = ("--limit", "depth=4", "--limit", "params=200000")
@@ -121,7 +135,7 @@ def test_a_search_goes_on_from_its_state(run, own, tmp_path):
     [
         (("--limit", "params"), "is not a column and its largest value"),
         (("--limit", "params=few"), "is not a column and its largest value"),
-        (("--limit", "params=1"), "no candidate has params <= 1"),
+        (("--limit", "params=1"), "none of 66 candidates has params <= 1"),
         (("--limit", "para=1"), "no column 'para' of costs; did you mean 'params'"),
         (("--cost", "para"), "no column 'para' of costs; did you mean 'params'"),
         (("--queries", 5), "for files of your own"),

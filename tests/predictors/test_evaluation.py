@@ -99,7 +99,8 @@ def test_held_out_predictions_have_not_seen_the_architecture():
     # Each of 20 architectures is left out once, with its repeats.
     assert all(sum(arch not in fold for fold in seen) == 1 for arch in data.archs)
     torch.testing.assert_close(mean[20:], mean[:4])
-    assert scores.kendall_tau == pytest.approx(float(kendall_tau(mean, data.y))) > 0.8
+    assert scores.kendall_tau == pytest.approx(float(kendall_tau(mean, data.y)))
+    assert scores.kendall_tau > 0.8
     assert scores.fit_seconds > 0
     assert bool((std > 0).all())
 

@@ -125,17 +125,17 @@ def negative_log_density(
         batch: Tasks with target scores.
         objective: See :data:`Objective`.
         num_samples: Samples of the latent, if the process has one.
-        generator: Source of the samples.
+        generator: Source of the samples, on any device.
     """
     assert batch.z_target is not None
     targets = batch.z_target
     if not model.latent_channels:
         return -_log_density(model(batch), targets).mean()
     counts = batch.ptr_target.diff()
-    owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
+    owner = batch.per_target(torch.arange(len(batch), device=counts.device))
 
     def per_task(values: Tensor) -> Tensor:
-        return torch.zeros(counts.numel()).index_add(0, owner, values)
+        return values.new_zeros(len(batch)).index_add(0, owner, values)
 
     if objective == "ml":
         densities = [per_task(_log_density(model(batch, None, generator), targets)) for _ in range(num_samples)]

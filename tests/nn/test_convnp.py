@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+import os
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyg_nas_np import ops
 from pyg_nas_np.nn import ConvNP, Task, TaskBatch
 from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, evidence, freedom
 
@@ -41,6 +44,14 @@ def make_model(form: str = "hybrid", **kwargs) -> ConvNP:
     if model.num_base:
         torch.nn.init.normal_(model.weigh[-1].weight, std=0.3)
     return model.eval()
+
+
+def make_latent() -> ConvNP:
+    return make_model("on-grid-1d", latent_channels=2)
+
+
+MAKERS = {form: partial(make_model, form) for form in FORMS} | {"latent": make_latent}
+makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 def select(batch: TaskBatch, b: int, order=None, keep=None) -> TaskBatch:
@@ -117,6 +128,46 @@ def test_every_parameter_learns(form):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert (parameter.grad != 0).any(), name
+
+
+@makers
+def test_no_tensor_is_made_on_another_device(make):
+    # An operation on tensors of the CPU and of the meta device raises.
+    model, batch = make().to("meta"), make_tasks().to("meta")
+    mean, std = model(batch, generator=torch.Generator())
+    assert mean.is_meta
+    assert std.is_meta
+    assert mean.shape == std.shape == (17,)
+    (((batch.z_target - mean) / std).square() + std.log()).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.is_meta, name
+    if model.latent_channels:
+        assert all(value.is_meta for value in model.latent(batch.with_targets_as_context()))
+
+
+def run_on(make, device: str, backend: str) -> tuple[list[torch.Tensor], set[str]]:
+    """The prediction and every gradient, on the CPU; and the back ends that ran."""
+    model, batch = make().to(device), make_tasks().to(device)
+    with ops.backend(backend), ops.used_backends() as used:
+        mean, std = model(batch, generator=torch.Generator().manual_seed(0))
+        (((batch.z_target - mean) / std).square() + std.log()).mean().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return [value.detach().cpu() for value in (mean, std, *gradients)], used
+
+
+@makers
+def test_triton_kernels_give_the_same_process(make, request):
+    pytest.importorskip("triton")
+    if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        found, used = run_on(make, "cuda", "auto")
+    elif request.node.callspec.id == "on-grid-2d":
+        pytest.skip("interpreted grids of two dimensions take a minute")
+    else:
+        found, used = run_on(make, "cpu", "cuda")
+    expected, own = run_on(make, "cpu", "reference")
+    assert (used, own) == ({"cuda"}, {"reference"})
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ class Task(NamedTuple):
 
     def to(self, device: torch.device | str) -> Task:
         r"""Returns the task on a device."""
-        return Task(*(value if value is None else value.to(device) for value in self))
+        return Task._make(value if value is None else value.to(device) for value in self)
 
 
 @dataclass

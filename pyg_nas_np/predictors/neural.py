@@ -101,7 +101,7 @@ class NeuralPredictor(Predictor):
     The members differ in their initial weights. The mean is that of the members; the variance is that between the
     members plus the mean squared error of cross-validation.
 
-    Runs with the same :obj:`random_state` on the CPU of one machine give equal weights. Global random states are neither
+    Runs with the same :obj:`random_state` on one machine's CPU give equal weights. Global random states are neither
     read nor changed. A fitted predictor keeps its networks on the CPU and predicts by copies on the device, so that it
     can be saved and read anywhere. Subclasses implement :meth:`_sizes` and :meth:`_network`.
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyg_nas_np import ops
 from pyg_nas_np.nn import ConvNP, Task, TaskBatch
 from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, evidence, freedom
+from pyg_nas_np.ops import cpu
 
 FORMS = {
     "hybrid": {},
@@ -156,18 +157,25 @@ def run_on(make, device: str, backend: str) -> tuple[list[torch.Tensor], set[str
     return [value.detach().cpu() for value in (mean, std, *gradients)], used
 
 
-@makers
-def test_triton_kernels_give_the_same_process(make, request):
-    pytest.importorskip("triton")
-    if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
-        found, used = run_on(make, "cuda", "auto")
-    elif request.node.callspec.id == "on-grid-2d":
-        pytest.skip("interpreted grids of two dimensions take a minute")
-    else:
-        found, used = run_on(make, "cpu", "cuda")
+def same_as_the_reference(make, device: str, backend: str) -> set[str]:
+    found, used = run_on(make, device, backend)
     expected, own = run_on(make, "cpu", "reference")
-    assert (used, own) == ({"cuda"}, {"reference"})
+    assert own == {"reference"}
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    return used
+
+
+@makers
+def test_each_device_runs_its_own_kernels(make, device):
+    used = same_as_the_reference(make, device, "auto")
+    assert used == {"reference" if device == "cpu" and not cpu.is_available() else device}
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the kernels are compiled")
+@pytest.mark.parametrize("make", [MAKERS["hybrid"], MAKERS["latent"]], ids=["off the grid", "on the grid"])
+def test_interpreted_triton_kernels_give_the_same_process(make):
+    pytest.importorskip("triton")
+    assert same_as_the_reference(make, "cpu", "cuda") == {"cuda"}
 
 
 @torch.no_grad()

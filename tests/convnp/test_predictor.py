@@ -96,10 +96,9 @@ def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, d
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the kernels are compiled")
-@pytest.mark.parametrize("form", ["hybrid", "latent"])
-def test_interpreted_triton_kernels_give_the_same_predictions(toy_space, weights, graphs, every, truth, form):
+def test_interpreted_triton_kernels_give_the_same_predictions(toy_space, weights, graphs, every, truth):
     pytest.importorskip("triton")
-    predictor = make(toy_space, weights, form, device="cpu").fit(graphs, truth[ROWS])
+    predictor = make(toy_space, weights, device="cpu").fit(graphs, truth[ROWS])
     expected = predictor.predict(every, return_std=True)
     with ops.backend("cuda"), ops.used_backends() as used:
         found = predictor.predict(every, return_std=True)

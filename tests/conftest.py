@@ -191,6 +191,7 @@ def cuda() -> str:
     """The device, where Triton compiles its kernels for it."""
     if not torch.cuda.is_available() or os.environ["TRITON_INTERPRET"] == "1":
         pytest.skip("needs a CUDA device and TRITON_INTERPRET=0")
+    pytest.importorskip("triton")
     return "cuda"
 
 

@@ -20,7 +20,6 @@ but nothing was chosen on them.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 import warnings
@@ -32,7 +31,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _own_tables import DEVELOPMENT, FURTHER, Table
+import _rows
+from _own_tables import DEVELOPED, FAMILIES, LOADERS, Floats, PlainColumns, Table
 from _timing import RESULTS, machine
 from torch import Tensor
 
@@ -41,7 +41,6 @@ from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.predictors.labels import LabelTransform
-from pyg_nas_np.spaces import Categorical, Repeat
 from pyg_nas_np.utils import atomic_path
 
 BUDGETS = (10, 20, 50, 100)
@@ -50,11 +49,7 @@ AIMS = {10: 0.59, 20: 0.67, 50: 0.745, 100: 0.79}
 RECORDS = {10: 0.50, 20: 0.575, 50: 0.69}
 """Aims of the family means: of the bank, and of it without graphs and sizes."""
 
-FAMILIES = {name: family for part in (DEVELOPMENT, FURTHER) for family, tables in part.items() for name in tables}
-LOADERS = {name: load for part in (DEVELOPMENT, FURTHER) for tables in part.values() for name, load in tables.items()}
-
 Prediction = tuple[Tensor, Tensor | None]
-Floats = np.ndarray[Any, Any]
 
 
 # -- methods ----------------------------------------------------------------------------------------------------------
@@ -66,34 +61,6 @@ class Inputs(NamedTuple):
     table: Table
     plain: Floats
     sizes: Floats
-
-
-def plain_columns(table: Table) -> Floats:
-    r"""Numbers, one-hot categories, lists padded with zeros; standardised over the table."""
-    columns: list[list[float]] = []
-
-    def add(parameter: Any, values: list[Any]) -> None:
-        numeric = not isinstance(parameter, Categorical) or not any(
-            isinstance(c, str | bool) for c in parameter.choices
-        )
-        if not numeric:
-            columns.extend([float(value == choice) for value in values] for choice in parameter.choices)
-            return
-        domain = parameter.choices if isinstance(parameter, Categorical) else (parameter.low, parameter.high)
-        decades = min(domain) > 0 and (getattr(parameter, "log", False) or max(domain) >= 100 * min(domain))
-        columns.append([0.0 if v is None else math.log(v) if decades else float(v) for v in values])
-
-    records = table.space.records(table.archs)
-    for name, parameter in table.space.parameters.items():
-        if not isinstance(parameter, Repeat):
-            add(parameter, [record.get(name) for record in records])
-            continue
-        for field, inner in parameter.parameters.items():
-            for i in range(parameter.max_length):
-                add(inner, [record[name][i].get(field) if i < len(record[name]) else None for record in records])
-    x = np.array(columns).T
-    spread = x.std(axis=0)
-    return (x[:, spread > 0] - x.mean(axis=0)[spread > 0]) / spread[spread > 0]
 
 
 def sklearn_gp(x: Floats, z: Floats, target: Floats) -> Prediction:
@@ -224,9 +191,9 @@ def run(args: argparse.Namespace) -> None:
         table = LOADERS[name]()
         features = shared_features(table.space)
         sizes = features.table(table.archs)[:, features.feature_groups.get("sizes", [])]
-        return Inputs(table, plain_columns(table), sizes.double().numpy())
+        return Inputs(table, PlainColumns(table).rows, sizes.double().numpy())
 
-    done = {(row["table"], row["method"], int(row["n"]), int(row["draw"])) for row in read(args.results)}
+    done = {(row["table"], row["method"], int(row["n"]), int(row["draw"])) for row in _rows.read(args.results)}
     deadline = time.monotonic() + 60 * args.minutes
     for draw in range(args.draws):
         for name in args.tables:
@@ -243,27 +210,8 @@ def run(args: argparse.Namespace) -> None:
                         scores = measure(method, inputs(name), n, draw)
                     if scores is None:
                         continue
-                    append(args.results, {"table": name, "method": method, "n": n, "draw": draw} | scores)
+                    _rows.append(args.results, FIELDS, {"table": name, "method": method, "n": n, "draw": draw} | scores)
                     print(f"{name} {method} n={n} draw={draw}: tau {scores['tau']:.3f}", flush=True)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    r"""Rows that were measured before."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, row: Mapping[str, Any]) -> None:
-    r"""Adds a row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()})
 
 
 # -- summaries --------------------------------------------------------------------------------------------------------
@@ -369,7 +317,7 @@ def main() -> None:
         args.tables = list(dict.fromkeys([*args.tables, *(name for tables in FURTHER.values() for name in tables)]))
     torch.set_num_threads(1)
     run(args)
-    rows = read(args.results)
+    rows = _rows.read(args.results)
     print(report(rows))
     print(machine())
     plot(rows, args.results.with_suffix(".png"))

@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,9 +29,9 @@ from pyg_nas_np.spaces import (
     ParameterSpace,
     Repeat,
 )
-from pyg_nas_np.spaces.parameters import Value
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.operation_graph import pack
+from pyg_nas_np.spaces.parameters import Value
 
 Floats = np.ndarray[Any, Any]
 
@@ -158,7 +158,8 @@ class PlainColumns:
 
     def __init__(self, table: Table) -> None:
         self.parameters = table.space.parameters
-        raw = self._raw(table.space.records(table.archs))
+        self._records = table.space.records(table.archs)
+        raw = self._raw(self._records)
         self._mean, self._spread = raw.mean(axis=0), raw.std(axis=0)
         self.rows = self._scaled(raw)
         """Columns of the table, ``[n, F]``."""
@@ -166,22 +167,39 @@ class PlainColumns:
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> Floats:
         return self._scaled(self._raw(records))
 
+    def mixed(self) -> tuple[Floats, int]:
+        r"""Columns of the table with codes of categories, 0 for none, in the last ones; and the number of these."""
+        numbers: list[list[float]] = []
+        codes: list[list[float]] = []
+        for parameter, values in self._values(self._records):
+            if is_number(parameter):
+                numbers += _plain(parameter, values)
+            else:
+                codes.append([0.0 if v is None else 1.0 + parameter.choices.index(v) for v in values])
+        x = np.array(numbers).T if numbers else np.empty((len(self._records), 0))
+        x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+        return np.concatenate([x, np.array(codes).T], axis=1) if codes else x, len(codes)
+
     def _scaled(self, raw: Floats) -> Floats:
         varies = self._spread > 0
         scaled: Floats = (raw[:, varies] - self._mean[varies]) / self._spread[varies]
         return scaled
 
     def _raw(self, records: Sequence[Mapping[str, Any]]) -> Floats:
-        columns: list[list[float]] = []
+        return np.array(
+            [column for parameter, values in self._values(records) for column in _plain(parameter, values)]
+        ).T
+
+    def _values(self, records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, list[Any]]]:
+        """Every single parameter, those of layers one after the other, with the values of the records."""
         for name, parameter in self.parameters.items():
             if not isinstance(parameter, Repeat):
-                columns += _plain(parameter, [record.get(name) for record in records])
+                yield parameter, [record.get(name) for record in records]
                 continue
             for field, inner in parameter.parameters.items():
                 for i in range(parameter.max_length):
                     lists = (record[name] for record in records)
-                    columns += _plain(inner, [layers[i].get(field) if i < len(layers) else None for layers in lists])
-        return np.array(columns).T
+                    yield inner, [layers[i].get(field) if i < len(layers) else None for layers in lists]
 
 
 def _plain(parameter: Any, values: Sequence[Any]) -> list[list[float]]:

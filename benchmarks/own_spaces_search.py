@@ -79,7 +79,7 @@ class Method(ABC):
         for row, label in zip(rows, y, strict=True):
             self.tell(row, label)
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027
         r"""Prepares what the seed and the table determine."""
 
     @abstractmethod

@@ -407,8 +407,8 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 VARIANTS: dict[str, Callable[..., Method]] = {
-    "ucb-1": partial(Own, beta=1.0),
-    "ucb-0.5": partial(Own, beta=0.5),
+    "ucb-0.7": partial(Own, beta=0.7),
+    "ucb-2.5": partial(Own, beta=2.5),
     "ei": partial(Own, acquisition="ei"),
     "mean": partial(Own, acquisition="mean"),
     "thompson": partial(Own, acquisition="thompson"),

@@ -19,6 +19,7 @@ WITHOUT_MODULE = {
     "test_mirror.py": "the whole package",
     "test_package.py": "the whole package",
     "test_readme.py": "the whole package",
+    "test_walks.py": "the whole package",
 }
 """Files of tests that belong to no module, and what they test."""
 

@@ -1,6 +1,7 @@
 r"""The convolutional neural process as a predictor: its bank, tasks and priors, meta-training, weight files."""
 
-from pyg_nas_np.convnp.bank import Bank, BankPredictor
+from pyg_nas_np.convnp.bank import Bank
+from pyg_nas_np.convnp.bank_predictor import BankPredictor
 from pyg_nas_np.convnp.modules import RankedModule, rank_modules
 from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.convnp.priors import (

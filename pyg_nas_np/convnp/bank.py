@@ -1,103 +1,71 @@
-r"""The base predictors of the process: a few Gaussian processes and a forest, fitted to one context."""
+r"""Base predictors of the process: a few Gaussian processes and trees, fitted to one context."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.tree import BaseDecisionTree
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.general_bank import GeneralBank, mixture, standard_deviations
-from pyg_nas_np.convnp.synthetic import Moments
-from pyg_nas_np.features import Descriptors, shared_descriptors
-from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.features.space import Families
-from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
-from pyg_nas_np.predictors.gp import PATH_GROUPS
-from pyg_nas_np.predictors.inputs import Architectures
-from pyg_nas_np.predictors.kernels import additive_kernels
-from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior
 from pyg_nas_np.utils import map_chunks
 
-SLOPE = 0.5
-"""Prior slope of the scores along the prior trend."""
 
-LEVEL = 0.9
-"""Prior slope of the scores along the mean of the auxiliary labels."""
-
-SHRINKAGE = 10.0
-"""Number of labels at which predicted differences from the auxiliary labels are halved; chosen on other draws than
-those that the benchmark reports."""
-
-AUXILIARY = "tables"
-"""Name of the group of auxiliary labels."""
-
-LEADING_COORDINATES = 24
-"""Number of leading coordinates of the random networks that the trees split on and the process sees. The shipped
-weights were trained with this number. Set by hand; no search over it is on record."""
-
-
-class Bank:
+class Bank(ABC):
     r"""Diverse base predictors fitted to one context, with their leave-one-out predictions.
 
-    - **additive**: a Gaussian process, additive over groups of meta-features;
-    - **networks**: the same with the linear kernel of the random networks added;
-    - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
-    - **trees**: extremely randomised trees on bootstraps, whose out-of-bag predictions need no further fit.
-
-    With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
-    proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
-
-    Hyperparameters of the Gaussian processes are fitted to the context, see
-    :class:`~pyg_nas_np.predictors.gaussian_process.GaussianProcess`.
+    They are Gaussian processes, whose hyperparameters are fitted to the context, and ``trees``. Subclasses say which
+    kernels and prior means the Gaussian processes have, and what the trees are.
 
     Args:
-        groups: Columns of each group; ``networks``, ``trend`` and ``tables`` (auxiliary labels) have the roles above.
-        max_iter: Iterations of each fit.
+        max_iter: Iterations of each fit of a Gaussian process.
         num_trees: Number of trees.
-        shrinkage: Predicted differences from the auxiliary labels are multiplied by n / (n + shrinkage).
-
-    Raises:
-        ValueError: If :obj:`shrinkage` is negative.
-
-    :attr:`split_columns` are the columns that the trees split on: the meta-features and the leading coordinates of the
-    networks.
 
     Shapes:
         - **moments:** ``[n, K, 2]``, mean and log standard deviation by each of the ``K`` members.
     """
 
-    def __init__(
-        self, groups: Mapping[str, list[int]], *, max_iter: int = 60, num_trees: int = 100, shrinkage: float = SHRINKAGE
-    ) -> None:
-        if not shrinkage >= 0.0:
-            raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
-        self.groups = {name: list(columns) for name, columns in groups.items()}
-        self.max_iter, self.num_trees, self.shrinkage = max_iter, num_trees, shrinkage
-        special = (NETWORKS, TREND, AUXILIARY)
-        additive = [name for name in groups if name not in special]
-        tables = [AUXILIARY] if AUXILIARY in groups else []
-        recipes = {
-            "additive": tables,
-            "networks": [NETWORKS, *tables],
-            "trend": [NETWORKS, TREND, *tables],
-        }
-        self._additive = additive
-        self._recipes = {name: linear for name, linear in recipes.items() if all(group in groups for group in linear)}
-        self.split_columns = [column for name in additive for column in groups[name]]
-        self.split_columns += [*groups.get(NETWORKS, [])[:LEADING_COORDINATES], *groups.get(AUXILIARY, [])]
+    noise: ClassVar[LogPrior] = NOISE
+    """Prior of the noise variance."""
+
+    sampled: ClassVar[str]
+    """Name of the Gaussian process that gives samples their correlations."""
+
+    def __init__(self, *, max_iter: int, num_trees: int) -> None:
+        self.max_iter, self.num_trees = max_iter, num_trees
+
+    @property
+    @abstractmethod
+    def recipes(self) -> dict[str, dict[str, Kernel]]:
+        r"""Kernels of each Gaussian process, by name."""
+
+    @property
+    @abstractmethod
+    def split_columns(self) -> list[int]:
+        r"""Columns that the trees split on."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> dict[str, Any]:
+        r"""Names and numbers of all columns that the bank uses, as plain types."""
+
+    @abstractmethod
+    def _new_trees(self) -> ExtraTreesRegressor:
+        """The trees, not fitted."""
 
     @property
     def members(self) -> list[str]:
         r"""Names of the ``K`` members."""
-        return [*self._recipes, "trees"]
+        return [*self.recipes, "trees"]
 
     def fit(self, x: Tensor, z: Tensor, thetas: Mapping[str, Tensor] | None = None) -> Self:
         r"""Fits every member.
@@ -107,156 +75,139 @@ class Bank:
             z: Its scores, ``[n]``.
             thetas: Hyperparameters of the Gaussian processes, if they are already known.
         """
+        recipes = self.recipes
 
         def fitted(name: str) -> GaussianProcess:
-            linear = self._recipes[name]
-            kernels = additive_kernels({group: self.groups[group] for group in self._additive + linear}, linear=linear)
-            gp = GaussianProcess(kernels, mean=partial(self._prior, name), max_iter=self.max_iter)
+            mean = partial(self._prior_of, name)
+            gp = GaussianProcess(recipes[name], noise=self.noise, mean=mean, max_iter=self.max_iter)
             return gp.fit(x, z) if thetas is None else gp.condition(x, z, thetas[name])
 
-        self.gps = dict(zip(self._recipes, map_chunks(fitted, self._recipes), strict=True))
-        self.trees = ExtraTreesRegressor(
-            self.num_trees, max_features=1 / 3, bootstrap=True, oob_score=_no_score, random_state=0
-        )
-        self._trust = z.numel() / (z.numel() + self.shrinkage) if AUXILIARY in self.groups else 1.0
-        prior = self.prior(x)
-        self.trees.fit(self._tree_inputs(x), (z - prior).float().numpy())
-        held_out = prior + self._trust * torch.from_numpy(np.nan_to_num(np.ravel(self.trees.oob_prediction_)))
-        self._tree_noise = float((held_out - z).square().mean())
+        self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
+        self._trust = self._trust_in(z.numel())
+        prior, inputs = self.prior(x), self._tree_inputs(x)
+        targets = (z - prior).double().numpy()
+        self.trees = self._new_trees().fit(inputs, targets)
+        left_out = prior + self._trust * torch.from_numpy(leave_one_out(self.trees, inputs, targets))
+        self._tree_noise = float((left_out - z).square().mean())
         moments = [self._moments(name, x, *gp.leave_one_out()) for name, gp in self.gps.items()]
-        spread = torch.full_like(held_out, 0.5 * math.log(self._tree_noise + 1e-6))
-        moments.append(torch.stack([held_out, spread], dim=1))
-        self.context = torch.stack(moments, dim=1).float()
+        self.context = torch.stack([*moments, self._tree_moments(left_out)], dim=1).float()
         return self
 
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
-        moments = [self._moments(name, x, *gp.predict(x)) for name, gp in self.gps.items()]
+        moments = map_chunks(lambda name: self._moments(name, x, *self.gps[name].predict(x)), self.gps)
         inputs = self._tree_inputs(x)
         # The overhead of the forest's own predict exceeds the cost of its trees.
         vote = np.mean([tree.tree_.predict(inputs)[:, 0] for tree in self.trees.estimators_], axis=0)
         mean = self.prior(x) + self._trust * torch.from_numpy(vote)
-        spread = torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))
-        moments.append(torch.stack([mean, spread], dim=1))
-        return torch.stack(moments, dim=1).float()
+        return torch.stack([*moments, self._tree_moments(mean)], dim=1).float()
 
     @property
     def gp(self) -> GaussianProcess:
         r"""The Gaussian process that gives samples their correlations."""
-        return self.gps["networks"]
+        return self.gps[self.sampled]
 
     def sample(self, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
-        r"""Draws joint, standardised deviations from the mean at ``x`` ``[m, F]``: ``[num, m]``."""
-        return standard_deviations(self.gp, x, num, generator)
+        r"""Draws functions, as deviations from their mean in standard deviations, at ``x`` ``[m, F]``.
+
+        Args:
+            x: Where.
+            num: Number of functions.
+            generator: Source of randomness.
+
+        Returns:
+            ``[num, m]``, float32. Deviations are of the function, not of a measurement: without noise.
+        """
+        draws = self.gp.sample(x, num, generator)
+        mean = self.gp.predict(x, False)[0]
+        return ((draws - mean) / self.gp.variance(x).clamp_min(1e-12).sqrt()).float()
 
     def state_dict(self) -> dict[str, Tensor]:
         r"""Returns the hyperparameters of the Gaussian processes: with the context, all that :meth:`fit` needs."""
         return {name: gp.theta for name, gp in self.gps.items()}
 
     def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean at ``x`` ``[m, F]`` from the auxiliary labels, ``[m]``; zero without any."""
-        if AUXILIARY not in self.groups:
-            return torch.zeros(x.size(0), dtype=torch.float64)
-        return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
+        r"""Returns the prior mean at ``x`` ``[m, F]``, ``[m]``."""
+        return torch.zeros(x.size(0), dtype=torch.float64, device="cpu")
 
-    def _prior(self, member: str, x: Tensor) -> Tensor:
-        if member == "trend" and AUXILIARY not in self.groups:
-            return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
+    def _prior_of(self, member: str, x: Tensor) -> Tensor:
+        """The prior mean of a member."""
         return self.prior(x)
+
+    def _trust_in(self, labels: int) -> float:
+        """The part of the predicted difference from the prior mean that is kept."""
+        return 1.0
 
     def _moments(self, member: str, x: Tensor, mean: Tensor, std: Tensor | None) -> Tensor:
         """Mean and log standard deviation; the difference of the mean from the prior mean is shrunk."""
         assert std is not None
-        prior = self._prior(member, x)
+        prior = self._prior_of(member, x)
         return torch.stack([prior + self._trust * (mean - prior), std.log()], dim=1)
 
     def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
-        return x[:, self.split_columns].numpy()
+        return np.ascontiguousarray(x[:, self.split_columns].float().numpy())
+
+    def _tree_moments(self, mean: Tensor) -> Tensor:
+        return torch.stack([mean, torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))], dim=1)
 
 
-class BankPredictor(Predictor):
-    r"""The plain mean of the bank that suits the space, without any training.
-
-    That is a :class:`Bank` for cells (the prediction of a process before any meta-training), and a
-    :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` for all other spaces.
+def mixture(moments: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns mean and standard deviation of the equal mixture of members, ``[m]`` each, by the law of total variance.
 
     Args:
-        space: The search space. (default: that of the data set)
-        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
-        labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+        moments: ``[m, K, 2]``, mean and log standard deviation by each of ``K`` members.
 
     Example:
-        >>> from pyg_nas_np.spaces import NASBench201Space
-        >>> space = NASBench201Space()
-        >>> graphs = space.batch_encode(torch.arange(20))
-        >>> BankPredictor(space).fit(graphs, space.batch_flops(torch.arange(20))).predict(graphs).shape
-        torch.Size([20])
+        >>> mixture(torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]))
+        (tensor([0.]), tensor([1.4142]))
     """
-
-    def _inputs(self, archs: Architectures) -> Tensor:
-        return shared_descriptors(self.space_).table(archs.given)
-
-    def _fit(self, inputs: Tensor, z: Tensor) -> None:
-        self.x_, self.z_ = inputs, z.float()
-        self.bank_ = space_bank(self.space_).fit(self.x_, self.z_)
-
-    def _predict(self, inputs: Tensor, return_std: bool) -> tuple[Tensor, Tensor | None]:
-        mean, std = mixture(self.bank_.predict(inputs))
-        return mean, std if return_std else None
-
-    def _state(self) -> dict[str, Any]:
-        return {"x": self.x_, "z": self.z_, "columns": bank_columns(self.bank_), "thetas": self.bank_.state_dict()}
-
-    def _set_state(self, state: dict[str, Any]) -> None:
-        self.x_, self.z_ = state["x"], state["z"]
-        self.bank_ = bank_of(state["columns"]).fit(self.x_, self.z_, state["thetas"])
+    means, log_stds = moments.unbind(dim=2)
+    variance = (2.0 * log_stds).exp().mean(dim=1) + means.var(dim=1, unbiased=False)
+    return means.mean(dim=1), variance.sqrt()
 
 
-def space_bank(space: SearchSpace[Any]) -> Bank | GeneralBank:
-    r"""Returns the bank that suits a space, not fitted."""
-    descriptors = shared_descriptors(space)
-    if isinstance(descriptors, Descriptors):
-        return Bank(bank_groups(descriptors))
-    return GeneralBank(descriptors.families)
+def leave_one_out(
+    forest: ExtraTreesRegressor, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    r"""Returns what trees predict for each of their ``n`` points without it, ``[n]`` float64; for bagged trees by those
+    that did not draw it.
+
+    Random splits hardly depend on a single point. Without it, its leaf is not cut off, so that it falls into what is
+    beside.
+
+    Args:
+        forest: Fitted extremely randomised trees.
+        x: ``[n, F]`` float32.
+        z: ``[n]``.
+    """
+    total, votes = np.zeros(len(z)), np.zeros(len(z))
+    for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+        if forest.bootstrap:
+            out = np.ones(len(z), dtype=bool)
+            out[drawn] = False
+            total[out] += tree.tree_.predict(x[out])[:, 0] if out.any() else 0.0
+            votes += out
+        else:
+            total += _without_itself(tree, x, z)
+            votes += 1
+    # A point in every bootstrap is predicted by the mean of all.
+    return np.where(votes > 0, total / np.maximum(votes, 1), z.mean())
 
 
-def bank_columns(bank: Bank | GeneralBank) -> dict[str, Any]:
-    r"""Returns all that :func:`bank_of` needs, as plain types."""
-    return {"groups": bank.groups} if isinstance(bank, Bank) else {"families": bank.families._asdict()}
-
-
-def bank_of(columns: Mapping[str, Any], *, shrinkage: float = SHRINKAGE) -> Bank | GeneralBank:
-    r"""Returns the bank on these columns, not fitted."""
-    if "families" in columns:
-        return GeneralBank(Families(**columns["families"]))
-    return Bank(columns["groups"], shrinkage=shrinkage)
-
-
-def bank_groups(descriptors: Descriptors) -> dict[str, list[int]]:
-    r"""Returns the columns of descriptors that the bank of a space uses."""
-    present = descriptors.groups
-    chosen = PATH_GROUPS if "paths" in present else [name for name in present if name not in (NETWORKS, TREND)]
-    return {name: present[name] for name in (*chosen, NETWORKS, TREND) if name in present}
-
-
-def bank_moments(groups: Mapping[str, list[int]], *, max_iter: int = 30, num_trees: int = 60) -> Moments:
-    r"""Returns the base predictions of a task by a :class:`Bank`, for :class:`~pyg_nas_np.convnp.SyntheticTasks`."""
-    # Not a closure, because workers of a data loader may unpickle it.
-    return partial(_moments, groups, max_iter, num_trees)
-
-
-def _moments(
-    groups: Mapping[str, list[int]],
-    max_iter: int,
-    num_trees: int,
-    x_context: Tensor,
-    z_context: Tensor,
-    x_target: Tensor,
-) -> tuple[Tensor, Tensor]:
-    bank = Bank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context)
-    return bank.context, bank.predict(x_target)
-
-
-def _no_score(truth: np.ndarray[Any, Any], prediction: np.ndarray[Any, Any]) -> float:
-    # scikit-learn's own score warns if a point is in every bootstrap; such predictions are replaced by 0.
-    return -float(np.nanmean((truth - prediction) ** 2))
+def _without_itself(tree: BaseDecisionTree, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    nodes = tree.tree_
+    left, right, feature, threshold = nodes.children_left, nodes.children_right, nodes.feature, nodes.threshold
+    count, value = nodes.n_node_samples.astype(np.float64), nodes.value[:, 0, 0]
+    sibling = np.full(nodes.node_count, -1)
+    inner = left >= 0
+    sibling[left[inner]], sibling[right[inner]] = right[inner], left[inner]
+    leaf = nodes.apply(x)
+    alone = (count[leaf] == 1) & (sibling[leaf] >= 0)
+    node = np.where(alone, sibling[leaf], leaf)
+    rows = np.arange(len(z))
+    while (deeper := inner[node]).any():
+        below = x[rows, np.maximum(feature[node], 0)] <= threshold[node]
+        node = np.where(deeper, np.where(below, left[node], right[node]), node)
+    others = np.maximum(count[leaf] - 1, 1)
+    left_out: np.ndarray[Any, Any] = np.where(alone, value[node], (count[leaf] * value[leaf] - z) / others)
+    return left_out

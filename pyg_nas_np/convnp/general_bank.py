@@ -3,20 +3,15 @@ r"""The base predictors for spaces that are no benchmark's cells: configurations
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.tree import BaseDecisionTree
 from torch import Tensor
-from typing_extensions import Self
 
+from pyg_nas_np.convnp.bank import Bank
 from pyg_nas_np.features.space import Families
-from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import ARD, Kernel, Linear, LogPrior, Stationary, Tied
-from pyg_nas_np.utils import map_chunks
 
 # Chosen on 22 tables of 10 families; twice or half of them have no winner.
 VARIANCE = LogPrior(-1.0, 1.2)
@@ -35,8 +30,8 @@ MAX_ITER = 40
 """Iterations of each fit."""
 
 
-class GeneralBank:
-    r"""Predictors of different minds about one context, for any space, with their leave-one-out errors.
+class GeneralBank(Bank):
+    r"""The base predictors for any space.
 
     Where architectures have a structure (a list of layers, a graph):
 
@@ -65,10 +60,8 @@ class GeneralBank:
     Raises:
         ValueError: If there is no column.
 
-    Shapes:
-        - **moments:** ``[n, K, 2]``, mean and log standard deviation by each of the ``K`` members.
-
     Example:
+        >>> import torch
         >>> x = torch.randn(30, 3, generator=torch.Generator().manual_seed(0))
         >>> families = Families([[0], [1, 2]], [], [], [], [], structured=False)
         >>> bank = GeneralBank(families).fit(x[:20], x[:20, 0].sin())
@@ -76,20 +69,18 @@ class GeneralBank:
         (['product', 'plain product', 'parameter product', 'trees'], torch.Size([10, 4, 2]))
     """
 
+    noise = NOISE
+    sampled = "product"
+
     def __init__(self, families: Families, *, max_iter: int = MAX_ITER, num_trees: int = 100) -> None:
+        super().__init__(max_iter=max_iter, num_trees=num_trees)
         if not families.everything:
             raise ValueError("no column varies over the space; there is nothing to learn from")
         self.families = families
-        self.max_iter, self.num_trees = max_iter, num_trees
 
-    @property
-    def members(self) -> list[str]:
-        r"""Names of the ``K`` members."""
-        return [*self._recipes, "trees"]
-
-    @property
-    def _recipes(self) -> dict[str, dict[str, Kernel]]:
-        """Kernels of each Gaussian process, by name."""
+    @cached_property
+    def recipes(self) -> dict[str, dict[str, Kernel]]:
+        r"""Kernels of each Gaussian process, by name."""
         families = self.families
         parameters, sizes = families.parameters, _linear("sizes", families.sizes)
         tied = {"parameters": Tied(parameters, variance=VARIANCE)} if parameters else {}
@@ -119,148 +110,18 @@ class GeneralBank:
         # A size says again what parameters say, in a column that is drawn as often as theirs.
         return _flat(families.parameters)
 
-    def fit(self, x: Tensor, z: Tensor, thetas: Mapping[str, Tensor] | None = None) -> Self:
-        r"""Fits every member.
-
-        Args:
-            x: Descriptors of the context, ``[n, F]``.
-            z: Its scores, ``[n]``.
-            thetas: Hyperparameters of the Gaussian processes, where they are known already.
-        """
-        recipes = self._recipes
-
-        def fitted(name: str) -> GaussianProcess:
-            kernels = recipes[name]
-            gp = GaussianProcess(kernels, noise=NOISE, mean=self._mean(kernels), max_iter=self.max_iter)
-            return gp.fit(x, z) if thetas is None else gp.condition(x, z, thetas[name])
-
-        self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
-        inputs, targets = self._tree_inputs(x), z.double().numpy()
-        bagged = self.families.structured
-        self.trees = ExtraTreesRegressor(self.num_trees, bootstrap=bagged, random_state=0)
-        self.trees.fit(inputs, targets)
-        left_out = torch.from_numpy(leave_one_out(self.trees, inputs, targets))
-        self._tree_noise = float((left_out - z).square().mean())
-        moments = [_moments(*gp.leave_one_out()) for gp in self.gps.values()]
-        self.context = torch.stack([*moments, self._tree_moments(left_out)], dim=1).float()
-        return self
-
-    def predict(self, x: Tensor) -> Tensor:
-        r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
-        moments = list(map_chunks(lambda gp: _moments(*gp.predict(x)), self.gps.values()))
-        inputs = self._tree_inputs(x)
-        # What the forest's own method adds to its trees costs more than the trees.
-        vote = np.mean([tree.tree_.predict(inputs)[:, 0] for tree in self.trees.estimators_], axis=0)
-        return torch.stack([*moments, self._tree_moments(torch.from_numpy(vote))], dim=1).float()
-
     @property
-    def gp(self) -> GaussianProcess:
-        r"""The Gaussian process whose correlations samples have."""
-        return self.gps["product"]
+    def columns(self) -> dict[str, Any]:
+        r"""The families of columns."""
+        return {"families": self.families._asdict()}
 
-    def sample(self, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
-        r"""Draws joint, standardised deviations from the mean at ``x`` ``[m, F]``: ``[num, m]``."""
-        return standard_deviations(self.gp, x, num, generator)
+    def _new_trees(self) -> ExtraTreesRegressor:
+        return ExtraTreesRegressor(self.num_trees, bootstrap=self.families.structured, random_state=0)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        r"""Returns the hyperparameters of the Gaussian processes; with the context, all that :meth:`fit` needs."""
-        return {name: gp.theta for name, gp in self.gps.items()}
-
-    def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean at ``x`` ``[m, F]`` by the labels of other tasks, of which there are none: zeros."""
-        return torch.zeros(x.size(0), dtype=torch.float64, device="cpu")
-
-    def _mean(self, kernels: Mapping[str, Kernel]) -> Callable[[Tensor], Tensor] | None:
-        sizes = self.families.sizes
-        return (lambda x: SIZE_SLOPE * x[:, sizes].mean(dim=1)) if "sizes" in kernels else None
-
-    def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
-        return np.ascontiguousarray(x[:, self.split_columns].float().numpy())
-
-    def _tree_moments(self, mean: Tensor) -> Tensor:
-        return torch.stack([mean, torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))], dim=1)
-
-
-def standard_deviations(gp: GaussianProcess, x: Tensor, num: int, generator: torch.Generator) -> Tensor:
-    r"""Draws functions from a posterior, as deviations from its mean in its standard deviations: ``[num, m]`` float32.
-
-    Args:
-        gp: The Gaussian process.
-        x: Where, ``[m, F]``.
-        num: Number of functions.
-        generator: Source of randomness.
-    """
-    draws = gp.sample(x, num, generator)
-    mean = gp.predict(x, False)[0]
-    # Of the function, not of a measurement: without noise.
-    return ((draws - mean) / gp.variance(x).clamp_min(1e-12).sqrt()).float()
-
-
-def mixture(moments: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns mean and standard deviation of the equal mixture of members, ``[m]`` each, by the law of total variance.
-
-    Args:
-        moments: ``[m, K, 2]``, mean and log standard deviation by each of ``K`` members.
-
-    Example:
-        >>> mixture(torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]))
-        (tensor([0.]), tensor([1.4142]))
-    """
-    means, log_stds = moments.unbind(dim=2)
-    variance = (2.0 * log_stds).exp().mean(dim=1) + means.var(dim=1, unbiased=False)
-    return means.mean(dim=1), variance.sqrt()
-
-
-def leave_one_out(
-    forest: ExtraTreesRegressor, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    r"""Returns what trees predict for each of their ``n`` points without it, ``[n]`` float64; for bagged trees by those
-    that did not draw it.
-
-    Random splits hardly depend on a single point. Without it, its leaf is not cut off, so that it falls into what is
-    beside.
-
-    Args:
-        forest: Fitted extremely randomised trees.
-        x: ``[n, F]`` float32.
-        z: ``[n]``.
-    """
-    total, votes = np.zeros(len(z)), np.zeros(len(z))
-    for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
-        if forest.bootstrap:
-            out = np.ones(len(z), dtype=bool)
-            out[drawn] = False
-            total[out] += tree.tree_.predict(x[out])[:, 0] if out.any() else 0.0
-            votes += out
-        else:
-            total += _without_itself(tree, x, z)
-            votes += 1
-    # A point in every bootstrap is predicted by the mean of all.
-    return np.where(votes > 0, total / np.maximum(votes, 1), z.mean())
-
-
-def _without_itself(tree: BaseDecisionTree, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    nodes = tree.tree_
-    left, right, feature, threshold = nodes.children_left, nodes.children_right, nodes.feature, nodes.threshold
-    count, value = nodes.n_node_samples.astype(np.float64), nodes.value[:, 0, 0]
-    sibling = np.full(nodes.node_count, -1)
-    inner = left >= 0
-    sibling[left[inner]], sibling[right[inner]] = right[inner], left[inner]
-    leaf = nodes.apply(x)
-    alone = (count[leaf] == 1) & (sibling[leaf] >= 0)
-    node = np.where(alone, sibling[leaf], leaf)
-    rows = np.arange(len(z))
-    while (deeper := inner[node]).any():
-        below = x[rows, np.maximum(feature[node], 0)] <= threshold[node]
-        node = np.where(deeper, np.where(below, left[node], right[node]), node)
-    others = np.maximum(count[leaf] - 1, 1)
-    left_out: np.ndarray[Any, Any] = np.where(alone, value[node], (count[leaf] * value[leaf] - z) / others)
-    return left_out
-
-
-def _moments(mean: Tensor, std: Tensor | None) -> Tensor:
-    assert std is not None
-    return torch.stack([mean, std.log()], dim=1)
+    def _prior_of(self, member: str, x: Tensor) -> Tensor:
+        if "sizes" in self.recipes[member]:
+            return SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1)
+        return self.prior(x)
 
 
 def _linear(name: str, columns: list[int]) -> dict[str, Kernel]:

@@ -13,16 +13,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
-from pyg_nas_np.convnp.bank import (
-    AUXILIARY,
-    LEADING_COORDINATES,
-    SHRINKAGE,
-    Bank,
-    bank_columns,
-    bank_groups,
-    bank_of,
-)
-from pyg_nas_np.convnp.general_bank import GeneralBank, mixture
+from pyg_nas_np.convnp.bank import Bank, mixture
+from pyg_nas_np.convnp.bank_predictor import bank_of
+from pyg_nas_np.convnp.cell_bank import AUXILIARY, LEADING_COORDINATES, SHRINKAGE, CellBank, bank_groups
+from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
 from pyg_nas_np.features import Descriptors, SpaceDescriptors, shared_descriptors
@@ -58,8 +52,8 @@ class ConvNPPredictor(Predictor):
 
     This holds for cells of a space whose weights are shipped or given. On any other space the predictor works at once
     too, as the equal mean of the bank that suits the space: a :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` on
-    parameters, layers, graphs of operations and costs, or a :class:`~pyg_nas_np.convnp.bank.Bank` on cells. The rest is
-    about the process.
+    parameters, layers, graphs of operations and costs, or a :class:`~pyg_nas_np.convnp.cell_bank.CellBank` on cells.
+    The rest is about the process.
 
     The labelled architectures are the context. A :class:`~pyg_nas_np.convnp.bank.Bank` of base predictors is fitted to
     it. A stack of set convolutions, meta-trained on synthesised tasks, takes the bank's leave-one-out errors on the
@@ -170,11 +164,11 @@ class ConvNPPredictor(Predictor):
             descriptors = torch.cat([descriptors, self.auxiliary_[archs.index]], dim=1)
         return archs, descriptors
 
-    def _new_bank(self) -> Bank | GeneralBank:
+    def _new_bank(self) -> Bank:
         descriptors = shared_descriptors(self.space_)
         if isinstance(descriptors, SpaceDescriptors):
             return GeneralBank(descriptors.families)
-        return Bank(self._groups(descriptors), shrinkage=self.shrinkage)
+        return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
         groups = bank_groups(descriptors)
@@ -232,7 +226,7 @@ class ConvNPPredictor(Predictor):
             order = torch.randperm(count, generator=generator)
             context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
             scores = robust_scores(self.z_[context].double()).float()
-            bank = Bank(groups, max_iter=30, shrinkage=self.shrinkage).fit(self.x_[context], scores)
+            bank = CellBank(groups, max_iter=30, shrinkage=self.shrinkage).fit(self.x_[context], scores)
             moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
             tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
@@ -343,7 +337,7 @@ class ConvNPPredictor(Predictor):
             "x": self.x_,
             "z": self.z_,
             "auxiliary": self.auxiliary_,
-            "columns": bank_columns(self.bank_),
+            "columns": self.bank_.columns,
             "thetas": self.bank_.state_dict(),
         }
         if self.model_ is None:
@@ -380,5 +374,5 @@ def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping
                 f"architectures of {space.name} is needed"
             )
     descriptors = shared_descriptors(require_cells(space))
-    columns = Bank(bank_groups(descriptors)).split_columns
+    columns = CellBank(bank_groups(descriptors)).split_columns
     return auxiliary_scores(descriptors.table(torch.arange(count))[:, columns], list(auxiliary.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pyg_nas_np.convnp.bank import BankPredictor
+from pyg_nas_np.convnp.bank_predictor import BankPredictor
 from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.predictors import (
     EnsemblePredictor,

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from pyg_nas_np.convnp.bank import Bank, bank_groups, bank_moments
+from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups, bank_moments
 from pyg_nas_np.convnp.datamodule import SyntheticTaskModule
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.priors import MixturePrior, TablePrior, space_prior
@@ -245,7 +245,9 @@ def pretrain(
     descriptors = shared_descriptors(space)
     if model is None:
         with drawing_from(torch.Generator(device="cpu").manual_seed(seed)):
-            model = ConvNP(len(tasks.inputs), num_base=len(Bank(bank_groups(descriptors)).members), **(process or {}))
+            model = ConvNP(
+                len(tasks.inputs), num_base=len(CellBank(bank_groups(descriptors)).members), **(process or {})
+            )
     started = time.monotonic()
     folder = None if root is None else Path(root)
     callbacks = [*callbacks, Timer(duration=timedelta(minutes=max_minutes))]

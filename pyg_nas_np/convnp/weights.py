@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_nas_np.convnp.bank import LEADING_COORDINATES
+from pyg_nas_np.convnp.cell_bank import LEADING_COORDINATES
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import TREND
 from pyg_nas_np.nn.convnp import ConvNP

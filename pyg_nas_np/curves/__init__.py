@@ -9,6 +9,14 @@ from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping, StoppingRu
 from pyg_nas_np.curves.features import curve_features
 from pyg_nas_np.curves.hyperband import FastHyperband, Hyperband, HyperbandResult, RacingHyperband, RecordedRun, Run
 from pyg_nas_np.curves.parametric import ParametricExtrapolation
+from pyg_nas_np.curves.readers import (
+    curves_of,
+    read_baker,
+    read_lightning_logs,
+    read_long,
+    read_naap440,
+    read_nasbench201_curves,
+)
 from pyg_nas_np.curves.replay import Replay, replay
 from pyg_nas_np.curves.sequential import SequentialRegression
 
@@ -31,5 +39,11 @@ __all__ = [
     "SequentialRegression",
     "StoppingRule",
     "curve_features",
+    "curves_of",
+    "read_baker",
+    "read_lightning_logs",
+    "read_long",
+    "read_naap440",
+    "read_nasbench201_curves",
     "replay",
 ]

@@ -201,10 +201,6 @@ class LearningCurves:
         values[:, tau:] = np.nan
         return self._with(values, self.epochs)
 
-    def until(self, tau: int) -> LearningCurves:
-        r"""Returns curves truncated at column :obj:`tau`, as if the trainings ended there."""
-        return self._with(self.values[:, :tau], self.epochs[:tau])
-
     def _with(self, values: Floats, epochs: tuple[int, ...]) -> LearningCurves:
         return LearningCurves(values, self.direction, epochs, self.architecture, self.hyperparameters, self.configs)
 

@@ -220,7 +220,31 @@ def _description(run: Run) -> Mapping[str, float]:
     return getattr(run, "description", {})
 
 
-class FastHyperband(Hyperband):
+class _LearningHyperband(Hyperband):
+    """Hyperband that learns from its trainings how those in a rung will end."""
+
+    def __init__(
+        self,
+        max_epochs: int,
+        direction: Direction,
+        eta: float,
+        predictor: CurvePredictor | None,
+        delta: float,
+        models: int,
+    ) -> None:
+        super().__init__(max_epochs, direction, eta)
+        self.rule = StoppingRule(delta)
+        ends = {rung.epochs: None for bracket in self.brackets() for rung in bracket}
+        default = SequentialRegression("gp", draws=20) if predictor is None else predictor
+        self.models = RungModels(ends, direction, default, models)
+
+    def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
+        before = len(curves.get(config, ()))
+        super()._advance(runs, config, epochs, curves)
+        self.models.add(runs[config], before, curves[config])
+
+
+class FastHyperband(_LearningHyperband):
     r"""Hyperband with early stopping within the rungs (f-Hyperband; Baker et al., 2017, section 4.3).
 
     It starts as :class:`Hyperband`. Once :obj:`models` trainings of any bracket or search have reached :math:`r_i`
@@ -259,17 +283,10 @@ class FastHyperband(Hyperband):
         kappa: float | None = None,
         models: int = 100,
     ) -> None:
-        super().__init__(max_epochs, direction, eta)
+        super().__init__(max_epochs, direction, eta, predictor, delta, models)
         self.kappa = 1.0 / eta if kappa is None else kappa
         if not 0.0 < self.kappa <= 1.0:
             raise ValueError(f"kappa must lie in (0, 1] but is {self.kappa}")
-        self.rule = StoppingRule(delta)
-        self.models = _models(self, predictor, models)
-
-    def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
-        before = len(curves.get(config, ()))
-        super()._advance(runs, config, epochs, curves)
-        self.models.add(runs[config], before, curves[config])
 
     def _train(
         self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, following: int, curves: dict[int, Floats]
@@ -304,7 +321,7 @@ class FastHyperband(Hyperband):
         return None
 
 
-class RacingHyperband(Hyperband):
+class RacingHyperband(_LearningHyperband):
     r"""Hyperband whose trainings race: those that will not be promoted are stopped within the rung.
 
     :class:`FastHyperband` compares a training with all that have ever reached the end of its rung, and needs a hundred
@@ -352,16 +369,10 @@ class RacingHyperband(Hyperband):
         models: int = 20,
         checks: int = 10,
     ) -> None:
-        super().__init__(max_epochs, direction, eta)
+        super().__init__(max_epochs, direction, eta, predictor, delta, models)
         if checks < 1:
             raise ValueError(f"checks must be at least 1 but is {checks}")
-        self.rule, self.checks = StoppingRule(delta), checks
-        self.models = _models(self, predictor, models)
-
-    def _advance(self, runs: Mapping[int, Run], config: int, epochs: int, curves: dict[int, Floats]) -> None:
-        before = len(curves.get(config, ()))
-        super()._advance(runs, config, epochs, curves)
-        self.models.add(runs[config], before, curves[config])
+        self.checks = checks
 
     def _train(
         self, runs: Mapping[int, Run], alive: Sequence[int], rung: Rung, following: int, curves: dict[int, Floats]
@@ -411,9 +422,3 @@ def _below(score: Floats, std: Floats, level: float) -> Floats:
     gap = level - score
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(ndtr(np.where(gap == 0.0, 0.0, gap / std)))
-
-
-def _models(search: Hyperband, predictor: CurvePredictor | None, models: int) -> RungModels:
-    ends = {rung.epochs: None for bracket in search.brackets() for rung in bracket}
-    default = SequentialRegression("gp", draws=20) if predictor is None else predictor
-    return RungModels(ends, search.direction, default, models)

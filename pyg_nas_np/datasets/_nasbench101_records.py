@@ -8,7 +8,6 @@ share a layout: one of them is decoded field by field, the others through its of
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import math
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pyg_nas_np.datasets.tfrecord import RecordBatch, frame, protobuf_fields, read_records, windows
+from pyg_nas_np.datasets.tfrecord import RecordBatch, protobuf_fields, read_records, windows
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, open_regular
 
@@ -146,13 +145,6 @@ def _tell_gaps(path: Path, seen: dict[int, npt.NDArray[np.uint8]]) -> None:
             "cells. If it should be complete, it has been cut between two records.",
             path, found, int(cells.sum()), REPEATS, len(seen), expected, len(cells),
         )  # fmt: skip
-
-
-def encode_record(digest: str, epochs: int, matrix: npt.NDArray[np.int8], ops: list[str], metrics: bytes) -> bytes:
-    r"""Returns one framed record in the format of the official files; for tests, benchmarks and converters."""
-    adjacency = "".join(str(int(bit)) for row in matrix for bit in row)
-    text = json.dumps([digest, epochs, adjacency, ",".join(ops), base64.b64encode(metrics).decode()])
-    return frame(text.encode())
 
 
 # -- spelling -------------------------------------------------------------------------------------------------------

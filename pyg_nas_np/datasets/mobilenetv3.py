@@ -17,6 +17,7 @@ from pyg_nas_np.datasets.processed import MANIFEST, ProcessedDataset, SourceInfo
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.spaces import MobileNetV3Arch, MobileNetV3Space
 from pyg_nas_np.spaces.dense import collate
+from pyg_nas_np.spaces.registry import shared_space
 from pyg_nas_np.utils import (
     DataFileError,
     InvalidArchitectureError,
@@ -70,7 +71,7 @@ def read_accuracies(path: str | Path) -> SubNetworks:
     columns = ("arch_json", "params", "macs", "top1_mean", "n_meas", "top1_min", "top1_max")
     archs, numbers = _read(Path(path), "arch_json", columns[1:])
     params, macs, mean, count, lowest, highest = numbers.unbind(dim=1)
-    space = MobileNetV3Space()
+    space = shared_space(MobileNetV3Space)
     for name, stored, exact in (
         ("params", params, space.batch_num_parameters(archs)),
         ("macs", macs, space.batch_flops(archs)),
@@ -162,7 +163,7 @@ class OFAMobileNetV3(ProcessedDataset):
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
         self.metric = metric
-        self.space = MobileNetV3Space()
+        self.space = shared_space(MobileNetV3Space)
         self.root = str(Path(root).expanduser())
         self.pre_transform, self.pre_filter = pre_transform, pre_filter
         stale = self._is_stale()
@@ -275,7 +276,7 @@ def _read(path: Path, arch: str, names: tuple[str, ...]) -> tuple[list[MobileNet
     """Architectures, and numbers ``[rows, len(names)]`` float64."""
     table = read_csv(path, (arch, *names))
     table.require((arch, *names))
-    space, columns = MobileNetV3Space(), [table.place(name) for name in names]
+    space, columns = shared_space(MobileNetV3Space), [table.place(name) for name in names]
     archs, numbers = [], []
     for row, text in enumerate(table.column(arch)):
         try:

@@ -17,6 +17,7 @@ from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.spaces.nasbench101 import NASBench101Space
+from pyg_nas_np.spaces.registry import shared_space
 from pyg_nas_np.utils import (
     DataFileError,
     InvalidArchitectureError,
@@ -105,7 +106,7 @@ class NASBench101(ArchitectureDataset):
     @cached_property
     def space(self) -> NASBench101Space:
         r"""The search space."""
-        return NASBench101Space()
+        return shared_space(NASBench101Space)
 
     def sources(self) -> list[Source]:
         r"""Returns the label sources in ``raw_dir``."""

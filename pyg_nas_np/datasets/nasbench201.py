@@ -20,6 +20,7 @@ from pyg_nas_np.datasets.compact import find_compact, read_compact
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.spaces.nasbench201 import EDGES, Dataset, NASBench201Space, edge_view_x
+from pyg_nas_np.spaces.registry import shared_space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, check_sha256, load_pickle, open_regular
 
 _HPO_SHA256 = {
@@ -106,7 +107,7 @@ class NASBench201(ArchitectureDataset):
             raise ValueError(f"view must be 'node' or 'edge', got {view!r}")
         self.dataset = dataset
         self.view = view
-        self._space = NASBench201Space(dataset)
+        self._space = shared_space(NASBench201Space, dataset=dataset)
         super().__init__(root, metric, **kwargs)
 
     @property

@@ -17,6 +17,7 @@ from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.processed import SourceInfo
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.spaces.nasbenchgraph import DATASETS, Dataset, NASBenchGraphSpace
+from pyg_nas_np.spaces.registry import shared_space
 from pyg_nas_np.utils import (
     DataFileError,
     InvalidArchitectureError,
@@ -175,7 +176,7 @@ class NASBenchGraph(ArchitectureDataset):
         if dataset not in DATASETS:
             raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
         self.dataset = dataset
-        self._space = NASBenchGraphSpace(dataset)
+        self._space = shared_space(NASBenchGraphSpace, dataset=dataset)
         super().__init__(root, metric, **kwargs)
 
     @property

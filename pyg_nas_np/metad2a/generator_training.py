@@ -140,7 +140,6 @@ def train_generator(
     Returns:
         The generator and its card.
     """
-    started = time.perf_counter()
     model = new_generator(graph_codec(database.space), database.classes.num_features, hidden_channels, seed)
     merit = explain(database).cell
     weight = torch.exp(sharpness * (merit - merit.mean()) / merit.std().clamp_min(1e-8)).float()
@@ -163,19 +162,14 @@ def train_generator(
         sets = noisy, pool.class_ptr, torch.cat(classes), sizes.cumsum(0)
         return Batch(*sets, owners, types[rows], limits, weight[rows] * within)
 
-    reached = optimize(model, batch, steps=steps, lr=lr, seed=seed)
     card = {
         "tuples": len(database),
         "datasets": int(database.dataset.unique().numel()),
         "cells": int(database.arch.unique().numel()),
-        "steps": steps,
         "batch_size": batch_size,
-        "lr": lr,
         "sharpness": sharpness,
         "feature_noise": feature_noise,
-        "seed": seed,
-        "reconstruction_nats": round(reached, 4),
-        "minutes": round((time.perf_counter() - started) / 60, 1),
+        **optimize(model, batch, steps=steps, lr=lr, seed=seed),
     }
     return model.eval(), card
 
@@ -220,7 +214,7 @@ def optimize(
     lr: float,
     seed: int,
     constrained: bool = False,
-) -> float:
+) -> dict[str, float]:
     r"""Trains a generator by AdamW with a cosine schedule to zero.
 
     Args:
@@ -232,8 +226,10 @@ def optimize(
         constrained: See :meth:`MetaD2AGenerator.loss <pyg_nas_np.metad2a.generator.MetaD2AGenerator.loss>`.
 
     Returns:
-        Mean reconstruction loss of the last hundred steps, in nats.
+        What a model card tells of it: the arguments, the minutes that it took, and the mean reconstruction loss of the
+        last hundred steps, in nats.
     """
+    started = time.perf_counter()
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -253,4 +249,10 @@ def optimize(
         recent = [*recent[-99:], float(loss.reconstruction.detach())]
         if (step + 1) % 100 == 0:
             logger.info("Step %d: reconstruction %.3f nats", step + 1, sum(recent) / len(recent))
-    return sum(recent) / max(len(recent), 1)
+    return {
+        "steps": steps,
+        "lr": lr,
+        "seed": seed,
+        "reconstruction_nats": round(sum(recent) / max(len(recent), 1), 4),
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }

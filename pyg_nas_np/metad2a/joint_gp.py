@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.bank import bank_groups
+from pyg_nas_np.convnp.cell_bank import bank_groups
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase

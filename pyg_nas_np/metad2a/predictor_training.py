@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyg_nas_np.convnp.bank import bank_groups
+from pyg_nas_np.convnp.cell_bank import bank_groups
 from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.features import Descriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS

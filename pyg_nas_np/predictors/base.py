@@ -17,15 +17,17 @@ from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.registry import declared_space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, read_state, write_state
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.state_files import Kinds
 
-FORMAT = "pyg_nas_np.predictor/2"
+FORMAT = "pyg_nas_np.predictor/3"
 _ENTRIES: Kinds = {
     "class": str,
     "params": dict,
     "space": str,
+    "declared": dict,
     "features": (list, tuple),
     "labels": Tensor,
     "maximize": bool,
@@ -207,18 +209,24 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        r"""Writes the fitted predictor, without its space, as tensors and plain types; atomically.
+        r"""Writes the fitted predictor as tensors and plain types; atomically.
+
+        Its space is written too if it can be declared (:meth:`SearchSpace.declaration
+        <pyg_nas_np.spaces.SearchSpace.declaration>`): one that was inferred from records, for example.
 
         Raises:
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
             UnwritableFileError: If the disk is full, or the folder cannot be written.
         """
         check_is_fitted(self, "transform_")
+        # A predictor that was read from a file may not have met its space yet.
+        declared = self.space_.declaration() if hasattr(self, "space_") else None
         state = {
             "format": FORMAT,
             "class": type(self).__name__,
             "params": self._plain_params(),
             "space": self.space_name_,
+            "declared": declared or {},
             "features": self.feature_names_,
             "labels": self.labels_,
             "maximize": self.transform_.maximize,
@@ -233,7 +241,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Args:
             path: The file.
-            space: The search space. (default: that of the data set to predict)
+            space: The search space. (default: the one in the file, or that of the data set to predict)
 
         Raises:
             DataFileError: If the file is missing or damaged, does not hold a predictor of this class, or its state does
@@ -251,6 +259,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             predictor = found._from_plain_params(space, state["params"])
             if space is not None:
                 predictor.space_ = space
+            elif state["declared"]:
+                predictor.space_ = declared_space(state["declared"])
             predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
             predictor.labels_ = check_labels(state["labels"], state["labels"].numel())
             predictor.transform_ = LabelTransform(predictor.labels, maximize=state["maximize"])

@@ -177,6 +177,13 @@ class SearchSpace(ABC, Generic[ArchT]):
             raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {validity.reason}")
         return arch  # type: ignore[no-any-return]
 
+    def declaration(self) -> dict[str, Any] | None:
+        r"""Returns what :func:`~pyg_nas_np.spaces.registry.declared_space` makes the space from, in plain types.
+
+        :obj:`None` where that cannot be written down, which is the default.
+        """
+        return None
+
     # -- caching ----------------------------------------------------------------------------------------------------
 
     def keep(self, make: Callable[[Any], KeptT]) -> KeptT:

@@ -166,3 +166,31 @@ def _test(package: Any, condition: Any, parent: Value) -> Callable[[Any], bool]:
     if kind not in tests:
         raise InvalidSpaceError(f"the condition {condition} is a {kind}, which is not known")
     return tests[kind]
+
+
+def from_neps(source: Any, **options: Any) -> ParameterSpace:
+    r"""See :meth:`ParameterSpace.from_neps`."""
+    attributes = source if isinstance(source, Mapping) else source.get_attrs()
+    found = {name: _from_domain(name, given) for name, given in attributes.items() if not _is_fixed(given)}
+    return ParameterSpace(found, **options)
+
+
+def _is_fixed(given: Any) -> bool:
+    """Whether it is a constant, or a fidelity, which says how long an architecture is trained and not what it is."""
+    return isinstance(given, str | int | float) or type(given).__name__.endswith("Fidelity")
+
+
+def _from_domain(name: str, given: Any) -> Value:
+    kind = type(given).__name__
+    try:
+        if kind == "Categorical" and isinstance(given.choices, tuple | list):
+            return Categorical(tuple(given.choices))
+        if kind == "Integer":
+            return Integer(given.lower, given.upper, log=given.log)
+        if kind == "Float":
+            return Float(given.lower, given.upper, log=given.log)
+    except InvalidSpaceError as error:
+        raise InvalidSpaceError(f"parameter {name!r}: {error}") from None
+    raise InvalidSpaceError(
+        f"parameter {name!r} is a {kind}; only integers, floats and categories can be taken over from NePS"
+    )

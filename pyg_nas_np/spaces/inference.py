@@ -73,10 +73,9 @@ class InferredSpace(ParameterSpace):
         return _gathered({name: value for name, value in arch.items() if name not in self.left_out}, self._lists)
 
     def to_dict(self) -> dict[str, Any]:
-        r"""Returns the declaration with what the table was like, and the pool, in plain types."""
+        r"""Returns the declaration with what the table was like, in plain types; costs and pool are left out."""
         table = {"lists": {raw: list(place) for raw, place in self._lists.items()}, "left_out": dict(self.left_out)}
-        pool = [{**arch.to_dict(), **arch.costs} for arch in self._known.values()]
-        return {**super().to_dict(), "table": table, "pool": pool}
+        return {**super().to_dict(), "table": table}
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:
@@ -86,13 +85,13 @@ class InferredSpace(ParameterSpace):
             InvalidSpaceError: If it is not what :meth:`to_dict` returns.
         """
         try:
-            table, pool = declared["table"], list(declared["pool"])
+            table = declared["table"]
             lists = {raw: (str(title), int(layer), str(name)) for raw, (title, layer, name) in table["lists"].items()}
             left_out = {str(raw): str(reason) for raw, reason in table["left_out"].items()}
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise InvalidSpaceError("the declaration is not one of an InferredSpace; infer the space again") from error
         own = {key: value for key, value in declared.items() if key in ("name", "parameters")}
-        return super().from_dict(own, **{"lists": lists, "left_out": left_out, "pool": pool, **options})
+        return super().from_dict(own, **{"lists": lists, "left_out": left_out, **options})
 
     def describe(self) -> str:
         r"""Returns the parameters, what was taken for what, and the columns that were left out, one a line."""

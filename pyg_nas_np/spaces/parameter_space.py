@@ -44,7 +44,7 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
 
     It may be continuous or of any size. Parameters come by keyword or as a mapping; a list is short for a
     :class:`Categorical`. Other ways to one are :meth:`from_records` (the user's own table), :meth:`from_dict` and
-    :meth:`from_file` (TOML or JSON), :meth:`from_optuna` and :meth:`from_configspace`.
+    :meth:`from_file` (TOML or JSON), :meth:`from_optuna`, :meth:`from_configspace` and :meth:`from_neps`.
 
     Wherever architectures are asked for, dictionaries will do; :meth:`check` turns them into :class:`Configuration`.
 
@@ -283,6 +283,13 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         """
         return {"name": self.name, "parameters": _plain_tree(self.parameters)}
 
+    def declaration(self) -> dict[str, Any] | None:
+        r"""Returns class, declaration, costs and pool in plain types; :obj:`None` where a cost is a function."""
+        if any(callable(cost) for cost in self._costs.values()):
+            return None
+        pool = [{**arch.to_dict(), **arch.costs} for arch in self._known.values()]
+        return {"kind": type(self).__name__, "space": self.to_dict(), "costs": dict(self._costs), "pool": pool}
+
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:
         r"""Reads a declaration in plain types: a table ``parameters`` and, if wanted, a ``name``.
@@ -397,6 +404,21 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         from pyg_nas_np.spaces.foreign import from_optuna
 
         return from_optuna(source, **options)
+
+    @classmethod
+    def from_neps(cls, source: Any, **options: Any) -> ParameterSpace:
+        r"""Takes over a NePS ``PipelineSpace`` of integers, floats and categories, without constants and fidelities.
+
+        Args:
+            source: The space, or its domains by name.
+            options: Arguments of the constructor.
+
+        Raises:
+            InvalidSpaceError: If it has an operation, a repetition, or a category of other domains.
+        """
+        from pyg_nas_np.spaces.foreign import from_neps
+
+        return from_neps(source, **options)
 
     @classmethod
     def from_configspace(cls, source: Any, **options: Any) -> ParameterSpace:

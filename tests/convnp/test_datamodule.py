@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pyg_nas_np.convnp import AdditiveGPPrior, MixturePrior, SyntheticTasks, TablePrior, space_prior
-from pyg_nas_np.convnp.bank import bank_groups, bank_moments
+from pyg_nas_np.convnp.cell_bank import bank_groups, bank_moments
 from pyg_nas_np.convnp.datamodule import PoolOrder, SyntheticTaskModule
 from pyg_nas_np.features import RandomNetworks, shared_descriptors
 from pyg_nas_np.predictors.labels import rank_gauss, robust_scores

@@ -10,7 +10,8 @@ from sklearn.exceptions import NotFittedError
 
 from pyg_nas_np import ConvNPPredictor, NASBench201
 from pyg_nas_np.convnp import predictor as convnp_module
-from pyg_nas_np.convnp.bank import Bank, BankPredictor, bank_groups
+from pyg_nas_np.convnp.bank_predictor import BankPredictor
+from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.weights import shipped_weights, write_weights
 from pyg_nas_np.features import shared_descriptors
@@ -28,7 +29,7 @@ def make_model(space, std: float = 0.2, **kwargs) -> ConvNP:
     descriptors = shared_descriptors(space)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        members = len(Bank(bank_groups(descriptors)).members)
+        members = len(CellBank(bank_groups(descriptors)).members)
         sizes = {"num_base": members, "channels": 8, "heads": 2, "dim": 2}
         model = ConvNP(len(process_inputs(descriptors)), **(sizes | kwargs))
         torch.nn.init.normal_(model.head.weight, std=std)

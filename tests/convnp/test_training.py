@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from pyg_nas_np import pretrain
 from pyg_nas_np.convnp import SyntheticTasks
-from pyg_nas_np.convnp.bank import Bank, bank_groups
+from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.training import MetaTraining, negative_log_density, space_tasks
 from pyg_nas_np.convnp.weights import read_card, read_weights
@@ -38,7 +38,7 @@ def few_labels(monkeypatch):
 
 def make_model(space, seed: int = 0, **kwargs) -> ConvNP:
     descriptors = shared_descriptors(space)
-    members = len(Bank(bank_groups(descriptors)).members)
+    members = len(CellBank(bank_groups(descriptors)).members)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = {"num_base": members, "channels": 8, "heads": 2, "dim": 2}

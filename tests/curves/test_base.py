@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -114,10 +117,47 @@ def test_strangers_are_refused(curves, losses):
     with pytest.raises(InvalidCurvesError, match="direction"):
         model.predict(losses, 5)
     with pytest.raises(InvalidCurvesError, match="epochs"):
-        model.predict(curves.until(10), 5)
+        model.predict(LearningCurves(curves.values[:, :10]), 5)
     with pytest.raises(InvalidCurvesError, match="architecture features"):
         model.predict(LearningCurves(curves.values, hyperparameters=curves.hyperparameters), 5)
     with pytest.raises(NotFittedError):
         LastSeenValue().predict(curves, 5)
     with pytest.raises(InvalidCurvesError, match="all finished"):
         model.score(curves.truncate(5), 5)
+
+
+SMALL = LearningCurves(
+    np.random.default_rng(0).uniform(0.5, 0.9, (12, 1)) * (1 - np.exp(-0.3 * np.arange(1, 9))),
+    hyperparameters={"lr": np.linspace(0.1, 1.0, 12)},
+)
+networks = pytest.mark.parametrize(
+    "network", [BayesianCurveNet(members=1, steps=15), CurveConvNP(steps=15)], ids=["bayesian", "convnp"]
+)
+
+
+def small(network):
+    return clone(network).fit(SMALL[:8]).predict(SMALL[8:].truncate(3))
+
+
+@networks
+def test_nothing_global_is_moved_and_threads_agree(network):
+    before, expected = torch.get_rng_state(), small(network)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: small(network), range(6)))
+    assert all(prediction == pytest.approx(expected, rel=1e-6) for prediction in found)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@networks
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_global_defaults_do_not_matter(network, dtype, device):
+    expected, old = small(network), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(device)
+    try:
+        found = small(network)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(old)
+    assert found == pytest.approx(expected, rel=1e-6)

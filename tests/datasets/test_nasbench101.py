@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch_geometric.loader import DataLoader
 
-from pyg_nas_np.datasets._nasbench101_records import ForeignCellError, encode_record
+from pyg_nas_np.datasets._nasbench101_records import ForeignCellError
 from pyg_nas_np.datasets.nasbench101 import NASBench101, units
 from pyg_nas_np.spaces.nasbench101 import NASBench101Space
 from pyg_nas_np.utils import ChecksumError, DataFileError, ForbiddenPickleError, MissingLabelsError
+from tests.datasets.conftest import encode_record
 
 space = NASBench101Space()
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from pyg_nas_np.datasets import tfrecord
-from pyg_nas_np.datasets._nasbench101_records import ForeignCellError, encode_record, read_measurements
+from pyg_nas_np.datasets._nasbench101_records import ForeignCellError, read_measurements
 from pyg_nas_np.datasets.tfrecord import frame
 from pyg_nas_np.spaces.nasbench101 import NASBench101Arch, NASBench101Space
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError
+from tests.datasets.conftest import encode_record
 
 space = NASBench101Space()
 

@@ -123,6 +123,33 @@ def test_a_space_that_tells_nothing_is_refused():
         SpaceFeatures(Mute())
 
 
+def test_unknown_costs_are_predicted_from_the_known_ones():
+    def parameters(record):
+        return 1000.0 * record["width"] * record["width"]
+
+    wide = {"width": Integer(8, 512, log=True), "act": ["relu", "gelu"]}
+    every = ParameterSpace(wide).sample(60, torch.Generator().manual_seed(0))
+    partly = [{**arch, **({"params": parameters(arch)} if i % 3 else {})} for i, arch in enumerate(every)]
+    space = ParameterSpace(wide, pool=partly, costs={"params": "params"})
+    whole = ParameterSpace(wide, pool=every, costs={"params": parameters})
+    features, reference = SpaceFeatures(space), SpaceFeatures(whole)
+    found, expected = (f.table(every)[:, f.families.sizes[0]] for f in (features, reference))
+    unknown = torch.arange(60) % 3 == 0
+    # The scale is that of the known ones; a logarithm of the width says all of the cost.
+    correlation = torch.corrcoef(torch.stack([found[unknown], expected[unknown]]))[0, 1]
+    assert float(correlation) > 0.999
+    # An architecture that nobody has measured gets a predicted cost too.
+    new = space.check({"width": 300, "act": "relu"})
+    known = whole.check({"width": 300, "act": "relu"})
+    assert float(features.table([new])[0, -1]) == pytest.approx(float(reference.table([known])[0, -1]), abs=0.3)
+
+
+def test_costs_that_are_mostly_unknown_are_left_out():
+    pool = [record | {"latency": 1.0 + i if i < len(POOL) // 3 else None} for i, record in enumerate(POOL)]
+    space = ParameterSpace(PARAMETERS, pool=pool, costs={"latency": "latency"})
+    assert SpaceFeatures(space).families.sizes == []
+
+
 def test_costs_are_logarithms_and_unknown_ones_the_mean():
     pool = [record | {"latency": 10.0 ** (i % 3) if i % 9 else None} for i, record in enumerate(POOL)]
     costs = COSTS | {"latency": "latency", "signed": lambda arch: arch["width"] - 30.0, "same": lambda arch: 1.0}

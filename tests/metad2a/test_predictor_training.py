@@ -14,34 +14,13 @@ from pyg_nas_np.metad2a.predictor_training import (
     train_performance_model,
 )
 from pyg_nas_np.spaces import CellSpace
-from pyg_nas_np.spaces.registry import space_by_name
 from pyg_nas_np.utils import InvalidFeaturesError
-
-SPACE = space_by_name("nasbench201")
-
-
-def make(count: int = 120, classes: int = 20, size: int = 4) -> MetaD2ADatabase:
-    generator = torch.Generator().manual_seed(0)
-    pool = torch.randn(classes, 8, generator=generator)
-    datasets = torch.stack([torch.randperm(classes, generator=generator)[:size] for _ in range(count)])
-    arch = torch.randint(len(SPACE), (count,), generator=generator)
-    ease = torch.nn.functional.normalize(pool, dim=1)[:, 0]
-    accuracy = 60 + 8 * ease[datasets].mean(dim=1) + 3 * shared_descriptors(SPACE).table(arch)[:, -1]
-    return MetaD2ADatabase(
-        SPACE,
-        FeatureSets.from_datasets([pool.split(1)]),
-        datasets.flatten(),
-        torch.arange(count + 1) * size,
-        torch.arange(count),
-        arch,
-        accuracy.double(),
-        torch.zeros(count, dtype=torch.bool),
-    )
+from tests.metad2a.conftest import SPACE, make_database
 
 
 @pytest.fixture(scope="module")
 def model() -> PerformanceModel:
-    return train_performance_model(make(), epochs=40, batch_size=32)
+    return train_performance_model(make_database(), epochs=40, batch_size=32)
 
 
 def correlation(model: PerformanceModel, estimator: str, database: MetaD2ADatabase) -> float:
@@ -53,18 +32,18 @@ def correlation(model: PerformanceModel, estimator: str, database: MetaD2ADataba
 
 @pytest.mark.parametrize("estimator", ["gp", "network"])
 def test_both_estimators_learn(model: PerformanceModel, estimator: str) -> None:
-    assert correlation(model, estimator, make()) > 0.8
+    assert correlation(model, estimator, make_database()) > 0.8
 
 
 def test_training_leaves_the_global_generator_alone_and_is_repeatable() -> None:
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
-    one, two = (train_performance_model(make(30), epochs=1) for _ in range(2))
+    one, two = (train_performance_model(make_database(30), epochs=1) for _ in range(2))
     assert torch.equal(torch.rand(2), expected)
     for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    other = train_performance_model(make(30), epochs=1, seed=1)
+    other = train_performance_model(make_database(30), epochs=1, seed=1)
     assert not torch.equal(other.network.direct.weight, one.network.direct.weight)
 
 
@@ -83,7 +62,7 @@ def test_the_network_sees_descriptors_of_every_space(toy_space: CellSpace) -> No
 
 
 def test_defaults_of_the_process_do_not_matter(other_defaults: Callable[[], AbstractContextManager[None]]) -> None:
-    data = make(30)
+    data = make_database(30)
     cells, of = shared_descriptors(SPACE).table(data.arch), torch.arange(30)
     expected = train_performance_model(data, epochs=1)
     with other_defaults():

@@ -9,7 +9,7 @@ import torch
 
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.metad2a import FeatureSets, MetaD2ADatabase, MetaD2APredictor
+from pyg_nas_np.metad2a import FeatureSets, MetaD2APredictor
 from pyg_nas_np.metad2a.mobilenetv3.predictor import SubNetworkModel
 from pyg_nas_np.metad2a.predictor_training import PerformanceModel, train_performance_model
 from pyg_nas_np.metad2a.predictor_weights import (
@@ -27,39 +27,20 @@ from pyg_nas_np.utils import (
     read_tensors,
     write_tensors,
 )
+from tests.metad2a.conftest import SPACE, make_database
 
-SPACE = space_by_name("nasbench201")
 CARD = {"data": "made up"}
-
-
-def make(count: int = 120, classes: int = 20, size: int = 4) -> MetaD2ADatabase:
-    generator = torch.Generator().manual_seed(0)
-    pool = torch.randn(classes, 8, generator=generator)
-    datasets = torch.stack([torch.randperm(classes, generator=generator)[:size] for _ in range(count)])
-    arch = torch.randint(len(SPACE), (count,), generator=generator)
-    ease = torch.nn.functional.normalize(pool, dim=1)[:, 0]
-    accuracy = 60 + 8 * ease[datasets].mean(dim=1) + 3 * shared_descriptors(SPACE).table(arch)[:, -1]
-    return MetaD2ADatabase(
-        SPACE,
-        FeatureSets.from_datasets([pool.split(1)]),
-        datasets.flatten(),
-        torch.arange(count + 1) * size,
-        torch.arange(count),
-        arch,
-        accuracy.double(),
-        torch.zeros(count, dtype=torch.bool),
-    )
 
 
 @pytest.fixture(scope="module")
 def model() -> PerformanceModel:
-    return train_performance_model(make(), epochs=1)
+    return train_performance_model(make_database(), epochs=1)
 
 
 def test_files_give_the_same_model_back(model: PerformanceModel, tmp_path: Path) -> None:
     write_performance_model(tmp_path / "m.safetensors", model, SPACE, CARD)
     again = read_performance_model(tmp_path / "m.safetensors", SPACE)
-    database = make()[:10]
+    database = make_database()[:10]
     sets, cells = database.sets(database.dataset), shared_descriptors(SPACE).table(database.arch)
     for estimator in ("gp", "network"):
         for a, b in zip(

@@ -15,7 +15,7 @@ from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors import GPPredictor, Predictor, RandomForestPredictor, RidgePredictor
 from pyg_nas_np.predictors import base as base_module
 from pyg_nas_np.search import PredictorSearch
-from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space
+from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, ParameterSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLabelsError
 
 SPACE = NASBench201Space()
@@ -318,3 +318,18 @@ def test_losses_are_the_mirror_of_accuracies(name):
     down = make(name, labels="rank", maximize=False).fit(BATCH, 100 - Y / 4)
     torch.testing.assert_close(down.predict_scores(TEST), up.predict_scores(TEST), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(down.predict(TEST), 100 - up.predict(TEST), rtol=1e-3, atol=1e-2)
+
+
+def test_an_inferred_space_is_in_the_file(tmp_path):
+    rows = [{"width_0": 2**i, "width_1": 3 * i, "width_2": i, "act": "ab"[i % 2], "ms": i + 0.5} for i in range(1, 12)]
+    columns = {"costs": {"latency": "ms"}}
+    space = ParameterSpace.from_records(rows, **columns)
+    model = RidgePredictor(space).fit(rows, torch.arange(11.0))
+    model.save(tmp_path / "model.pt")
+    loaded = RidgePredictor.load(tmp_path / "model.pt")
+    torch.testing.assert_close(loaded.predict(rows), model.predict(rows))
+    assert loaded.space_.describe() == space.describe()
+    # A further fit infers a space of its own, as it would have before.
+    assert loaded.space is None
+    loaded.save(tmp_path / "again.pt")
+    torch.testing.assert_close(Predictor.load(tmp_path / "again.pt").predict(rows), model.predict(rows))

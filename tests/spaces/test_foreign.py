@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
 
 from pyg_nas_np.spaces import Categorical, Float, Integer, ParameterSpace
@@ -177,3 +180,51 @@ def test_what_cannot_be_taken_over_is_refused(cs):
     source.add(cs.ForbiddenEqualsClause(source["act"], "gelu"))
     with pytest.raises(InvalidSpaceError, match="forbidden clauses"):
         ParameterSpace.from_configspace(source)
+
+
+# -- NePS -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Domain:
+    """As of NePS 0.17, whose package is too large to install for its names."""
+
+    lower: float = 0
+    upper: float = 1
+    log: bool = False
+    choices: tuple[object, ...] = ()
+
+
+@pytest.fixture
+def neps():
+    kinds = ("Integer", "Float", "Categorical", "IntegerFidelity", "Operation")
+    return SimpleNamespace(**{kind: type(kind, (Domain,), {}) for kind in kinds})
+
+
+def test_a_neps_space(neps):
+    attributes = {
+        "depth": neps.Integer(1, 12),
+        "lr": neps.Float(1e-4, 1e-1, log=True),
+        "act": neps.Categorical(choices=("relu", "gelu")),
+        "epochs": neps.IntegerFidelity(1, 50),
+        "seed": 3,
+    }
+    space = ParameterSpace.from_neps(SimpleNamespace(get_attrs=lambda: attributes))
+    assert space.parameters == {
+        "depth": Integer(1, 12),
+        "lr": Float(1e-4, 1e-1, log=True),
+        "act": Categorical(("relu", "gelu")),
+    }
+    assert ParameterSpace.from_neps(attributes, name="mine").name == "mine"
+
+
+def test_neps_spaces_that_cannot_be_taken_over(neps):
+    with pytest.raises(
+        InvalidSpaceError, match="parameter 'block' is a Operation; only integers, floats and categories"
+    ):
+        ParameterSpace.from_neps({"block": neps.Operation()})
+    with pytest.raises(InvalidSpaceError, match="parameter 'depth': "):
+        ParameterSpace.from_neps({"depth": neps.Integer(5, 1)})
+    nested = neps.Categorical(choices=(neps.Integer(1, 2), "a"))
+    with pytest.raises(InvalidSpaceError, match="parameter 'block'"):
+        ParameterSpace.from_neps({"block": nested})

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyg_nas_np.spaces import Categorical, Configuration, Costs, Float, InferredSpace, Integer, ParameterSpace, Repeat
+from pyg_nas_np.spaces import Categorical, Configuration, Costs, Float, Integer, ParameterSpace, Repeat
+from pyg_nas_np.spaces.registry import declared_space
 from pyg_nas_np.spaces.testing import SpaceTestCase, seeded
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidSpaceError
 
@@ -183,7 +184,7 @@ def test_inferred_spaces_hold_what_they_were_inferred_from(parameters, seed):
         raise
     assert [inferred.check(record) for record in records]
     assert len(inferred.pool) <= len(set(map(str, records)))
-    assert InferredSpace.from_dict(json.loads(json.dumps(inferred.to_dict()))).pool == inferred.pool
+    assert declared_space(json.loads(json.dumps(inferred.declaration()))).pool == inferred.pool
     for arch in inferred.sample(4, seeded(seed), replace=True):
         assert inferred.from_str(inferred.to_str(arch)) == arch
         assert all(map(inferred.is_valid, inferred.neighbors(arch)))

@@ -3,7 +3,6 @@ r"""Training of the generator of MobileNetV3 sub-networks, weighted towards thos
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any, NamedTuple
 
 import torch
@@ -155,7 +154,6 @@ def train_sub_network_generator(
     """
     if batch_size % _SETS:
         raise ValueError(f"batch_size must be a multiple of {_SETS}, got {batch_size}")
-    started = time.perf_counter()
     space = MobileNetV3Space()
     # Measurements at one resolution do not apply to others.
     codec = MobileNetV3GraphCodec(space, max(arch.resolution for arch in table.archs))
@@ -180,19 +178,14 @@ def train_sub_network_generator(
         limits = limits.repeat_interleave(8, dim=0)
         return Batch(noisy, each, each[:-1], dataset_ptr, shuffled, types[rows], limits, torch.ones(batch_size))
 
-    reached = optimize(model, batch, steps=steps, lr=lr, seed=seed, constrained=True)
     card = {
         "measured": len(table.archs),
         "pool": len(pool.archs),
         "classes": classes.size(0),
-        "steps": steps,
         "batch_size": batch_size,
-        "lr": lr,
         "sharpness": sharpness,
         "feature_noise": feature_noise,
-        "seed": seed,
-        "reconstruction_nats": round(reached, 4),
-        "minutes": round((time.perf_counter() - started) / 60, 1),
+        **optimize(model, batch, steps=steps, lr=lr, seed=seed, constrained=True),
     }
     return model.eval(), card
 

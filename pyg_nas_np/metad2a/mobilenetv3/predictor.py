@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, overload
 import torch
 from torch import Tensor
 
-from pyg_nas_np.convnp.bank import SLOPE
+from pyg_nas_np.convnp.cell_bank import SLOPE
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.mobilenetv3.features import mobilenetv3_features
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
@@ -123,7 +123,7 @@ class SubNetworkPosterior:
     r"""A Gaussian process over sub-networks on the user's data set, with the model of another data set as prior mean.
 
     Standardised accuracies increase linearly with the standardised predictions. The prior mean of the slope is
-    :data:`~pyg_nas_np.convnp.bank.SLOPE`, and measurements update it. The residual is a sum of radial terms in the
+    :data:`~pyg_nas_np.convnp.cell_bank.SLOPE`, and measurements update it. The residual is a sum of radial terms in the
     features of the stages and in those of the layers.
 
     Args:

@@ -13,7 +13,7 @@ standardised over the configurations of the table. ``botorch-mixed`` sees catego
 Every (table, method, n, draw) is one row of ``results/own_spaces.csv``, written as it comes; what is there is not run
 again. Kendall's tau; regret of the first pick as a share of the range of the labels; true rank of the best of the ten
 first picks; coverage of 90 % intervals; negative log density of the labels inside the range of the labelled, on the
-scale of the scores; seconds of fitting and predicting on one core.
+scale of the scores; seconds of fitting and predicting on one core. The tables also go to ``.md``, the plot to ``.png``.
 
 A family mean is the mean over families of tables of the mean within a family, of development tables and of further
 ones, on which nothing was chosen. Differences between two methods are those of equal draws, and so are their standard
@@ -442,8 +442,9 @@ def main() -> None:
     if not args.report_only:
         run(args)
     rows = _rows.read(args.results)
-    print(report(rows))
-    print(f"\n100 labels and 10,000 candidates: {pool_seconds():.2f} s (aim {SECONDS})\n{machine()}")
+    text = f"{report(rows)}\n\n100 labels and 10,000 candidates: {pool_seconds():.2f} s (aim {SECONDS}). {machine()}\n"
+    print(text)
+    args.results.with_suffix(".md").write_text(text.lstrip())
     plot(rows, args.results.with_suffix(".png"))
 
 

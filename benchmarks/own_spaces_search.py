@@ -9,16 +9,17 @@ seed start from the same ten random rows, then propose one row at a time and see
 nearest row that is left (Euclidean distance of the standardised columns of :class:`PlainColumns`), and the method is
 told the row's own parameters with its label, so that it neither repeats a trial nor learns a wrong label. Peers get raw
 labels and transform them as they do by default; settings are their defaults (so ``smac`` refits its forest at every
-eighth trial). Choices that are numbers are declared to peers as ordered (by their position), lists of layers
-as a length and parameters that are active up to it; ``gp-sampler`` has no conditions, there layers beyond the length
-have their first values.
+eighth trial). Choices that are numbers are declared to peers as ordered (by their position), lists of layers as a
+length and parameters that are active up to it; ``gp-sampler`` has no conditions, there layers beyond the length have
+their first values.
 
 The regret is (best - found) / (best - median) of the table: a random row has 1 or so, whatever outliers a table has. It
 is 0 once the best row is found, where a search stops. Budgets are at most half of the rows.
 
 Every (table, method, seed) is one row of ``results/own_spaces_search.csv``, written as it comes; what is there is not
 run again. The column ``trace`` has the trials at which the regret fell, with the regret. A family mean is the mean over
-families of tables of the mean within a family. Seeds from 100 on are for tuning, on the development tables alone.
+families of tables of the mean within a family. Seeds from 100 on are for tuning, on the development tables alone. The
+tables also go to ``.md``, the plot to ``.png``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from torch import Tensor
 
 from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.search import PredictorSearch
-from pyg_nas_np.spaces import Categorical, Repeat
+from pyg_nas_np.spaces import Categorical, Integer, Repeat
 from pyg_nas_np.utils import atomic_path
 
 BUDGETS = (20, 50, 100)
@@ -216,8 +217,11 @@ class Axis:
 
     def __init__(self, parameter: Any, source: str, field: str | None = None, position: int | None = None) -> None:
         self.parameter, self.source, self.field, self.position = parameter, source, field, position
-        self.ordered = isinstance(parameter, Categorical) and is_number(parameter)
-        self.choices = sorted(parameter.choices) if self.ordered else getattr(parameter, "choices", ())
+        stepped = isinstance(parameter, Integer) and parameter.step > 1
+        self.ordered = stepped or (isinstance(parameter, Categorical) and is_number(parameter))
+        """Whether methods see the positions of sorted numbers."""
+        choices = parameter.values() if stepped else getattr(parameter, "choices", ())
+        self.choices = sorted(choices) if self.ordered else list(choices)
         self.layers = 0
         """Layers of the list, if their number is fixed."""
         self.when: tuple[str, int] | None = None
@@ -231,7 +235,7 @@ class Axis:
 
     @property
     def log(self) -> bool:
-        return bool(getattr(self.parameter, "log", False))
+        return not self.ordered and bool(getattr(self.parameter, "log", False))
 
     @property
     def first(self) -> Any:
@@ -287,8 +291,7 @@ class Optuna(Proposer):
         low, high = axis.bounds
         if isinstance(low, float):
             return FloatDistribution(low, high, log=axis.log)
-        step = 1 if axis.ordered or axis.log else getattr(axis.parameter, "step", 1)
-        return IntDistribution(low, high, log=axis.log, step=step)
+        return IntDistribution(low, high, log=axis.log)
 
     def propose(self) -> Flat:
         import optuna
@@ -329,18 +332,17 @@ class SMAC(Proposer):
     r"""SMAC's random forest on a space with conditions."""
 
     def start(self) -> None:
-        from ConfigSpace import (
-            Categorical as Choice,
-        )
-        from ConfigSpace import ConfigurationSpace, Float, GreaterThanCondition, Integer
+        from ConfigSpace import Categorical as Choice
+        from ConfigSpace import ConfigurationSpace, Float, GreaterThanCondition
+        from ConfigSpace import Integer as Whole
 
         super().start()
         self.declared = ConfigurationSpace(seed=self.seed)
         for name, axis in self.axes.items():
             if axis.choices and not axis.ordered:
-                self.declared.add(Choice(name, list(axis.choices)))
+                self.declared.add(Choice(name, axis.choices))
             else:
-                kind = Float if isinstance(axis.bounds[0], float) else Integer
+                kind = Float if isinstance(axis.bounds[0], float) else Whole
                 self.declared.add(kind(name, axis.bounds, log=axis.log))
         for name, axis in self.axes.items():
             if axis.when is not None:
@@ -556,6 +558,11 @@ def report(cells: Cells, seconds: Mapping[tuple[str, str], list[float]], names: 
             lines.append(
                 f"| {method} | " + " | ".join(texts) + f" | {len(counts)} | {seeds} | {sum(taken) / len(taken):.1f} |"
             )
+    half = [key for key in cells if key[1] == "tpe" and len(cells[key]) >= 50 and key[0] in DEVELOPED]
+    both = [(key, (key[0], "convnp", key[2])) for key in half if len(cells.get((key[0], "convnp", key[2]), ())) >= 50]
+    if both:
+        ours, theirs = (family_mean((pair[i][0], cells[pair[i]][49]) for pair in both) for i in (1, 0))
+        lines += ["", f"convnp / tpe at 50 trials on {len(both)} searches: {ours / theirs:.2f} (aim 0.5)"]
     lines += ["", "mean regret of every table", ""]
     lines += [
         "| table | " + " | ".join(f"{method}@{b}" for method in methods for b in BUDGETS) + " |",
@@ -639,8 +646,9 @@ def main() -> None:
     for row in rows:
         seconds[row["table"], row["method"]].append(float(row["seconds"]))
     names = [name for name in LOADERS if any(key[0] == name for key in cells)]
-    print(report(cells, seconds, names))
-    print(machine())
+    text = f"{report(cells, seconds, names)}\n\n{machine()}\n"
+    print(text)
+    args.results.with_suffix(".md").write_text(text.lstrip())
     plot(cells, names, args.results.with_suffix(".png"))
 
 

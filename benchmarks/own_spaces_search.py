@@ -137,7 +137,7 @@ class BoTorch(Method):
     r"""``SingleTaskGP`` on the plain columns and ``qLogNoisyExpectedImprovement`` over all rows that are left."""
 
     def start(self) -> None:
-        self.x = torch.from_numpy(columns_of(self.table).rows)
+        self.x = torch.from_numpy(PlainColumns(self.table).rows)
         low, high = self.x.min(dim=0).values, self.x.max(dim=0).values
         self.x = (self.x - low) / (high - low)
         self.rows: list[int] = []
@@ -169,7 +169,7 @@ class Proposer(Method):
     r"""A method that proposes configurations; the nearest free row is measured."""
 
     def start(self) -> None:
-        self.columns = columns_of(self.table)
+        self.columns = PlainColumns(self.table)
         self.axes = axes_of(self.table)
         self.flat = [self.flattened(record) for record in self.table.space.records(self.table.archs)]
 
@@ -424,13 +424,6 @@ VARIANTS: dict[str, Callable[..., Method]] = {
 @cache
 def table_of(name: str) -> Table:
     return LOADERS[name]()
-
-
-_COLUMNS: dict[int, PlainColumns] = {}
-
-
-def columns_of(table: Table) -> PlainColumns:
-    return _COLUMNS.setdefault(id(table.space), PlainColumns(table))
 
 
 def regrets(table: Table) -> Tensor:

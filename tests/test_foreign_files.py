@@ -30,12 +30,13 @@ import pytest
 import torch
 
 import pyg_nas_np
+from pyg_nas_np import datasets
 from pyg_nas_np.cli.labels import read_own_labels
 from pyg_nas_np.convnp.training import MetaTraining, check_checkpoint
 from pyg_nas_np.convnp.weights import read_card, read_weights, write_weights
 from pyg_nas_np.curves import readers
 from pyg_nas_np.datasets import nats
-from pyg_nas_np.datasets._nasbench101_records import encode_record, read_measurements
+from pyg_nas_np.datasets._nasbench101_records import read_measurements
 from pyg_nas_np.datasets.compact import read_compact
 from pyg_nas_np.datasets.mobilenetv3 import DEVICES, read_accuracies, read_latencies
 from pyg_nas_np.datasets.nasbench101 import _read_naslib
@@ -45,10 +46,12 @@ from pyg_nas_np.nn import ConvNP
 from pyg_nas_np.predictors import GPPredictor, MLPEnsemblePredictor, Predictor, RidgePredictor
 from pyg_nas_np.search import LocalSearch, RandomSearch
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space
+from pyg_nas_np.spaces.inference import read_columns
 from pyg_nas_np.utils import NASError, load_pickle, read_state, read_tensors, write_state, write_tensors
 from pyg_nas_np.utils.files import read_bytes
 from pyg_nas_np.utils.state_files import read_metadata
-from pyg_nas_np.utils.table_files import read_csv, read_header, read_parquet
+from pyg_nas_np.utils.table_files import read_batches, read_csv, read_header, read_parquet
+from tests.datasets.conftest import encode_record
 
 ROOT = Path(pyg_nas_np.__file__).parent
 
@@ -208,6 +211,13 @@ def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
         "read_csv": Loader(_text("a,b\n1,2\n"), read_csv),
         "read_header": Loader(_text("a,b\n1,2\n"), read_header),
         "read_parquet": Loader(_parquet, read_parquet, "file.parquet"),
+        "read_batches": Loader(_parquet, lambda path: list(read_batches(path, 1)), "file.parquet"),
+        "read_batches of CSV": Loader(_text("a,b\n1,x\n2,y\n"), lambda path: list(read_batches(path, 1, ["a"]))),
+        "read_columns": Loader(_text("a,b\n1,2\n"), read_columns),
+        "read_columns of Parquet": Loader(_parquet, read_columns, "file.parquet"),
+        "read_measurements of the user": Loader(
+            _text("params_a,value,state\n1,.5,COMPLETE\n2,.6,COMPLETE\n3,,FAIL\n"), datasets.read_measurements
+        ),
         "read_baker": Loader(_text("net,depth,acc_1,acc_2\nx,3,.1,.2\ny,4,.2,.3\n"), readers.read_baker),
         "read_naap440": Loader(
             _text("ModelId,IsTest,e1Accuracy,e2Accuracy\n1,0,.1,.2\n2,1,.2,.3\n"), readers.read_naap440
@@ -339,7 +349,7 @@ def test_every_loader_is_tried(loaders):
     missing = []
     for info in pkgutil.walk_packages([str(ROOT)], "pyg_nas_np."):
         # The C library of an installation in place is no module.
-        if info.name.endswith(("__main__", "triton_kernels", ".ray", "libpyg_nas_np_cpu")):
+        if info.name.endswith(("__main__", "triton_kernels", ".ray", ".ray_data", "libpyg_nas_np_cpu")):
             continue
         module = importlib.import_module(info.name)
         functions = [(name, item) for name, item in vars(module).items() if inspect.isfunction(item)]
@@ -361,9 +371,11 @@ def test_every_loader_is_tried(loaders):
 
 def test_nothing_is_unpickled_but_by_the_guards():
     guards = {"utils/pickles.py", "utils/state_files.py"}
-    # The first is verified by SHA-256 and read without pickles; the others read what they have just written.
+    # The first is verified by SHA-256 and read without pickles; the others read what they have just written, on another
+    # worker of the same cluster or here.
     verified = {
         ("metad2a/backbone.py", "torch.load(path, weights_only=True)"),
+        ("integrations/ray_data.py", "pickle.loads(part[_RANKING])"),
         *(("spaces/testing.py", f"pickle.loads(pickle.dumps({name}))") for name in ("space", "arch")),
     }
     unsafe = {

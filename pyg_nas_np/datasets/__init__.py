@@ -2,6 +2,7 @@ r"""Benchmarks and own measurements as PyG in-memory data sets."""
 
 from pyg_nas_np.datasets.base import ArchData, ArchitectureDataset, Check, Source
 from pyg_nas_np.datasets.images import LabelledImages, read_images
+from pyg_nas_np.datasets.measurements import Candidates, Measurements, read_measurements, read_pool
 from pyg_nas_np.datasets.metric import Metric
 from pyg_nas_np.datasets.mobilenetv3 import OFAMobileNetV3
 from pyg_nas_np.datasets.nasbench101 import NASBench101
@@ -14,8 +15,10 @@ from pyg_nas_np.datasets.table import TableDataset
 __all__ = [
     "ArchData",
     "ArchitectureDataset",
+    "Candidates",
     "Check",
     "LabelledImages",
+    "Measurements",
     "Metric",
     "NASBench101",
     "NASBench201",
@@ -26,4 +29,6 @@ __all__ = [
     "Split",
     "TableDataset",
     "read_images",
+    "read_measurements",
+    "read_pool",
 ]

@@ -2,8 +2,6 @@ r"""The user's own measurements as a PyG data set."""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,10 +11,11 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_nas_np.datasets.base import Check
+from pyg_nas_np.datasets.measurements import MeasuredTable
 from pyg_nas_np.datasets.splits import Split, budget_splits, class_split
+from pyg_nas_np.features import shared_features
 from pyg_nas_np.spaces import EnumerableSpace, GraphView, ParameterSpace, RecordView, SearchSpace
-from pyg_nas_np.spaces.inference import read_records, records_of
-from pyg_nas_np.spaces.parameters import is_missing, plain
+from pyg_nas_np.spaces.parameters import plain
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidLabelsError, VerificationError
 
@@ -29,26 +28,28 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
 
     Each item has ``y`` ``[1]`` (float32, NaN where :attr:`metric` was not measured), ``arch`` (the architecture as a
     string of the space) and ``row`` ``[1]`` (its row in the table); where architectures are cells, the ``x`` and
-    ``edge_index`` of their graph; where :obj:`features` is given, its row as ``x`` ``[1, F]``. An architecture may
+    ``edge_index`` of their graph; elsewhere ``x`` ``[1, F]``, its row of :obj:`features`. An architecture may
     occur in several rows: splits keep them on one side.
 
     A predictor takes the data set, or a part of it, as it is: ``predictor.fit(dataset[dataset.label_mask])``.
 
     Args:
         space: The search space of the architectures. (default: inferred from the columns that are no targets)
-        table: The path of a CSV file, a :class:`pandas.DataFrame`, a dictionary of columns, or a list of dictionaries.
-            Where the space has records of parameters, these are the columns. Otherwise, a column :obj:`column` has the
-            strings of the architectures, or their official indices.
-        targets: The column of the labels, or several of different metrics.
+        table: Whatever :func:`~pyg_nas_np.datasets.read_measurements` takes: a path, a frame, rows, the export of
+            another tool. Where the space has records of parameters, these are the columns. Otherwise, a column
+            :obj:`column` has the strings of the architectures, or their official indices.
+        targets: The column of the labels, or several of different metrics. (default: the only one that an export has)
         metric: The one of :obj:`targets` that is in ``y``. (default: the first)
-        maximize: Whether larger labels are better, one answer or one a target.
+        maximize: Whether larger labels are better, one answer or one a target. (default: as the table tells, otherwise
+            true)
         ignore: Columns that are neither parameters nor targets.
         column: The column of the architectures, where they are not records.
-        features: Computes ``[n, F]`` from a list of architectures, for ``x``.
+        features: Computes ``[n, F]`` from a list of architectures. (default: the features that predictors see, of
+            spaces whose architectures are no cells)
         transform: Applied at every access.
 
     Raises:
-        DataFileError: If the CSV file cannot be read.
+        DataFileError: If the file cannot be read.
         InvalidArchitectureError: If a row is not an architecture of the space; the message names the row.
         InvalidLabelsError: If there is no such target, or a label is not a number or infinite.
         InvalidSpaceError: If no space can be inferred.
@@ -61,43 +62,51 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
         >>> dataset.space.describe().splitlines()[0]
         'depth  Integer(2, 4, step=2)'
         >>> dataset[1]
-        Data(y=[1], arch='{"depth":4,"act":"gelu"}', row=[1], num_nodes=1)
+        Data(x=[1, 2], y=[1], arch='{"depth":4,"act":"gelu"}', row=[1])
     """
 
     def __init__(
         self,
         space: SearchSpace[Any] | None,
         table: Any,
-        targets: str | Sequence[str],
+        targets: str | Sequence[str] | None = None,
         *,
         metric: str | None = None,
-        maximize: bool | Mapping[str, bool] = True,
+        maximize: bool | Mapping[str, bool] | None = None,
         ignore: Sequence[str] = (),
         column: str = "arch",
         features: Callable[[list[Any]], Tensor] | None = None,
         transform: Callable[[Data], Data] | None = None,
     ) -> None:
         super().__init__(None, transform)
+        measured = MeasuredTable(table)
+        targets = measured.target(None) if targets is None else targets
         names = [targets] if isinstance(targets, str) else list(targets)
-        rows = read_records(table) if isinstance(table, str | os.PathLike) else records_of(table)
-        if not rows:
-            raise InvalidLabelsError("the table has no row; give at least one measurement")
-        self.metrics = {name: _labels(name, rows) for name in names}
+        columns = {name: measured.column(name) for name in names}
+        left = measured.records(measured.parameters([*columns.values(), *map(measured.ignored, ignore)]))
+        self._rows = measured.whole(left)
+        self.metrics = {name: measured.labels(column)[self._rows] for name, column in columns.items()}
         self.metric = (names or [""])[0] if metric is None else metric
         if self.metric not in self.metrics:
             raise InvalidLabelsError(f"{self.metric!r} is not one of the targets {', '.join(names) or '(none)'}")
-        self.maximize = maximize if isinstance(maximize, bool) else bool(maximize.get(self.metric, True))
-        left = [{key: value for key, value in row.items() if key not in (*names, *ignore)} for row in rows]
-        self.space: SearchSpace[Any] = ParameterSpace.from_records(left) if space is None else space
-        self._archs = [_arch(self.space, row, i, column) for i, row in enumerate(left)]
+        told = {name: measured.export.maximize.get(column, True) for name, column in columns.items()}
+        given = (
+            maximize if isinstance(maximize, Mapping) else {} if maximize is None else dict.fromkeys(names, maximize)
+        )
+        self.maximize = bool({**told, **given}[self.metric])
+        kept = [left[row] for row in self._rows]
+        self.space: SearchSpace[Any] = ParameterSpace.from_records(kept) if space is None else space
+        self._archs = [
+            _arch(self.space, record, measured.where(row), column) for row, record in zip(self._rows, kept, strict=True)
+        ]
         self._data, self.slices = fixed_defaults(self.collate)(self._items(features))
 
     def _items(self, features: Callable[[list[Any]], Tensor] | None) -> list[Data]:
-        y = self.metrics[self.metric].float()
-        x = None if features is None else features(self._archs)
+        y, rows = self.metrics[self.metric].float(), torch.tensor(self._rows, device="cpu")
+        x = self._descriptors() if features is None else features(self._archs)
         items = []
         for i, arch in enumerate(self._archs):
-            row = {"y": y[i : i + 1], "arch": self.space.to_str(arch), "row": torch.tensor([i], device="cpu")}
+            row = {"y": y[i : i + 1], "arch": self.space.to_str(arch), "row": rows[i : i + 1]}
             if x is not None:
                 items.append(Data(x=x[i : i + 1], **row))
             elif isinstance(self.space, GraphView):
@@ -107,22 +116,31 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
                 items.append(Data(num_nodes=1, **row))
         return items
 
+    def _descriptors(self) -> Tensor | None:
+        """What predictors see of architectures that are no graphs; None of a space that tells nothing of them."""
+        if isinstance(self.space, GraphView):
+            return None
+        try:
+            return shared_features(self.space).table(self._archs)
+        except InvalidArchitectureError:
+            return None
+
     # -- what was measured ------------------------------------------------------------------------------------------
 
     @property
     def rows(self) -> Tensor:
         r"""Rows of the table behind the selected items, int64 ``[len(self)]``."""
-        return torch.tensor(list(self.indices()), dtype=torch.long, device="cpu")
+        return torch.tensor([self._rows[i] for i in self.indices()], dtype=torch.long, device="cpu")
 
     @property
     def archs(self) -> list[Any]:
         r"""The architectures of the selected items."""
-        return [self._archs[row] for row in self.indices()]
+        return [self._archs[i] for i in self.indices()]
 
     @property
     def y(self) -> Tensor:
         r"""Labels of the selected items, float64 ``[len(self)]``, NaN where there is none."""
-        return self.metrics[self.metric][self.rows]
+        return self.metrics[self.metric][list(self.indices())]
 
     @property
     def label_mask(self) -> Tensor:
@@ -131,7 +149,7 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
 
     @cached_property
     def group(self) -> Tensor:
-        r"""Which rows are of one architecture, int64 ``[rows of the table]``, numbered by first row.
+        r"""Which rows are of one architecture, int64 ``[n]`` of the whole data set, numbered by first row.
 
         Architectures whose graphs the space calls equal are one.
         """
@@ -153,11 +171,13 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
         Raises:
             ValueError: If the sizes are not positive or leave nothing to test.
         """
-        return class_split(self.label_mask.nonzero().flatten(), self.group[self.rows], n_train, n_valid, seed=seed)
+        return class_split(
+            self.label_mask.nonzero().flatten(), self.group[list(self.indices())], n_train, n_valid, seed=seed
+        )
 
     def split_by_budget(self, budgets: Sequence[int], *, seed: int = 0) -> Mapping[int, Split]:
         r"""Splits for growing label budgets: nested training sets and one common test set, as positions."""
-        return budget_splits(self.label_mask.nonzero().flatten(), budgets, self.group[self.rows], seed=seed)
+        return budget_splits(self.label_mask.nonzero().flatten(), budgets, self.group[list(self.indices())], seed=seed)
 
     def verify(self) -> list[Check]:
         r"""Checks that the labels of each metric vary, and that repeats of an architecture agree.
@@ -193,24 +213,7 @@ class TableDataset(InMemoryDataset):  # type: ignore[misc]
         return f"{type(self).__name__}({len(self)}, metric={self.metric!r})"
 
 
-def _labels(name: str, rows: Sequence[Mapping[str, Any]]) -> Tensor:
-    if not any(name in row for row in rows):
-        columns = ", ".join(dict.fromkeys(str(key) for row in rows for key in row))
-        raise InvalidLabelsError(f"there is no column {name!r} of labels; the columns are {columns}")
-    labels = []
-    for i, row in enumerate(rows):
-        value = plain(row.get(name))
-        if is_missing(value):
-            value = math.nan
-        elif isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
-            raise InvalidLabelsError(
-                f"row {i}, column {name!r}: {value!r} is not a finite number; leave the cell empty where there is none"
-            )
-        labels.append(float(value))
-    return torch.tensor(labels, dtype=torch.float64, device="cpu")
-
-
-def _arch(space: SearchSpace[Any], row: Mapping[str, Any], place: int, column: str) -> Any:
+def _arch(space: SearchSpace[Any], row: Mapping[str, Any], place: str, column: str) -> Any:
     try:
         if isinstance(space, RecordView):
             return space.check(row)
@@ -221,4 +224,4 @@ def _arch(space: SearchSpace[Any], row: Mapping[str, Any], place: int, column: s
             return space[given]
         return space.from_str(given) if isinstance(given, str) else space.check(given)
     except (InvalidArchitectureError, IndexError) as error:
-        raise InvalidArchitectureError(f"row {place}: {error}") from None
+        raise InvalidArchitectureError(f"{place}: {error}") from None

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pyg_nas_np.features.tables import reference_sample
 from pyg_nas_np.spaces.base import Archs
+from pyg_nas_np.spaces.columns import ConfigurationTable, Floats, Layers, encode_records, has_numbers
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat
-
-Floats = NDArray[np.float64]
 
 REFERENCE = 1 << 12
 """Architectures, drawn with a fixed seed or from the pool of the space, that columns are standardised by."""
@@ -35,7 +33,6 @@ FAR = 10.0
 COUNTS = "counts"
 """Name of the group of counts over parameters that share a domain."""
 
-_ABSENT = object()
 _LEAST = 1e-300
 
 
@@ -182,14 +179,20 @@ class RecordFeatures:
 
     def _columns(self, archs: Sequence[Any]) -> list[Column]:
         """All columns, constant ones included."""
-        records, parameters = self.space.records(archs), self.space.parameters
+        parameters = self.space.parameters
+        if isinstance(archs, ConfigurationTable):
+            given = archs.codes
+        else:
+            given = encode_records(parameters, self.space.records(archs))
         columns: list[Column] = []
         codes: dict[str, Floats] = {}
         for name, parameter in parameters.items():
-            if isinstance(parameter, Repeat):
-                columns += _layers(name, parameter, [record.get(name, ()) for record in records])
+            found = given[name]
+            if isinstance(found, Layers):
+                assert isinstance(parameter, Repeat)
+                columns += _layers(name, parameter, found)
             else:
-                codes[name] = _codes(parameter, (record.get(name, _ABSENT) for record in records), len(records))
+                codes[name] = _scaled(parameter, found)
                 columns += _value(name, name, parameter, codes[name])
         for title, members in numbered_lists(parameters).items():
             stacked = np.stack([codes[member] for member in members], axis=1)
@@ -243,11 +246,7 @@ def shared_domains(parameters: Mapping[str, Parameter]) -> dict[tuple[Any, ...],
 
 
 def _nominal(parameter: Parameter) -> bool:
-    return isinstance(parameter, Categorical) and not parameter.ordered and not _numbers(parameter)
-
-
-def _numbers(parameter: Categorical) -> bool:
-    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in parameter.choices)
+    return isinstance(parameter, Categorical) and not parameter.ordered and not has_numbers(parameter)
 
 
 def _switch(parameter: Parameter) -> bool:
@@ -267,13 +266,11 @@ def _logarithmic(parameter: Parameter) -> bool:
     return parameter.log or (parameter.low > 0 and parameter.high >= DECADES * parameter.low)
 
 
-def _codes(parameter: Parameter, values: Iterable[Any], count: int) -> Floats:
-    """Values as numbers: NaN where there is none; of a category, the position of the choice, -1 for an unknown one."""
-    if isinstance(parameter, Categorical) and not _numbers(parameter):
-        position = {choice: float(i) for i, choice in enumerate(parameter.choices)} | {_ABSENT: math.nan}
-        return np.fromiter((position.get(value, -1.0) for value in values), np.float64, count)
-    numbers = np.fromiter((math.nan if value is _ABSENT else value for value in values), np.float64, count)
-    return np.log(np.maximum(numbers, _LEAST)) if _logarithmic(parameter) else numbers
+def _scaled(parameter: Parameter, codes: Floats) -> Floats:
+    """Numbers whose ratios matter as logarithms, all others as they are."""
+    if has_numbers(parameter) and _logarithmic(parameter):
+        return np.log(np.maximum(codes, _LEAST))
+    return codes
 
 
 def _value(name: str, group: str, parameter: Parameter, codes: Floats) -> Iterator[Column]:
@@ -289,20 +286,15 @@ def _value(name: str, group: str, parameter: Parameter, codes: Floats) -> Iterat
     yield Column(f"{name} is active", group, name, active.astype(np.float64))
 
 
-def _layers(name: str, parameter: Repeat, lists: list[Sequence[Mapping[str, Any]]]) -> Iterator[Column]:
-    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-    total = int(lengths.sum())
-    row = np.repeat(np.arange(len(lists)), lengths)
-    place = np.arange(total) - np.repeat(lengths.cumsum() - lengths, lengths)
-    layers = list(chain.from_iterable(lists))
+def _layers(name: str, parameter: Repeat, layers: Layers) -> Iterator[Column]:
     for field, inner in parameter.parameters.items():
         title = f"{name}.{field}"
-        codes = np.full((len(lists), parameter.max_length), math.nan)
-        codes[row, place] = _codes(inner, (layer.get(field, _ABSENT) for layer in layers), total)
+        codes = _scaled(inner, layers.codes[field])
+        # A space that was inferred takes more layers than it has seen.
         for depth in range(parameter.max_length):
             yield from _value(f"{name}[{depth}].{field}", title, inner, codes[:, depth])
         yield from _summaries(title, title, inner, codes)
-    yield Column(f"number of {name}", name, None, lengths.astype(np.float64))
+    yield Column(f"number of {name}", name, None, layers.lengths.astype(np.float64))
 
 
 # -- summaries of a list ----------------------------------------------------------------------------------------------
@@ -317,8 +309,7 @@ def _summaries(title: str, group: str, parameter: Parameter, codes: Floats) -> I
     number = there.sum(axis=1)
     none = number == 0
     filled = np.where(there, codes, 0.0)
-    raw, logarithmic = filled, not isinstance(parameter, Categorical) or _numbers(parameter)
-    logarithmic = logarithmic and _logarithmic(parameter)
+    raw, logarithmic = filled, has_numbers(parameter) and _logarithmic(parameter)
     if logarithmic:
         raw = np.where(there, np.exp(filled), 0.0)
     total = raw.sum(axis=1)

@@ -100,9 +100,7 @@ class SizeFeatures:
     def _learned(self, name: str, values: Tensor, archs: Archs) -> Tensor:
         unknown = ~values.isfinite()
         if bool(unknown.any()) and self._others:
-            rows = unknown.nonzero().flatten().tolist()
-            given = self.space.resolve(archs)
-            inputs = self._inputs([given[row] for row in rows])
+            inputs = self._inputs(self.space.resolve(archs))[unknown.numpy()]
             values = values.index_put((unknown,), torch.from_numpy(self._model(name).predict(inputs)).float())
         return values.nan_to_num(0.0, 0.0, 0.0)
 

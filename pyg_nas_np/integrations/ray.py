@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import torch
 
 from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping
 from pyg_nas_np.search.base import Search
-from pyg_nas_np.spaces.base import ArchT, require_index
-from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError, read_state, require, write_state
+from pyg_nas_np.spaces import EnumerableSpace, RecordView, SearchSpace
+from pyg_nas_np.spaces.base import ArchT
+from pyg_nas_np.utils import (
+    InvalidArchitectureError,
+    InvalidCurvesError,
+    InvalidLabelsError,
+    foreign_file,
+    read_state,
+    require,
+    write_state,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +28,49 @@ Stopper: Any = tune.Stopper
 Searcher: Any = require("ray.tune.search", "ray").Searcher
 
 ARCH = "arch"
-"""Key of a trial's ``config`` that holds an architecture."""
+"""Key of a trial's ``config`` that holds an architecture, where one does."""
+
+
+def arch_of(config: Mapping[str, Any], space: SearchSpace[ArchT], name: str = ARCH) -> ArchT:
+    r"""Returns the architecture of a trial's ``config``, for any space.
+
+    Args:
+        config: The ``config`` that :class:`ArchSearcher` made.
+        space: The search space.
+        name: Key of the architecture.
+
+    Raises:
+        InvalidArchitectureError: If there is none in it.
+    """
+    given = config.get(name)
+    arch: ArchT | None = None
+    if isinstance(space, RecordView):
+        arch = space.check({key: config[key] for key in space.parameters if key in config})
+    elif isinstance(given, str):
+        arch = space.from_str(given)
+    elif isinstance(space, EnumerableSpace) and isinstance(given, int):
+        arch = space[given]
+    if arch is not None:
+        return arch
+    raise InvalidArchitectureError(f"the config {dict(config)} has no architecture of {space.name} at {name!r}")
+
+
+def _config_of(arch: ArchT, space: SearchSpace[ArchT], name: str) -> dict[str, Any]:
+    """Inverse of :func:`arch_of`."""
+    if isinstance(space, RecordView):
+        return space.records([arch])[0]
+    if isinstance(space, EnumerableSpace):
+        return {name: space.index(arch)}
+    return {name: space.to_str(arch)}
 
 
 class ArchSearcher(Searcher):  # type: ignore[misc]
     r"""Proposes the architectures of Ray Tune's trials by any search of this package.
 
-    The official index of a trial's architecture is ``config["arch"]`` (``space[config["arch"]]`` is the architecture);
-    constants of the tuner's ``param_space`` are added. Architectures of running trials are pending. Those of trials
+    :func:`arch_of` reads the architecture from a trial's ``config``. Of a space of configurations, ``config`` has their
+    entries by name, a list of layers as a list of dictionaries; inactive parameters are absent. Of a space with an
+    official index, that is ``config["arch"]``; of any other space ``config["arch"]`` is its text. Constants of the
+    tuner's ``param_space`` are added. Architectures of running trials are pending. Those of trials
     that failed or were stopped without a result are discarded. The experiment ends when every architecture was tried.
 
     Pass it as ``TuneConfig(search_alg=ArchSearcher(search, metric="acc", mode="max"))``; wrap it in
@@ -38,11 +80,12 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
         search: The search, for example :class:`~pyg_nas_np.search.PredictorSearch`.
         metric: Key of the result to optimise. (default: that of the tuner)
         mode: ``"max"`` or ``"min"``. (default: that of the tuner)
-        name: Key of ``config`` for the index.
+        name: Key of ``config`` for the index or text.
 
     Raises:
         MissingExtraError: At import, if Ray Tune is not installed.
-        ValueError: If :obj:`mode` is not the direction of the search, or the tuner's ``param_space`` has distributions.
+        ValueError: If :obj:`mode` is not the direction of the search, or the tuner's ``param_space`` has distributions
+            or a constant that is called like a parameter.
         InvalidLabelsError: When a trial ends, if its result lacks the metric.
     """
 
@@ -52,7 +95,7 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric=metric, mode=mode)
         self._metric, self._mode = metric, mode  # Ray reads these.
         self.search, self.name = search, name
-        self._trials: dict[str, int] = {}
+        self._trials: dict[str, Any] = {}
         self._constants: dict[str, Any] = {}
         self._check_mode(mode)
 
@@ -65,10 +108,12 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
         r"""Takes metric, mode and the constants of the tuner."""
         self._check_mode(mode)
         self._metric, self._mode = metric or self._metric, mode or self._mode
-        domain = require("ray.tune.search.sample", "ray").Domain
+        domain, space = require("ray.tune.search.sample", "ray").Domain, self.search.space
         for key, value in config.items():
             if isinstance(value, domain) or (isinstance(value, dict) and "grid_search" in value):
                 raise ValueError(f"param_space[{key!r}] is a distribution; ArchSearcher draws architectures only")
+            if key == self.name or (isinstance(space, RecordView) and key in space.parameters):
+                raise ValueError(f"param_space[{key!r}] would hide a parameter of the space; drop it")
         self._constants = dict(config)
         return True
 
@@ -78,37 +123,44 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
         if not proposed:
             finished: str = Searcher.FINISHED
             return finished
-        self._trials[trial_id] = require_index(self.search.space).index(proposed[0])
-        return {**self._constants, self.name: self._trials[trial_id]}
+        (self._trials[trial_id],) = proposed
+        return {**self._constants, **_config_of(proposed[0], self.search.space, self.name)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         r"""Takes the last result of a trial."""
         if trial_id not in self._trials:
             return
-        index = torch.tensor([self._trials.pop(trial_id)])
+        archs = [self._trials.pop(trial_id)]
         if error or not result:
-            self.search.discard(index)
+            self.search.discard(archs)
             return
         if self._metric not in result:
-            self.search.discard(index)
+            self.search.discard(archs)
             raise InvalidLabelsError(
                 f"trial {trial_id} did not report {self._metric!r}; it reported {', '.join(sorted(result))}"
             )
         value = float(result[self._metric])
         if math.isfinite(value):
-            self.search.tell(index, [value])
+            self.search.tell(archs, [value])
         else:
-            self.search.discard(index)
+            self.search.discard(archs)
 
     def save(self, checkpoint_path: str) -> None:
         r"""Writes the state of the search."""
-        write_state(checkpoint_path, {"search": self.search.state_dict(), "trials": self._trials})
+        trials = {trial: self.search.space.to_str(arch) for trial, arch in self._trials.items()}
+        write_state(checkpoint_path, {"search": self.search.state_dict(), "trials": trials})
 
     def restore(self, checkpoint_path: str) -> None:
-        r"""Restores the state written by :meth:`save`."""
+        r"""Restores the state written by :meth:`save`.
+
+        Raises:
+            DataFileError: If the file is missing or damaged, or not of such a search.
+            InvalidArchitectureError: If it is from another space.
+        """
         state = read_state(checkpoint_path, "a saved searcher", {"search": dict, "trials": dict})
         self.search.load_state_dict(state["search"])
-        self._trials = state["trials"]
+        with foreign_file(checkpoint_path, "a saved searcher"):
+            self._trials = {trial: self.search.space.from_str(text) for trial, text in state["trials"].items()}
 
 
 class CurveStopper(Stopper):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from pyg_nas_np.datasets.base import ArchData, Origin
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
 from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
+from pyg_nas_np.spaces.columns import ConfigurationTable, table_columns
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
 from pyg_nas_np.spaces.graphs import SampledGraphSpace, operation_graph
 from pyg_nas_np.spaces.inference import records_of
@@ -81,13 +82,13 @@ class Architectures:
 
 
 ArchitecturesLike: TypeAlias = (
-    "Architectures | ArchitectureDataset | TableDataset | Batch | Data | Sequence[Any] | Tensor "
+    "Architectures | ArchitectureDataset | TableDataset | ConfigurationTable | Batch | Data | Sequence[Any] | Tensor "
     "| np.ndarray[Any, Any] | Mapping[str, Any]"
 )
 """Many architectures: a (possibly indexed) data set, official indices ``[n]``, a PyG batch or list of graphs, a list of
-architectures or of their strings; records, as a list of dictionaries, a dictionary of columns or a
-:class:`pandas.DataFrame`; graphs of operations as networkx or PyG have them; modules that have an
-``example_input_array``; or a single graph."""
+architectures or of their strings; records, as a list of dictionaries, a dictionary of columns, a
+:class:`pandas.DataFrame` or a :class:`pyarrow.Table`; graphs of operations as networkx or PyG have them; modules that
+have an ``example_input_array``; or a single graph."""
 
 
 def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None) -> Architectures:
@@ -116,11 +117,15 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     """
     if (graphs := _own_graphs(x, space)) is not None:
         return _from_own_graphs(graphs, space)
-    if (records := _records(x)) is not None:
+    if isinstance(space, ParameterSpace) and (columns := table_columns(x)) is not None:
+        return Architectures(space, space.check_table(columns))
+    if not isinstance(x, ConfigurationTable) and (records := _records(x)) is not None:
         return _from_records(records, space)
     space = _space_of(x, space)
     if isinstance(x, Architectures):
         return x
+    if isinstance(x, ConfigurationTable):
+        return Architectures(space, x)
     if isinstance(x, ArchitectureDataset):
         return Architectures(space, x.arch_index)
     if isinstance(x, TableDataset):
@@ -201,7 +206,7 @@ def _from_records(records: list[dict[str, Any]], space: SearchSpace[Any] | None)
 def _space_of(x: ArchitecturesLike, space: SearchSpace[Any] | None) -> SearchSpace[Any]:
     origin = _origin_of(x)
     own: SearchSpace[Any] | None = None
-    if isinstance(x, Architectures | ArchitectureDataset | TableDataset):
+    if isinstance(x, Architectures | ArchitectureDataset | TableDataset | ConfigurationTable):
         own = x.space
     elif origin is not None:
         own = origin.space

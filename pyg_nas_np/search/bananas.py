@@ -55,6 +55,7 @@ class BananasSearch(PredictorSearch[ArchT]):
             predictor(space),
             acquisition="independent-thompson",
             initial=initial,
+            generations=0,
             candidates=candidates,
             maximize=maximize,
             seed=seed,

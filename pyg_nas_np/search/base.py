@@ -42,11 +42,15 @@ _ENTRIES: Kinds = {
 ENUMERABLE = 1 << 16
 """Spaces up to this size are searched exhaustively; larger ones through proposals."""
 
+LISTED = 1 << 12
+"""So are spaces without an index, if they know that they are at most this large."""
+
 Key: TypeAlias = Hashable
 """Identity of an architecture in a search: its official index if the space has one, otherwise the architecture."""
 
 _LARGEST = torch.iinfo(torch.long).max
 _TRIES = 20
+_LEAST_DRAWS = 64
 
 
 class Search(ABC, Generic[ArchT]):
@@ -81,8 +85,8 @@ class Search(ABC, Generic[ArchT]):
             candidates = require_index(space).check_indices(candidates).unique()
         if candidates is not None and len(candidates) == 0:
             raise ValueError("candidates is empty; give at least one architecture, or None for the whole space")
-        self.candidates = candidates
-        self._pool_keys = None if candidates is None else dict.fromkeys(self._keys(candidates))
+        self.candidates = self._listed() if candidates is None else candidates
+        self._pool_keys = None if self.candidates is None else dict.fromkeys(self._keys(self.candidates))
         self.maximize = maximize
         self.seed = seed
         self._around: dict[Key, list[Key]] = {}
@@ -97,6 +101,11 @@ class Search(ABC, Generic[ArchT]):
         self._pending: dict[Key, None] = {}
         self._discarded: dict[Key, None] = {}
         self._measured: set[Key] = set()
+
+    def _listed(self) -> list[ArchT] | None:
+        """All architectures of a small space without an index."""
+        size = None if self._indexed is not None else getattr(self.space, "size", None)
+        return self.space.sample(size, seeded(0)) if size is not None and size <= LISTED else None
 
     # -- the protocol -----------------------------------------------------------------------------------------------
 
@@ -218,28 +227,34 @@ class Search(ABC, Generic[ArchT]):
             free = [key for key in every if key not in taken]
             order = torch.randperm(len(free), generator=self.generator, device="cpu")[:count]
             return [free[i] for i in order.tolist()]
-        # Rejection sampling: if the size is known, at most a quarter of the draws is rejected.
+        # Rejection sampling: if the size is known, most draws are free.
         pool = None if self._pool_keys is None else list(self._pool_keys)
         drawn: dict[Key, None] = {}
-        tries = 0
-        while len(drawn) < count and (size is not None or tries < _TRIES):
-            missing, tries = count - len(drawn), tries + 1
+        for attempt in range(_TRIES):
+            missing = max(count - len(drawn), _LEAST_DRAWS if attempt else 0)
             more: Sequence[Key]
             if size is None:
                 more = self.space.sample(missing, self.generator, replace=True)
             else:
                 rows = torch.randint(size, (missing,), generator=self.generator, device="cpu").tolist()
                 more = rows if pool is None else [pool[row] for row in rows]
-            drawn.update(dict.fromkeys(key for key in more if key not in taken))
-        return list(drawn)
+            drawn.update(dict.fromkeys(self._admitted([key for key in more if key not in taken])))
+            if len(drawn) >= count:
+                break
+        return list(drawn)[:count]
 
     def _neighbors(self, key: Key, taken: set[Key]) -> list[Key]:
         """Neighbors that may be asked for, in the order of the space."""
         if key not in self._around:
             arch = self._archs([key])[0]
             around = dict.fromkeys(self._key(neighbor) for neighbor in self.space.neighbors(arch))
-            self._around[key] = [k for k in around if self._pool_keys is None or k in self._pool_keys]
+            inside = [k for k in around if self._pool_keys is None or k in self._pool_keys]
+            self._around[key] = self._admitted(inside)
         return [k for k in self._around[key] if k not in taken]
+
+    def _admitted(self, keys: list[Key]) -> list[Key]:
+        """The architectures among them that may be asked for at all."""
+        return keys
 
     def _pick(self, options: Sequence[Key]) -> Key:
         return options[int(torch.randint(len(options), (1,), generator=self.generator, device="cpu"))]

@@ -3,7 +3,9 @@ r"""Bayesian optimisation: a predictor fitted to the measurements, and an acquis
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,7 +23,7 @@ from pyg_nas_np.search.acquisition import (
 from pyg_nas_np.search.base import ENUMERABLE, Key, Search
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT, Costs
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import InvalidArchitectureError, seeded
 
 Acquisition = Literal["ucb", "ei", "mean", "thompson", "independent-thompson"]
 
@@ -35,13 +37,21 @@ PARENTS = 10
 """Number of best measured architectures whose neighbors are proposals."""
 
 
+CHILDREN = 256
+"""Mutations of each generation."""
+
+ELITE = 32
+"""Number of best proposals that a generation descends from."""
+
+
 class PredictorSearch(Search[ArchT]):
     r"""Bayesian optimisation with any predictor.
 
     The first :obj:`initial` architectures are drawn at random. After that, each architecture asked for
     maximises the acquisition function of the predictor fitted to all measurements, over all candidates where these are
-    at most :data:`~pyg_nas_np.search.base.ENUMERABLE`, else over :obj:`proposals`: the neighbors of the best measured
-    architectures, and random ones.
+    at most :data:`~pyg_nas_np.search.base.ENUMERABLE`, else over proposals: the neighbors of the best measured
+    architectures, random ones, and what evolves from these: each of several generations consists of :data:`CHILDREN`
+    mutations of the :data:`ELITE` proposals with the largest acquisition function.
 
     **Batches and pending architectures.** Each further member of a batch is chosen as if all pending architectures,
     including the earlier members, had been measured at their predicted labels (the "kriging believer"). The predictor
@@ -57,6 +67,8 @@ class PredictorSearch(Search[ArchT]):
     **Two objectives.** With a :obj:`cost`, the acquisition function is the exact expected hypervolume improvement in
     score and cost; :attr:`pareto_front` holds the result.
 
+    **Constraints.** Architectures that cost more than one of the :obj:`bounds` are never asked for.
+
     Args:
         space: The search space.
         predictor: The predictor; a clone of it is fitted.
@@ -65,7 +77,9 @@ class PredictorSearch(Search[ArchT]):
         initial: Architectures drawn at random first.
         cost: Name of a cost of the space, such as ``"num_parameters"`` or ``"flops"``, or a function of architectures.
             (default: one objective)
+        bounds: The largest cost by name of a cost of the space. (default: no constraint)
         proposals: Number of random candidates in large spaces, in addition to the neighbors of the best.
+        generations: Number of generations that evolve from them.
         auxiliary: Auxiliary labels for the predictor's ``fit``, if it takes them
             (:class:`~pyg_nas_np.convnp.ConvNPPredictor`); few :obj:`initial` architectures are then enough.
         candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
@@ -74,7 +88,9 @@ class PredictorSearch(Search[ArchT]):
 
     Raises:
         InvalidArchitectureError: If the predictor is for another space.
-        ValueError: If the acquisition function or cost is unknown, or a number is out of range.
+        ValueError: If the acquisition function or cost is unknown, a number is out of range, or no candidate is within
+            the bounds. From :meth:`ask`, if the cost of an architecture is not known (NaN), or none is found within the
+            bounds.
 
     Example:
         >>> from pyg_nas_np.predictors import GPPredictor
@@ -97,7 +113,9 @@ class PredictorSearch(Search[ArchT]):
         beta: float = 1.5,
         initial: int = 10,
         cost: str | Cost | None = None,
+        bounds: Mapping[str, float] | None = None,
         proposals: int = 2048,
+        generations: int = 4,
         auxiliary: Mapping[str, Tensor] | None = None,
         candidates: Archs = None,
         maximize: bool = True,
@@ -105,7 +123,13 @@ class PredictorSearch(Search[ArchT]):
     ) -> None:
         if acquisition not in get_args(Acquisition):
             raise ValueError(f"acquisition must be one of {', '.join(get_args(Acquisition))}, got {acquisition!r}")
-        for name, value, least in (("beta", beta, 0), ("initial", initial, 1), ("proposals", proposals, 1)):
+        numbers = (
+            ("beta", beta, 0),
+            ("initial", initial, 1),
+            ("proposals", proposals, 1),
+            ("generations", generations, 0),
+        )
+        for name, value, least in numbers:
             if not value >= least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if predictor.space is not None and predictor.space.name != space.name:
@@ -115,9 +139,17 @@ class PredictorSearch(Search[ArchT]):
         self.beta = beta
         self.initial = initial
         self.cost = None if cost is None else _cost_function(space, cost)
+        self.bounds = {name: float(bound) for name, bound in (bounds or {}).items()}
+        self._bounded = [(_cost_function(space, name), bound) for name, bound in self.bounds.items()]
         self.proposals = proposals
+        self.generations = generations
         self.auxiliary = auxiliary
         super().__init__(space, candidates=candidates, maximize=maximize, seed=seed)
+        if self._bounded and not self._is_large:
+            every = self._pool(set())
+            self._pool_keys = dict.fromkeys(self._admitted(every))
+            if not self._pool_keys:
+                raise ValueError(f"none of the {len(every)} candidates is within the bounds {self.bounds}; raise them")
 
     @property
     def pareto_front(self) -> list[tuple[ArchT, float, float]]:
@@ -150,6 +182,8 @@ class PredictorSearch(Search[ArchT]):
         chosen = self._random(min(batch, max(missing, 0)), taken)
         if len(chosen) < batch and self._y:
             chosen += self._by_model(batch - len(chosen), taken.union(chosen), [*self._pending, *chosen])
+        if not chosen and self._bounded and self._is_large:
+            raise ValueError(f"found no architecture within the bounds {self.bounds}; raise them, or give candidates=")
         return chosen
 
     def _by_model(self, batch: int, taken: set[Key], waiting: list[Key]) -> list[Key]:
@@ -158,16 +192,20 @@ class PredictorSearch(Search[ArchT]):
         batch = min(batch, int(free.sum()))
         if batch == 0:
             return []
-        archs, known, y = self._archs(pool), list(self._told), self.y
+        known, y = list(self._told), self.y
         self._fit(known, y)
         if waiting:
             known, y = self._believe(known, y, waiting)
             self._fit(known, y)
         if self.acquisition in ("thompson", "independent-thompson"):
-            return [pool[i] for i in self._by_samples(batch, archs, free)]
+            # Of samples, only joint ones could be compared.
+            if self._evolves:
+                pool, free, _ = self._evolved(pool, free, taken, self._promise)
+            return [pool[i] for i in self._by_samples(batch, self._archs(pool), free)]
         chosen: list[Key] = []
         while True:
-            position = self._argmax(self._acquire(archs, known), free)
+            pool, free, merit = self._evolved(pool, free, taken, partial(self._acquire, known=known))
+            position = self._argmax(merit, free)
             free[position] = False
             chosen.append(pool[position])
             if len(chosen) == batch:
@@ -199,6 +237,9 @@ class PredictorSearch(Search[ArchT]):
         if self.acquisition == "ei":
             return expected_improvement(mean, std, self.predictor.predict_scores(self._archs(known))[0].max())
         return upper_confidence_bound(mean, std, self.beta if self.acquisition == "ucb" else 0.0)
+
+    def _promise(self, archs: Architectures) -> Tensor:
+        return upper_confidence_bound(*self.predictor.predict_scores(archs), 2.0)
 
     def _by_samples(self, batch: int, archs: Architectures, free: Tensor) -> list[int]:
         mean, std = self.predictor.predict_scores(archs)
@@ -233,11 +274,44 @@ class PredictorSearch(Search[ArchT]):
 
     def _pool(self, taken: set[Key]) -> list[Key]:
         """The candidates to choose from; some may not be free."""
-        size = self._size
-        if size is not None and size <= ENUMERABLE:
-            return list(range(size)) if self._pool_keys is None else list(self._pool_keys)
+        if not self._is_large:
+            return list(range(self._size or 0)) if self._pool_keys is None else list(self._pool_keys)
         near = self._near_best(taken)
         return near + self._random(self.proposals, taken.union(near))
+
+    def _evolved(
+        self, pool: list[Key], free: Tensor, taken: set[Key], merit_of: Callable[[Architectures], Tensor]
+    ) -> tuple[list[Key], Tensor, Tensor]:
+        """Candidates, which are free, and their merits, with the mutations of the best where there are too many."""
+        merit = merit_of(self._archs(pool))
+        pool, seen = list(pool), taken.union(pool)
+        for _ in range(self.generations if self._evolves else 0):
+            elite = self._archs([pool[i] for i in _top(merit, free, ELITE).tolist()])
+            parents = itertools.islice(itertools.cycle(elite), CHILDREN)
+            children = dict.fromkeys(self._key(self.space.mutate(parent, self.generator)) for parent in parents)
+            if not (fresh := self._admitted([key for key in children if key not in seen])):
+                break
+            pool += fresh
+            seen.update(fresh)
+            free = torch.cat([free, free.new_ones(len(fresh))])
+            merit = torch.cat([merit, merit_of(self._archs(fresh))])
+        return pool, free, merit
+
+    @property
+    def _evolves(self) -> bool:
+        return self._is_large and self._pool_keys is None and self.generations > 0
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether there are too many candidates to predict all."""
+        return self._size is None or self._size > ENUMERABLE
+
+    def _admitted(self, keys: list[Key]) -> list[Key]:
+        if not self._bounded or not keys:
+            return keys
+        archs = self._archs(keys)
+        within = torch.stack([cost(archs).double() <= bound for cost, bound in self._bounded]).all(dim=0)
+        return [key for key, kept in zip(keys, within.tolist(), strict=True) if kept]
 
     def _near_best(self, taken: set[Key]) -> list[Key]:
         """Neighbors of the best measured architectures that may be asked for."""
@@ -256,7 +330,19 @@ def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
 def _cost_function(space: SearchSpace[Any], cost: str | Cost) -> Cost:
     if callable(cost):
         return cost
-    known = tuple(space.costs(space.sample(1))) if isinstance(space, Costs) else ()
+    known = tuple(space.costs(space.sample(1, seeded(0)))) if isinstance(space, Costs) else ()
     if not isinstance(space, Costs) or cost not in known:
         raise ValueError(f"cost must be a function or one of {', '.join(known) or 'none'}, got {cost!r}")
-    return lambda archs: space.costs(archs.given)[cost]
+
+    return partial(_known_costs, space, cost)
+
+
+def _known_costs(space: Costs[Any], name: str, archs: Architectures) -> Tensor:
+    values = space.costs(archs.given)[name]
+    unknown = values.isnan().nonzero().flatten().tolist()
+    if unknown:
+        raise ValueError(
+            f"cost {name!r} of {space.to_str(archs[unknown[0]])} is not known; declare it as a function of "
+            f"architectures, or give candidates= whose costs are known"
+        )
+    return values

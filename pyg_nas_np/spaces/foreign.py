@@ -31,8 +31,12 @@ def from_optuna(source: Any, **options: Any) -> ParameterSpace:
     if not trials:
         raise InvalidSpaceError("the study has no trial with a parameter; run one, or give distributions by name")
     found: dict[str, Value] = {}
+    known: dict[str, list[Any]] = {}
     for trial in trials:
         for name, given in trial.distributions.items():
+            if given in known.setdefault(name, []):
+                continue
+            known[name].append(given)
             parameter = _from_distribution(name, given)
             found[name] = _union(name, found[name], parameter) if name in found else parameter
     # A waiting trial has no parameters yet, one that runs only its first ones.

@@ -13,10 +13,11 @@ from typing import Any
 
 from typing_extensions import Self
 
+from pyg_nas_np.spaces.columns import cells_of, table_columns
 from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
 from pyg_nas_np.utils.errors import InvalidSpaceError
-from pyg_nas_np.utils.table_files import read_csv
+from pyg_nas_np.utils.table_files import is_parquet, read_csv, read_parquet
 
 _NUMBERED = re.compile(r"(?P<list>.*?[^\d_.\-/])[_.\-/]?(?P<layer>\d+)(?:[_.\-/](?P<name>\D.*))?")
 LIST = 3
@@ -30,6 +31,9 @@ _PARENT_VALUES = 12
 """Parameters with at most so many values are looked at as conditions of others."""
 _MANY_ROWS = 8
 """In as many rows, text that never repeats, or numbers that count the rows, are names of rows."""
+
+EMPTY = ("", "nan", "na", "n/a", "<na>", "null")
+"""How files write, in any case, that a cell is empty."""
 
 Columns = dict[str, list[Any]]
 
@@ -72,6 +76,30 @@ class InferredSpace(ParameterSpace):
             return arch
         return _gathered({name: value for name, value in arch.items() if name not in self.left_out}, self._lists)
 
+    @property
+    def table_parameters(self) -> dict[str, Parameter]:
+        r"""The columns of a table of configurations, and the parameter that each has the values of."""
+        titles = {title for title, _, _ in self._lists.values()}
+        own = {name: parameter for name, parameter in self.parameters.items() if name not in titles}
+        for raw, (title, _, inner) in self._lists.items():
+            parameter = self.parameters[title]
+            assert isinstance(parameter, Repeat)
+            # The last layers may be absent.
+            own[raw] = replace(parameter.parameters[inner], optional=True)
+        return own
+
+    def _nested_columns(self, columns: Mapping[str, Any], count: int) -> dict[str, Any]:
+        nested: dict[str, Any] = {}
+        for name, column in super()._nested_columns(columns, count).items():
+            if name in self._lists:
+                title, layer, inner = self._lists[name]
+                depth = 1 + max(place[1] for place in self._lists.values() if place[0] == title)
+                layers = nested.setdefault(title, {}).setdefault(inner, [[None] * count for _ in range(depth)])
+                layers[layer] = column
+            elif name not in self.left_out:
+                nested[name] = column
+        return nested
+
     def to_dict(self) -> dict[str, Any]:
         r"""Returns the declaration with what the table was like, in plain types; costs and pool are left out."""
         table = {"lists": {raw: list(place) for raw, place in self._lists.items()}, "left_out": dict(self.left_out)}
@@ -103,7 +131,8 @@ def records_of(table: Any) -> list[dict[str, Any]] | None:
     r"""Returns the rows of a table as dictionaries; :obj:`None` for what is not a table of records.
 
     Args:
-        table: A list of dictionaries (or other mappings), a dictionary of columns, or a :class:`pandas.DataFrame`.
+        table: A list of dictionaries (or other mappings), a dictionary of columns, a :class:`pandas.DataFrame`, or a
+            :class:`pyarrow.Table`.
 
     Raises:
         InvalidSpaceError: If columns differ in length.
@@ -112,20 +141,45 @@ def records_of(table: Any) -> list[dict[str, Any]] | None:
         >>> records_of({"depth": [1, 2], "act": ["relu", "gelu"]})
         [{'depth': 1, 'act': 'relu'}, {'depth': 2, 'act': 'gelu'}]
     """
-    if hasattr(table, "to_dict") and hasattr(table, "columns") and hasattr(table, "iloc"):
-        names = [str(name) for name in table.columns]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise InvalidSpaceError(f"column {twice[0]!r} occurs twice; leave one out")
-        table = {name: table.iloc[:, i].tolist() for i, name in enumerate(names)}
+    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
+        return [dict(row) for row in table]
+    columns = columns_of(table)
+    return None if columns is None else rows_of(columns)
+
+
+def columns_of(table: Any) -> Columns | None:
+    r"""Returns the columns of a table as lists; :obj:`None` for what is not a table of records.
+
+    Args:
+        table: As of :func:`records_of`; what a dictionary lacks is None.
+
+    Raises:
+        InvalidSpaceError: If columns differ in length.
+
+    Example:
+        >>> columns_of([{"depth": 1}, {"depth": 2, "act": "gelu"}])
+        {'depth': [1, 2], 'act': [None, 'gelu']}
+    """
+    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
+        return {key: [row.get(key) for row in table] for key in dict.fromkeys(key for row in table for key in row)}
     if isinstance(table, Mapping):
         columns = {name: _cells(name, column) for name, column in table.items()}
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise InvalidSpaceError(f"the columns differ in length: {lengths}; give one value a configuration")
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
-        return [dict(row) for row in table]
-    return None
+        return columns
+    found = table_columns(table)
+    return None if found is None else {name: cells_of(column) for name, column in found.items()}
+
+
+def rows_of(columns: Columns) -> list[dict[str, Any]]:
+    r"""Returns the rows of columns of equal length.
+
+    Example:
+        >>> rows_of({"depth": [1, 2]})
+        [{'depth': 1}, {'depth': 2}]
+    """
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _cells(name: Any, column: Any) -> list[Any]:
@@ -136,34 +190,51 @@ def _cells(name: Any, column: Any) -> list[Any]:
     return list(column)
 
 
-def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    r"""Reads the rows of a CSV file: columns of numbers, of ``true`` and ``false``, of lists ``[3, 5]``, or of text.
+def read_columns(path: str | os.PathLike[str]) -> Columns:
+    r"""Reads a CSV or Parquet file: columns of numbers, of ``true`` and ``false``, of lists ``[3, 5]``, or of text.
 
     Empty cells are None.
 
     Raises:
         DataFileError: If the file cannot be read.
     """
+    if is_parquet(path):
+        columns = columns_of(read_parquet(path))
+        assert columns is not None
+        return columns
     table = read_csv(path)
-    columns = [_parsed(table.column(name)) for name in table.header if name]
-    names = [name for name in table.header if name]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return {name: parsed(table.column(name)) for name in table.header if name}
 
 
-def _parsed(cells: Sequence[str]) -> list[Any]:
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    r"""Reads the rows of a CSV or Parquet file, see :func:`read_columns`.
+
+    Raises:
+        DataFileError: If the file cannot be read.
+    """
+    return rows_of(read_columns(path))
+
+
+def parsed(cells: Sequence[str | None]) -> list[Any]:
+    r"""Returns the text of a column as what all of it is: numbers, booleans, lists, or text; empty cells as None.
+
+    Example:
+        >>> parsed(["1", "n/a", "2.5"])
+        [1.0, None, 2.5]
+    """
     filled = [cell for cell in cells if not _is_empty(cell)]
     parse: Callable[[str], Any]
     for parse in (_integer, _number, _boolean, _list):
         try:
-            values = iter([parse(cell) for cell in filled])
+            values = iter([parse(cell) for cell in filled if cell is not None])
         except ValueError:
             continue
         return [None if _is_empty(cell) else next(values) for cell in cells]
     return [None if _is_empty(cell) else cell for cell in cells]
 
 
-def _is_empty(cell: str) -> bool:
-    return cell.casefold() in ("", "nan", "na", "n/a", "<na>", "null")
+def _is_empty(cell: str | None) -> bool:
+    return cell is None or cell.casefold() in EMPTY
 
 
 def _integer(cell: str) -> int:
@@ -207,7 +278,7 @@ def infer_space(
     if rows is None:
         raise InvalidSpaceError(
             f"a {type(records).__name__} is not a table of configurations; give a list of dictionaries, a dictionary "
-            f"of columns, a DataFrame or the path of a CSV file"
+            f"of columns, a DataFrame or the path of a CSV or Parquet file"
         )
     columns: Columns = {}
     for key in dict.fromkeys(key for row in rows for key in row):
@@ -247,6 +318,18 @@ def infer_space(
         costs=costs,
         pool=[{key: value for key, value in row.items() if key not in left_out or key in priced} for row in rows],
     )
+
+
+def left_out(columns: Columns) -> dict[str, str]:
+    r"""Returns the columns that tell nothing of a configuration, because they are constant or count rows, with the
+    reason.
+
+    Example:
+        >>> left_out({"depth": [1, 2], "data": ["cifar10", "cifar10"]})
+        {'data': "it is always 'cifar10'"}
+    """
+    reasons = {key: _no_parameter(column, columns, key) for key, column in columns.items()}
+    return {key: reason for key, reason in reasons.items() if reason is not None}
 
 
 # -- lists of layers ------------------------------------------------------------------------------------------------

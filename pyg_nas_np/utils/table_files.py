@@ -13,7 +13,8 @@ import gzip
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from pyg_nas_np.utils.errors import DataFileError
@@ -139,6 +140,84 @@ def read_parquet(path: PathLike) -> Any:
     return table
 
 
+def is_parquet(path: PathLike) -> bool:
+    r"""Whether a file starts as Parquet files do.
+
+    Raises:
+        DataFileError: If the file is missing or cannot be opened.
+    """
+    with open_regular(path) as file:
+        return file.read(4) == b"PAR1"
+
+
+def read_batches(
+    path: PathLike, rows: int, numeric: Collection[str] = (), empty: Collection[str] = ("",)
+) -> Iterator[Any]:
+    r"""Reads a table part by part, as a :class:`pyarrow.RecordBatch` each: memory does not depend on its length.
+
+    Args:
+        path: A Parquet or CSV file, or a folder of Parquet files, which are read in the order of their names.
+        rows: Rows of a part, at most.
+        numeric: Columns of a CSV file that are numbers. All others are text.
+        empty: How a CSV file writes that a cell is empty.
+
+    Raises:
+        DataFileError: If a file is missing or damaged, has a column twice, or text in a column of numbers, or the
+            folder has no Parquet file.
+        MissingExtraError: If pyarrow is not installed.
+    """
+    parquet = require("pyarrow.parquet", "data")
+    if os.path.isdir(path):
+        names = sorted(Path(path).rglob("*.parquet"))
+        if not names:
+            raise DataFileError(f"{os.fspath(path)} has no Parquet file")
+        for name in names:
+            yield from read_batches(name, rows)
+    elif is_parquet(path):
+        with open_regular(path) as file, foreign_file(path, "a Parquet file"):
+            opened = parquet.ParquetFile(file)
+            check_header(path, opened.schema_arrow.names)
+            yield from opened.iter_batches(rows)
+    else:
+        yield from _csv_batches(path, rows, numeric, empty)
+
+
+def _csv_batches(path: PathLike, rows: int, numeric: Collection[str], empty: Collection[str]) -> Iterator[Any]:
+    pyarrow, csv_reader, compute = (require(f"pyarrow{name}", "data") for name in ("", ".csv", ".compute"))
+    header = read_header(path)
+    names = [name or f"column {i}" for i, name in enumerate(header, start=1)]
+    with open_regular(path) as file:
+        start = _content(path, file, True)
+    utf16 = start.startswith(_UTF16)
+    lines = _text(os.fspath(path), start, True).splitlines()
+    before = next(i for i, line in enumerate(lines) if line.strip())
+    with open_regular(path) as file, foreign_file(path, "a CSV file"):
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        stream = pyarrow.input_stream(file, compression="gzip" if zipped else None)
+        reader = csv_reader.open_csv(
+            stream,
+            csv_reader.ReadOptions(
+                column_names=names, skip_rows=before + 1, block_size=1 << 23, encoding="utf-16" if utf16 else "utf-8"
+            ),
+            csv_reader.ParseOptions(delimiter=_separator(lines[before]), newlines_in_values=True),
+            csv_reader.ConvertOptions(
+                column_types={name: pyarrow.float64() if name in numeric else pyarrow.string() for name in names},
+                null_values=[form for word in empty for form in {word, word.upper(), word.title(), "NaN", "N/A"}],
+                strings_can_be_null=True,
+            ),
+        )
+        for block in reader:
+            texts = {name for name in names if name not in numeric}
+            columns = [
+                compute.utf8_trim_whitespace(column) if name in texts else column
+                for name, column in zip(names, block.columns, strict=True)
+            ]
+            trimmed = pyarrow.RecordBatch.from_arrays(columns, names)
+            for first in range(0, trimmed.num_rows, rows):
+                yield trimmed.slice(first, rows)
+
+
 def _read(path: PathLike, names: Sequence[str], header_only: bool = False) -> Table:
     name = os.fspath(path)
     with open_regular(path) as file, foreign_file(path, "a CSV file"):
@@ -146,7 +225,7 @@ def _read(path: PathLike, names: Sequence[str], header_only: bool = False) -> Ta
     first = next((line for line in io.StringIO(text) if line.strip()), None)
     if first is None:
         raise DataFileError(f"{name} is empty")
-    separator = max(_SEPARATORS, key=re.sub('"[^"]*"', "", first).count)
+    separator = _separator(first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -165,6 +244,10 @@ def _read(path: PathLike, names: Sequence[str], header_only: bool = False) -> Ta
         if len(cells) != len(header):
             raise DataFileError(f"{name}, line {line}: {len(cells)} cells, the header has {len(header)}")
     return Table(path, header, rows[1:], lines[1:])
+
+
+def _separator(line: str) -> str:
+    return max(_SEPARATORS, key=re.sub('"[^"]*"', "", line).count)
 
 
 def _content(path: PathLike, file: IO[bytes], header_only: bool) -> bytes:

@@ -10,6 +10,7 @@ import torch
 from torch_geometric.loader import DataLoader
 
 from pyg_nas_np.datasets import TableDataset
+from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors.inputs import as_architectures, labels_of
 from pyg_nas_np.spaces import Categorical, Integer, NASBench201Space, ParameterSpace
 from pyg_nas_np.spaces.testing import seeded
@@ -181,8 +182,8 @@ def test_tables_that_are_wrong_are_refused(change, options, error, message):
 
 
 def test_what_is_no_table_is_refused(tmp_path):
-    for nothing in ([], {}, 3, None):
-        with pytest.raises(InvalidLabelsError, match="has no row"):
+    for nothing, message in (([], "has no row"), ({}, "has no row"), (3, "is not a table"), (None, "is not a table")):
+        with pytest.raises(InvalidLabelsError, match=message):
             TableDataset(SPACE, nothing, "acc")
     with pytest.raises(InvalidSpaceError):
         TableDataset(None, {"acc": [1, 2]}, "acc")
@@ -201,3 +202,31 @@ def test_defaults_of_pytorch_change_nothing():
     wanted = everything()
     with torch.device("meta"):
         assert everything() == wanted
+
+
+def test_exports_of_other_tools_are_tables_too(tmp_path):
+    trials = {
+        "params_depth": [1, 2, 4, None],
+        "params_act": ["relu", "gelu", "relu", None],
+        "value": [0.1, 0.2, 0.3, None],
+        "state": ["COMPLETE", "COMPLETE", "PRUNED", "RUNNING"],
+    }
+    dataset = TableDataset(SPACE, trials)
+    assert dataset.rows.tolist() == [0, 1, 2]
+    assert dataset.metric == "value"
+    assert dataset.maximize
+    assert dataset.label_mask.tolist() == [True, True, False]
+    assert dataset.archs[2] == {"depth": 4, "act": "relu"}
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="minimize")
+    study.optimize(lambda trial: trial.suggest_int("depth", 1, 10**6), n_trials=3)
+    assert not TableDataset(None, study).maximize
+    assert TableDataset(None, study, maximize=True).maximize
+
+
+def test_items_have_the_descriptors_that_predictors_see():
+    dataset = table()
+    assert torch.equal(dataset._data.x, shared_features(SPACE).table(dataset.archs))
+    own = table(features=lambda archs: torch.tensor([[float(arch["depth"])] for arch in archs]))
+    assert own[3].x.tolist() == [[rows()[3]["depth"]]]

@@ -11,11 +11,12 @@ import torch
 from pyg_nas_np.curves import EarlyStopping, SequentialRegression
 from pyg_nas_np.predictors import RidgePredictor
 from pyg_nas_np.search import PredictorSearch, RandomSearch
-from pyg_nas_np.utils import InvalidCurvesError, InvalidLabelsError
+from pyg_nas_np.spaces import Float, Integer, OperationGraph, ParameterSpace, Repeat, SampledGraphSpace
+from pyg_nas_np.utils import InvalidArchitectureError, InvalidCurvesError, InvalidLabelsError
 
 pytest.importorskip("ray.tune")
 
-from pyg_nas_np.integrations.ray import ArchSearcher, CurveStopper
+from pyg_nas_np.integrations.ray import ArchSearcher, CurveStopper, arch_of
 
 EPOCHS = 8
 
@@ -154,3 +155,65 @@ def test_a_saved_searcher_goes_on(toy_space, tmp_path):
     searcher.on_trial_complete("running", {"flops": 5.0})
     assert again.search.index.tolist() == searcher.search.index.tolist()
     assert again.suggest("next") == searcher.suggest("next")
+
+
+def draw_chain(generator):
+    """Two layers of random widths."""
+    widths = (2 ** torch.randint(3, 8, (2,), generator=generator)).tolist()
+    layers = [("linear", {"width": width}) for width in widths]
+    return OperationGraph.of([("input", {}), *layers, ("output", {})], [(0, 1), (1, 2), (2, 3)])
+
+
+PARAMETERS = ParameterSpace(
+    lr=Float(1e-4, 1e-1, log=True),
+    optimizer=["sgd", "adam"],
+    momentum=Float(0.0, 0.9, when={"optimizer": "sgd"}),
+    layers=Repeat({"kernel": [3, 5], "width": Integer(8, 64, step=8)}, 1, 4),
+)
+GRAPHS = SampledGraphSpace(draw_chain)
+
+
+@pytest.mark.parametrize("space", [PARAMETERS, GRAPHS], ids=["parameters", "graphs"])
+def test_any_space_is_searched_saved_and_restored(space, tmp_path):
+    def searcher(seed):
+        made = ArchSearcher(PredictorSearch(space, RidgePredictor(), initial=3, proposals=64, seed=seed), "loss", "max")
+        made.set_search_properties("loss", "max", {"epochs": 3})
+        return made
+
+    first = searcher(0)
+    seen = []
+    for i in range(6):
+        config = first.suggest(f"trial {i}")
+        assert config["epochs"] == 3
+        seen.append(arch_of(config, space))
+        if i < 5:
+            first.on_trial_complete(f"trial {i}", {"loss": float(i)})
+    assert len(set(seen)) == 6
+    assert list(first.search.measured) == seen[:5]
+    assert first.search.pending == seen[5:]
+    first.save(str(tmp_path / "searcher.pt"))
+    again = searcher(9)
+    again.restore(str(tmp_path / "searcher.pt"))
+    for one in (first, again):
+        one.on_trial_complete("trial 5", {"loss": 9.0})
+    assert list(again.search.measured) == list(first.search.measured)
+    assert again.suggest("next") == first.suggest("next")
+
+
+def test_configurations_are_entries_and_graphs_text():
+    config = ArchSearcher(RandomSearch(PARAMETERS)).suggest("a")
+    assert {"lr", "optimizer", "layers"} <= config.keys() <= {*PARAMETERS.parameters}
+    assert ("momentum" in config) == (config["optimizer"] == "sgd")
+    assert all(layer.keys() == {"kernel", "width"} for layer in config["layers"])
+    config = ArchSearcher(RandomSearch(GRAPHS), name="net").suggest("a")
+    assert GRAPHS.from_str(config["net"]) == arch_of(config, GRAPHS, "net")
+    with pytest.raises(InvalidArchitectureError, match="has no architecture of graphs at 'arch'"):
+        arch_of(config, GRAPHS)
+    with pytest.raises(InvalidArchitectureError, match="'lr' is missing"):
+        arch_of({"optimizer": "adam"}, PARAMETERS)
+
+
+def test_constants_do_not_hide_parameters():
+    searcher = ArchSearcher(RandomSearch(PARAMETERS))
+    with pytest.raises(ValueError, match=r"param_space\['lr'\] would hide a parameter"):
+        searcher.set_search_properties("loss", "max", {"lr": 0.1})

@@ -8,7 +8,7 @@ import torch
 from pyg_nas_np.predictors import GPPredictor, Predictor, RidgePredictor
 from pyg_nas_np.search import PredictorSearch, predictor_search, simulate
 from pyg_nas_np.search.acquisition import expected_improvement, pareto_mask
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space
+from pyg_nas_np.spaces import Float, Integer, NASBench101Space, NASBench201Space, ParameterSpace
 from pyg_nas_np.utils import InvalidArchitectureError
 
 SPACE = NASBench201Space()
@@ -208,3 +208,99 @@ def test_wrong_arguments_are_refused(kwargs, message):
 def test_a_predictor_of_another_space_is_refused(toy_space):
     with pytest.raises(InvalidArchitectureError, match="works on toy, the search on nasbench201"):
         PredictorSearch(SPACE, GPPredictor(toy_space))
+
+
+# -- spaces without an index ------------------------------------------------------------------------------------------
+
+OPEN = ParameterSpace(
+    {f"width{i}": Integer(1, 64) for i in range(8)},
+    lr=Float(1e-5, 1e-1, log=True),
+    costs={"size": lambda arch: float(sum(arch[f"width{i}"] for i in range(8)))},
+)
+
+
+def value(arch):
+    return -sum(abs(arch[f"width{i}"] - 8 * i) for i in range(8)) / 64
+
+
+def searched(space=OPEN, **kwargs):
+    search = PredictorSearch(space, RidgePredictor(), initial=1, proposals=128, **kwargs)
+    known = OPEN.sample(20, torch.Generator().manual_seed(1))
+    search.tell(known, [value(arch) for arch in known])
+    return search
+
+
+def test_proposals_evolve_under_the_acquisition_function(monkeypatch):
+    reached = []
+    original = PredictorSearch._argmax
+
+    def recorded(self, merit, free):
+        reached.append(float(merit[free].max()))
+        return original(self, merit, free)
+
+    monkeypatch.setattr(PredictorSearch, "_argmax", recorded)
+    # Parents, neighbors and random candidates are the same for each number of generations.
+    for generations in (0, 1, 6):
+        (asked,) = searched(generations=generations).ask()
+        assert asked not in searched().measured
+    assert reached[0] <= reached[1] < reached[2]
+
+
+@pytest.mark.parametrize("acquisition", ["ucb", "ei", "thompson", "independent-thompson"])
+def test_batches_of_a_space_without_an_index_are_distinct(acquisition):
+    search = searched(acquisition=acquisition)
+    asked = search.ask(5)
+    assert len({*asked, *search.measured}) == 25
+    assert search.pending == asked
+
+
+def test_small_spaces_without_an_index_are_searched_exhaustively():
+    space = ParameterSpace(a=Integer(1, 6), b=["x", "y"], c=Integer(1, 3, when={"b": "y"}))
+    search = PredictorSearch(space, RidgePredictor(), initial=3)
+    for _ in range(24):
+        (arch,) = search.ask()
+        search.tell([arch], [float(arch["a"])])
+    assert search.ask() == []
+    assert len(set(search.measured)) == 24
+
+
+@pytest.mark.parametrize("cost", ["size", None])
+def test_bounds_hold_for_every_proposal(cost):
+    search = searched(bounds={"size": 200.0}, cost=cost)
+    fresh = search.fresh()
+    asked = search.ask(4) + fresh.ask(6)
+    assert all(OPEN.costs([arch])["size"] <= 200 for arch in asked)
+    assert len(asked) == 10
+    if cost:
+        assert len(search.pareto_front) >= 1
+
+
+def test_bounds_of_a_listed_space_leave_only_what_is_within():
+    limit = float(SPACE.batch_flops().double().quantile(0.01))
+    search = PredictorSearch(SPACE, RidgePredictor(), bounds={"flops": limit}, initial=4)
+    asked = search.ask(300)
+    assert len(set(asked)) == len(asked) > 100
+    assert max(SPACE.flops(arch) for arch in asked) <= limit
+    with pytest.raises(ValueError, match="none of the 15625 candidates is within the bounds"):
+        PredictorSearch(SPACE, RidgePredictor(), bounds={"flops": 0.0})
+    with pytest.raises(ValueError, match="cost must be a function or one of num_parameters, flops, got 'latency'"):
+        PredictorSearch(SPACE, RidgePredictor(), bounds={"latency": 1.0})
+
+
+def test_bounds_that_nothing_meets_are_told():
+    with pytest.raises(ValueError, match=r"found no architecture within the bounds \{'size': 7.0\}"):
+        PredictorSearch(OPEN, RidgePredictor(), bounds={"size": 7.0}).ask()
+
+
+@pytest.mark.parametrize("given", [{"cost": "ms"}, {"bounds": {"ms": 3.0}}])
+def test_costs_that_are_not_known_are_told(given):
+    rows = [{"width": width, "lr": width / 64, "ms": float(width)} for width in range(1, 12)]
+    space = ParameterSpace.from_records(rows, costs={"ms": "ms"})
+    search = PredictorSearch(space, RidgePredictor(), initial=2, **given)
+    search.tell(space.pool, [arch["lr"] for arch in space.pool])
+    with pytest.raises(ValueError, match=r"cost 'ms' of .* is not known; declare it as a function"):
+        search.ask()
+    # Candidates whose costs are known will do.
+    known = PredictorSearch(space, RidgePredictor(), initial=2, candidates=space.pool, **given)
+    known.tell(space.pool[:3], [1.0, 2.0, 3.0])
+    assert set(known.ask(20)) <= set(space.pool[3:])

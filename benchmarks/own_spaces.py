@@ -280,13 +280,16 @@ def family_means(draws: Draws, tables: Collection[str]) -> dict[tuple[str, int],
     return {key: family_mean(values) for key, values in means.items()}
 
 
-def difference(draws: Draws, table: str, n: int, peer: str, own: str = "convnp") -> tuple[float, float] | None:
-    r"""Mean of own minus peer over their common draws with its standard error; :obj:`None` without three of them."""
+def differences(draws: Draws, table: str, n: int, peer: str, own: str = "convnp") -> list[float]:
+    r"""Own minus peer in their common draws."""
     mine, other = draws.get((table, own, n), {}), draws.get((table, peer, n), {})
-    found = [mine[draw] - other[draw] for draw in mine.keys() & other.keys()]
-    if len(found) < 3:
-        return None
-    return statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found))
+    return [mine[draw] - other[draw] for draw in mine.keys() & other.keys()]
+
+
+def gap_of(draws: Draws, table: str, n: int, peer: str) -> tuple[float, float] | None:
+    r"""Mean difference from a peer with its standard error; :obj:`None` without three draws."""
+    found = differences(draws, table, n, peer)
+    return (statistics.fmean(found), statistics.stdev(found) / math.sqrt(len(found))) if len(found) > 2 else None
 
 
 def grid(title: str, budgets: Sequence[int], rows: Mapping[str, Sequence[str]], corner: str = "method") -> list[str]:
@@ -331,7 +334,7 @@ def report(rows: list[dict[str, str]]) -> str:
                 shown[name].append("")
                 continue
             ours, theirs = (statistics.fmean(taus[name, method, n].values()) for method in ("convnp", best))
-            gap = difference(taus, name, n, best)
+            gap = gap_of(taus, name, n, best)
             shown[name].append(f"{ours:.3f}, {theirs:.3f} {best}" + (f" (± {gap[1]:.3f})" if gap else ""))
     title = "tau of convnp, and of the best peer of each table, chosen in hindsight (± error of the difference)"
     lines += grid(title, budgets, shown, "table")
@@ -351,12 +354,12 @@ def margins(taus: Draws, tables: Sequence[str], budgets: Sequence[int], peers: S
         }
         single = max(whole, key=lambda peer: whole[peer], default=None)
         # On the tables and draws of both.
-        found = {name: difference(taus, name, n, single) for name in tables} if single else {}
-        both = {name: gap[0] for name, gap in found.items() if gap}
+        found = {name: differences(taus, name, n, single) for name in tables} if single else {}
+        both = {name: statistics.fmean(values) for name, values in found.items() if values}
         gaps = {}
         for name in tables:
             top = best_peer(taus, name, n, [peer for peer in peers if peer not in ("convnp", ALONE)])
-            if top and (gap := difference(taus, name, n, top)):
+            if top and (gap := gap_of(taus, name, n, top)):
                 gaps[name] = gap
         below = [f"{name} {mean:+.3f} ± {error:.3f}" for name, (mean, error) in gaps.items() if mean < -error]
         cells = (

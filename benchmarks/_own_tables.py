@@ -349,15 +349,20 @@ def bert() -> Table:
 
 
 def lts(family: str, dataset: str) -> Table:
+    rows = [
+        row
+        for row in rows_of("lts_language_models/lts_gpt2_transxl.csv.gz")
+        if (row["family"], row["dataset"], row["set"]) == (family, dataset, "random") and row["valid_ppl"]
+    ]
+    embedding = [name for name in ("d_embed", "div_val") if len({row[name] for row in rows}) > 1]
     found = []
-    for row in rows_of("lts_language_models/lts_gpt2_transxl.csv.gz"):
-        if (row["family"], row["dataset"], row["set"]) != (family, dataset, "random") or not row["valid_ppl"]:
-            continue
+    for row in rows:
         depth = int(row["n_layer"])
         heads, inner = ([int(v) for v in row[name].split()] for name in ("n_head", "d_inner"))
         heads, inner = (values * depth if len(values) == 1 else values for values in (heads, inner))
         record = {
             "d_model": int(row["d_model"]),
+            **{name: int(row[name]) for name in embedding},
             "layers": [{"heads": h, "inner": i} for h, i in zip(heads, inner, strict=True)],
             "params": float(row["params_nonembedding"]),
         }
@@ -372,6 +377,7 @@ def lts(family: str, dataset: str) -> Table:
     lengths = [len(record["layers"]) for record, _ in found]  # type: ignore[arg-type]
     parameters = {
         "d_model": Integer(min(widths), max(widths), log=True),  # type: ignore[type-var]
+        **{name: Categorical(sorted({record[name] for record, _ in found})) for name in embedding},  # type: ignore[type-var]
         "layers": Repeat(layer, min(lengths), max(lengths)),
     }
 

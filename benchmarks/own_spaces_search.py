@@ -53,6 +53,9 @@ BUDGETS = (20, 50, 100)
 INITIAL = 10
 """Random rows at which all methods of a seed start."""
 
+LEAST = 3
+"""Searches that a curve needs."""
+
 FIELDS = ("table", "method", "seed", "trials", "trace", "seconds")
 
 Flat = dict[str, Any]
@@ -574,7 +577,8 @@ def report(cells: Cells, seconds: Mapping[tuple[str, str], list[float]], names: 
 
 
 def plot(cells: Cells, names: Sequence[str], path: Path) -> None:
-    r"""Mean regret against the number of trials with its quartiles, one panel a family."""
+    r"""Mean regret against the number of trials, of the searches that convnp ran too, one panel a family; quartiles of
+    convnp and tpe."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -590,8 +594,12 @@ def plot(cells: Cells, names: Sequence[str], path: Path) -> None:
         axis.set_axis_off()
     for axis, family in zip(axes.flat, families, strict=False):
         for i, method in enumerate(METHODS):
-            found = [v for (t, m, _), v in cells.items() if m == method and t in names and FAMILIES[t] == family]
-            if not found:
+            found = [
+                values
+                for (table, m, seed), values in cells.items()
+                if m == method and FAMILIES[table] == family and (table, "convnp", seed) in cells
+            ]
+            if len(found) < LEAST:
                 continue
             length = min(len(values) for values in found)
             values = np.stack([values[:length] for values in found])

@@ -13,6 +13,7 @@ WITHOUT_MODULE = {
     "datasets/test_convert_nasbench101.py": "a script of the folder datasets/ at the top",
     "examples/test_convcnp_1d.py": "a script of examples/",
     "examples/test_demo_curves.py": "a script of examples/",
+    "examples/test_demo_own_files.py": "a script of examples/",
     "examples/test_optuna_own_space.py": "a script of examples/",
     "examples/test_rank_pretrained.py": "a script of examples/",
     "test_defaults.py": "the whole package",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -30,6 +31,12 @@ SeedOption = Annotated[int, typer.Option(min=0, max=SEED_LIMIT, help="Seed of ev
 def say(text: str) -> None:
     r"""Prints a line as it is: brackets in paths and names are not markup."""
     console.print(escape(text), highlight=False)
+
+
+def given(ctx: typer.Context, names: Iterable[str]) -> list[str]:
+    r"""Returns those of some options that stand on the command line, as they are written there."""
+    standing = (name for name in names if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE")
+    return [f"--{name.replace('_', '-')}" for name in standing]
 
 
 def finite(value: float | None) -> float | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from html import escape
 from string import Template
 
@@ -15,12 +13,12 @@ from torch import Tensor
 
 import pyg_nas_np
 from pyg_nas_np.cli import svg
+from pyg_nas_np.cli.ranking import Ranking, cost_text
 from pyg_nas_np.cli.tables import COLUMNS
-from pyg_nas_np.datasets import ArchitectureDataset
-from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.predictors.attribution import attribute
-from pyg_nas_np.predictors.evaluation import Evaluation, calibration_curve
+from pyg_nas_np.predictors.attribution import Effect, attribute
+from pyg_nas_np.predictors.evaluation import calibration_curve
 from pyg_nas_np.search.acquisition import pareto_mask
+from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.utils import atomic_path
 
 DOTS = 1500
@@ -32,53 +30,6 @@ FRONT_ROWS = 12
 
 Z90 = 1.6449
 """Half the width of the central 90 % interval of a standard normal."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    r"""A ranking and all that is known about it; the predictor says whether larger labels are better.
-
-    Args:
-        data: The architectures.
-        predictor: What ranks, fitted.
-        name: Its name.
-        mean: Predicted labels, ``[A]``.
-        std: Their standard deviations, ``[A]``.
-        y: Measured labels, NaN where unknown, ``[A]``.
-        seen: Positions of the architectures that the predictor was fitted to, ``[n]``.
-        label: Name and unit of the labels.
-        tested: Positions of architectures with labels that it was not fitted to, ``[m]``. (default: none)
-        scores: Scores on these, by name of the predictor.
-    """
-
-    data: ArchitectureDataset
-    predictor: Predictor
-    name: str
-    mean: Tensor
-    std: Tensor
-    y: Tensor
-    seen: Tensor
-    label: str
-    tested: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    scores: Mapping[str, Evaluation] = field(default_factory=dict)
-
-    @property
-    def maximize(self) -> bool:
-        r"""Whether larger labels are better."""
-        return bool(self.predictor.transform_.maximize)
-
-    @cached_property
-    def order(self) -> Tensor:
-        r"""Positions, the best prediction first, int64 ``[A]``."""
-        return self.mean.argsort(descending=self.maximize, stable=True)
-
-    @cached_property
-    def true_ranks(self) -> Tensor:
-        r"""Rank of every measured label, 1 is the best, int64 ``[A]``; those without a label come last."""
-        merit = (self.y if self.maximize else -self.y).nan_to_num(-math.inf)
-        ranks = torch.empty(merit.numel(), dtype=torch.long, device="cpu")
-        ranks[merit.argsort(descending=True, stable=True)] = torch.arange(1, merit.numel() + 1, device="cpu")
-        return ranks
 
 
 def write_report(
@@ -100,7 +51,7 @@ def write_report(
         _cells(ranking),
         _quality(ranking),
         _attributions(ranking),
-        _front(ranking),
+        *(_front(ranking, name, cost) for name, cost in ranking.costs.items()),
     ]
     page = _PAGE.substitute(
         title=escape(title),
@@ -114,53 +65,63 @@ def write_report(
 
 
 def _scores(ranking: Ranking) -> str:
-    if not ranking.scores:
+    if not ranking.scores or ranking.tested is None:
         return ""
     rows = [
         [escape(name), *(format(evaluation.to_dict()[key], spec) for key, (_, spec) in COLUMNS.items())]
         for name, evaluation in ranking.scores.items()
     ]
-    note = f"On {ranking.tested.numel():,} architectures with known labels that no predictor was fitted to."
+    note = escape(f"On {ranking.tested.how}.")
     return _section("Scores", _html_table(["predictor", *(label for label, _ in COLUMNS.values())], rows), note)
 
 
 def _table(ranking: Ranking, top_k: int) -> str:
-    data, order = ranking.data, ranking.order[:top_k]
+    order = ranking.order[:top_k]
     mean, std, y = (values[order].tolist() for values in (ranking.mean, ranking.std, ranking.y))
     known = [value for value in y if not math.isnan(value)]
     ends = [m + side * Z90 * s for m, s in zip(mean, std, strict=True) for side in (-1, 1)]
     span = min(ends + known), max(ends + known)
-    cost = data.space.batch_num_parameters(data.arch_index[order]).tolist()
+    header, ids = ranking.ids
     true_rank = ranking.true_ranks[order].tolist()
     seen = torch.isin(order, ranking.seen).tolist()
+    names = ranking.names(order)
     rows = []
     for k, position in enumerate(order.tolist()):
         measured = None if math.isnan(y[k]) else y[k]
         rows.append(
             [
                 str(k + 1),
-                str(int(data.arch_index[position])),
+                str(int(ids[position])),
                 f"{mean[k]:.3f} ± {std[k]:.3f}",
                 svg.interval(mean[k] - Z90 * std[k], mean[k], mean[k] + Z90 * std[k], measured, span),
-                "–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else ""),
-                *([f"{true_rank[k]:,}"] if ranking.tested.numel() else []),
-                f"{cost[k]:,}",
-                _code(data.space.to_str(data.arch(position))),
+                *([] if ranking.chance is None else [f"{float(ranking.chance[position]):.3f}"]),
+                *(["–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else "")] * bool(known)),
+                *([f"{true_rank[k]:,}"] if ranking.has_truth else []),
+                *(cost_text(float(cost[position])) for cost in ranking.costs.values()),
+                _code(names[k]),
             ]
         )
-    header = ["rank", "index", "predicted", f"90 % interval, {span[0]:.2f} to {span[1]:.2f}", "measured"]
-    header += ["true rank"] * bool(ranking.tested.numel()) + ["parameters", "architecture"]
+    columns = ["rank", header, "predicted", f"90 % interval, {span[0]:.2f} to {span[1]:.2f}"]
+    columns += (
+        ["best with p"] * (ranking.chance is not None) + ["measured"] * bool(known) + ["true rank"] * ranking.has_truth
+    )
+    columns += [*ranking.costs, "architecture"]
     note = (
         f"Label: {ranking.label}. Predicted: mean ± standard deviation of a measurement. "
         "Dot and bar: the prediction and its central 90 % interval; diamond: the measured label, where known."
     )
-    return _section(f"Best {len(rows)} of {len(data):,} architectures", _html_table(header, rows), escape(note))
+    if ranking.chance is not None:
+        note += " Best with p: probability to be better than all other candidates and all that was measured."
+    return _section(f"Best {len(rows)} of {ranking.total:,} architectures", _html_table(columns, rows), escape(note))
 
 
 def _cells(ranking: Ranking) -> str:
-    space, chosen, keys = ranking.data.space, [], set()
+    space = ranking.archs.space
+    if not isinstance(space, CellSpace):
+        return ""
+    chosen, keys = [], set()
     for rank, position in enumerate(ranking.order[:1000].tolist(), start=1):
-        arch = ranking.data.arch(position)
+        arch = ranking.archs[position]
         key = space.canonical(arch)
         if key not in keys:
             keys.add(key)
@@ -179,24 +140,23 @@ def _cells(ranking: Ranking) -> str:
 
 
 def _quality(ranking: Ranking) -> str:
-    tested = ranking.tested
-    if not tested.numel():
+    if ranking.tested is None:
         note = "Only the labels that the predictor was fitted to are known, so that nothing is left to test it on."
         return _section("Predicted and measured", "", note)
-    mean, std, y = (values[tested] for values in (ranking.mean, ranking.std, ranking.y))
+    mean, std, y, how = ranking.tested
     low, high = frame(y, ranking.maximize)
     margin = 0.05 * (high - low)
     span = low - margin, high + margin
     plot = svg.Plot(span, span, "predicted against measured labels", f"predicted {ranking.label}", "measured")
     plot.line(span, span, "guide")
-    some = _sample(tested.numel())
-    drawn = plot.points(mean[some].tolist(), y[some].tolist(), "dots")
-    drawn_seen = plot.points(ranking.mean[ranking.seen].tolist(), ranking.y[ranking.seen].tolist(), "dots given")
-    caption = (
-        f"{drawn:,} of {tested.numel():,} tested architectures (small dots; {some.numel() - drawn:,} more lie outside "
-        f"the frame, which leaves out the worst 2 %) and {drawn_seen} of {ranking.seen.numel()} labels that were given "
-        f"(large dots)."
-    )
+    some = _sample(y.numel())
+    drawn = plot.points(mean[some].tolist(), y[some].tolist(), "dots" if ranking.has_truth else "dots given")
+    caption = f"{drawn:,} of {how}"
+    outside = some.numel() - drawn
+    caption += f"; {outside:,} more lie outside the frame, which leaves out the worst 2 %" if outside else ""
+    if ranking.has_truth:
+        given = plot.points(ranking.mean[ranking.seen].tolist(), ranking.y[ranking.seen].tolist(), "dots given")
+        caption += f". Large dots: {given} of {ranking.seen.numel()} labels that were given"
     nominal, observed = calibration_curve(mean, std, y)
     curve = svg.Plot((0, 1), (0, 1), "calibration curve", "nominal level of the central interval", "share inside")
     curve.line([0, 1], [0, 1], "guide")
@@ -205,11 +165,64 @@ def _quality(ranking: Ranking) -> str:
     curve.named_points(nominal.tolist(), observed.tolist(), names, "model")
     at = int((nominal - 0.9).abs().argmin())
     told = f"Calibration: intervals of {float(nominal[at]):.0%} hold {float(observed[at]):.1%} of the measured labels."
-    figures = [_figure(plot.render(), caption), _figure(curve.render(), told)]
+    figures = [_figure(plot.render(), f"{caption}."), _figure(curve.render(), told)]
     return _section("Predicted and measured", _grid(figures), "")
 
 
 def _attributions(ranking: Ranking) -> str:
+    found = ranking.attribution
+    if found is None:
+        return _cell_attributions(ranking) if isinstance(ranking.archs.space, CellSpace) else ""
+    top = dict(list(found.importance.items())[:TOP_FEATURES])
+    bars = _bars(["parameter", "importance", ""], top, {})
+    note = (
+        "Importance: root mean square change of the predicted score (in standard deviations of the labels) when "
+        f"{found.num_archs:,} candidates get the value of another one, together with the parameters that are "
+        "conditional on it. Parameters that say the same thing share their importance. Curves: the mean predicted "
+        "label where all of them have a value, everything else as it is; all on one scale."
+    )
+    drawn = {name: found.effects[name] for name in top if name in found.effects}
+    labels = [effect.label for effects in drawn.values() for effect in effects]
+    panels = [_effect(name, effects, (min(labels), max(labels))) for name, effects in list(drawn.items())[:DRAWN_CELLS]]
+    return _section("What the predictions follow", bars + _grid(panels, "panels"), escape(note))
+
+
+def _effect(name: str, effects: Sequence[Effect], span: tuple[float, float]) -> str:
+    """The mean predicted label at some values of a parameter, at equal distances."""
+    margin = 0.08 * (span[1] - span[0])
+    plot = svg.Plot(
+        (-0.5, len(effects) - 0.5),
+        (span[0] - margin, span[1] + margin),
+        f"mean predicted label by {name}",
+        name,
+        "mean predicted",
+        width=330,
+        height=220,
+        x_ticks={k: _value_text(effect.value) for k, effect in enumerate(effects)},
+    )
+    places, labels = list(map(float, range(len(effects)))), [effect.label for effect in effects]
+    if not isinstance(effects[0].value, str | bool):
+        plot.line(places, labels, "curve")
+    texts = [f"{name}={effect.value}: {effect.label:.4g}" for effect in effects]
+    plot.named_points(places, labels, texts, "model")
+    return f"<figure>{plot.render()}</figure>"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool | str):
+        text = str(value)
+    elif isinstance(value, int | float) and 1e4 <= abs(value) < 1e13:
+        power = min(12, 3 * int(math.log10(abs(value)) // 3))
+        text = f"{value / 10**power:.3g}{' kMGT'[power // 3].strip()}"
+    else:
+        tiny = isinstance(value, float) and 0 < abs(value) < 1e-3
+        text = (
+            f"{value:.1e}".replace("e-0", "e-") if tiny else f"{value:.2g}" if isinstance(value, float) else str(value)
+        )
+    return text if len(text) <= 8 else f"{text[:7]}…"
+
+
+def _cell_attributions(ranking: Ranking) -> str:
     found = attribute(ranking.predictor)
     groups = _bars(["group of features", "importance", ""], found.groups, {})
     top = dict(list(found.features.items())[:TOP_FEATURES])
@@ -224,17 +237,21 @@ def _attributions(ranking: Ranking) -> str:
     return _section("What the predictions follow", _grid([groups, single]), escape(note))
 
 
-def _front(ranking: Ranking) -> str:
-    data, space = ranking.data, ranking.data.space
-    cost = space.batch_num_parameters(data.arch_index)
-    front = pareto_mask(ranking.mean if ranking.maximize else -ranking.mean, cost).nonzero().flatten()
-    # Cells of one cost on the front have one prediction, and are often equivalent: the first stands for all.
+def _front(ranking: Ranking, name: str, cost: Tensor) -> str:
+    known = (~cost.isnan()).nonzero().flatten()
+    title = f"Pareto front against {name}"
+    if not known.numel():
+        return _section(title, "", "No candidate has this cost.")
+    merit = ranking.mean if ranking.maximize else -ranking.mean
+    front = known[pareto_mask(merit[known], cost[known]).nonzero().flatten()]
+    # Architectures of one cost on the front have one prediction, and are often equivalent: the first stands for all.
     front = front[cost[front].argsort(stable=True)]
-    front = front[cost[front].diff(prepend=torch.tensor([-1])) > 0]
+    front = front[cost[front].double().diff(prepend=torch.tensor([-math.inf], dtype=torch.float64)) > 0]
     mean, std, y = (values[front] for values in (ranking.mean, ranking.std, ranking.y))
-    millions = cost.double() / 1e6
-    price = millions[front].tolist()
-    low, high = float(millions.min()), float(millions.max())
+    millions = float(cost[known].double().median()) >= 1e5
+    shown_cost = cost.double() / 1e6 if millions else cost.double()
+    price = shown_cost[front].tolist()
+    low, high = float(shown_cost[known].min()), float(shown_cost[known].max())
     # The front and the better half of the space; the other half would squeeze them into a line.
     half = float(ranking.mean.median())
     if ranking.maximize:
@@ -246,45 +263,46 @@ def _front(ranking: Ranking) -> str:
     plot = svg.Plot(
         (low, high),
         (lower - margin, upper) if ranking.maximize else (lower, upper + margin),
-        "predicted label against parameters",
-        "millions of parameters",
+        f"predicted label against {name}",
+        f"millions of {name}" if millions else name,
         f"predicted {ranking.label}",
         log_x=logarithmic,
         width=1040,
         height=400,
     )
-    some = _sample(len(data))
-    drawn = plot.points(millions[some].tolist(), ranking.mean[some].tolist(), "dots")
+    some = known[_sample(known.numel())]
+    drawn = plot.points(shown_cost[some].tolist(), ranking.mean[some].tolist(), "dots")
     steps = [(price[0], float(mean[0]))]
     for a, b in zip(price[1:], mean[1:].tolist(), strict=True):
         steps += [(a, steps[-1][1]), (a, b)]
     plot.line([a for a, _ in steps], [b for _, b in steps], "curve")
     plot.spans(price, (mean - Z90 * std).tolist(), (mean + Z90 * std).tolist(), "band")
-    names = [space.to_str(data.arch(position)) for position in front.tolist()]
+    names = ranking.names(front)
     texts = [
-        f"{a:,.6g} million parameters, {m:.3f} ± {s:.3f}: {name}"
-        for a, m, s, name in zip(price, mean, std, names, strict=True)
+        f"{name} {cost_text(float(cost[i]))}, {m:.3f} ± {s:.3f}: {text}"
+        for i, m, s, text in zip(front.tolist(), mean, std, names, strict=True)
     ]
     plot.named_points(price, mean.tolist(), texts, "model")
-    known = (~y.isnan()).nonzero().flatten()
-    plot.named_points([price[i] for i in known], y[known].tolist(), [names[i] for i in known], "truth")
+    measured = (~y.isnan()).nonzero().flatten()
+    plot.named_points([price[i] for i in measured], y[measured].tolist(), [names[i] for i in measured], "truth")
     shown = torch.linspace(0, len(price) - 1, min(FRONT_ROWS, len(price))).round().long().tolist()
     rows = [
         [
-            f"{int(cost[front[i]]):,}",
+            cost_text(float(cost[front[i]])),
             f"{float(mean[i]):.3f} ± {float(std[i]):.3f}",
             "–" if math.isnan(float(y[i])) else f"{float(y[i]):.3f}",
             _code(names[i]),
         ]
         for i in shown
     ]
+    part = "the best " if ranking.others else ""
     caption = (
-        f"Line: best predicted label with at most so many parameters; {len(price)} architectures with their 90 % "
-        f"intervals{' and measured labels (other colour)' if known.numel() else ''}. Small dots: {drawn:,} of "
-        f"{len(data):,} architectures. The table lists {len(shown)} of the front."
+        f"Line: best predicted label with at most so much {name}; {len(price)} architectures with their 90 % "
+        f"intervals{' and measured labels (other colour)' if measured.numel() else ''}. Small dots: {drawn:,} of "
+        f"{part}{len(ranking):,} architectures. The table lists {len(shown)} of the front."
     )
-    table = _html_table(["parameters", "predicted", "measured", "architecture"], rows)
-    return _section("Pareto front against parameters", _figure(plot.render(), caption) + table, "")
+    table = _html_table([name, "predicted", "measured", "architecture"], rows)
+    return _section(title, _figure(plot.render(), caption) + table, "")
 
 
 def frame(y: Tensor, maximize: bool) -> tuple[float, float]:
@@ -364,6 +382,7 @@ code { font: 12px/1.35 ui-monospace, monospace; overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px 28px; }
 .grid > div { min-width: 0; }
 .cells { grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }
+.panels { grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); }
 figure { margin: 6px 0; }
 figure svg { max-width: 100%; height: auto; display: block; }
 td svg { display: block; }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -56,6 +56,7 @@ class Plot:
         log_x: Whether the horizontal axis is logarithmic.
         width: In pixels, where the page does not shrink it.
         height: In pixels.
+        x_ticks: Texts at places of the horizontal axis. (default: round numbers)
 
     Example:
         >>> plot = Plot((0, 1), (0, 2), "a line", "x", "y")
@@ -77,10 +78,14 @@ class Plot:
         log_x: bool = False,
         width: int = 520,
         height: int = 360,
+        x_ticks: Mapping[float, str] | None = None,
     ) -> None:
         self.x, self.y = _widened(x), _widened(y)
         self.label, self.x_label, self.y_label = label, x_label, y_label
         self.log_x, self.width, self.height = log_x, width, height
+        if x_ticks is None:
+            x_ticks = {value: f"{value:g}" for value in (log_ticks(*self.x) if log_x else ticks(*self.x))}
+        self.x_ticks = x_ticks
         self._marks: list[str] = []
 
     def points(self, x: Sequence[float], y: Sequence[float], kind: str) -> int:
@@ -115,10 +120,10 @@ class Plot:
         r"""Returns the ``<svg>`` element."""
         right, bottom = self.width - _RIGHT, self.height - _BOTTOM
         parts = [_open(self.width, self.height, self.label)]
-        for value in log_ticks(*self.x) if self.log_x else ticks(*self.x):
+        for value, text in self.x_ticks.items():
             at = self._x(value)
             parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{bottom}"/>')
-            parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>')
+            parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" text-anchor="middle">{escape(text)}</text>')
         for value in ticks(*self.y):
             at = self._y(value)
             parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{right}"/>')

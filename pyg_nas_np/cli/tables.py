@@ -3,6 +3,7 @@ r"""Terminal tables and CSV files."""
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,12 @@ def score_table(scores: Mapping[str, Evaluation], title: str) -> Table:
     return table
 
 
+def write_scores(path: Path, scores: Mapping[str, Evaluation]) -> None:
+    r"""Writes one row a predictor as CSV, all scores in full."""
+    rows = [[name, *evaluation.to_dict().values()] for name, evaluation in scores.items()]
+    write_csv(path, ["predictor", *next(iter(scores.values())).to_dict()], rows)
+
+
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf")
 
@@ -59,6 +66,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(map(_cell, header))
         writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def csv_cell(value: object) -> object:
+    r"""Returns a value of a record as a cell: lists as JSON, nothing for None.
+
+    Example:
+        >>> csv_cell([3, 5]), csv_cell(None), csv_cell(0.1)
+        ('[3, 5]', '', 0.1)
+    """
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return "" if value is None else value
 
 
 def _cell(value: object) -> object:

@@ -1,4 +1,4 @@
-r"""The command that compares a benchmark with its published statistics."""
+r"""The command that checks labels: of a benchmark by its published statistics, of the user's by themselves."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from pyg_nas_np.cli.benchmarks import BenchmarkOption, DatasetOption, RootOption, open_benchmark
+from pyg_nas_np.cli.own_files import IgnoreOption, LabelsOption, SpaceOption, TargetOption, is_own, name_of, open_own
 from pyg_nas_np.cli.tables import console
 
 
 def verify(
+    ctx: typer.Context,
+    labels: LabelsOption = None,
+    target: TargetOption = None,
+    ignore: IgnoreOption = None,
+    space: SpaceOption = None,
     benchmark: BenchmarkOption = "nasbench201",
     dataset: DatasetOption = None,
     root: RootOption = None,
 ) -> None:
-    """Compare a benchmark with its published statistics."""
-    data = open_benchmark(benchmark, dataset, root)
-    table = Table(title=escape(f"{benchmark} from {data.source.name}"), title_justify="left")
-    for column in ("check", "published", "found", ""):
+    """Check that your own labels vary and repeats agree, or compare a benchmark with its published statistics."""
+    if is_own(ctx, labels):
+        task = open_own(labels, None, target, ignore, space, None, None)
+        title, checks = name_of(str(labels)), task.dataset().verify()
+    else:
+        data = open_benchmark(benchmark, dataset, root)
+        title, checks = f"{benchmark} from {data.source.name}", data.published()
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("check", "expected" if labels is not None else "published", "found", ""):
         table.add_column(column)
-    checks = data.published()
     for check in checks:
         mark = "[green]ok[/green]" if check.ok else "[red]differs[/red]"
         table.add_row(escape(check.name), f"{check.expected:g}", f"{check.actual:g}", mark)

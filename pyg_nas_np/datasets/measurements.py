@@ -449,10 +449,13 @@ def _doubts(records: Sequence[Mapping[str, Any]], labels: Tensor, column: str) -
     """What a user should know before trusting a ranking."""
     if without := int(labels.isnan().sum()):
         yield f"{without} of {_count(labels.numel(), 'row')} without a label"
+    # Repeats of an architecture may have names of their own.
+    names = left_out(columns_of(records) or {})
     groups: dict[Any, list[float]] = {}
     for record, label in zip(records, labels.tolist(), strict=True):
         if not math.isnan(label):
-            groups.setdefault(_key(record), []).append(label)
+            key = _key({name: value for name, value in record.items() if name not in names})
+            groups.setdefault(key, []).append(label)
     if repeats := [group for group in groups.values() if len(group) > 1]:
         squares = sum((label - sum(group) / len(group)) ** 2 for group in repeats for label in group)
         spread = math.sqrt(squares / sum(len(group) - 1 for group in repeats))

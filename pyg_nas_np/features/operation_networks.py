@@ -26,6 +26,9 @@ REFERENCE = 1 << 11
 CHUNK = 1 << 8
 """Graphs that share states."""
 
+BLOCK = 64
+"""States whose maps are gathered at a time, so that they fit into the cache."""
+
 STEPS = 3
 """How often graphs with recurrent edges are run."""
 
@@ -64,9 +67,7 @@ def share(live: LiveGraphs, values: Tensor) -> Shared:
     """
     graphs = live.graphs
     rounds = STEPS if graphs.recurrent_index.numel() else 1
-    own = _mixed(graphs.op + 1 + (live.inputs.long() << 40))
-    for column in values.t().contiguous().double():
-        own = _mixed(own * 3 + column.view(torch.int64))
+    own = _descriptions(graphs.op + 1 + (live.inputs.long() << 40), values)
     label = torch.zeros_like(own)
     for _ in range(rounds):
         before, label = label, own.clone()
@@ -75,10 +76,8 @@ def share(live: LiveGraphs, values: Tensor) -> Shared:
         for nodes, above, position in live.levels:
             received = torch.zeros_like(nodes).index_add_(0, position, label[above])
             label[nodes] = _mixed(label[nodes] + received * 7)
-    _, state = torch.unique(label, return_inverse=True)
-    size = int(state.max()) + 1 if state.numel() else 0
-    every = torch.arange(state.numel())
-    first = torch.full((size,), state.numel()).scatter_reduce_(0, state, every, "amin")
+    first, state = _distinct(label)
+    size = first.numel()
     chosen = torch.zeros(state.numel(), dtype=torch.bool).index_fill_(0, first, True)
     edges = graphs.edge_index[:, chosen[graphs.edge_index[1]]]
     recurrent = graphs.recurrent_index[:, chosen[graphs.recurrent_index[1]]]
@@ -92,6 +91,21 @@ def share(live: LiveGraphs, values: Tensor) -> Shared:
         owner=graphs.batch[out],
         output=state[out],
     )
+
+
+def _descriptions(op: Tensor, values: Tensor) -> Tensor:
+    """One number for an operation, ``[N]``, and the values of its attributes, ``[N, A]``."""
+    labels = _mixed(op)
+    for column in values.t().contiguous().double():
+        labels = _mixed(labels * 3 + column.view(torch.int64))
+    return labels
+
+
+def _distinct(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Place of the first of each different label, and which of these each label is."""
+    distinct, which = torch.unique(labels, return_inverse=True)
+    first = torch.full_like(distinct, labels.numel())
+    return first.scatter_reduce_(0, which, torch.arange(labels.numel()), "amin"), which
 
 
 def _mixed(labels: Tensor) -> Tensor:
@@ -130,7 +144,6 @@ class Networks:
         self.out = normal(num_functions, _HIDDEN, 1)
         self.slopes = 0.15 * normal(num_attributes, num_functions)
         self.parts = normal(num_attributes, num_functions, width, width)
-        self.residual = torch.arange(num_functions, device="cpu") >= num_functions // 2
         self._made: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
 
     def of(self, op: Operation) -> tuple[Tensor, Tensor]:
@@ -166,39 +179,74 @@ class Networks:
     def evaluate(self, shared: Shared, operations: Sequence[Operation], num_graphs: int) -> Tensor:
         r"""Returns the value of every network on every graph, ``[B, K]``; a dead graph has that of zero."""
         size, width = self.num_functions, self.width
-        states = torch.zeros(shared.op.numel(), size * width)
-        gains = (shared.values @ self.slopes).exp()
+        kinds = [op.kind for op in operations]
+        passing = torch.tensor([kind in _PASSING for kind in kinds])[shared.op]
+        entering = torch.tensor([kind == INPUT for kind in kinds])[shared.op]
+        linear = torch.tensor([kind == POOL for kind in kinds])[shared.op]
+        maps, row, starts = self._maps(shared, operations, ~passing & ~entering)
+        states = torch.zeros(shared.op.numel(), width, size)
         for _ in range(STEPS if shared.recurrent.numel() else 1):
             before = torch.zeros_like(states)
-            before.index_add_(0, shared.recurrent[1], states[shared.recurrent[0]])
+            before.index_add_(0, shared.recurrent[1], states.index_select(0, shared.recurrent[0]))
             for level in shared.levels:
-                received = before[level.nodes]
-                received.index_add_(0, level.target, states[level.source])
-                ops = shared.op[level.nodes]
-                for op in ops.unique().tolist():
-                    rows = (ops == op).nonzero().flatten()
-                    nodes = level.nodes[rows]
-                    given = received[rows].view(-1, size, width)
-                    states[nodes] = self._apply(operations[op], given, shared, nodes, gains).flatten(1)
-        total = torch.zeros(num_graphs, size * width).index_add_(0, shared.owner, states[shared.output])
-        hidden = torch.baddbmm(self.bias, total.view(-1, size, width).transpose(0, 1), self.hidden).tanh_()
+                received = before.index_select(0, level.nodes)
+                received.index_add_(0, level.target, states.index_select(0, level.source))
+                started = shared.begins[level.nodes] & ~passing[level.nodes]
+                received[started] += starts[shared.op[level.nodes[started]]]
+                states[level.nodes] = received
+                computing, pooling = row[level.nodes] >= 0, linear[level.nodes]
+                for mask, apply in ((computing & ~pooling, self._activated), (computing & pooling, self._mapped)):
+                    for rows in mask.nonzero().flatten().split(BLOCK):
+                        nodes = level.nodes[rows]
+                        states[nodes] = _limited(
+                            apply(received.index_select(0, rows), maps.index_select(0, row[nodes]))
+                        )
+        total = torch.zeros(num_graphs, width, size).index_add_(0, shared.owner, states[shared.output])
+        hidden = torch.baddbmm(self.bias, total.permute(2, 0, 1), self.hidden).tanh_()
         return torch.bmm(hidden, self.out).squeeze(2).t()
 
-    def _apply(self, op: Operation, given: Tensor, shared: Shared, nodes: Tensor, gains: Tensor) -> Tensor:
-        if op.kind in _PASSING:
-            return given
-        weights, start = self.of(op)
-        given = given + shared.begins[nodes].view(-1, 1, 1) * start
-        if op.kind == INPUT:
-            return given
-        across = given.transpose(0, 1)
-        values = shared.values[nodes].t().reshape(-1, 1, nodes.numel(), 1)
-        inputs = torch.cat([across, *(value * across for value in values)], dim=2)
-        made = torch.bmm(inputs, weights).transpose(0, 1) * gains[nodes].unsqueeze(2)
-        if op.kind != POOL:
-            made = torch.where(self.residual.view(1, -1, 1), (given + made.relu()) / math.sqrt(2.0), made.relu())
-        # Many ways through a deep graph would add up to anything.
-        return made / (1.0 + made.square().mean(dim=2, keepdim=True) / 100.0).sqrt()
+    def _maps(
+        self, shared: Shared, operations: Sequence[Operation], computing: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Linear maps ``[M, d, d, K]`` of the states that compute, the row of each state (-1 if it does not), and what
+        each operation gives as an input, ``[O, d, K]``."""
+        size, width = self.num_functions, self.width
+        nodes = computing.nonzero().flatten()
+        first, row = _distinct(_descriptions(shared.op[nodes] + 1, shared.values[nodes]))
+        ops, values = shared.op[nodes[first]], shared.values[nodes[first]]
+        factors = torch.cat([torch.ones(len(ops), 1), values], dim=1)
+        maps = torch.empty(len(ops), width, width, size)
+        starts = torch.zeros(len(operations), width, size)
+        for op in shared.op.unique().tolist():
+            if operations[op].kind in _PASSING:
+                continue
+            weights, start = self.of(operations[op])
+            starts[op] = start.t()
+            rows = (ops == op).nonzero().flatten()
+            # [K, (1 + A) d, d] to [1 + A, d, d, K]
+            parts = weights.view(size, -1, width, width).permute(1, 2, 3, 0).reshape(factors.size(1), -1)
+            maps[rows] = (factors[rows] @ parts).view(-1, width, width, size)
+        maps *= (values @ self.slopes).exp()[:, None, None]
+        return maps, torch.full_like(shared.op, -1).index_copy_(0, nodes, row), starts
+
+    def _mapped(self, given: Tensor, maps: Tensor) -> Tensor:
+        """Inputs ``[n, d, K]`` through maps ``[n, d, d, K]``."""
+        made = given[:, :1] * maps[:, 0]
+        for i in range(1, self.width):
+            made.addcmul_(given[:, i : i + 1], maps[:, i])
+        return made
+
+    def _activated(self, given: Tensor, maps: Tensor) -> Tensor:
+        """The same with a ReLU; the second half of the networks adds the inputs."""
+        made = self._mapped(given, maps).relu_()
+        plain = self.num_functions // 2
+        made[..., plain:].add_(given[..., plain:]).mul_(1.0 / math.sqrt(2.0))
+        return made
+
+
+def _limited(made: Tensor) -> Tensor:
+    # Many ways through a deep graph would add up to anything.
+    return made.mul_((1.0 + made.square().mean(dim=1, keepdim=True) / 100.0).rsqrt_())
 
 
 class _Basis(NamedTuple):

@@ -1,9 +1,10 @@
-r"""Which properties of a cell a fitted predictor goes by: permutation importance of meta-features."""
+r"""What a fitted predictor goes by: permutation importance of meta-features, or of the parameters of records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
@@ -13,11 +14,19 @@ from torch import Tensor
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import spearman_rho
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Architectures
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
+from pyg_nas_np.spaces import RecordView
+from pyg_nas_np.spaces.parameters import is_missing
+from pyg_nas_np.utils import InvalidArchitectureError, check_count, fixed_defaults
 
 CHUNK = 1 << 14
 """Rows given to a function at a time."""
+
+BINS = 6
+"""Values of a number that its effect is told at."""
+
+CHOICES = 12
+"""Largest number of choices whose effects are told."""
 
 
 @dataclass(frozen=True)
@@ -163,3 +172,154 @@ def attribute(
         num_cells=kept_apart,
         fidelity=float(trees.score(probed.numpy(), score[:kept_apart].numpy())),
     )
+
+
+class Effect(NamedTuple):
+    r"""The mean predicted label where a parameter has a value, all else being as it is.
+
+    Attributes:
+        value: The value; of a number the median of those that are near.
+        label: Mean predicted label.
+    """
+
+    value: Any
+    label: float
+
+
+@dataclass(frozen=True)
+class ParameterAttribution:
+    r"""What the predictions of one predictor depend on, by parameter.
+
+    Args:
+        importance: Importance of each parameter, descending, see :func:`attribute_parameters`.
+        effects: Mean predicted label at values of each parameter that has single values, in ascending order of numbers.
+        num_archs: Architectures whose parameters were exchanged.
+    """
+
+    importance: dict[str, float]
+    effects: dict[str, list[Effect]]
+    num_archs: int
+
+
+@fixed_defaults
+def attribute_parameters(
+    predictor: Predictor,
+    archs: ArchitecturesLike,
+    *,
+    num_archs: int = 256,
+    repeats: int = 4,
+    generator: torch.Generator | None = None,
+) -> ParameterAttribution:
+    r"""Tells which parameters of records the predictions of a fitted predictor follow.
+
+    The importance of a parameter is the root mean square change of the predicted score (standard deviations of the
+    labels) when architectures get its value from others, as in :func:`permutation_importance`. It takes with it the
+    parameters that are conditional on it, so that all stay in the space; a list of layers moves as a whole. Columns of
+    costs count as parameters. Parameters that say the same thing share their importance.
+
+    Args:
+        predictor: A fitted predictor.
+        archs: The architectures to explain it on, at least two.
+        num_archs: So many of them are used, drawn at random.
+        repeats: Exchanges of each parameter.
+        generator: Source of both. (default: seed 0)
+
+    Raises:
+        ValueError: If there are fewer than two architectures or a number is not positive.
+        InvalidArchitectureError: If the space has no records of parameters.
+        sklearn.exceptions.NotFittedError: Before ``fit``.
+
+    Example:
+        >>> from pyg_nas_np.predictors import GPPredictor
+        >>> from pyg_nas_np.spaces import Integer, ParameterSpace
+        >>> space = ParameterSpace(depth=Integer(1, 20), act=["relu", "gelu"])
+        >>> archs = space.sample(30, torch.Generator().manual_seed(0))
+        >>> gp = GPPredictor(space).fit(archs, [float(arch["depth"]) for arch in archs])
+        >>> found = attribute_parameters(gp, archs)
+        >>> list(found.importance), [effect.value for effect in found.effects["act"]]
+        (['depth', 'act'], ['gelu', 'relu'])
+    """
+    check_is_fitted(predictor, "transform_")
+    check_count("repeats", repeats)
+    given = as_architectures(archs, getattr(predictor, "space_", None))
+    space = given.space
+    if not isinstance(space, RecordView):
+        raise InvalidArchitectureError(f"{space.name} has no records of parameters; use attribute")
+    if len(given) < 2:
+        raise ValueError(f"at least two architectures are needed, got {len(given)}")
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    chosen = torch.randperm(len(given), generator=generator)[: check_count("num_archs", num_archs, 2)]
+    some = list(given[chosen])
+    exchange = _Exchange(space, some)
+    names = exchange.names
+    moved = [
+        archs
+        for name in names
+        for _ in range(repeats)
+        for archs in exchange.after(name, torch.randperm(len(some), generator=generator).tolist())
+    ]
+    every = predictor.predict_scores([*some, *moved])[0]
+    change = every[len(some) :].view(len(names), repeats, len(some)) - every[: len(some)]
+    importance = dict(zip(names, change.square().mean(dim=(1, 2)).sqrt().tolist(), strict=True))
+    order = sorted(names, key=lambda name: importance[name], reverse=True)
+    groups = [(name, value, donors) for name in order for value, donors in exchange.groups(name)]
+    moved = [
+        arch
+        for name, _, donors in groups
+        for arch in exchange.after(name, [donors[i % len(donors)] for i in range(len(some))])
+    ]
+    labels = predictor.predict(moved).view(-1, len(some)).mean(dim=1).tolist() if moved else []
+    effects: dict[str, list[Effect]] = {}
+    for (name, value, _), label in zip(groups, labels, strict=True):
+        effects.setdefault(name, []).append(Effect(value, label))
+    return ParameterAttribution({name: importance[name] for name in order}, effects, len(some))
+
+
+class _Exchange:
+    """Architectures that take values of single parameters from each other."""
+
+    def __init__(self, space: RecordView[Any], archs: list[Any]) -> None:
+        self.space, self.archs = space, archs
+        # Costs that were given with configurations are columns like others.
+        costs = [getattr(arch, "costs", {}) for arch in archs]
+        self.records = [record | cost for record, cost in zip(space.records(archs), costs, strict=True)]
+        self.names = [*space.parameters, *dict.fromkeys(name for cost in costs for name in cost)]
+
+    def after(self, name: str, donors: Sequence[int]) -> list[Any]:
+        """The architectures, each with the value of a donor; as they are where that would leave the space."""
+        together = self._together(name)
+        changed = []
+        for arch, record, donor in zip(self.archs, self.records, donors, strict=True):
+            other = self.records[donor]
+            parts = {key: value for key, value in other.items() if key in together}
+            mixed = {key: value for key, value in record.items() if key not in together} | parts
+            active = name in self.space.parameters and bool(self.space.parameters[name].when)
+            fits = (name in record) == (name in other) or not active
+            changed.append(self.space.check(mixed) if fits and self.space.is_valid(mixed) else arch)
+        return changed
+
+    def _together(self, name: str) -> set[str]:
+        """A parameter and those that are conditional on it."""
+        found = {name}
+        while True:
+            more = {key for key, parameter in self.space.parameters.items() if found & parameter.when.keys()}
+            if more <= found:
+                return found
+            found |= more
+
+    def groups(self, name: str) -> list[tuple[Any, list[int]]]:
+        """Values of a parameter, with the architectures that have them or nearly so."""
+        rows = [i for i, record in enumerate(self.records) if not is_missing(record.get(name))]
+        values = [self.records[i][name] for i in rows]
+        if any(not isinstance(value, str | bool | int | float) for value in values) or len(set(values)) < 2:
+            return []
+        if len(set(values)) > BINS and all(type(value) in (int, float) for value in values):
+            ordered = [i for _, i in sorted(zip(values, rows, strict=True))]
+            parts = [part.tolist() for part in torch.tensor(ordered).chunk(BINS)]
+            return [(self.records[part[len(part) // 2]][name], part) for part in parts]
+        if len(set(values)) > CHOICES:
+            return []
+        return [
+            (value, [i for i in rows if self.records[i][name] == value])
+            for value in sorted(set(values), key=lambda v: (isinstance(v, str), v))
+        ]

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from sklearn.base import clone
 from torch import Tensor
 
-from pyg_nas_np.datasets import ArchitectureDataset, Split
+from pyg_nas_np.datasets import ArchitectureDataset, Split, TableDataset
 from pyg_nas_np.metrics import functional as metrics
 from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.utils import seeded
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,11 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor, dataset: ArchitectureDataset, split: Split, y: Tensor | None = None, **fit: Any
+    predictor: Predictor,
+    dataset: ArchitectureDataset | TableDataset,
+    split: Split,
+    y: Tensor | None = None,
+    **fit: Any,
 ) -> tuple[Evaluation, Tensor, Tensor]:
     r"""Fits a predictor and scores it.
 
@@ -76,10 +82,55 @@ def evaluate(
     fitted = time.perf_counter()
     mean, std = predictor.predict(dataset, return_std=True)
     done = time.perf_counter()
-    y, m, s = labels[split.test], mean[split.test], std[split.test]
-    maximize, ten = predictor.transform_.maximize, min(10, y.numel())
+    parts = mean[split.test], std[split.test], labels[split.test]
+    scores = _scores(*parts, predictor.transform_.maximize, fitted - start, done - fitted)
+    return scores, mean, std
+
+
+def cross_validate(
+    predictor: Predictor, dataset: ArchitectureDataset | TableDataset, groups: Tensor, *, folds: int = 5, seed: int = 0
+) -> tuple[Evaluation, Tensor, Tensor]:
+    r"""Predicts every label of a data set from those of other architectures, and scores the predictions.
+
+    Args:
+        predictor: Any predictor; clones of it are fitted.
+        dataset: ``n`` architectures, all of which have labels.
+        groups: Architectures with equal numbers are in one fold, ``[n]``: repeats of one architecture.
+        folds: Number of folds; fewer where there are fewer groups.
+        seed: Seed of the draw.
+
+    Returns:
+        The scores over all folds together (seconds: of one fit, and of predicting all), and the held-out means and
+        standard deviations, ``[n]`` float64.
+
+    Raises:
+        ValueError: If there are fewer than two folds or groups.
+    """
+    numbers, which = groups.unique(return_inverse=True)
+    folds = min(folds, numbers.numel())
+    if folds < 2:
+        raise ValueError(f"at least two folds and two different architectures are needed, got {folds}")
+    order = torch.randperm(numbers.numel(), generator=seeded(seed), device="cpu")
+    fold = (order.argsort() % folds)[which]
+    mean = torch.empty(len(dataset), dtype=torch.float64, device="cpu")
+    std = torch.empty_like(mean)
+    fit_seconds = predict_seconds = 0.0
+    for k in range(folds):
+        inside = (fold == k).nonzero().flatten()
+        start = time.perf_counter()
+        fitted = clone(predictor).fit(dataset[(fold != k).nonzero().flatten()])
+        middle = time.perf_counter()
+        mean[inside], std[inside] = fitted.predict(dataset[inside], return_std=True)
+        fit_seconds += (middle - start) / folds
+        predict_seconds += time.perf_counter() - middle
+    maximize = fitted.transform_.maximize
+    return _scores(mean, std, dataset.y, maximize, fit_seconds, predict_seconds), mean, std
+
+
+def _scores(m: Tensor, s: Tensor, y: Tensor, maximize: bool, fit_seconds: float, predict_seconds: float) -> Evaluation:
+    ten = min(10, y.numel())
     # A constant predictor orders nothing.
-    scores = Evaluation(
+    return Evaluation(
         kendall_tau=float(metrics.kendall_tau(m, y, undefined=0.0)),
         spearman=float(metrics.spearman_rho(m, y, undefined=0.0)),
         n_at_5=float(metrics.n_at_k(m, y, min(5, y.numel()), maximize=maximize)),
@@ -90,10 +141,9 @@ def evaluate(
         nll=float(metrics.gaussian_nll(m, s, y)),
         crps=float(metrics.gaussian_crps(m, s, y)),
         coverage_90=float(metrics.interval_coverage(m, s, y, 0.9)),
-        fit_seconds=fitted - start,
-        predict_seconds=done - fitted,
+        fit_seconds=fit_seconds,
+        predict_seconds=predict_seconds,
     )
-    return scores, mean, std
 
 
 def calibration_curve(mean: Tensor, std: Tensor, y: Tensor, num_levels: int = 19) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from pyg_nas_np.spaces.columns import has_numbers, table_columns
 from pyg_nas_np.spaces.inference import EMPTY, parsed
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, map_chunks, require
 from pyg_nas_np.utils.histogram import Histogram
-from pyg_nas_np.utils.table_files import read_batches
+from pyg_nas_np.utils.table_files import is_parquet, read_batches
 
 BATCH = 1 << 14
 """Rows that are predicted at a time, on each thread."""
@@ -173,6 +173,56 @@ def stream_predictions(
         parts = zip(group, starts[:-1], strict=True)
         yield from map_chunks(lambda part: predict_rows(predictor, part[0], column=column, first_row=part[1]), parts)
         start = starts[-1]
+
+
+def spread_rows(pool: str | os.PathLike[str], count: int) -> dict[str, list[Any]]:
+    r"""Returns rows of a file at equal distances, by which a space can be inferred and features standardised.
+
+    Args:
+        pool: As of :func:`stream_predictions`.
+        count: Rows that are wanted at least, as far as there are so many; at most twice as many.
+
+    Returns:
+        Values by column, see :func:`plain_columns`.
+
+    Raises:
+        DataFileError: If a file is missing or damaged, or has no row.
+        MissingExtraError: If pyarrow is not installed.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with open(f"{folder}/pool.csv", "w") as file:
+        ...         _ = file.write("depth\n" + "".join(f"{d}\n" for d in range(20)))
+        ...     spread_rows(f"{folder}/pool.csv", 3)
+        {'depth': [0, 4, 8, 12, 16]}
+    """
+    pyarrow = require("pyarrow", "data")
+    kept, stride, start = None, 1, 0
+    for rows in read_batches(pool, BATCH, empty=EMPTY):
+        every = pyarrow.array(range(-start % stride, rows.num_rows, stride), pyarrow.int64())
+        part = pyarrow.Table.from_batches([rows]).take(every)
+        kept = part if kept is None else pyarrow.concat_tables([kept, part], promote_options="permissive")
+        start += rows.num_rows
+        while len(kept) >= 2 * count:
+            kept, stride = kept.take(pyarrow.array(range(0, len(kept), 2))), 2 * stride
+    if kept is None or not len(kept):
+        raise DataFileError(f"{os.fspath(pool)} has no row")
+    return plain_columns(kept, pool)
+
+
+def plain_columns(table: Any, pool: str | os.PathLike[str]) -> dict[str, list[Any]]:
+    r"""Returns columns of a pool as lists; those of a CSV file, which has no types, as what all of their text is.
+
+    Args:
+        table: Some rows, a :class:`pyarrow.Table`.
+        pool: The file or folder that they are from.
+    """
+    columns: dict[str, list[Any]] = table.to_pydict()
+    if os.path.isdir(pool) or is_parquet(pool):
+        return columns
+    texts = {name for name, column in columns.items() if all(isinstance(cell, str | None) for cell in column)}
+    return {name: parsed(column) if name in texts else column for name, column in columns.items()}
 
 
 def predict_rows(predictor: Predictor, rows: Any, *, column: str = "arch", first_row: int = 0) -> PredictedRows:

@@ -14,6 +14,7 @@ from typing import Any
 from typing_extensions import Self
 
 from pyg_nas_np.spaces.columns import cells_of, table_columns
+from pyg_nas_np.spaces.configuration import Configuration
 from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
 from pyg_nas_np.utils.errors import InvalidSpaceError
@@ -99,6 +100,22 @@ class InferredSpace(ParameterSpace):
             elif name not in self.left_out:
                 nested[name] = column
         return nested
+
+    def to_row(self, arch: Configuration) -> dict[str, Any]:
+        r"""Returns a configuration in the form of the table, with numbered columns in place of lists of layers.
+
+        Example:
+            >>> space = ParameterSpace.from_records({"width_0": [8, 16], "width_1": [8, 32], "width_2": [None, 64]})
+            >>> space.to_row(space.check({"width": [16, 32]}))
+            {'width_0': 16, 'width_1': 32}
+        """
+        record = arch.to_dict()
+        row = {name: value for name, value in record.items() if not any(t == name for t, _, _ in self._lists.values())}
+        for raw, (title, layer, name) in self._lists.items():
+            layers = record.get(title, [])
+            if layer < len(layers) and name in layers[layer]:
+                row[raw] = layers[layer][name]
+        return row
 
     def to_dict(self) -> dict[str, Any]:
         r"""Returns the declaration with what the table was like, in plain types; costs and pool are left out."""

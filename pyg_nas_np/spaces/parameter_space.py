@@ -299,6 +299,10 @@ class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
         r"""Returns configurations as plain dictionaries and lists."""
         return [arch.to_dict() for arch in self.resolve(archs)]
 
+    def to_row(self, arch: Configuration) -> dict[str, Any]:
+        r"""Returns a configuration as the row of a table: values by column, lists of layers as they are."""
+        return arch.to_dict()
+
     def reference(self, n: int, generator: torch.Generator | None = None) -> list[Configuration]:
         r"""Returns the pool, or :obj:`n` of it; where there is none, independent draws."""
         if not self.pool:

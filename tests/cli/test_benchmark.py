@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import statistics
 import sys
 
 import pytest
+import torch
 
 from pyg_nas_np.cli import benchmark as module
 from pyg_nas_np.cli import main
@@ -124,3 +126,38 @@ def test_foreign_runs_are_refused_and_kept(run, tmp_path, text, message):
     assert code == 2
     assert message in err
     assert (tmp_path / "runs.csv").read_text() == text
+
+
+def test_predictors_are_compared_on_own_labels(invoke, own, tmp_path):
+    args = ("benchmark", "--labels", own.measured(), "--target", "acc", "--predictor", "gp", "--predictor", "ridge")
+    args = (*args, "--seeds", 3, "--context", 20, "--output", tmp_path / "o")
+    code, text, err = invoke(*args)
+    assert code == 0, err
+    assert "measured.csv: acc, the largest is best, tested on the rest of 30 labels, 3 seeds" in " ".join(text.split())
+    said = re.search(r"Best from 20 labels: (gp|ridge), tau ([\d.]+), ahead of (gp|ridge) by ([\d.]+) ± ([\d.]+)", text)
+    rows = read(tmp_path / "o" / "summary.csv")
+    taus = {row["predictor"]: float(row["kendall_tau"]) for row in rows}
+    assert said[1] == max(taus, key=taus.get)
+    assert float(said[4]) == pytest.approx(abs(taus["gp"] - taus["ridge"]), abs=1e-3)
+    # Three overlapping draws say less than three independent ones: Nadeau and Bengio's correction.
+    runs = read(tmp_path / "o" / "runs.csv")
+    values = torch.tensor([float(row["kendall_tau"]) for row in runs if row["predictor"] == "gp"], dtype=torch.float64)
+    error = next(float(row["kendall_tau_se"]) for row in rows if row["predictor"] == "gp")
+    assert error == pytest.approx(float(values.std() * (1 / 3 + 10 / 20) ** 0.5))
+    # Nothing is computed twice; changed labels are another table.
+    before = (tmp_path / "o" / "runs.csv").read_bytes()
+    assert invoke(*args)[0] == 0
+    assert (tmp_path / "o" / "runs.csv").read_bytes() == before
+    own.measured(29)
+    assert invoke(*args)[0] == 0
+    assert len(read(tmp_path / "o" / "runs.csv")) == 12
+
+
+def test_own_labels_that_are_too_few_to_compare_on(invoke, own):
+    args = ("benchmark", "--labels", own.measured(), "--target", "acc", "--predictor", "ridge")
+    code, _, err = invoke(*args, "--context", 28)
+    assert (code, "leave fewer than 4 to test" in " ".join(err.split())) == (2, True), err
+    code, text, _ = invoke(*args, "--predictor", "gp", "--seeds", 1, "--context", 15)
+    assert (code, "in a single draw" in text) == (0, True)
+    code, _, err = invoke(*args, "--dataset", "cifar10")
+    assert (code, "for files of your own" in " ".join(err.replace("│", " ").split())) == (2, True), err

@@ -9,8 +9,9 @@ import torch
 
 from pyg_nas_np import NASBench201
 from pyg_nas_np.cli import main
-from pyg_nas_np.cli.report import DRAWN_CELLS, FRONT_ROWS, Ranking, write_report
-from pyg_nas_np.predictors import RidgePredictor
+from pyg_nas_np.cli.ranking import HeldOut, Ranking
+from pyg_nas_np.cli.report import DRAWN_CELLS, FRONT_ROWS, write_report
+from pyg_nas_np.predictors import Architectures, RidgePredictor
 from pyg_nas_np.predictors.evaluation import evaluate
 
 VOID = {"meta", "wbr"}
@@ -62,7 +63,9 @@ def ranking(labelled_root):
     ridge = RidgePredictor()
     scores, mean, std = evaluate(ridge, data, parts)
     label = "accuracy <percent>"
-    return Ranking(data, ridge, "ridge", mean, std, data.y, parts.train, label, parts.test, {"ridge": scores})
+    tested = HeldOut(*(values[parts.test] for values in (mean, std, data.y)), "the others")
+    archs, costs = Architectures(data.space, data.arch_index), {"parameters": data.space.batch_num_parameters()}
+    return Ranking(archs, ridge, "ridge", mean, std, data.y, parts.train, label, tested, {"ridge": scores}, costs)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_page_shows_everything(ranking, path):
 def test_front_is_that_of_predictions(ranking, path):
     """No other cell with at most as many parameters is predicted to be better than a row of the front."""
     section = path.read_text(encoding="utf-8").split("Pareto front")[1]
-    cost = ranking.data.space.batch_num_parameters()
+    cost = ranking.archs.space.batch_num_parameters()
     rows = re.findall(r"<tr><td>([\d,]+)</td><td>([-\d.]+) ±", section)
     assert len(rows) >= 2
     for parameters, mean in rows:
@@ -117,12 +120,13 @@ def test_page_is_reproducible(ranking, path, tmp_path):
 
 
 def test_labels_without_scale_still_give_a_page(ranking, tmp_path):
-    data, seen = ranking.data, torch.arange(5)
-    ridge = RidgePredictor().fit(data[seen], torch.ones(5))
-    mean, std = ridge.predict(data, return_std=True)
-    y = torch.full((len(data),), float("nan"))
+    archs, seen = ranking.archs, torch.arange(5)
+    ridge = RidgePredictor().fit(archs[seen], torch.ones(5))
+    mean, std = ridge.predict(archs, return_std=True)
+    y = torch.full((len(archs),), float("nan"))
     y[seen] = 1.0
-    write_report(tmp_path / "r.html", Ranking(data, ridge, "ridge", mean, std, y, seen, "label"), "t", {})
+    costs = ranking.costs
+    write_report(tmp_path / "r.html", Ranking(archs, ridge, "ridge", mean, std, y, seen, "label", costs=costs), "t", {})
     assert_self_contained(Page(tmp_path / "r.html"))
 
 

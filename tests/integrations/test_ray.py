@@ -217,3 +217,33 @@ def test_constants_do_not_hide_parameters():
     searcher = ArchSearcher(RandomSearch(PARAMETERS))
     with pytest.raises(ValueError, match=r"param_space\['lr'\] would hide a parameter"):
         searcher.set_search_properties("loss", "max", {"lr": 0.1})
+
+
+@pytest.fixture
+def cluster():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_two_workers_of_a_real_experiment(cluster, tmp_path):
+    from ray import tune
+
+    space = ParameterSpace(depth=Integer(1, 9), lr=Float(1e-4, 1e-1, log=True), act=["relu", "gelu"])
+    search = PredictorSearch(space, RidgePredictor(space), initial=2)
+
+    def train(config):
+        return {"acc": -abs(config["depth"] - 5) - config["lr"]}
+
+    tuner = tune.Tuner(
+        train,
+        tune_config=tune.TuneConfig(
+            num_samples=4, max_concurrent_trials=2, search_alg=ArchSearcher(search, metric="acc", mode="max")
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    found = tuner.fit()
+    assert len(found) == 4
+    assert len({arch_of(result.config, space) for result in found}) == 4
+    assert sorted(search.y.tolist()) == pytest.approx(sorted(result.metrics["acc"] for result in found))

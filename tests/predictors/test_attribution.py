@@ -7,8 +7,9 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from pyg_nas_np.features import shared_features
-from pyg_nas_np.predictors import RidgePredictor, WLPredictor
-from pyg_nas_np.predictors.attribution import attribute, permutation_importance
+from pyg_nas_np.predictors import GPPredictor, RidgePredictor, WLPredictor
+from pyg_nas_np.predictors.attribution import attribute, attribute_parameters, permutation_importance
+from pyg_nas_np.spaces import Float, Integer, ParameterSpace, Repeat
 from pyg_nas_np.utils import InvalidArchitectureError
 
 
@@ -97,3 +98,65 @@ def test_failures(toy_space, tmp_path):
     predictor.save(tmp_path / "ridge.pt")
     with pytest.raises(InvalidArchitectureError, match="pass space="):
         attribute(RidgePredictor.load(tmp_path / "ridge.pt"))
+
+
+CONDITIONAL = ParameterSpace(
+    depth=Integer(1, 20),
+    optimizer=["sgd", "adam"],
+    momentum=Float(0.0, 0.99, when={"optimizer": "sgd"}),
+    layers=Repeat({"kernel": [3, 5, 7]}, 1, 3),
+    unused=["a", "b"],
+)
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    archs = CONDITIONAL.sample(60, torch.Generator().manual_seed(0))
+    y = [arch["depth"] + 30.0 * arch.get("momentum", 0.0) for arch in archs]
+    return GPPredictor(CONDITIONAL).fit(archs, y), archs
+
+
+def test_parameters_that_labels_follow_are_found(conditional):
+    predictor, archs = conditional
+    found = attribute_parameters(predictor, archs)
+    assert set(found.importance) == set(CONDITIONAL.parameters)
+    assert list(found.importance.values()) == sorted(found.importance.values(), reverse=True)
+    # What is conditional on the optimizer moves with it.
+    assert set(list(found.importance)[:3]) == {"depth", "momentum", "optimizer"}
+    assert found.importance["unused"] < 0.3 * found.importance["depth"]
+    labels = [effect.label for effect in found.effects["depth"]]
+    assert len(labels) == 6
+    assert labels == sorted(labels)
+    assert {effect.value: effect.label for effect in found.effects["optimizer"]}.keys() == {"adam", "sgd"}
+    assert "layers" not in found.effects
+    assert found.num_archs == 60
+
+
+def test_every_exchange_stays_in_the_space(conditional, monkeypatch):
+    predictor, archs = conditional
+    seen = []
+    scores = type(predictor).predict_scores
+    monkeypatch.setattr(type(predictor), "predict_scores", lambda self, x: seen.extend(x) or scores(self, x))
+    attribute_parameters(predictor, archs, num_archs=20, repeats=2)
+    assert len(seen) == 20 + 5 * 2 * 20
+    assert all(CONDITIONAL.is_valid(arch) for arch in seen)
+
+
+def test_costs_that_came_with_configurations_are_explained():
+    rows = [{"depth": d, "act": a, "params": 3.0**d} for d in range(1, 8) for a in ("relu", "gelu")]
+    space = ParameterSpace.from_records(rows, costs={"params": "params"})
+    predictor = GPPredictor(space).fit(rows, [row["depth"] for row in rows])
+    found = attribute_parameters(predictor, rows)
+    assert set(found.importance) == {"depth", "act", "params"}
+    assert found.importance["params"] > found.importance["act"]
+
+
+def test_parameters_need_records(toy_space, conditional):
+    index = torch.arange(0, 128, 4)
+    ridge = RidgePredictor(toy_space).fit(index, toy_space.batch_flops(index))
+    with pytest.raises(InvalidArchitectureError, match="has no records of parameters"):
+        attribute_parameters(ridge, index)
+    with pytest.raises(ValueError, match="at least two"):
+        attribute_parameters(*[conditional[0], conditional[1][:1]])
+    with pytest.raises(NotFittedError):
+        attribute_parameters(GPPredictor(CONDITIONAL), conditional[1])

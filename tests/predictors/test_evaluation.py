@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from pyg_nas_np import NASBench201
+from pyg_nas_np.datasets import TableDataset
+from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import Predictor, RidgePredictor
-from pyg_nas_np.predictors.evaluation import calibration_curve, evaluate
+from pyg_nas_np.predictors.evaluation import calibration_curve, cross_validate, evaluate
 from pyg_nas_np.utils import InvalidLabelsError
 
 
@@ -80,3 +82,30 @@ def test_calibration_curve_of_an_overconfident_prediction():
     nominal, observed = calibration_curve(torch.zeros(5000), torch.full((5000,), 0.5), y, num_levels=5)
     assert nominal.tolist() == pytest.approx([0.05, 0.275, 0.5, 0.725, 0.95])
     assert (observed < nominal).all()
+
+
+def test_held_out_predictions_have_not_seen_the_architecture():
+    rows = [{"depth": d, "act": a, "acc": d + 0.1 * (a == "gelu")} for d in range(10) for a in ("relu", "gelu")]
+    data = TableDataset(None, rows + rows[:4], "acc")
+    seen = []
+
+    class Spy(RidgePredictor):
+        def fit(self, x, y=None):
+            seen.append(set(x.archs))
+            return super().fit(x, y)
+
+    scores, mean, std = cross_validate(Spy(), data, data.group, folds=4, seed=1)
+    assert len(seen) == 4
+    # Each of 20 architectures is left out once, with its repeats.
+    assert all(sum(arch not in fold for fold in seen) == 1 for arch in data.archs)
+    torch.testing.assert_close(mean[20:], mean[:4])
+    assert scores.kendall_tau == pytest.approx(float(kendall_tau(mean, data.y)))
+    assert scores.kendall_tau > 0.8
+    assert scores.fit_seconds > 0
+    assert bool((std > 0).all())
+
+
+def test_one_architecture_leaves_nothing_to_fit():
+    data = TableDataset(None, [{"depth": d, "acc": 1.0 * d} for d in (1, 2)], "acc")
+    with pytest.raises(ValueError, match="two different architectures"):
+        cross_validate(RidgePredictor(), data[:1], data.group[:1])

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 
 import pytest
 import torch
 
 from pyg_nas_np import ConvNPPredictor
 from pyg_nas_np.predictors import RidgePredictor
-from pyg_nas_np.predictors.streaming import PoolRanking, PredictedRows, predict_rows, rank_pool, stream_predictions
+from pyg_nas_np.predictors.streaming import (
+    PoolRanking,
+    PredictedRows,
+    plain_columns,
+    predict_rows,
+    rank_pool,
+    spread_rows,
+    stream_predictions,
+)
 from pyg_nas_np.spaces import Integer, NASBench201Space, ParameterSpace
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidSpaceError
 
@@ -192,6 +201,31 @@ def test_unseen_categories_are_ranked(predictor):
     rows = pyarrow.record_batch({"depth": [3], "width": [48], "act": ["silu"], "pre": [True]})
     part = predict_rows(predictor, rows)
     assert bool(part.mean.isfinite().all())
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 500])
+def test_rows_are_spread_evenly(tmp_path, monkeypatch, count):
+    monkeypatch.setattr("pyg_nas_np.predictors.streaming.BATCH", 16)
+    path = tmp_path / "pool.csv"
+    path.write_text("place,name\n" + "".join(f"{i},n{i}\n" for i in range(100)))
+    rows = spread_rows(path, count)["place"]
+    assert min(count, 100) <= len(rows) < 2 * count or rows == list(range(100))
+    assert rows[0] == 0
+    assert len({b - a for a, b in itertools.pairwise(rows)}) <= 1
+
+
+def test_text_of_a_csv_file_is_read_and_that_of_parquet_stays(tmp_path):
+    table = pyarrow.table({"code": ["1", "2"], "flag": ["true", "false"]})
+    (tmp_path / "pool.csv").write_text("code,flag\n1,true\n2,false\n")
+    parquet.write_table(table, tmp_path / "pool.parquet")
+    assert plain_columns(table, tmp_path / "pool.csv") == {"code": [1, 2], "flag": [True, False]}
+    assert plain_columns(table, tmp_path / "pool.parquet") == {"code": ["1", "2"], "flag": ["true", "false"]}
+
+
+def test_a_pool_without_rows_has_none_to_spread(tmp_path):
+    (tmp_path / "pool.csv").write_text("depth\n")
+    with pytest.raises(DataFileError):
+        spread_rows(tmp_path / "pool.csv", 3)
 
 
 def test_defaults_of_pytorch_change_nothing(predictor, pool, tmp_path, foreign_defaults):

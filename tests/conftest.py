@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-# Triton reads this once, when it is first imported: its kernels are interpreted on the CPU. On a machine with a GPU,
-# TRITON_INTERPRET=0 tests them on the device.
-os.environ.setdefault("TRITON_INTERPRET", "1")
-
 import pytest
 import torch
+
+# Triton reads this once, when it is first imported: without a GPU its kernels are interpreted on the CPU.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
 from hypothesis import settings
 
 from pyg_nas_np.datasets import Metric, NASBench201
@@ -184,6 +184,21 @@ class ToySpace(CellSpace[tuple[str, str, int]]):
         costs = {"conv": 100, "pool": 20}
         values = [1 + sum(costs.get(op, 0) for op in arch[:2]) for arch in self.resolve(archs)]
         return torch.tensor(values, dtype=torch.long)
+
+
+@pytest.fixture
+def cuda() -> str:
+    """The device, where Triton compiles its kernels for it."""
+    if not torch.cuda.is_available() or os.environ["TRITON_INTERPRET"] == "1":
+        pytest.skip("needs a CUDA device and TRITON_INTERPRET=0")
+    pytest.importorskip("triton")
+    return "cuda"
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each kind of device that there is."""
+    return "cpu" if request.param == "cpu" else request.getfixturevalue("cuda")
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,12 @@ def process(
     max_steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Gradient steps.")] = 2000,
     max_minutes: Annotated[float, typer.Option(min=0, max=MAX_MINUTES, help="Stop earlier after this time.")] = 60.0,
     workers: Annotated[int, typer.Option(min=0, max=MAX_PROCESSES, help="Processes that synthesise tasks.")] = 0,
-    devices: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Processes that train.")] = 1,
+    accelerator: Annotated[
+        str, typer.Option(help="Where to train: 'cpu', 'cuda', or 'auto' for CUDA if any.")
+    ] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, max=MAX_PROCESSES, help="CUDA devices, or processes of the CPU, that train.")
+    ] = 1,
     seed: SeedOption = 0,
     form: Annotated[str, typer.Option(help=f"Form of the process, one of {', '.join(get_args(Form))}.")] = "hybrid",
     heads: Annotated[int, typer.Option(min=1, max=1024, help="Kernels a layer, or grids.")] = 8,
@@ -78,8 +83,11 @@ def process(
     if form not in get_args(Form):
         raise typer.BadParameter(f"'{form}' is none of {', '.join(get_args(Form))}", param_hint="--form")
     # Importing Lightning takes seconds, which no other command should wait for.
-    from pyg_nas_np.convnp.training import Objective, pretrain
+    from pyg_nas_np.convnp.training import Accelerator, Objective, pretrain
 
+    if accelerator not in get_args(Accelerator):
+        choices = ", ".join(get_args(Accelerator))
+        raise typer.BadParameter(f"'{accelerator}' is none of {choices}", param_hint="--accelerator")
     if objective not in get_args(Objective):
         raise typer.BadParameter(f"'{objective}' is none of {', '.join(get_args(Objective))}", param_hint="--objective")
     if objective == "elbo" and not latent_channels:
@@ -91,6 +99,7 @@ def process(
         max_steps=max_steps,
         max_minutes=max_minutes,
         num_workers=workers,
+        accelerator=accelerator,  # type: ignore[arg-type]
         devices=devices,
         seed=seed,
         root=root,

@@ -28,7 +28,7 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
-from pyg_nas_np.utils import InvalidLabelsError, drawing_from, map_chunks, seeded
+from pyg_nas_np.utils import InvalidLabelsError, as_device, drawing_from, map_chunks, on_device, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
@@ -73,10 +73,14 @@ class ConvNPPredictor(Predictor):
             from 150 on; the latter take tens of seconds.
         shrinkage: With auxiliary labels, the predicted difference from them is multiplied by n / (n + shrinkage).
             Without it, few random labels make the ranking worse. Use 0 in a search.
+        device: Where the process and the stacked networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for
+            CUDA where there is a device. The bank and the trees stay on the CPU, as do arguments and predictions. A
+            saved predictor holds no device: ``load(path).set_params(device="cuda:1")`` chooses another.
         random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
-        ValueError: From :meth:`fit`, if :obj:`shrinkage` is negative.
+        ValueError: From :meth:`fit`, if :obj:`shrinkage` is negative or :obj:`device` unknown.
+        DeviceUnavailableError: From :meth:`fit` and :meth:`predict`, if this machine has no such device.
 
     Example:
         >>> import torch
@@ -101,6 +105,7 @@ class ConvNPPredictor(Predictor):
         finetune_steps: int = 0,
         stacking: bool = True,
         shrinkage: float = SHRINKAGE,
+        device: str = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(space, maximize=maximize, labels=labels)
@@ -108,6 +113,7 @@ class ConvNPPredictor(Predictor):
         self.finetune_steps = finetune_steps
         self.stacking = stacking
         self.shrinkage = shrinkage
+        self.device = device
         self.random_state = random_state
 
     @classmethod
@@ -178,6 +184,7 @@ class ConvNPPredictor(Predictor):
         return groups
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
+        as_device(self.device)
         # A copy, so that later changes of the weight file do not affect a fitted predictor.
         self.model_ = self._find_model()
         self.x_, self.z_ = inputs[1].float(), z.float()
@@ -188,7 +195,7 @@ class ConvNPPredictor(Predictor):
         self.stacking_ = self._new_stacking(num_meta)
         self._fit_stacking(inputs[0])
         if self.finetune_steps and z.numel() >= 8:
-            self.model_ = self._finetune(copy.deepcopy(self.model_))
+            self.model_ = self._finetune(self.model_)
 
     def _find_model(self) -> ConvNP | None:
         """The process; none where the bank is all that is known of a space."""
@@ -206,6 +213,7 @@ class ConvNPPredictor(Predictor):
             boosting=self.stacking and count >= BOOSTING_FROM,
             # Networks cannot take auxiliary labels as inputs, and these are more informative than the networks.
             networks=self.stacking and count >= NETWORKS_FROM and not self.auxiliary_.numel(),
+            device=self.device,
             random_state=self.random_state,
         )
 
@@ -215,8 +223,8 @@ class ConvNPPredictor(Predictor):
         self.stacking_.fit(archs, self.x_, self.z_ - prior, held_out, state)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
-        """A few steps on splits of the context; the base predictors are refitted to every split."""
-        generator = seeded(self.random_state)
+        """A copy after a few steps on splits of the context; the base predictors are refitted to every split."""
+        generator, device = seeded(self.random_state), as_device(self.device)
         descriptors = shared_descriptors(require_cells(self.space_))
         seen, groups = process_inputs(descriptors), self._groups(descriptors)
         count = self.z_.numel()
@@ -230,7 +238,7 @@ class ConvNPPredictor(Predictor):
             moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
             tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
-        batch = TaskBatch.from_tasks(tasks)
+        batch, model = TaskBatch.from_tasks(tasks).to(device), copy.deepcopy(model).to(device)
         assert batch.z_target is not None
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
         for _ in range(self.finetune_steps):
@@ -239,7 +247,7 @@ class ConvNPPredictor(Predictor):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return model.eval()
+        return model.cpu().eval()
 
     # -- predicting -------------------------------------------------------------------------------------------------
 
@@ -248,19 +256,20 @@ class ConvNPPredictor(Predictor):
         if self.model_ is None:
             mean, std = mixture(self.bank_.predict(x))
             return mean, std if return_std else None
+        model = on_device(self.model_, as_device(self.device))
+        self.stacking_.run_on(self.device)
         seen = process_inputs(shared_descriptors(require_cells(self.space_)))
         starts = range(0, len(archs), CHUNK)
         chunks = ((archs[start : start + CHUNK], x[start : start + CHUNK]) for start in starts)
-        parts = map_chunks(lambda chunk: self._predict_chunk(seen, *chunk), chunks)
+        parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, *chunk), chunks)
         mean, std = (torch.cat(values) for values in zip(*parts, strict=True))
         return mean, std if return_std else None
 
-    def _predict_chunk(self, seen: list[int], archs: Architectures, x: Tensor) -> tuple[Tensor, Tensor]:
-        model = self.model_
-        assert model is not None
+    def _predict_chunk(self, model: ConvNP, seen: list[int], archs: Architectures, x: Tensor) -> tuple[Tensor, Tensor]:
         target, prior = self.bank_.predict(x), self.bank_.prior(x)
         ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(archs)])
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
+        tasks = tasks.to(model.head.weight.device)
         if model.latent_channels:
             generator = seeded(self.random_state)
             draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
@@ -269,6 +278,7 @@ class ConvNPPredictor(Predictor):
             std = (spreads.square().mean(dim=0) + centres.var(dim=0, unbiased=False)).sqrt()
         else:
             mean, std = model(tasks)
+        mean, std = mean.cpu(), std.cpu()
         full, none = DISAGREEMENT
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         # The process is overconfident in its weights: the bank is well specified on the tasks of the meta-training.

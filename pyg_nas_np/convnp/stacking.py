@@ -47,16 +47,25 @@ class Stacking:
         num_meta: Number of leading columns of the descriptors that are meta-features.
         boosting: Whether to use boosted trees.
         networks: Whether to use networks; they need at least :data:`FOLDS` labels.
+        device: Where the networks run, see :func:`~pyg_nas_np.utils.devices.as_device`.
         random_state: Seed.
     """
 
     def __init__(
-        self, columns: Sequence[int], num_meta: int, *, boosting: bool, networks: bool, random_state: int = 0
+        self,
+        columns: Sequence[int],
+        num_meta: int,
+        *,
+        boosting: bool,
+        networks: bool,
+        device: str = "auto",
+        random_state: int = 0,
     ) -> None:
         self.columns, self.num_meta = list(columns), num_meta
         self.boosting, self.random_state = boosting, random_state
         self.networks = [
-            GNNPredictor(members=1, folds=0, random_state=random_state + k) for k in range(FOLDS * networks)
+            GNNPredictor(members=1, folds=0, device=device, random_state=random_state + k)
+            for k in range(FOLDS * networks)
         ]
         self.tree_share = self.share = 0.0
 
@@ -134,6 +143,11 @@ class Stacking:
         if self.share > 0.0:
             mean = torch.lerp(mean, self._scores(archs, x[:, : self.num_meta]).mean(dim=0), self.share)
         return mean
+
+    def run_on(self, device: str) -> None:
+        r"""Sets where the networks run from now on."""
+        for network in self.networks:
+            network.device = device
 
     def state_dict(self) -> dict[str, Any]:
         r"""Returns the state of the networks, which are slow to train, if there are any."""

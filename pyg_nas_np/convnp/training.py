@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import lightning
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
@@ -29,8 +30,18 @@ from pyg_nas_np.nn import TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import CellSpace
-from pyg_nas_np.utils import DataFileError, drawing_from, read_state
+from pyg_nas_np.utils import (
+    DataFileError,
+    DeviceUnavailableError,
+    as_device,
+    check_count,
+    drawing_from,
+    read_state,
+)
 from pyg_nas_np.utils.state_files import check_state
+
+Accelerator = Literal["auto", "cpu", "cuda"]
+"""``"auto"``: CUDA where there is a device, the CPU elsewhere; the operators have kernels for these two."""
 
 Objective = Literal["ml", "elbo"]
 """``"ml"``: the predictive density, estimated by samples of the latent if there is one; ``"elbo"``: its lower bound."""
@@ -98,6 +109,10 @@ class MetaTraining(lightning.LightningModule):
         self.log("train/steps", self.global_step + 1.0, logger=False, batch_size=len(batch))
         return loss
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        r"""Moves a checkpoint to the CPU, so that it resumes on any device."""
+        checkpoint.update(move_data_to_device(checkpoint, "cpu"))
+
     def configure_optimizers(self) -> Any:
         r"""AdamW with a short linear warm-up."""
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=1e-4)
@@ -125,17 +140,17 @@ def negative_log_density(
         batch: Tasks with target scores.
         objective: See :data:`Objective`.
         num_samples: Samples of the latent, if the process has one.
-        generator: Source of the samples.
+        generator: Source of the samples, on any device.
     """
     assert batch.z_target is not None
     targets = batch.z_target
     if not model.latent_channels:
         return -_log_density(model(batch), targets).mean()
     counts = batch.ptr_target.diff()
-    owner = torch.repeat_interleave(torch.arange(counts.numel()), counts)
+    owner = batch.per_target(torch.arange(len(batch), device=counts.device))
 
     def per_task(values: Tensor) -> Tensor:
-        return torch.zeros(counts.numel()).index_add(0, owner, values)
+        return values.new_zeros(len(batch)).index_add(0, owner, values)
 
     if objective == "ml":
         densities = [per_task(_log_density(model(batch, None, generator), targets)) for _ in range(num_samples)]
@@ -204,6 +219,7 @@ def pretrain(
     max_minutes: float = 60.0,
     batch_size: int = 8,
     num_workers: int = 0,
+    accelerator: Accelerator = "auto",
     devices: int = 1,
     seed: int = 0,
     model: ConvNP | None = None,
@@ -225,8 +241,11 @@ def pretrain(
         max_minutes: Stops earlier after this time.
         batch_size: Tasks per step.
         num_workers: Number of workers that synthesise tasks; the weights do not depend on it.
-        devices: Number of workers that train, each on a part of the tasks (Lightning's DDP, gloo).
-        seed: Seed of weights and tasks; equal seeds give equal weights on one machine.
+        accelerator: Where the process is trained, see :data:`Accelerator`. Tasks are synthesised on the CPU, the result
+            is there, and a checkpoint of one device resumes on another.
+        devices: Number of workers that train, each on a part of the tasks (Lightning's DDP): CUDA devices, or
+            processes of the CPU.
+        seed: Seed of weights and tasks; equal seeds give equal weights on one machine's CPU.
         model: A process to train. (default: a new one)
         process: Arguments of the new :class:`~pyg_nas_np.nn.ConvNP`, such as its form. (default: the hybrid form)
         objective: See :data:`Objective`.
@@ -238,9 +257,12 @@ def pretrain(
         progress: Whether to show a progress bar.
 
     Raises:
+        ValueError: If the accelerator is unknown.
+        DeviceUnavailableError: If this machine has no CUDA device, or fewer than :obj:`devices`.
         InvalidLabelsError: If some of :obj:`labels` are of :obj:`target`.
         DataFileError: If the checkpoint in :obj:`root` is damaged, or of another process.
     """
+    kind = _device_type(accelerator, devices)
     tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
     descriptors = shared_descriptors(space)
     if model is None:
@@ -257,7 +279,7 @@ def pretrain(
             ModelCheckpoint(folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
         )
     trainer = lightning.Trainer(
-        accelerator="cpu",
+        accelerator=kind,
         devices=devices,
         strategy="ddp_spawn" if devices > 1 else "auto",
         use_distributed_sampler=False,
@@ -291,7 +313,7 @@ def pretrain(
             pool.prepare_data()
             pool.setup("fit")
         trainer.fit(training, pool, ckpt_path=str(checkpoint) if resumed else None, weights_only=True)
-    model.eval()
+    model.cpu().eval()
     if path is not None and trainer.is_global_zero:
         # There are no metrics if the resumed training was already complete.
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -303,6 +325,7 @@ def pretrain(
             "target": target,
             "objective": objective,
             "seed": seed,
+            "accelerator": kind,
             "tasks": num_batches * batch_size,
             "steps": int(metrics.get("train/steps", trainer.global_step)),
             "batch_size": batch_size,
@@ -330,6 +353,18 @@ def check_checkpoint(path: Path, training: MetaTraining) -> None:
             raise DataFileError(f"{path} is of another process: '{name}' differs; {cure}")
     if extra := sorted(state["state_dict"].keys() - training.state_dict().keys()):
         raise DataFileError(f"{path} is of another process: it has '{extra[0]}'; {cure}")
+
+
+def _device_type(accelerator: Accelerator, devices: int) -> str:
+    if accelerator not in get_args(Accelerator):
+        raise ValueError(f"accelerator must be one of {', '.join(get_args(Accelerator))}, got {accelerator!r}")
+    kind = as_device(accelerator).type
+    if kind == "cuda" and check_count("devices", devices) > torch.cuda.device_count():
+        raise DeviceUnavailableError(
+            f"devices={devices} were asked for, but PyTorch finds {torch.cuda.device_count()} CUDA devices; ask for "
+            f"fewer, or for processes of the CPU with accelerator='cpu'"
+        )
+    return kind
 
 
 def _loggers(folder: Path | None) -> Any:

@@ -139,7 +139,7 @@ class ConvNP(nn.Module):
         Args:
             tasks: Context and target sets.
             latent: Gaussian of the latent variables to draw one sample from. (default: that given the context)
-            generator: Source of the sample. (default: PyTorch's)
+            generator: Source of the sample, on any device. (default: PyTorch's)
         """
         h_context, h_target = self._embed(tasks)
         ptrs = tasks.ptr_context, tasks.ptr_target
@@ -151,9 +151,8 @@ class ConvNP(nn.Module):
         scale = stretch.clamp(-3.0, 3.0).exp()
         if not self.num_base:
             return shift, scale
-        counts = tasks.ptr_target.diff()
-        weights = self.weights(tasks).repeat_interleave(counts, dim=0)
-        reach = MAX_SHIFT * freedom(tasks).repeat_interleave(counts)
+        weights = tasks.per_target(self.weights(tasks))
+        reach = MAX_SHIFT * tasks.per_target(freedom(tasks))
         base_mean, base_var = tasks.target_moments[..., 0], (2.0 * tasks.target_moments[..., 1]).exp()
         mean = (weights * base_mean).sum(dim=1)
         # Law of total variance over the base predictors.
@@ -188,11 +187,10 @@ class ConvNP(nn.Module):
         if not self.num_base:
             return h_context + self.embed_context(z), h_target
         seen = self.embed_evidence(evidence(tasks))
-        per_context, per_target = tasks.ptr_context.diff(), tasks.ptr_target.diff()
         context = torch.cat([z, tasks.context_moments.flatten(1)], dim=1)
-        h_context = h_context + self.embed_context(context) + seen.repeat_interleave(per_context, dim=0)
+        h_context = h_context + self.embed_context(context) + tasks.per_context(seen)
         h_target = h_target + self.embed_target(tasks.target_moments.flatten(1))
-        return h_context, h_target + seen.repeat_interleave(per_target, dim=0)
+        return h_context, h_target + tasks.per_target(seen)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, form={self.form!r}, {self.process!r})"
@@ -218,7 +216,7 @@ def evidence(tasks: TaskBatch) -> Tensor:
     square = (tasks.z_context.unsqueeze(1) - mean).square()
     density = (-0.5 * square * (-2.0 * log_std).exp() - log_std).clamp_min(-10.0)
     counts = tasks.ptr_context.diff()
-    owner = torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
+    owner = tasks.per_context(torch.arange(counts.numel(), device=counts.device))
     sums = mean.new_zeros(counts.numel(), 2 * mean.size(1))
     sums = sums.index_add_(0, owner, torch.cat([square, density], dim=1))
     error, density = (sums / counts.clamp_min(1).unsqueeze(1)).chunk(2, dim=1)

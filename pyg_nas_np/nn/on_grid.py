@@ -148,12 +148,14 @@ class OnGridProcess(nn.Module):
             ptr_context: Where each task starts.
             ptr_target: Where each task starts.
             latent: Mean and log standard deviation to sample the latent from. (default: those given the context)
-            generator: Source of the sample.
+            generator: Source of the sample, on any device.
         """
         if self.latent_channels:
             grid, mean, log_std = self.latent(context, ptr_context)
             mean, log_std = (mean, log_std) if latent is None else latent
-            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+            # Drawn where the generator is, so that a seed gives the same sample on every device.
+            source = mean.device if generator is None else generator.device
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=source).to(mean.device)
             grid = torch.cat([grid, mean + log_std.exp() * noise], dim=1)
         else:
             grid = self._to_grid(context, ptr_context)
@@ -168,7 +170,7 @@ class OnGridProcess(nn.Module):
         """Coordinates ``[heads * N, grid_dim]`` and ``ptr`` with every head of every task as a separate set."""
         coordinates = torch.tanh(self.project(states)).view(-1, self.heads, self.grid_dim).transpose(0, 1)
         offsets = torch.arange(self.heads, device=ptr.device).unsqueeze(1) * states.size(0)
-        folded = torch.cat([(ptr[:-1] + offsets).flatten(), ptr.new_tensor([self.heads * states.size(0)])])
+        folded = torch.cat([(ptr[:-1] + offsets).flatten(), self.heads * ptr[-1:]])
         return coordinates.reshape(-1, self.grid_dim), folded
 
     def _to_grid(self, context: Tensor, ptr: Tensor) -> Tensor:

@@ -587,7 +587,7 @@ def grid_over(
         >>> grid_over(-0.32, 0.5, 0.25)
         (tensor([-0.5000], dtype=torch.float64), (5,))
     """
-    device = low.device if isinstance(low, Tensor) else "cpu"
+    device = next((corner.device for corner in (low, high) if isinstance(corner, Tensor)), "cpu")
     below = torch.as_tensor(low, dtype=torch.float64, device=device).detach() - margin
     above = torch.as_tensor(high, dtype=torch.float64, device=device).detach() + margin
     step = torch.as_tensor(spacing, dtype=torch.float64, device=device)

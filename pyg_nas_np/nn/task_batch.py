@@ -20,6 +20,10 @@ class Task(NamedTuple):
     target_moments: Tensor
     z_target: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> Task:
+        r"""Returns the task on a device."""
+        return Task._make(value if value is None else value.to(device) for value in self)
+
 
 @dataclass
 class TaskBatch:
@@ -47,6 +51,25 @@ class TaskBatch:
     def __len__(self) -> int:
         return self.ptr_context.numel() - 1
 
+    def to(self, device: torch.device | str) -> TaskBatch:
+        r"""Returns the tasks on a device.
+
+        Example:
+            >>> task = Task(*(torch.zeros(2, 3), torch.zeros(2), torch.zeros(4, 3)), *2 * [torch.zeros(2, 0, 2)])
+            >>> TaskBatch.from_tasks([task]).to("meta").ptr_target.device
+            device(type='meta')
+        """
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return replace(self, **moved)
+
+    def per_context(self, values: Tensor) -> Tensor:
+        r"""Repeats a row of each task, ``[B, ...]``, for each architecture of its context, ``[N, ...]``."""
+        return _repeated(values, self.ptr_context, self.x_context.size(0))
+
+    def per_target(self, values: Tensor) -> Tensor:
+        r"""Repeats a row of each task, ``[B, ...]``, for each of its targets, ``[M, ...]``."""
+        return _repeated(values, self.ptr_target, self.x_target.size(0))
+
     def with_targets_as_context(self) -> TaskBatch:
         r"""Returns the tasks with all targets added to the context, the condition of the latent's posterior.
 
@@ -55,9 +78,8 @@ class TaskBatch:
         """
         if self.z_target is None:
             raise ValueError("z_target is None; targets without scores cannot be context")
-        context, target = self.ptr_context.diff(), self.ptr_target.diff()
-        tasks = torch.arange(len(self), device=context.device)
-        owner = torch.cat([tasks.repeat_interleave(context), tasks.repeat_interleave(target)])
+        tasks = torch.arange(len(self), device=self.ptr_context.device)
+        owner = torch.cat([self.per_context(tasks), self.per_target(tasks)])
         order = owner.argsort(stable=True)
         return replace(
             self,
@@ -91,3 +113,8 @@ class TaskBatch:
             target,
             torch.cat(scores) if scores else None,
         )
+
+
+def _repeated(values: Tensor, ptr: Tensor, size: int) -> Tensor:
+    # Without the size, the host would wait for the device to sum the counts.
+    return values.repeat_interleave(ptr.diff(), dim=0, output_size=size)

@@ -1,7 +1,7 @@
 r"""Set-convolution operators: ragged sets and uniform grids, on CPU and CUDA."""
 
 from pyg_nas_np.ops import cpu
-from pyg_nas_np.ops.backends import active_backend, backend, validation
+from pyg_nas_np.ops.backends import active_backend, backend, used_backends, validation
 from pyg_nas_np.ops.grid import set_conv_from_grid, set_conv_to_grid
 from pyg_nas_np.ops.radial import KERNELS, window_for
 from pyg_nas_np.ops.set_conv import set_conv
@@ -15,6 +15,7 @@ __all__ = [
     "set_conv",
     "set_conv_from_grid",
     "set_conv_to_grid",
+    "used_backends",
     "validation",
     "window_for",
 ]

@@ -15,6 +15,7 @@ BACKENDS = ("auto", "reference", "cpu", "cuda")
 # Plain module globals: torch.compile guards on them, and the autograd threads of a CUDA device see them.
 _backend = "auto"
 _validate = True
+_used: list[set[str]] = []
 
 
 @contextmanager
@@ -51,6 +52,27 @@ def active_backend() -> str:
 
 
 @contextmanager
+def used_backends() -> Iterator[set[str]]:
+    r"""Records which back ends run inside a ``with`` block, in any thread: ``"reference"``, ``"cpu"``, ``"cuda"``.
+
+    Example:
+        >>> from pyg_nas_np.ops import set_conv
+        >>> x, ptr = torch.zeros(3, 1), torch.tensor([0, 3])
+        >>> with backend("reference"), used_backends() as used:
+        ...     density, signal = set_conv(x, x, x, 1.0, ptr, ptr)
+        >>> used
+        {'reference'}
+    """
+    used: set[str] = set()
+    _used.append(used)
+    try:
+        yield used
+    finally:
+        # By identity: sets of nested blocks may be equal.
+        _used[:] = [other for other in _used if other is not used]
+
+
+@contextmanager
 def validation(enabled: bool) -> Iterator[None]:
     r"""Switches the checks of argument *values* (sorted ``ptr``, positive length scales) on or off.
 
@@ -76,19 +98,20 @@ def validation_enabled() -> bool:
 
 
 def resolve(name: str, device: torch.device) -> str:
-    r"""Returns the back end that runs a call on :obj:`device`: ``"reference"``, ``"cpu"`` or ``"cuda"``.
+    r"""Returns the back end that runs a call on :obj:`device`: ``"reference"``, ``"cpu"`` or ``"cuda"``; records it.
 
     Raises:
         BackendUnavailableError: If the requested back end cannot run on this device or is not installed.
     """
     if name == "auto":
-        if device.type == "cpu" and cpu.is_available():
-            return "cpu"
-        return "cuda" if device.type == "cuda" and cuda.is_available() else "reference"
-    if name == "cpu":
+        compiled = {"cpu": cpu, "cuda": cuda}.get(device.type)
+        name = device.type if compiled is not None and compiled.is_available() else "reference"
+    elif name == "cpu":
         if device.type != "cpu":
             raise BackendUnavailableError(f"The back end 'cpu' was asked for, but the tensors are on '{device}'.")
         cpu.kernels()
     elif name == "cuda":
         cuda.require_device(device)
+    for used in _used:
+        used.add(name)
     return name

@@ -58,7 +58,9 @@ def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int, **consta
         return
     # Later versions of Triton fuse multiply-adds only on request. The interpreter accepts no options.
     options = {} if _interpreted() else {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
-    kernel[grid](*args, **constants, **options)
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(args[0]):
+        kernel[grid](*args, **constants, **options)
 
 
 def _width(size: int, most: int) -> int:

@@ -270,9 +270,11 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return predictor
 
     def _plain_params(self) -> dict[str, Any]:
-        """The parameters without the space, as plain types."""
+        """The parameters without the space and the device, as plain types."""
         params: dict[str, Any] = self.get_params(deep=False)
         del params["space"]
+        # A file may be read on another machine.
+        params.pop("device", None)
         return params
 
     @classmethod

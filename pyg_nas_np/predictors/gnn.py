@@ -46,6 +46,7 @@ class GNNPredictor(NeuralPredictor):
         folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+        device: Where the networks run, see :func:`~pyg_nas_np.utils.devices.as_device`; not saved.
         random_state: Seed.
 
     Example:
@@ -70,6 +71,7 @@ class GNNPredictor(NeuralPredictor):
         folds: int = 3,
         maximize: bool | None = None,
         labels: LabelScale = "auto",
+        device: str = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(
@@ -81,6 +83,7 @@ class GNNPredictor(NeuralPredictor):
             folds=folds,
             maximize=maximize,
             labels=labels,
+            device=device,
             random_state=random_state,
         )
         self.channels = channels
@@ -123,6 +126,7 @@ class GCNPredictor(NeuralPredictor):
         folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+        device: Where the networks run, see :func:`~pyg_nas_np.utils.devices.as_device`; not saved.
         random_state: Seed.
     """
 
@@ -140,6 +144,7 @@ class GCNPredictor(NeuralPredictor):
         folds: int = 3,
         maximize: bool | None = None,
         labels: LabelScale = "auto",
+        device: str = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(
@@ -151,6 +156,7 @@ class GCNPredictor(NeuralPredictor):
             folds=folds,
             maximize=maximize,
             labels=labels,
+            device=device,
             random_state=random_state,
         )
         self.channels = channels

@@ -47,6 +47,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
         folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+        device: Where the networks run, see :func:`~pyg_nas_np.utils.devices.as_device`; not saved.
         random_state: Seed.
 
     Example:
@@ -71,6 +72,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
         folds: int = 4,
         maximize: bool | None = None,
         labels: LabelScale = "auto",
+        device: str = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(
@@ -82,6 +84,7 @@ class MLPEnsemblePredictor(NeuralPredictor):
             folds=folds,
             maximize=maximize,
             labels=labels,
+            device=device,
             random_state=random_state,
         )
         self.channels = channels

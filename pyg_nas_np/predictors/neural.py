@@ -14,7 +14,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import check_count, drawing_from, seeded
+from pyg_nas_np.utils import as_device, check_count, drawing_from, on_device, seeded
 
 CHUNK = 2048
 """Architectures predicted at a time; their states fit into the processor's cache."""
@@ -67,7 +67,7 @@ def train(
         steps: Number of steps.
         lr: Peak learning rate.
         weight_decay: Of AdamW.
-        generator: Source of batches and of dropout masks.
+        generator: Source of batches and of dropout masks, on any device.
     """
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
@@ -101,8 +101,9 @@ class NeuralPredictor(Predictor):
     The members differ in their initial weights. The mean is that of the members; the variance is that between the
     members plus the mean squared error of cross-validation.
 
-    Runs with the same :obj:`random_state` on one machine give equal weights. Global random states are neither read nor
-    changed. Subclasses implement :meth:`_sizes` and :meth:`_network`.
+    Runs with the same :obj:`random_state` on one machine's CPU give equal weights. Global random states are neither
+    read nor changed. A fitted predictor keeps its networks on the CPU and predicts by copies on the device, so that it
+    can be saved and read anywhere. Subclasses implement :meth:`_sizes` and :meth:`_network`.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -113,6 +114,7 @@ class NeuralPredictor(Predictor):
         folds: Folds of the cross-validation; 0 for none; the variance is then only that between the members.
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+        device: Where the networks run, see :func:`~pyg_nas_np.utils.devices.as_device`; not saved.
         random_state: Seed.
     """
 
@@ -127,6 +129,7 @@ class NeuralPredictor(Predictor):
         folds: int = 3,
         maximize: bool | None = None,
         labels: LabelScale = "auto",
+        device: str = "auto",
         random_state: int = 0,
     ) -> None:
         super().__init__(space, maximize=maximize, labels=labels)
@@ -135,6 +138,7 @@ class NeuralPredictor(Predictor):
         self.lr = lr
         self.weight_decay = weight_decay
         self.folds = folds
+        self.device = device
         self.random_state = random_state
 
     @abstractmethod
@@ -175,25 +179,27 @@ class NeuralPredictor(Predictor):
         self.noise_ = float(torch.cat(errors).square().mean())
 
     def _trained(self, inputs: tuple[Tensor, ...], z: Tensor, generator: torch.Generator) -> nn.Module:
+        device = as_device(self.device)
         with drawing_from(generator):
             network = self._network(**self.sizes_)
         train(
-            network,
-            inputs,
-            z,
+            network.to(device),
+            tuple(part.to(device) for part in inputs),
+            z.to(device),
             self._loss,
             steps=self.steps,
             lr=self.lr,
             weight_decay=self.weight_decay,
             generator=generator,
         )
-        return network
+        return network.cpu()
 
     def _predict(self, inputs: tuple[Tensor, ...], return_std: bool) -> tuple[Tensor, Tensor | None]:
-        chunks = []
+        device, chunks = as_device(self.device), []
+        networks = [on_device(network, device) for network in self.networks_]
         for chunk in zip(*(torch.split(part, CHUNK) for part in inputs), strict=True):
-            tensors = self._tensors(*chunk)
-            chunks.append(torch.stack([_apply(network, tensors) for network in self.networks_]))
+            tensors = tuple(part.to(device) for part in self._tensors(*chunk))
+            chunks.append(torch.stack([_apply(network, tensors) for network in networks]).cpu())
         scores = torch.cat(chunks, dim=1).double()
         std = (scores.var(dim=0, unbiased=False) + self.noise_).sqrt() if return_std else None
         return scores.mean(dim=0), std

@@ -2,10 +2,12 @@ r"""Helpers without domain knowledge: errors, files, optional imports, threads, 
 
 from pyg_nas_np.utils.checks import check_count, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
+from pyg_nas_np.utils.devices import as_device, on_device
 from pyg_nas_np.utils.errors import (
     BackendUnavailableError,
     ChecksumError,
     DataFileError,
+    DeviceUnavailableError,
     ForbiddenPickleError,
     InvalidArchitectureError,
     InvalidCurvesError,
@@ -33,6 +35,7 @@ __all__ = [
     "BackendUnavailableError",
     "ChecksumError",
     "DataFileError",
+    "DeviceUnavailableError",
     "ForbiddenPickleError",
     "InvalidArchitectureError",
     "InvalidCurvesError",
@@ -48,6 +51,7 @@ __all__ = [
     "SpaceTooLargeError",
     "UnwritableFileError",
     "VerificationError",
+    "as_device",
     "atomic_path",
     "cache_dir",
     "check_count",
@@ -60,6 +64,7 @@ __all__ = [
     "load_pickle",
     "map_chunks",
     "numpy_scalar_globals",
+    "on_device",
     "open_regular",
     "read_state",
     "read_tensors",

@@ -71,6 +71,10 @@ class BackendUnavailableError(NASError, RuntimeError):
     r"""The requested back end of an operator cannot run here; the message says what is missing."""
 
 
+class DeviceUnavailableError(NASError, ValueError):
+    r"""A device was asked for that this machine does not have."""
+
+
 class MissingExtraError(NASError, ImportError):
     r"""An optional dependency is not installed.
 

@@ -44,7 +44,7 @@ def test_trains_writes_and_prints_the_card(run, tmp_path, monkeypatch, toy_space
     read_weights(weights, toy_space)
     # Training goes on from what the folder holds.
     longer = tmp_path / "longer.safetensors"
-    options = ("--num-tasks", 8, "--max-steps", 4, "--seed", 5, "--root", tmp_path / "run")
+    options = ("--num-tasks", 8, "--max-steps", 4, "--seed", 5, "--root", tmp_path / "run", "--accelerator", "cpu")
     code, _, err = run("process", "toy", "--output", longer, *options)
     assert code == 0, err
     assert read_card(longer)["steps"] == 4
@@ -74,6 +74,7 @@ def test_seed_decides_the_weights(run, tmp_path, monkeypatch, toy_space):
         (["process", "nasbench201", "--output", "w.safetensors", "--seed", "-1"], "--seed"),
         (["process", "nasbench201", "--output", "w.safetensors", "--devices", "2000"], "--devices"),
         (["process", "nasbench201", "--output", "w.safetensors", "--workers", "2000"], "--workers"),
+        (["process", "nasbench201", "--output", "w.safetensors", "--accelerator", "tpu"], "is none of auto, cpu, cuda"),
         (["process", "nasbench201", "--output", "/proc/none/w.safetensors"], "cannot be written"),
         (["process", "nasbench201", "--output", "w.safetensors", "--root", "/proc/none"], "cannot be written"),
         (["process", "nasbench201"], "--output"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from pyg_nas_np import ConvNPPredictor, NASBench201
+from pyg_nas_np import ConvNPPredictor, NASBench201, ops
 from pyg_nas_np.convnp import predictor as convnp_module
 from pyg_nas_np.convnp.bank_predictor import BankPredictor
 from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
@@ -16,9 +17,10 @@ from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.weights import shipped_weights, write_weights
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.nn import ConvNP
+from pyg_nas_np.ops import cpu
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.spaces import space_by_name
-from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
+from pyg_nas_np.utils import DeviceUnavailableError, InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
 
 FORMS = {"hybrid": {}, "off-grid": {"form": "off-grid"}, "latent": {"form": "on-grid", "latent_channels": 2}}
 ROWS = torch.arange(0, 128, 4)
@@ -75,10 +77,12 @@ def fitted(toy_space, weights, graphs, truth):
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, tmp_path):
-    predictor = make(toy_space, weights, form)
-    assert predictor.fit(graphs, truth[ROWS]) is predictor
-    mean, std = predictor.predict(every, return_std=True)
+def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, device, tmp_path):
+    predictor = make(toy_space, weights, form, device=device)
+    with ops.used_backends() as used:
+        assert predictor.fit(graphs, truth[ROWS]) is predictor
+        mean, std = predictor.predict(every, return_std=True)
+    assert used == {"reference" if device == "cpu" and not cpu.is_available() else device}
     assert mean.shape == std.shape == (128,)
     assert mean.dtype == torch.float64
     assert mean.isfinite().all()
@@ -86,9 +90,43 @@ def test_fit_predict_save_load(toy_space, weights, graphs, every, truth, form, t
     torch.testing.assert_close(predictor.predict(every), mean)
     predictor.save(tmp_path / "p.pt")
     for cls, space in ((ConvNPPredictor, toy_space), (Predictor, type(toy_space)())):
-        again = cls.load(tmp_path / "p.pt", space)
+        again = cls.load(tmp_path / "p.pt", space).set_params(device="cpu")
         torch.testing.assert_close(again.predict(every, return_std=True), (mean, std), rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(again.sample(every, 2), predictor.sample(every, 2), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the kernels are compiled")
+def test_interpreted_triton_kernels_give_the_same_predictions(toy_space, weights, graphs, every, truth):
+    pytest.importorskip("triton")
+    predictor = make(toy_space, weights, device="cpu").fit(graphs, truth[ROWS])
+    expected = predictor.predict(every, return_std=True)
+    with ops.backend("cuda"), ops.used_backends() as used:
+        found = predictor.predict(every, return_std=True)
+    assert used == {"cuda"}
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_devices_that_do_not_exist_are_told(toy_space, weights, graphs, every, truth):
+    predictor = make(toy_space, weights, device="cpu").fit(graphs, truth[ROWS])
+    before = predictor.predict(every)
+    for unfitted in (make(toy_space, weights), ConvNPPredictor(toy_space)):
+        with pytest.raises(ValueError, match="a device must be 'auto', 'cpu', 'cuda' or one like 'cuda:1', got 'gpu'"):
+            unfitted.set_params(device="gpu").fit(graphs, truth[ROWS])
+        with pytest.raises(DeviceUnavailableError, match="'cuda:9999' was asked for"):
+            unfitted.set_params(device="cuda:9999").fit(graphs, truth[ROWS])
+    with pytest.raises(DeviceUnavailableError, match="use 'auto' or 'cpu'"):
+        predictor.set_params(device="cuda:9999").predict(every)
+    torch.testing.assert_close(predictor.set_params(device="cpu").predict(every), before)
+
+
+def test_files_hold_no_device(toy_space, weights, graphs, truth, device, tmp_path):
+    predictor = make(toy_space, weights, device=device, finetune_steps=1).fit(graphs, truth[ROWS])
+    predictor.save(tmp_path / "p.pt")
+    saved = torch.load(tmp_path / "p.pt", weights_only=True)
+    assert "device" not in saved["params"]
+    assert not any(value.is_cuda for value in saved["state"]["model"].values())
+    assert ConvNPPredictor.load(tmp_path / "p.pt", toy_space).device == "auto"
+    assert clone(predictor).device == device
 
 
 def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, every, truth):

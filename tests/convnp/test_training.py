@@ -20,7 +20,7 @@ from pyg_nas_np.convnp.training import MetaTraining, negative_log_density, space
 from pyg_nas_np.convnp.weights import read_card, read_weights
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.nn import ConvNP
-from pyg_nas_np.utils import DataFileError, InvalidLabelsError
+from pyg_nas_np.utils import DataFileError, DeviceUnavailableError, InvalidLabelsError
 
 SMALL = {"num_tasks": 6, "batch_size": 2, "max_steps": 8, "progress": False}
 
@@ -104,6 +104,74 @@ def test_training_resumes_bit_exactly(tmp_path, toy_space, kwargs):
     again = train(toy_space, tmp_path / "w.safetensors", model=make_model(toy_space, seed=9, **kwargs), root=tmp_path)
     assert equal(again, whole)
     assert read_card(tmp_path / "w.safetensors")["steps"] == 8
+
+
+class Diary(lightning.Callback):
+    """Where the process was trained."""
+
+    def on_train_start(self, trainer, module) -> None:
+        self.device = module.device.type
+
+
+def test_training_runs_where_it_is_told(tmp_path, toy_space, device):
+    diary = Diary()
+    path = tmp_path / "toy.safetensors"
+    model = train(toy_space, path, root=tmp_path, accelerator=device, callbacks=[diary], max_steps=4)
+    assert diary.device == device
+    assert read_card(path)["accelerator"] == device
+    assert not any(value.is_cuda for value in model.state_dict().values())
+
+
+def test_accelerators_that_do_not_exist_are_told(tmp_path, toy_space):
+    with pytest.raises(ValueError, match="accelerator must be one of auto, cpu, cuda, got 'tpu'"):
+        train(toy_space, root=tmp_path, accelerator="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceUnavailableError, match="'cuda' was asked for, but PyTorch finds no CUDA device"):
+            train(toy_space, root=tmp_path, accelerator="cuda")
+        diary = Diary()
+        train(toy_space, callbacks=[diary], max_steps=1)
+        assert diary.device == "cpu"
+    else:
+        with pytest.raises(DeviceUnavailableError, match="devices=100 were asked for"):
+            train(toy_space, root=tmp_path, devices=100)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"form": "on-grid", "latent_channels": 2}])
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+def test_checkpoints_of_one_device_resume_on_another(tmp_path, toy_space, cuda, first, kwargs):
+    second = "cpu" if first == cuda else cuda
+    whole = train(toy_space, model=make_model(toy_space, **kwargs), accelerator=first)
+    started = make_model(toy_space, **kwargs)
+    with pytest.raises(ConnectionError, match="power cut"):
+        train(toy_space, model=started, root=tmp_path, accelerator=first, callbacks=[PowerCut(5)])
+    assert "cuda" not in str(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    resumed = train(toy_space, model=make_model(toy_space, seed=9, **kwargs), root=tmp_path, accelerator=second)
+    for name, value in resumed.state_dict().items():
+        torch.testing.assert_close(value, whole.state_dict()[name], rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_every_tensor_of_a_checkpoint_is_moved(toy_space):
+    # Tensors without values cannot be moved to the CPU, so each one that is reached raises.
+    training, elsewhere = MetaTraining(make_model(toy_space)), torch.ones(2, device="meta")
+    for checkpoint in (
+        {"state_dict": {"w": elsewhere}},
+        {"optimizer_states": [{"state": {0: {"exp_avg": elsewhere}}}]},
+        {"callbacks": {"best": elsewhere}},
+    ):
+        with pytest.raises(NotImplementedError, match="meta"):
+            training.on_save_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("objective", ["ml", "elbo"])
+def test_losses_follow_the_device_of_their_tasks(toy_space, objective):
+    model = make_model(toy_space, form="on-grid", latent_channels=2).to("meta")
+    tasks = space_tasks(toy_space, batch_size=2).batch(0).to("meta")
+    loss = negative_log_density(model, tasks, objective, 2, torch.Generator())
+    assert loss.is_meta
+    assert loss.shape == ()
+    loss.backward()
+    assert all(parameter.grad.is_meta for parameter in model.parameters())
 
 
 def test_training_logs_to_csv(tmp_path, toy_space):

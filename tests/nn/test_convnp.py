@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+import os
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyg_nas_np import ops
 from pyg_nas_np.nn import ConvNP, Task, TaskBatch
 from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, evidence, freedom
+from pyg_nas_np.ops import cpu
 
 FORMS = {
     "hybrid": {},
@@ -41,6 +45,14 @@ def make_model(form: str = "hybrid", **kwargs) -> ConvNP:
     if model.num_base:
         torch.nn.init.normal_(model.weigh[-1].weight, std=0.3)
     return model.eval()
+
+
+def make_latent() -> ConvNP:
+    return make_model("on-grid-1d", latent_channels=2)
+
+
+MAKERS = {form: partial(make_model, form) for form in FORMS} | {"latent": make_latent}
+makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 def select(batch: TaskBatch, b: int, order=None, keep=None) -> TaskBatch:
@@ -117,6 +129,53 @@ def test_every_parameter_learns(form):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert (parameter.grad != 0).any(), name
+
+
+@makers
+def test_no_tensor_is_made_on_another_device(make):
+    # An operation on tensors of the CPU and of the meta device raises.
+    model, batch = make().to("meta"), make_tasks().to("meta")
+    mean, std = model(batch, generator=torch.Generator())
+    assert mean.is_meta
+    assert std.is_meta
+    assert mean.shape == std.shape == (17,)
+    (((batch.z_target - mean) / std).square() + std.log()).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.is_meta, name
+    if model.latent_channels:
+        assert all(value.is_meta for value in model.latent(batch.with_targets_as_context()))
+
+
+def run_on(make, device: str, backend: str) -> tuple[list[torch.Tensor], set[str]]:
+    """The prediction and every gradient, on the CPU; and the back ends that ran."""
+    model, batch = make().to(device), make_tasks().to(device)
+    with ops.backend(backend), ops.used_backends() as used:
+        mean, std = model(batch, generator=torch.Generator().manual_seed(0))
+        (((batch.z_target - mean) / std).square() + std.log()).mean().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return [value.detach().cpu() for value in (mean, std, *gradients)], used
+
+
+def same_as_the_reference(make, device: str, backend: str) -> set[str]:
+    found, used = run_on(make, device, backend)
+    expected, own = run_on(make, "cpu", "reference")
+    assert own == {"reference"}
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    return used
+
+
+@makers
+def test_each_device_runs_its_own_kernels(make, device):
+    used = same_as_the_reference(make, device, "auto")
+    assert used == {"reference" if device == "cpu" and not cpu.is_available() else device}
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the kernels are compiled")
+@pytest.mark.parametrize("make", [MAKERS["hybrid"], MAKERS["latent"]], ids=["off the grid", "on the grid"])
+def test_interpreted_triton_kernels_give_the_same_process(make):
+    pytest.importorskip("triton")
+    assert same_as_the_reference(make, "cpu", "cuda") == {"cuda"}
 
 
 @torch.no_grad()

@@ -96,6 +96,12 @@ def test_without_batch_all_points_are_one_set():
     torch.testing.assert_close(conv(x_src, y_src, x_dst), conv(x_src, y_src, x_dst, *zeros))
 
 
+def test_grids_lie_on_the_device_of_either_corner(cuda):
+    corner = torch.ones(1, device=cuda)
+    assert grid_over(0.0, corner, 0.25)[0].is_cuda
+    assert grid_over(-corner, 0.0, 0.25)[0].is_cuda
+
+
 def test_empty_sets_give_zeros():
     x_src, y_src, x_dst = points()
     for per_channel in (False, True):

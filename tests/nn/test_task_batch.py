@@ -29,6 +29,25 @@ def test_tasks_are_concatenated_without_padding():
     assert batch.z_target.tolist() == [5] * 5 + [2] * 2
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_every_tensor_moves_and_none_stays(scored):
+    task = constant_task(3, 5, scored)
+    batch = TaskBatch.from_tasks([task, task])
+    for given, moved in ((task._asdict(), task.to("meta")._asdict()), (vars(batch), vars(batch.to("meta")))):
+        assert given.keys() == moved.keys()
+        for name, value in given.items():
+            assert (moved[name] is None) == (value is None), name
+            assert value is None or (moved[name].is_meta and moved[name].shape == value.shape), name
+    assert not batch.x_context.is_meta
+    assert TaskBatch.from_tasks([task.to("meta")]).ptr_target.is_meta
+
+
+def test_rows_of_tasks_are_repeated_for_their_architectures():
+    batch = TaskBatch.from_tasks([constant_task(3, 1), constant_task(0, 4), constant_task(1, 0)])
+    assert batch.per_context(torch.tensor([7, 8, 9])).tolist() == [7, 7, 7, 9]
+    assert batch.per_target(torch.tensor([[7.0], [8.0], [9.0]])).flatten().tolist() == [7, 8, 8, 8, 8]
+
+
 def test_targets_may_be_unknown():
     batch = TaskBatch.from_tasks([constant_task(1, 3, scored=False)])
     assert batch.z_target is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -36,6 +37,21 @@ def test_automatic_choice():
     assert resolve("auto", torch.device("cpu")) == ("cpu" if cpu.is_available() else "reference")
     assert resolve("auto", torch.device("meta")) == "reference"
     assert resolve("reference", torch.device("cpu")) == "reference"
+
+
+def test_used_back_ends_are_recorded_in_every_thread():
+    x, ptr = torch.zeros(2, 1, requires_grad=True), torch.tensor([0, 2])
+    with ops.used_backends() as outer:
+        assert outer == set()
+        with ops.backend("reference"), ops.used_backends() as inner, ThreadPoolExecutor() as pool:
+            density, _ = pool.submit(ops.set_conv, x, x, x, 1.0, ptr, ptr).result()
+        with ops.used_backends() as backward:
+            density.sum().backward()
+        ops.set_conv(x, x, x, 1.0, ptr, ptr)
+    assert inner == backward == {"reference"}
+    assert outer == {"reference", "cpu" if cpu.is_available() else "reference"}
+    ops.set_conv(x, x, x, 1.0, ptr, ptr)
+    assert inner == {"reference"}
 
 
 def test_a_backend_refuses_the_wrong_device(monkeypatch: pytest.MonkeyPatch):

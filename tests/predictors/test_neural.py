@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pyg_nas_np.predictors import Architectures, GNNPredictor, MLPEnsemblePredictor, neural
+from pyg_nas_np.predictors import Architectures, GCNPredictor, GNNPredictor, MLPEnsemblePredictor, neural
 from pyg_nas_np.predictors.neural import NeuralPredictor, ranking_loss, train
 from pyg_nas_np.spaces import NASBench201Space
+from pyg_nas_np.utils import DeviceUnavailableError
 
 SPACE = NASBench201Space()
 INDEX = SPACE.sample_indices(30, torch.Generator().manual_seed(0))
@@ -57,6 +58,21 @@ def test_a_seed_decides_and_the_global_state_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("kind", [MLPEnsemblePredictor, GNNPredictor, GCNPredictor])
+def test_a_fitted_predictor_is_saved_on_the_cpu(kind, device, tmp_path):
+    model = kind(SPACE, channels=8, device=device, **FAST).fit(BATCH, Y)
+    expected = model.predict(TEST, return_std=True)
+    assert not any(value.is_cuda for network in model.networks_ for value in network.state_dict().values())
+    model.save(tmp_path / "p.pt")
+    loaded = kind.load(tmp_path / "p.pt", SPACE)
+    assert loaded.device == "auto"
+    torch.testing.assert_close(loaded.predict(TEST, return_std=True), expected, rtol=1e-4, atol=1e-3)
+    with pytest.raises(ValueError, match="'cuda' or one like 'cuda:1', got 'gpu'"):
+        loaded.set_params(device="gpu").predict(TEST)
+    with pytest.raises(DeviceUnavailableError, match="'cuda:9999' was asked for"):
+        kind(SPACE, device="cuda:9999", **FAST).fit(BATCH, Y)
 
 
 def test_chunks_do_not_change_predictions(monkeypatch):

@@ -468,6 +468,9 @@ def test_what_is_enqueued_in_part_is_completed(space, monkeypatch):
             kernel=Integer(1, 7, step=2, when={"block": ("conv", None)}),
         )
     study = optuna.create_study(sampler=fast(space, n_startup_trials=6))
+    # Whether a random start meets every block is chance.
+    for block in ("mbconv", "conv") * 2:
+        study.enqueue_trial({"block": block})
     study.optimize(conditional, n_trials=25)
     independent = recorded_independents(monkeypatch)
     study.enqueue_trial({"block": "conv", "depth": 2})

@@ -8,12 +8,13 @@ import math
 import os
 import pickle
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,9 @@ from pyg_nas_np.spaces import (
 )
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.operation_graph import pack
+from pyg_nas_np.spaces.parameters import Value
+
+Floats = np.ndarray[Any, Any]
 
 DATA = Path(os.environ.get("PYG_NAS_NP_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "spaces"
 ROWS = 2300
@@ -142,6 +146,73 @@ def table(
     labels = [sum(measured[key]) / len(measured[key]) for key in keys]
     alone = ParameterSpace(parameters, pool=[arch.to_dict() for arch in archs])
     return Table(space, alone, archs, torch.tensor(labels, dtype=torch.float64), maximize)
+
+
+class PlainColumns:
+    r"""Records as a user would write them down: numbers (logarithms where they span decades), one-hot categories, lists
+    of layers padded with zeros; standardised over a table, without what does not vary.
+
+    Args:
+        table: The table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.parameters = table.space.parameters
+        self._records = table.space.records(table.archs)
+        raw = self._raw(self._records)
+        self._mean, self._spread = raw.mean(axis=0), raw.std(axis=0)
+        self.rows = self._scaled(raw)
+        """Columns of the table, ``[n, F]``."""
+
+    def __call__(self, records: Sequence[Mapping[str, Any]]) -> Floats:
+        return self._scaled(self._raw(records))
+
+    def mixed(self) -> tuple[Floats, int]:
+        r"""Columns of the table with codes of categories, 0 for none, in the last ones; and the number of these."""
+        numbers: list[list[float]] = []
+        codes: list[list[float]] = []
+        for parameter, values in self._values(self._records):
+            if is_number(parameter):
+                numbers += _plain(parameter, values)
+            else:
+                codes.append([0.0 if v is None else 1.0 + parameter.choices.index(v) for v in values])
+        x = np.array(numbers).T if numbers else np.empty((len(self._records), 0))
+        x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+        return np.concatenate([x, np.array(codes).T], axis=1) if codes else x, len(codes)
+
+    def _scaled(self, raw: Floats) -> Floats:
+        varies = self._spread > 0
+        scaled: Floats = (raw[:, varies] - self._mean[varies]) / self._spread[varies]
+        return scaled
+
+    def _raw(self, records: Sequence[Mapping[str, Any]]) -> Floats:
+        return np.array(
+            [column for parameter, values in self._values(records) for column in _plain(parameter, values)]
+        ).T
+
+    def _values(self, records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, list[Any]]]:
+        """Every single parameter, those of layers one after the other, with the values of the records."""
+        for name, parameter in self.parameters.items():
+            if not isinstance(parameter, Repeat):
+                yield parameter, [record.get(name) for record in records]
+                continue
+            for field, inner in parameter.parameters.items():
+                for i in range(parameter.max_length):
+                    lists = (record[name] for record in records)
+                    yield inner, [layers[i].get(field) if i < len(layers) else None for layers in lists]
+
+
+def _plain(parameter: Any, values: Sequence[Any]) -> list[list[float]]:
+    if not is_number(parameter):
+        return [[float(value == choice) for value in values] for choice in parameter.choices]
+    domain = parameter.choices if isinstance(parameter, Categorical) else (parameter.low, parameter.high)
+    decades = min(domain) > 0 and (getattr(parameter, "log", False) or max(domain) >= 100 * min(domain))
+    return [[0.0 if value is None else math.log(value) if decades else float(value) for value in values]]
+
+
+def is_number(parameter: Value) -> bool:
+    r"""Whether all values of a parameter are numbers."""
+    return not isinstance(parameter, Categorical) or not any(isinstance(c, str | bool) for c in parameter.choices)
 
 
 def rows_of(path: str) -> list[dict[str, str]]:
@@ -278,15 +349,20 @@ def bert() -> Table:
 
 
 def lts(family: str, dataset: str) -> Table:
+    rows = [
+        row
+        for row in rows_of("lts_language_models/lts_gpt2_transxl.csv.gz")
+        if (row["family"], row["dataset"], row["set"]) == (family, dataset, "random") and row["valid_ppl"]
+    ]
+    embedding = [name for name in ("d_embed", "div_val") if len({row[name] for row in rows}) > 1]
     found = []
-    for row in rows_of("lts_language_models/lts_gpt2_transxl.csv.gz"):
-        if (row["family"], row["dataset"], row["set"]) != (family, dataset, "random") or not row["valid_ppl"]:
-            continue
+    for row in rows:
         depth = int(row["n_layer"])
         heads, inner = ([int(v) for v in row[name].split()] for name in ("n_head", "d_inner"))
         heads, inner = (values * depth if len(values) == 1 else values for values in (heads, inner))
         record = {
             "d_model": int(row["d_model"]),
+            **{name: int(row[name]) for name in embedding},
             "layers": [{"heads": h, "inner": i} for h, i in zip(heads, inner, strict=True)],
             "params": float(row["params_nonembedding"]),
         }
@@ -301,6 +377,7 @@ def lts(family: str, dataset: str) -> Table:
     lengths = [len(record["layers"]) for record, _ in found]  # type: ignore[arg-type]
     parameters = {
         "d_model": Integer(min(widths), max(widths), log=True),  # type: ignore[type-var]
+        **{name: Categorical(sorted({record[name] for record, _ in found})) for name in embedding},  # type: ignore[type-var]
         "layers": Repeat(layer, min(lengths), max(lengths)),
     }
 
@@ -433,6 +510,24 @@ def hpo(benchmark: str, name: str) -> Table:
     return table(parameters, found, ("model_size",), graph, CELL if graph else (), maximize)
 
 
+DEVICES = (
+    *(f"{gpu}_{batch}" for gpu in ("1080ti", "2080ti", "titan_rtx", "titanx", "titanxp") for batch in (1, 32, 64)),
+    *("essential_ph_1", "eyeriss", "fpga", "gold_6226", "gold_6240", "pixel2", "pixel3", "raspi4"),
+    *("samsung_a50", "samsung_s7", "silver_4114", "silver_4210r"),
+)
+"""Columns of the latencies of the FBNet space."""
+
+PAIRS = (
+    "iwslt14deen_gpu_titanxp",
+    *(
+        f"wmt14{pair}_{device}"
+        for pair in ("ende", "enfr")
+        for device in ("cpu_raspberrypi", "cpu_xeon", "gpu_titanxp")
+    ),
+    "wmt19ende_gpu_titanxp",
+)
+"""Tasks and devices of HAT."""
+
 DEVELOPMENT: dict[str, dict[str, Callable[[], Table]]] = {
     "macro": {"macro": macro},
     "accel": {"accel": accel},
@@ -466,10 +561,28 @@ FURTHER: dict[str, dict[str, Callable[[], Table]]] = {
         for name in ("vehicle", "kc1", "blood_transfusion", "credit_g")
     },
     "micro": {
-        f"micro-{task.rsplit('_', 2)[0]}": partial(micro, task)
-        for task in ("class_scene_valid_top1", "segmentsemantic_valid_acc", "normal_valid_ssim")
+        f"micro-{task.partition('_valid')[0]}": partial(micro, task)
+        for task in (
+            "class_scene_valid_top1",
+            "segmentsemantic_valid_acc",
+            "normal_valid_ssim",
+            "room_layout_valid_neg_loss",
+        )
     },
-    "fbnet": {f"fbnet-{device}": partial(fbnet, device) for device in ("1080ti_1", "silver_4114", "fpga")},
-    "hat": {f"hat-{task}": partial(hat, task) for task in ("wmt14ende_cpu_raspberrypi", "iwslt14deen_gpu_titanxp")},
+    "lts": {"lts-GPT2-lm1b": partial(lts, "GPT2", "lm1b")},
+    "gym": {f"gym{number}": partial(gym, number) for number in range(44) if number not in (3, 17, 33)},
+    "nb201": {
+        "nb201-c100": partial(hpo, "nasbench201", "cifar100"),
+        "nb201-in16": partial(hpo, "nasbench201", "imagenet"),
+    },
+    "fbnet": {f"fbnet-{device}": partial(fbnet, device) for device in DEVICES},
+    "hat": {f"hat-{pair}": partial(hat, pair) for pair in PAIRS},
 }
 """The same for tables on which nothing was chosen."""
+
+FAMILIES = {name: family for part in (DEVELOPMENT, FURTHER) for family, tables in part.items() for name in tables}
+"""Table → family."""
+
+LOADERS = {name: load for part in (DEVELOPMENT, FURTHER) for tables in part.values() for name, load in tables.items()}
+
+DEVELOPED = frozenset(name for tables in DEVELOPMENT.values() for name in tables)

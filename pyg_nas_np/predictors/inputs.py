@@ -16,7 +16,7 @@ from torch_geometric.data import Batch, Data
 from pyg_nas_np.datasets import ArchitectureDataset, TableDataset
 from pyg_nas_np.datasets.base import ArchData, Origin
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
-from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace
+from pyg_nas_np.spaces import Configuration, ParameterSpace, RecordView, SearchSpace, TableView
 from pyg_nas_np.spaces.base import Archs, CellSpace, require_cells, require_index
 from pyg_nas_np.spaces.columns import ConfigurationTable, table_columns
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
@@ -117,7 +117,7 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     """
     if (graphs := _own_graphs(x, space)) is not None:
         return _from_own_graphs(graphs, space)
-    if isinstance(space, ParameterSpace) and (columns := table_columns(x)) is not None:
+    if isinstance(space, TableView) and (columns := table_columns(x)) is not None:
         return Architectures(space, space.check_table(columns))
     if not isinstance(x, ConfigurationTable) and (records := _records(x)) is not None:
         return _from_records(records, space)

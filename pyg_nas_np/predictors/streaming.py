@@ -15,7 +15,7 @@ from torch import Tensor
 from pyg_nas_np.datasets.exports import PREFIXES
 from pyg_nas_np.datasets.measurements import matched
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.spaces import ParameterSpace, Repeat
+from pyg_nas_np.spaces import Repeat, TableView
 from pyg_nas_np.spaces.columns import has_numbers, table_columns
 from pyg_nas_np.spaces.inference import EMPTY, parsed
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, map_chunks, require
@@ -165,7 +165,7 @@ def stream_predictions(
     """
     check_is_fitted(predictor, "transform_")
     space = predictor.space_
-    parameters = space.table_parameters if isinstance(space, ParameterSpace) else {}
+    parameters = space.table_parameters if isinstance(space, TableView) else {}
     numeric = {prefix + name for name, kind in parameters.items() if has_numbers(kind) for prefix in PREFIXES}
     batches, start = read_batches(pool, batch_rows, numeric, EMPTY), 0
     while group := list(islice(batches, torch.get_num_threads())):
@@ -239,7 +239,7 @@ def predict_rows(predictor: Predictor, rows: Any, *, column: str = "arch", first
         InvalidSpaceError: If the column of a parameter is missing.
     """
     space, given = predictor.space_, table_columns(rows) or {}
-    if isinstance(space, ParameterSpace):
+    if isinstance(space, TableView):
         archs: Any = space.check_table(_columns(space, given), first_row=first_row)
     else:
         archs = []
@@ -251,7 +251,7 @@ def predict_rows(predictor: Predictor, rows: Any, *, column: str = "arch", first
     return PredictedRows(rows, *predictor.predict(archs, return_std=True))
 
 
-def _columns(space: ParameterSpace, given: dict[str, Any]) -> dict[str, Any]:
+def _columns(space: TableView[Any], given: dict[str, Any]) -> dict[str, Any]:
     """The columns of parameters and costs, by their names in the space."""
     parameters = space.table_parameters
     optional = {name for name, parameter in parameters.items() if parameter.optional or parameter.when}

@@ -15,7 +15,7 @@ from pyg_nas_np.spaces.onnx_graphs import from_onnx
 from pyg_nas_np.spaces.operation_graph import OperationGraph
 from pyg_nas_np.spaces.operations import Operation, OperationGraphs, OperationView
 from pyg_nas_np.spaces.parameter_space import ParameterSpace
-from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat
+from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat, TableView
 from pyg_nas_np.spaces.registry import SPACES, space_by_name
 from pyg_nas_np.spaces.views import draw, from_networkx, to_networkx
 
@@ -54,6 +54,7 @@ __all__ = [
     "Repeat",
     "SampledGraphSpace",
     "SearchSpace",
+    "TableView",
     "Validity",
     "draw",
     "from_networkx",

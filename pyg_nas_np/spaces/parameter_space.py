@@ -30,7 +30,7 @@ from pyg_nas_np.spaces.columns import (
     row_keys,
 )
 from pyg_nas_np.spaces.configuration import Configuration, Level
-from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat, is_missing, plain
+from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, TableView, is_missing, plain
 from pyg_nas_np.utils.errors import DataFileError, InvalidArchitectureError, InvalidSpaceError
 from pyg_nas_np.utils.files import foreign_file, read_bytes
 
@@ -52,7 +52,7 @@ _KINDS: dict[str, type[Parameter]] = {
 }
 
 
-class ParameterSpace(RecordView[Configuration], Costs[Configuration]):
+class ParameterSpace(TableView[Configuration], Costs[Configuration]):
     r"""A space whose architectures are configurations: values by the names of parameters.
 
     It may be continuous or of any size. Parameters come by keyword or as a mapping; a list is short for a

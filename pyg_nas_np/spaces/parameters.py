@@ -495,3 +495,28 @@ class RecordView(SearchSpace[ArchT]):
         They are the known pool where the space has one, otherwise independent draws.
         """
         return self.sample(n, generator, replace=True)
+
+
+class TableView(RecordView[ArchT]):
+    r"""A space that reads many configurations at a time by the columns of a table."""
+
+    cost_columns: Sequence[str]
+    """The columns of a table that are costs."""
+
+    @property
+    @abstractmethod
+    def table_parameters(self) -> dict[str, Parameter]:
+        r"""The columns of a table of configurations, and the parameter that each has the values of."""
+
+    @abstractmethod
+    def check_table(self, columns: Mapping[str, Any], *, first_row: int = 0) -> Sequence[ArchT]:
+        r"""Returns the configurations that are given by columns.
+
+        Args:
+            columns: One column a parameter, and one a cost where there is any.
+            first_row: Position of the first one, for messages.
+
+        Raises:
+            InvalidArchitectureError: With row and reason, if one is not a configuration.
+            InvalidSpaceError: If columns differ in length.
+        """

@@ -22,7 +22,7 @@ from pyg_nas_np.cli.benchmarks import (
     RootOption,
     open_benchmark,
 )
-from pyg_nas_np.cli.options import MinimizeOption, check_output, say
+from pyg_nas_np.cli.options import MinimizeOption, check_output, check_predictors, say
 from pyg_nas_np.cli.own_files import IgnoreOption, LabelsOption, SpaceOption, TargetOption, is_own, name_of, open_own
 from pyg_nas_np.cli.tables import COLUMNS, console, plain_text, write_csv
 from pyg_nas_np.convnp import PREDICTORS
@@ -97,11 +97,7 @@ def compare(
     ] = None,
 ) -> None:
     """Compare predictors on your own labels or a benchmark's: mean ± standard error of their scores over draws."""
-    names = list(dict.fromkeys(predictor or ("convnp", "gp", "xgboost")))
-    if unknown := [name for name in names if name not in PREDICTORS]:
-        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PREDICTORS)}", param_hint="--predictor")
-    if split not in ("index", "class"):
-        raise typer.BadParameter(f"'{split}' is neither 'index' nor 'class'", param_hint="--split")
+    names = check_predictors(predictor or ("convnp", "gp", "xgboost"), split)
     if output is not None:
         check_output(output / "runs.csv")
         check_output(output / "summary.csv")

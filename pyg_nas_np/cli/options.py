@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from pyg_nas_np.cli.tables import console
+from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.spaces import CellSpace
 
 SEED_LIMIT = 2**63 - 1
@@ -53,6 +54,24 @@ def finite(value: float | None) -> float | None:
 def direction(minimize: bool | None) -> bool | None:
     r"""Returns what predictors call ``maximize``; :obj:`None` leaves it to the data set."""
     return None if minimize is None else not minimize
+
+
+def check_predictors(names: Iterable[str], split: str) -> list[str]:
+    r"""Returns names of predictors, each once.
+
+    Args:
+        names: As given.
+        split: How a benchmark is split, which is checked too.
+
+    Raises:
+        typer.BadParameter: If a predictor or the split is not known.
+    """
+    chosen = list(dict.fromkeys(names))
+    if unknown := [name for name in chosen if name not in PREDICTORS]:
+        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PREDICTORS)}", param_hint="--predictor")
+    if split not in ("index", "class"):
+        raise typer.BadParameter(f"'{split}' is neither 'index' nor 'class'", param_hint="--split")
+    return chosen
 
 
 def check_output(path: Path, suffix: str = "", *, folder: bool = False, option: str = "--output") -> None:

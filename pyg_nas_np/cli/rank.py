@@ -17,7 +17,7 @@ from pyg_nas_np.cli.benchmarks import (
     RootOption,
     open_benchmark,
 )
-from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, direction, say
+from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, check_predictors, direction, say
 from pyg_nas_np.cli.own_files import (
     CandidatesOption,
     CostOption,
@@ -77,12 +77,7 @@ def rank(
 ) -> None:
     """Rank your own candidates from your own labels, or all architectures of a benchmark from a few."""
     started = time.perf_counter()
-    names = list(dict.fromkeys(predictor or ["convnp"]))
-    unknown = [name for name in names if name not in PREDICTORS]
-    if unknown:
-        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PREDICTORS)}", param_hint="--predictor")
-    if split not in ("index", "class"):
-        raise typer.BadParameter(f"'{split}' is neither 'index' nor 'class'", param_hint="--split")
+    names = check_predictors(predictor or ["convnp"], split)
     own = is_own(ctx, labels)
     written = ("ranking.csv",) if labels is not None and not own else ("ranking.csv", "scores.csv", "ranking.png")
     if output is not None:

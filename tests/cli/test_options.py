@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pyg_nas_np.cli.options import check_output, parse_arch, say
+from pyg_nas_np.cli.options import check_output, check_predictors, parse_arch, say
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -51,3 +51,11 @@ def test_architectures_are_indices_or_strings() -> None:
 def test_brackets_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     say("[/x] [red]y[/red]")
     assert capsys.readouterr().out.strip() == "[/x] [red]y[/red]"
+
+
+def test_names_of_predictors_and_splits():
+    assert check_predictors(["gp", "convnp", "gp"], "class") == ["gp", "convnp"]
+    with pytest.raises(typer.BadParameter, match="'oracle' is none of convnp"):
+        check_predictors(["gp", "oracle"], "index")
+    with pytest.raises(typer.BadParameter, match="'half' is neither 'index' nor 'class'"):
+        check_predictors(["gp"], "half")

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +34,10 @@ class Bank(ABC):
         - **moments:** ``[n, K, 2]``, mean and log standard deviation by each of the ``K`` members.
     """
 
-    noise: ClassVar[LogPrior] = NOISE
+    noise: LogPrior = NOISE
     """Prior of the noise variance."""
 
-    sampled: ClassVar[str]
+    sampled: str
     """Name of the Gaussian process that gives samples their correlations."""
 
     def __init__(self, *, max_iter: int, num_trees: int) -> None:
@@ -67,20 +67,31 @@ class Bank(ABC):
         r"""Names of the ``K`` members."""
         return [*self.recipes, "trees"]
 
-    def fit(self, x: Tensor, z: Tensor, thetas: Mapping[str, Tensor] | None = None) -> Self:
+    def fit(
+        self,
+        x: Tensor,
+        z: Tensor,
+        thetas: Mapping[str, Tensor] | None = None,
+        *,
+        variances: Tensor | None = None,
+    ) -> Self:
         r"""Fits every member.
 
         Args:
             x: Descriptors of the context, ``[n, F]``.
             z: Its scores, ``[n]``.
             thetas: Hyperparameters of the Gaussian processes, if they are already known.
+            variances: Known variances of the scores beside their noise, ``[n]``; the trees do not see them.
+                (default: none)
         """
         recipes = self.recipes
 
         def fitted(name: str) -> GaussianProcess:
             mean = partial(self._prior_of, name)
             gp = GaussianProcess(recipes[name], noise=self.noise, mean=mean, max_iter=self.max_iter)
-            return gp.fit(x, z) if thetas is None else gp.condition(x, z, thetas[name])
+            if thetas is None:
+                return gp.fit(x, z, variances)
+            return gp.condition(x, z, thetas[name], variances=variances)
 
         self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
         self._trust = self._trust_in(z.numel())

@@ -119,16 +119,18 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fit_all(self, x: ArchitecturesLike, y: Labels | None) -> None:
         archs = as_architectures(x, self.space)
-        maximize = maximize_of(x) if self.maximize is None else self.maximize
-        transform = LabelTransform(self.labels, maximize=maximize)
         values = check_labels(labels_of(x) if y is None else y, len(archs))
+        self._fit_labels(archs, values, maximize_of(x) if self.maximize is None else self.maximize)
+
+    def _fit_labels(self, archs: Architectures, values: Tensor, maximize: bool) -> None:
+        transform = LabelTransform(self.labels, maximize=maximize)
         z = transform.fit(values)
         self.space_ = archs.space
+        self.labels_, self.transform_ = values, transform
         inputs = self._inputs(archs)
         if transform.informative:
             self._fit(inputs, z)
         self.space_name_, self.feature_names_ = archs.space.name, shared_features(archs.space).signature
-        self.labels_, self.transform_ = values, transform
 
     @overload
     def predict(self, x: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...

@@ -37,7 +37,7 @@ class GaussianProcess:
 
     .. math::
         z_i = m(x_i) + \sum_k f_k(x_i) + \varepsilon_i, \qquad
-        f_k \sim \mathcal{GP}(0, k_k), \quad \varepsilon_i \sim \mathcal N(0, \sigma^2 / r_i)
+        f_k \sim \mathcal{GP}(0, k_k), \quad \varepsilon_i \sim \mathcal N(0, \sigma^2 / r_i + v_i)
 
     All hyperparameters are positive; their logarithms :attr:`theta` are those of the kernels in their order, and that
     of the noise variance last. :meth:`fit` maximises the posterior of the logarithms under Gaussian priors by L-BFGS-B
@@ -112,25 +112,27 @@ class GaussianProcess:
         r"""Returns, for each kernel, the statistics of the points that do not depend on hyperparameters."""
         return [kernel.statistics(_precise(x)) for kernel in self.kernels.values()]
 
-    def fit(self, x: Tensor, z: Tensor) -> Self:
-        r"""Finds the most probable hyperparameters and conditions on ``x`` ``[n, ...]`` and ``z`` ``[n]``."""
-        return self.condition(x, z, self.maximize(x, z)[0])
+    def fit(self, x: Tensor, z: Tensor, variances: Tensor | None = None) -> Self:
+        r"""Finds the most probable hyperparameters and conditions on the points; arguments as of :meth:`condition`."""
+        return self.condition(x, z, self.maximize(x, z, variances)[0], variances=variances)
 
-    def maximize(self, x: Tensor, z: Tensor) -> tuple[Tensor, float]:
+    def maximize(self, x: Tensor, z: Tensor, variances: Tensor | None = None) -> tuple[Tensor, float]:
         r"""Returns the maximum a posteriori of the log hyperparameters and its log density, up to a constant.
 
         Args:
             x: ``[n, ...]``.
             z: ``[n]``.
+            variances: Known variances :math:`v_i` of the targets beside the noise, ``[n]``. (default: none)
         """
         limit = MAX_FIT if self.max_fit is None else self.max_fit
         some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0), device="cpu")[:limit]
         statistics, targets = self.statistics(x[some]), self._residuals(x[some], z[some])
-        if self.prior_mean.numel() == 1:
+        known = None if variances is None else variances.double()[some]
+        if self.prior_mean.numel() == 1 and known is None:
             return self._maximize_noise(statistics, targets)
 
         def objective(theta: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-            loss, gradient = self.negative_log_posterior(statistics, targets, torch.from_numpy(theta))
+            loss, gradient = self.negative_log_posterior(statistics, targets, torch.from_numpy(theta), known)
             return loss, gradient.numpy()
 
         reach = _REACH * self.prior_std
@@ -170,17 +172,20 @@ class GaussianProcess:
         found = minimize_scalar(loss_at, bounds=bounds, method="bounded", options={"xatol": 1e-6})
         return torch.tensor([found.x], dtype=torch.float64, device=z.device), -float(found.fun)
 
-    def negative_log_posterior(self, statistics: list[Tensor], z: Tensor, theta: Tensor) -> tuple[float, Tensor]:
+    def negative_log_posterior(
+        self, statistics: list[Tensor], z: Tensor, theta: Tensor, variances: Tensor | None = None
+    ) -> tuple[float, Tensor]:
         r"""Returns the negative log posterior of hyperparameters, up to a constant, and its gradient.
 
         Args:
             statistics: Those of the points, as :meth:`statistics` gives them.
             z: Differences of their targets from the prior mean, ``[n]``.
             theta: Log hyperparameters.
+            variances: Known variances of the targets beside the noise, ``[n]``. (default: none)
         """
         covariance, pullbacks = self._covariance(statistics, theta)
         noise = theta[-1].exp()
-        covariance.diagonal().add_(noise)
+        covariance.diagonal().add_(noise if variances is None else noise + variances)
         factor = stable_cholesky(covariance)
         weights = torch.cholesky_solve(z.unsqueeze(1), factor)
         fit = z @ weights.squeeze(1)
@@ -209,6 +214,7 @@ class GaussianProcess:
         theta: Tensor | None = None,
         *,
         repeats: Tensor | None = None,
+        variances: Tensor | None = None,
         statistics: list[Tensor] | None = None,
     ) -> Self:
         r"""Conditions on points with given hyperparameters.
@@ -217,14 +223,15 @@ class GaussianProcess:
             x: ``[n, ...]``.
             z: ``[n]``.
             theta: Log hyperparameters. (default: the means of their priors)
-            repeats: Number of measurements that each target is the mean of, ``[n]``. (default: one)
+            repeats: Number of measurements :math:`r_i` that each target is the mean of, ``[n]``. (default: one)
+            variances: Known variances :math:`v_i` of the targets beside the noise, ``[n]``. (default: none)
             statistics: Those of the points, if they are already known.
         """
         self.assume(self.prior_mean if theta is None else theta)
         self.x, self.z = _precise(x), z.double()
         covariance = self.covariance(self.x) if statistics is None else self._covariance(statistics, self.theta)[0]
-        noise = self.theta[-1].exp()
-        covariance.diagonal().add_(noise if repeats is None else noise / repeats)
+        noise = self.theta[-1].exp() if repeats is None else self.theta[-1].exp() / repeats
+        covariance.diagonal().add_(noise if variances is None else noise + variances.double())
         self.factor = stable_cholesky(covariance)
         residuals = self._residuals(self.x, self.z)
         self.weights = torch.cholesky_solve(residuals.unsqueeze(1), self.factor).squeeze(1)

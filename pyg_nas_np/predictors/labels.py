@@ -222,6 +222,30 @@ class LabelTransform:
         # Far outside the labels the map is so flat that the difference vanishes in rounding.
         return label, abs(self._unit) * half.clamp_min(_LEAST * float(self.labels[-1] - self.labels[0]))
 
+    def spread(self, y: Tensor, std: Tensor) -> Tensor:
+        r"""Maps standard deviations of labels to those of their scores, by the mean slope over ``y`` ± ``std``.
+
+        Args:
+            y: Labels, ``[n]`` float64.
+            std: Their standard deviations, ``[n]``, not negative.
+
+        Returns:
+            ``[n]`` float64; zeros if the labels have no scale.
+        """
+        if not self.informative:
+            return torch.zeros_like(y)
+        unit, ends = abs(self._unit), (float(self.labels[0]), float(self.labels[-1]))
+        centre, half = (y - self._centre) / self._unit, std.double() / unit
+        # An infinitesimal interval would see one pair of neighbouring labels alone.
+        reach = half.clamp_min(_LEAST * (ends[1] - ends[0]))
+        low, high = ((centre + sign * reach).clamp(*ends) for sign in (-1.0, 1.0))
+        slope = (self._score(high) - self._score(low)) / (high - low).clamp_min(_LEAST * (ends[1] - ends[0]))
+        return half * slope
+
+    def _score(self, label: Tensor) -> Tensor:
+        """Inverse of :meth:`_label` inside the range of the labels."""
+        return torch.from_numpy(np.interp(label.numpy(), self.labels.numpy(), self.scores.numpy()))
+
     def _end(self, position: int, bound: float) -> tuple[float, float, float, float]:
         """Score and label of an end, slope beyond it, and the limit of the label's excess."""
         score, label = self.scores[position], self.labels[position]

@@ -23,6 +23,10 @@ class InvalidLabelsError(NASError, ValueError):
     r"""Measured labels cannot be used: empty, NaN, infinite, or not one per architecture."""
 
 
+class InvalidFidelityError(NASError, ValueError):
+    r"""Levels or prices of cheap trainings contradict each other: unordered, negative, missing."""
+
+
 class InvalidCurvesError(NASError, ValueError):
     r"""Learning curves cannot be used: unordered epochs, shapes that disagree, too few finished ones."""
 

@@ -1,0 +1,311 @@
+r"""A predictor of full trainings that learns from cheap ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from sklearn.ensemble import ExtraTreesRegressor
+from torch import Tensor
+from typing_extensions import Self
+
+from pyg_nas_np.convnp.bank import Bank, mixture
+from pyg_nas_np.convnp.bank_predictor import bank_of, space_bank
+from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.predictors.base import Predictor
+from pyg_nas_np.predictors.fidelity import Fidelity
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
+from pyg_nas_np.predictors.kernels import Kernel, Linear, Stationary
+from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.base import EnumerableSpace
+from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError
+from pyg_nas_np.utils.defaults import fixed_defaults
+
+SLOPE = 0.7
+"""Slope of the scores along those of the level below that is expected before any label."""
+
+WEIGHT = 3.0
+"""Number of labels that this expectation counts as."""
+
+
+class FidelityBank(Bank):
+    r"""The bank of a space with one more input, the score at the level below.
+
+    Every Gaussian process gets a linear and a radial kernel of it, the trees split on it, and all predict the
+    difference from a prior mean that is proportional to it.
+
+    Args:
+        inner: The bank of the space, not fitted.
+        column: Column of the score, centred over the context.
+        slope: The factor of the prior mean.
+    """
+
+    def __init__(self, inner: Bank, column: int, slope: float) -> None:
+        super().__init__(max_iter=inner.max_iter, num_trees=inner.num_trees)
+        self.inner, self.column, self.slope = inner, column, slope
+        self.noise, self.sampled = inner.noise, inner.sampled
+
+    @property
+    def recipes(self) -> dict[str, dict[str, Kernel]]:
+        r"""Kernels of each Gaussian process, by name."""
+        own: dict[str, Kernel] = {"below": Stationary([self.column]), "below, linear": Linear([self.column])}
+        return {name: kernels | own for name, kernels in self.inner.recipes.items()}
+
+    @property
+    def split_columns(self) -> list[int]:
+        r"""Columns that the trees split on."""
+        return [*self.inner.split_columns, self.column]
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        r"""The columns of the bank of the space."""
+        return self.inner.columns
+
+    def _new_trees(self) -> ExtraTreesRegressor:
+        return self.inner._new_trees()
+
+    def prior(self, x: Tensor) -> Tensor:
+        r"""Returns the prior mean at ``x`` ``[m, F]``, ``[m]``."""
+        return self.slope * x[:, self.column].double()
+
+
+Scores = tuple[Tensor, Tensor]
+"""Means and variances of the scores of ``m`` architectures at one level, ``[m]`` float64 each."""
+
+
+class _Level:
+    """What the labels of one level and the posterior of the level below say about this level."""
+
+    slope = centre = 0.0
+
+    def __init__(self, inner: Bank, keys: Sequence[Any], z: Tensor, variances: Tensor) -> None:
+        self.inner, self.keys, self.z, self.variances = inner, keys, z, variances
+
+    def fit(self, x: Tensor, below: Scores | None) -> Self:
+        if below is not None:
+            self.centre = float(below[0].mean())
+            known = below[0] - self.centre
+            self.slope = float((known @ self.z + WEIGHT * SLOPE) / (known @ known + WEIGHT))
+        self.x = self._inputs(x, below)
+        self.total = self.variances if below is None else self.variances + self.slope**2 * below[1]
+        return self._condition(None)
+
+    def _condition(self, thetas: Mapping[str, Tensor] | None) -> Self:
+        width = self.x.size(1)
+        self.bank = FidelityBank(self.inner, width - 1, self.slope) if self.slope else self.inner
+        self.bank.fit(self.x, self.z, thetas, variances=self.total if bool(self.total.any()) else None)
+        return self
+
+    def predict(self, x: Tensor, below: Scores | None) -> Scores:
+        mean, std = mixture(self.bank.predict(self._inputs(x, below)))
+        variance = std.double().square()
+        return mean.double(), variance if below is None else variance + self.slope**2 * below[1]
+
+    def pinned(self, keys: Sequence[Any], scores: Scores) -> Scores:
+        """The same, but what was measured where it was."""
+        mean, variance = scores
+        place = [row for row, key in enumerate(keys) if key in self._measured]
+        if place:
+            known = torch.tensor([self._measured[keys[row]] for row in place], dtype=torch.float64, device="cpu")
+            mean[place], variance[place] = known.unbind(dim=1)
+        return mean, variance
+
+    @cached_property
+    def _measured(self) -> dict[Any, tuple[float, float]]:
+        """Mean score and its variance, by architecture."""
+        repeats: dict[Any, list[tuple[float, float]]] = {}
+        for key, z, variance in zip(self.keys, self.z.tolist(), self.variances.tolist(), strict=True):
+            repeats.setdefault(key, []).append((z, variance))
+        return {
+            key: (sum(z for z, _ in found) / len(found), sum(v for _, v in found) / len(found) ** 2)
+            for key, found in repeats.items()
+        }
+
+    def _inputs(self, x: Tensor, below: Scores | None) -> Tensor:
+        return x if below is None else torch.cat([x, (below[0] - self.centre).to(x.dtype).unsqueeze(1)], dim=1)
+
+    def state(self) -> dict[str, Any]:
+        names = ("x", "z", "variances", "total", "slope", "centre")
+        return {name: getattr(self, name) for name in names} | {
+            "columns": self.bank.columns,
+            "thetas": self.bank.state_dict(),
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        level = cls(bank_of(state["columns"]), state["keys"], state["z"], state["variances"])
+        level.x, level.total, level.slope, level.centre = (state[n] for n in ("x", "total", "slope", "centre"))
+        return level._condition(state["thetas"])
+
+
+class FidelityPredictor(Predictor):
+    r"""Predicts labels of full trainings from labels of trainings at several levels of a fidelity.
+
+    A chain from the lowest level up. At each level with labels that differ, the bank of the space (see
+    :class:`~pyg_nas_np.convnp.BankPredictor`) is fitted to its labels; where there is a level below, its posterior mean
+    :math:`m(x)` is one more input, and the prior mean is :math:`\rho\, m(x)`, with :math:`\rho` by ridge regression
+    around :data:`SLOPE` (co-kriging; `Kennedy and O'Hagan, 2000 <https://doi.org/10.1093/biomet/87.1.1>`_). Its
+    variance :math:`s^2(x)` adds :math:`\rho^2 s^2(x)` to that of the level. Where the level below was measured,
+    :math:`m` is the label and :math:`s` its standard deviation.
+
+    Predictions are of the last level. Without labels there that differ, they rank by the levels below, on the scale of
+    the best level that has such labels.
+
+    Args:
+        space: The search space. (default: that of the data set)
+        fidelity: The levels. (default: every label is one of a full training)
+        maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
+        labels: How labels of each level become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
+
+    Example:
+        >>> from pyg_nas_np.spaces import NASBench201Space
+        >>> space, cells = NASBench201Space(), torch.arange(40)
+        >>> flops = space.batch_flops(cells)
+        >>> epochs = torch.where(cells < 30, 12, 200)
+        >>> predictor = FidelityPredictor(space, fidelity=Fidelity("epochs", (12, 200)))
+        >>> predictor.fit(cells, flops, fidelity=epochs).predict(torch.arange(15625)).shape
+        torch.Size([15625])
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace[Any] | None = None,
+        *,
+        fidelity: Fidelity | None = None,
+        maximize: bool | None = None,
+        labels: LabelScale = "auto",
+    ) -> None:
+        super().__init__(space, maximize=maximize, labels=labels)
+        self.fidelity = fidelity
+
+    @fixed_defaults
+    def fit(
+        self,
+        x: ArchitecturesLike,
+        y: Labels | None = None,
+        fidelity: Labels | None = None,
+        y_std: Labels | None = None,
+    ) -> Self:
+        r"""Learns from labelled architectures. A fit that fails leaves the predictor as it was.
+
+        Args:
+            x: ``n`` architectures, at least one. The same architecture may occur at several levels, and more than once
+                at each.
+            y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
+            fidelity: Level of each label, ``[n]``, such as ``[12, 12, 200]``. (default: the last)
+            y_std: Standard deviation of each label that is known, ``[n]``: of repeats, or of the mean of some.
+                (default: the noise is estimated)
+
+        Raises:
+            InvalidLabelsError: If there is no label, one is NaN or infinite, a level is unknown, a standard deviation
+                negative, or there is not one of each an architecture.
+            InvalidFidelityError: If there are levels, but the predictor has no :obj:`fidelity`.
+            InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
+        """
+        before = self.__dict__.copy()
+        try:
+            self._fit_levels(x, y, fidelity, y_std)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def _fit_levels(
+        self, x: ArchitecturesLike, y: Labels | None, fidelity: Labels | None, y_std: Labels | None
+    ) -> None:
+        archs = as_architectures(x, self.space)
+        values = check_labels(labels_of(x) if y is None else y, len(archs))
+        std = _deviations(y_std, values)
+        position = self._positions(fidelity, len(archs))
+        maximize = maximize_of(x) if self.maximize is None else self.maximize
+        present = position.unique().tolist()
+        telling = [level for level in present if bool(values[position == level].diff().any())]
+        self.levels_: list[_Level] = []
+        for level in telling or present[-1:]:
+            rows = position == level
+            self._std = std[rows]
+            self._fit_labels(archs[rows], values[rows], maximize)
+        self.missing_ = (0 if self.fidelity is None else self.fidelity.top) - (telling or present)[-1]
+        del self._std
+
+    def _positions(self, fidelity: Labels | None, count: int) -> Tensor:
+        if self.fidelity is None:
+            if fidelity is not None:
+                raise InvalidFidelityError(
+                    "labels have levels, but the predictor does not know them; take "
+                    "FidelityPredictor(fidelity=Fidelity('epochs', (12, 200)))"
+                )
+            return torch.zeros(count, dtype=torch.long, device="cpu")
+        if fidelity is None:
+            return torch.full((count,), self.fidelity.top, device="cpu")
+        return self.fidelity.positions(fidelity, count)
+
+    def _inputs(self, archs: Architectures) -> tuple[Sequence[Any], Tensor]:
+        for level in self.levels_:
+            level.keys = [archs.space.from_str(key) if isinstance(key, str) else key for key in level.keys]
+        return _keys(archs), shared_descriptors(self.space_).table(archs.given)
+
+    def _fit(self, inputs: tuple[Sequence[Any], Tensor], z: Tensor) -> None:
+        keys, x = inputs
+        variances = self.transform_.spread(self.labels_, self._std).square()
+        level = _Level(space_bank(self.space_), keys, z, variances)
+        self.levels_.append(level.fit(x, self._below(keys, x, len(self.levels_))))
+
+    def _below(self, keys: Sequence[Any], x: Tensor, count: int) -> Scores | None:
+        """The posterior of the last of the first ``count`` levels, exact where it was measured."""
+        scores: Scores | None = None
+        for level in self.levels_[:count]:
+            scores = level.pinned(keys, level.predict(x, scores))
+        return scores
+
+    def _predict(self, inputs: tuple[Sequence[Any], Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
+        keys, x = inputs
+        mean, variance = self.levels_[-1].predict(x, self._below(keys, x, len(self.levels_) - 1))
+        for _ in range(self.missing_):
+            mean, variance = SLOPE * mean, SLOPE**2 * variance + 1.0 - SLOPE**2
+        return mean, variance.sqrt() if return_std else None
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _plain_params(self) -> dict[str, Any]:
+        params = super()._plain_params()
+        return {**params, "fidelity": None if self.fidelity is None else self.fidelity.to_dict()}
+
+    @classmethod
+    def _from_plain_params(cls, space: SearchSpace[Any] | None, params: dict[str, Any]) -> Self:
+        declared = params.pop("fidelity")
+        return cls(space, **params, fidelity=None if declared is None else Fidelity(**declared))
+
+    def _state(self) -> dict[str, Any]:
+        levels = [level.state() | {"keys": [self._written(key) for key in level.keys]} for level in self.levels_]
+        return {"missing": self.missing_, "levels": levels}
+
+    def _written(self, key: Any) -> int | str:
+        return key if isinstance(key, (int, str)) else self.space_.to_str(key)
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self.missing_ = state["missing"]
+        self.levels_ = [_Level.of(level) for level in state["levels"]]
+
+
+def _keys(archs: Architectures) -> Sequence[Any]:
+    """What tells architectures apart: their official index, if there is one."""
+    space = archs.space
+    indexed = isinstance(space, EnumerableSpace) and space.size <= torch.iinfo(torch.long).max
+    return archs.index.tolist() if indexed else list(archs.given)
+
+
+def _deviations(y_std: Labels | None, values: Tensor) -> Tensor:
+    if y_std is None:
+        return torch.zeros_like(values)
+    try:
+        std = check_labels(y_std, values.numel())
+    except InvalidLabelsError as error:
+        raise InvalidLabelsError(f"y_std: {error}") from error
+    if bool((std < 0.0).any()):
+        row = int((std < 0.0).nonzero()[0])
+        raise InvalidLabelsError(f"y_std must not be negative, got {float(std[row]):g} at position {row}")
+    return std

@@ -84,16 +84,7 @@ class Bank(ABC):
             variances: Known variances of the scores beside their noise, ``[n]``; the trees do not see them.
                 (default: none)
         """
-        recipes = self.recipes
-
-        def fitted(name: str) -> GaussianProcess:
-            mean = partial(self._prior_of, name)
-            gp = GaussianProcess(recipes[name], noise=self.noise, mean=mean, max_iter=self.max_iter)
-            if thetas is None:
-                return gp.fit(x, z, variances)
-            return gp.condition(x, z, thetas[name], variances=variances)
-
-        self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
+        self._fit_gps(x, z, thetas, variances)
         self._trust = self._trust_in(z.numel())
         prior, inputs = self.prior(x), self._tree_inputs(x)
         targets = (z - prior).double().numpy()
@@ -104,9 +95,24 @@ class Bank(ABC):
         self.context = torch.stack([*moments, self._tree_moments(left_out)], dim=1).float()
         return self
 
+    def _fit_gps(self, x: Tensor, z: Tensor, thetas: Mapping[str, Tensor] | None, variances: Tensor | None) -> None:
+        recipes = self.recipes
+
+        def fitted(name: str) -> GaussianProcess:
+            mean = partial(self._prior_of, name)
+            gp = GaussianProcess(recipes[name], noise=self.noise, mean=mean, max_iter=self.max_iter)
+            if thetas is None:
+                return gp.fit(x, z, variances)
+            return gp.condition(x, z, thetas[name], variances=variances)
+
+        self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
+
+    def _gp_moments(self, x: Tensor) -> list[Tensor]:
+        return map_chunks(lambda name: self._moments(name, x, *self.gps[name].predict(x)), self.gps)
+
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
-        moments = map_chunks(lambda name: self._moments(name, x, *self.gps[name].predict(x)), self.gps)
+        moments = self._gp_moments(x)
         inputs = self._tree_inputs(x)
         # The overhead of the forest's own predict exceeds the cost of its trees.
         vote = np.mean([tree.tree_.predict(inputs)[:, 0] for tree in self.trees.estimators_], axis=0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.search.base import Key
+from pyg_nas_np.search.candidates import Key
 from pyg_nas_np.search.predictor_search import PredictorSearch
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT

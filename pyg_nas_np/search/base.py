@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, ClassVar, Generic, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,8 +13,9 @@ from typing_extensions import Self
 
 from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
+from pyg_nas_np.search.candidates import Candidates, Key
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.spaces.base import Archs, ArchT, EnumerableSpace, require_index
+from pyg_nas_np.spaces.base import Archs, ArchT
 from pyg_nas_np.utils import (
     DataFileError,
     InvalidArchitectureError,
@@ -39,21 +39,8 @@ _ENTRIES: Kinds = {
     "generator": Tensor,
 }
 
-ENUMERABLE = 1 << 16
-"""Spaces up to this size are searched exhaustively; larger ones through proposals."""
 
-LISTED = 1 << 12
-"""So are spaces without an index, if they know that they are at most this large."""
-
-Key: TypeAlias = Hashable
-"""Identity of an architecture in a search: its official index if the space has one, otherwise the architecture."""
-
-_LARGEST = torch.iinfo(torch.long).max
-_TRIES = 20
-_LEAST_DRAWS = 64
-
-
-class Search(ABC, Generic[ArchT]):
+class Search(Candidates[ArchT], ABC):
     r"""Proposes architectures to measure, and learns from the measurements.
 
     :meth:`ask` never returns an architecture that was returned, told or discarded before. Measurements may be told
@@ -79,17 +66,8 @@ class Search(ABC, Generic[ArchT]):
     def __init__(
         self, space: SearchSpace[ArchT], *, candidates: Archs = None, maximize: bool = True, seed: int = 0
     ) -> None:
-        self.space = space
-        self._indexed = space if isinstance(space, EnumerableSpace) and space.size <= _LARGEST else None
-        if isinstance(candidates, Tensor):
-            candidates = require_index(space).check_indices(candidates).unique()
-        if candidates is not None and len(candidates) == 0:
-            raise ValueError("candidates is empty; give at least one architecture, or None for the whole space")
-        self.candidates = self._listed() if candidates is None else candidates
-        self._pool_keys = None if self.candidates is None else dict.fromkeys(self._keys(self.candidates))
+        super().__init__(space, candidates, seed)
         self.maximize = maximize
-        self.seed = seed
-        self._around: dict[Key, list[Key]] = {}
         self._lock = threading.RLock()
         self.reset()
 
@@ -101,11 +79,6 @@ class Search(ABC, Generic[ArchT]):
         self._pending: dict[Key, None] = {}
         self._discarded: dict[Key, None] = {}
         self._measured: set[Key] = set()
-
-    def _listed(self) -> list[ArchT] | None:
-        """All architectures of a small space without an index."""
-        size = None if self._indexed is not None else getattr(self.space, "size", None)
-        return self.space.sample(size, seeded(0)) if size is not None and size <= LISTED else None
 
     # -- the protocol -----------------------------------------------------------------------------------------------
 
@@ -209,87 +182,8 @@ class Search(ABC, Generic[ArchT]):
     def _choose(self, batch: int) -> list[Key]:
         """Keys of at most ``batch`` free architectures; :meth:`ask` does the rest."""
 
-    @property
-    def _size(self) -> int | None:
-        """Number of candidates; None if the space does not know its size."""
-        if self._pool_keys is not None:
-            return len(self._pool_keys)
-        return None if self._indexed is None else self._indexed.size
-
     def _taken(self) -> set[Key]:
         return self._measured | self._discarded.keys() | self._pending.keys()
-
-    def _random(self, count: int, taken: set[Key]) -> list[Key]:
-        """At most ``count`` distinct free candidates, drawn uniformly."""
-        size = self._size
-        if size is not None and (size <= ENUMERABLE or size <= 4 * (len(taken) + count)):
-            every: Iterable[Key] = range(size) if self._pool_keys is None else self._pool_keys
-            free = [key for key in every if key not in taken]
-            order = torch.randperm(len(free), generator=self.generator, device="cpu")[:count]
-            return [free[i] for i in order.tolist()]
-        # Rejection sampling: if the size is known, most draws are free.
-        pool = None if self._pool_keys is None else list(self._pool_keys)
-        drawn: dict[Key, None] = {}
-        for attempt in range(_TRIES):
-            missing = max(count - len(drawn), _LEAST_DRAWS if attempt else 0)
-            more: Sequence[Key]
-            if size is None:
-                more = self.space.sample(missing, self.generator, replace=True)
-            else:
-                rows = torch.randint(size, (missing,), generator=self.generator, device="cpu").tolist()
-                more = rows if pool is None else [pool[row] for row in rows]
-            drawn.update(dict.fromkeys(self._admitted([key for key in more if key not in taken])))
-            if len(drawn) >= count:
-                break
-        return list(drawn)[:count]
-
-    def _neighbors(self, key: Key, taken: set[Key]) -> list[Key]:
-        """Neighbors that may be asked for, in the order of the space."""
-        if key not in self._around:
-            arch = self._archs([key])[0]
-            around = dict.fromkeys(self._key(neighbor) for neighbor in self.space.neighbors(arch))
-            inside = [k for k in around if self._pool_keys is None or k in self._pool_keys]
-            self._around[key] = self._admitted(inside)
-        return [k for k in self._around[key] if k not in taken]
-
-    def _admitted(self, keys: list[Key]) -> list[Key]:
-        """The architectures among them that may be asked for at all."""
-        return keys
-
-    def _pick(self, options: Sequence[Key]) -> Key:
-        return options[int(torch.randint(len(options), (1,), generator=self.generator, device="cpu"))]
-
-    def _key(self, arch: ArchT) -> Key:
-        return arch if self._indexed is None else self._indexed.index(arch)
-
-    def _keys(self, archs: Archs) -> list[Key]:
-        if isinstance(archs, Architectures):
-            archs = archs.given
-        if archs is None:
-            return list(range(require_index(self.space).size))
-        if isinstance(archs, Tensor):
-            rows = require_index(self.space).check_indices(archs)
-            return [*rows.tolist()] if self._indexed is not None else [*self.space.resolve(rows)]
-        return [self._key(self.space.check(arch)) for arch in archs]
-
-    def _archs(self, keys: Iterable[Key]) -> Architectures:
-        given: Any = list(keys)
-        if self._indexed is not None:
-            given = torch.tensor(given, dtype=torch.long, device="cpu")
-        return Architectures(self.space, given)
-
-    def _written(self, keys: Iterable[Key]) -> list[int] | list[str]:
-        """Keys as plain values."""
-        archs = self._archs(keys)
-        if self._indexed is not None:
-            return [*archs.index.tolist()]
-        return [self.space.to_str(arch) for arch in archs]
-
-    def _read(self, written: Any) -> list[Key]:
-        """Inverse of :meth:`_written`."""
-        if self._indexed is not None:
-            return self._keys(torch.as_tensor(written, dtype=torch.long, device="cpu"))
-        return self._keys([self.space.from_str(text) for text in written])
 
     # -- state ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from pyg_nas_np.search.base import Key, Search
+from pyg_nas_np.search.base import Search
+from pyg_nas_np.search.candidates import Key
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT
 from pyg_nas_np.utils.state_files import Kinds

@@ -20,7 +20,8 @@ from pyg_nas_np.search.acquisition import (
     pareto_mask,
     upper_confidence_bound,
 )
-from pyg_nas_np.search.base import ENUMERABLE, Key, Search
+from pyg_nas_np.search.base import Search
+from pyg_nas_np.search.candidates import ENUMERABLE, Key
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT, Costs
 from pyg_nas_np.utils import InvalidArchitectureError, seeded
@@ -49,7 +50,7 @@ class PredictorSearch(Search[ArchT]):
 
     The first :obj:`initial` architectures are drawn at random. After that, each architecture asked for
     maximises the acquisition function of the predictor fitted to all measurements, over all candidates where these are
-    at most :data:`~pyg_nas_np.search.base.ENUMERABLE`, else over proposals: the neighbors of the best measured
+    at most :data:`~pyg_nas_np.search.candidates.ENUMERABLE`, else over proposals: the neighbors of the best measured
     architectures, random ones, and what evolves from these: each of several generations consists of :data:`CHILDREN`
     mutations of the :data:`ELITE` proposals with the largest acquisition function.
 
@@ -138,9 +139,9 @@ class PredictorSearch(Search[ArchT]):
         self.acquisition = acquisition
         self.beta = beta
         self.initial = initial
-        self.cost = None if cost is None else _cost_function(space, cost)
+        self.cost = None if cost is None else cost_function(space, cost)
         self.bounds = {name: float(bound) for name, bound in (bounds or {}).items()}
-        self._bounded = [(_cost_function(space, name), bound) for name, bound in self.bounds.items()]
+        self._bounded = [(cost_function(space, name), bound) for name, bound in self.bounds.items()]
         self.proposals = proposals
         self.generations = generations
         self.auxiliary = auxiliary
@@ -327,7 +328,7 @@ def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
     return options[ranked.topk(min(count, options.numel())).indices]
 
 
-def _cost_function(space: SearchSpace[Any], cost: str | Cost) -> Cost:
+def cost_function(space: SearchSpace[Any], cost: str | Cost) -> Cost:
     if callable(cost):
         return cost
     known = tuple(space.costs(space.sample(1, seeded(0)))) if isinstance(space, Costs) else ()

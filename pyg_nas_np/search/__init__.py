@@ -7,12 +7,14 @@ in :mod:`pyg_nas_np.integrations.optuna`.
 from pyg_nas_np.search.bananas import BananasSearch
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
+from pyg_nas_np.search.budgeted import BudgetedSearch, Training
 from pyg_nas_np.search.predictor_search import PredictorSearch
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
 from pyg_nas_np.search.simulation import Trace, simulate
 
 __all__ = [
     "BananasSearch",
+    "BudgetedSearch",
     "LocalSearch",
     "MetaQNNGrammar",
     "PredictorSearch",
@@ -23,5 +25,6 @@ __all__ = [
     "Search",
     "TabularGrammar",
     "Trace",
+    "Training",
     "simulate",
 ]

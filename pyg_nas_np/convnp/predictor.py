@@ -13,9 +13,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
-from pyg_nas_np.convnp.bank import Bank, mixture
+from pyg_nas_np.convnp.bank import Bank, expected, mixture
 from pyg_nas_np.convnp.bank_predictor import bank_of
-from pyg_nas_np.convnp.cell_bank import AUXILIARY, LEADING_COORDINATES, SHRINKAGE, CellBank, bank_groups
+from pyg_nas_np.convnp.cell_bank import AUXILIARY, LEADING_COORDINATES, LEVEL, SHRINKAGE, CellBank, bank_groups
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
@@ -62,6 +62,9 @@ class ConvNPPredictor(Predictor):
     mean is stacked with learners that need more data (:class:`~pyg_nas_np.convnp.stacking.Stacking`); the standard
     deviation remains that of the process.
 
+    Without labels, architectures rank by what accuracies are expected to follow: sizes and depth, or the auxiliary
+    labels.
+
     Args:
         space: The search space. (default: that of the data set)
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
@@ -94,6 +97,8 @@ class ConvNPPredictor(Predictor):
 
     auxiliary_ = torch.empty(0)
     """Scores of the auxiliary labels of ``T`` data sets in the last fit, raw and smoothed, ``[A, 2T]``."""
+
+    has_prior = True
 
     def __init__(
         self,
@@ -145,17 +150,18 @@ class ConvNPPredictor(Predictor):
         A fit that fails leaves the predictor as it was.
 
         Args:
-            x: ``n`` architectures, at least one.
+            x: ``n`` architectures; none for the prior ranking.
             y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
             auxiliary: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]`` in official order.
                 Labels whose name is that of the data set to predict are refused.
 
         Raises:
-            InvalidLabelsError: If there is no label, one is NaN or infinite, there is not one an architecture, or
-                auxiliary labels do not cover the space.
+            InvalidLabelsError: If a label is NaN or infinite, there is not one an architecture, or auxiliary labels do
+                not cover the space.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
         before = self.auxiliary_
+        as_device(self.device)
         archs = as_architectures(x, self.space)
         try:
             self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
@@ -169,6 +175,12 @@ class ConvNPPredictor(Predictor):
         if self.auxiliary_.numel():
             descriptors = torch.cat([descriptors, self.auxiliary_[archs.index]], dim=1)
         return archs, descriptors
+
+    def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
+        inputs, descriptors = self._inputs(archs)[1], shared_descriptors(self.space_)
+        if self.auxiliary_.numel():
+            return expected(inputs[:, descriptors.num_columns :].mean(dim=1), LEVEL)
+        return expected(descriptors.prior_trend(inputs))
 
     def _new_bank(self) -> Bank:
         descriptors = shared_descriptors(self.space_)
@@ -184,7 +196,6 @@ class ConvNPPredictor(Predictor):
         return groups
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
-        as_device(self.device)
         # A copy, so that later changes of the weight file do not affect a fitted predictor.
         self.model_ = self._find_model()
         self.x_, self.z_ = inputs[1].float(), z.float()
@@ -302,11 +313,12 @@ class ConvNPPredictor(Predictor):
         q = torch.tensor(quantiles, dtype=torch.float64)
         if not bool(((q > 0) & (q < 1)).all()):
             raise ValueError(f"quantiles must lie between 0 and 1, got {list(quantiles)}")
-        mean, std = self.predict_scores(x)
+        fitted = self._ready()
+        mean, std = fitted.predict_scores(x)
         # For labels to minimise, scores decrease as labels increase.
-        q = q if self.transform_.maximize else 1.0 - q
+        q = q if fitted.transform_.maximize else 1.0 - q
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
-        return self.transform_.inverse(scores)[0]
+        return fitted.transform_.inverse(scores)[0]
 
     @fixed_defaults
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
@@ -324,17 +336,19 @@ class ConvNPPredictor(Predictor):
             Labels, ``[num, n]`` float64.
         """
         generator = seeded(self.random_state) if generator is None else generator
-        mean, std = self.predict_scores(x)
-        if not self.transform_.informative:
-            return self.transform_.inverse(mean)[0].expand(num, -1)
-        inputs = self._inputs(self._known(x))[1]
-        gp = self.bank_.gp
+        fitted = self._ready()
+        mean, std = fitted.predict_scores(x)
+        if fitted.transform_.labelled and not fitted.transform_.informative:
+            return fitted.transform_.inverse(mean)[0].expand(num, -1)
+        inputs = fitted._inputs(fitted._known(x))[1]
+        bank = fitted.bank_ if fitted.transform_.labelled else fitted._new_bank().unlabelled(inputs.size(1))
+        gp = bank.gp
         total = gp.predict(inputs)[1]
         assert total is not None
         # The fraction of the standard deviation that is not noise.
         latent = (gp.variance(inputs).clamp_min(0.0)).sqrt() / total
-        deviation = self.bank_.sample(inputs, num, generator)
-        return self.transform_.inverse(mean + std * latent * deviation)[0]
+        deviation = bank.sample(inputs, num, generator)
+        return fitted.transform_.inverse(mean + std * latent * deviation)[0]
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -359,6 +373,12 @@ class ConvNPPredictor(Predictor):
             "in_channels": self.model_.in_channels,
             "model": self.model_.state_dict(),
         }
+
+    def _prior_state(self) -> dict[str, Any]:
+        return {"auxiliary": self.auxiliary_}
+
+    def _set_prior_state(self, state: dict[str, Any]) -> None:
+        self.auxiliary_ = state["auxiliary"]
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self.x_, self.z_, self.auxiliary_ = state["x"], state["z"], state["auxiliary"]

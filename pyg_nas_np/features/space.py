@@ -14,7 +14,7 @@ from torch import Tensor
 from pyg_nas_np.features.descriptors import NETWORKS, Descriptors
 from pyg_nas_np.features.meta import MetaFeatures
 from pyg_nas_np.features.operation_networks import OperationNetworks, shared_operation_networks
-from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
+from pyg_nas_np.features.operations import DEPTH, OperationFeatures, shared_operation_features
 from pyg_nas_np.features.random_networks import shared_networks
 from pyg_nas_np.features.records import REFERENCE, RecordFeatures
 from pyg_nas_np.features.tables import KeptRows, reference_sample
@@ -239,6 +239,14 @@ class SpaceFeatures:
             structured=graphs is not None or (records is not None and records.has_lists),
         )
 
+    @property
+    def depths(self) -> list[int]:
+        r"""Columns of the depth: that of the graph or, where there is none, the lengths of lists of layers."""
+        if self.graphs is not None:
+            start = 0 if self.records is None else len(self.records.feature_names)
+            return [start + i for i, name in enumerate(self.graphs.feature_names) if name == DEPTH]
+        return [] if self.records is None else self.records.lengths
+
     def table(self, archs: Archs = None) -> Tensor:
         r"""Features of many architectures.
 
@@ -285,6 +293,18 @@ class SpaceDescriptors:
     def num_columns(self) -> int:
         r"""Number of columns."""
         return len(self.features.feature_names) + (0 if self.networks is None else self.networks.num_coordinates)
+
+    def prior_trend(self, table: Tensor) -> Tensor:
+        r"""Returns what labels are expected to follow before any is known, ``[B]``: the mean of sizes and depth.
+
+        The depth is that of the graph; where there is none, the lengths of the lists of layers. Zero where the space
+        tells neither.
+
+        Args:
+            table: Descriptors, ``[B, num_columns]``.
+        """
+        columns = [*self.families.sizes, *self.features.depths]
+        return table[:, columns].mean(dim=1) if columns else torch.zeros_like(table[:, 0])
 
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""

@@ -26,6 +26,7 @@ from pyg_nas_np.spaces import (
     OperationGraph,
     OperationView,
     ParameterSpace,
+    Repeat,
     SearchSpace,
 )
 from pyg_nas_np.spaces.operation_graph import pack
@@ -215,3 +216,26 @@ def test_another_pool_is_another_scale(tmp_path):
     torch.testing.assert_close(same.predict(first.pool[:20]), model.predict(first.pool[:20]))
     with pytest.raises(DataFileError, match="another pool"):
         RidgePredictor.load(tmp_path / "model.pt", second).predict(list(second.pool[:5]))
+
+
+def test_prior_trend_is_the_mean_of_sizes_and_depth():
+    declared = {"width": Integer(8, 64), "depth": Integer(1, 9)}
+    space = Networks(declared, costs={"size": lambda record: record["width"]})
+    archs = space.sample(20, torch.Generator().manual_seed(0))
+    descriptors = shared_descriptors(space)
+    trend = descriptors.prior_trend(descriptors.table(archs))
+    depth = torch.tensor([float(arch["depth"]) for arch in archs])
+    size = torch.tensor([float(arch["width"]) for arch in archs]).log()
+    design = torch.stack([depth, size, torch.ones(20)], dim=1)
+    fitted = torch.linalg.lstsq(design, trend.unsqueeze(1)).solution
+    torch.testing.assert_close(design @ fitted, trend.unsqueeze(1), rtol=1e-3, atol=1e-3)
+    assert bool((fitted[:2] > 0).all())
+    lists = ParameterSpace(layers=Repeat({"width": Integer(8, 64)}, 1, 6))
+    archs = lists.sample(20, torch.Generator().manual_seed(0))
+    descriptors = shared_descriptors(lists)
+    length = torch.tensor([float(len(arch["layers"])) for arch in archs])
+    trend = descriptors.prior_trend(descriptors.table(archs))
+    assert float(torch.corrcoef(torch.stack([trend, length]))[0, 1]) == pytest.approx(1.0, abs=1e-5)
+    flat = ParameterSpace(width=Integer(8, 64))
+    descriptors = shared_descriptors(flat)
+    assert not descriptors.prior_trend(descriptors.table(flat.sample(3))).any()

@@ -23,6 +23,9 @@ NOISE = LogPrior(math.log(0.1), 1.0)
 SIZE_SLOPE = 0.25
 """Slope of the scores along the standardised sizes that is expected before any label; the labels set another one."""
 
+SCORE_SLOPE = 0.5
+"""The same along the mean of zero-cost scores."""
+
 LEADING_COORDINATES = 16
 """Leading coordinates of the random networks that trees split on."""
 
@@ -50,7 +53,9 @@ class GeneralBank(Bank):
     - **trees**: extremely randomised trees on the parameters, without bagging.
 
     Tied kernels share one length-scale and one variance (:class:`~pyg_nas_np.predictors.kernels.Tied`). Members with a
-    linear kernel of the sizes have a prior mean that rises along them by :data:`SIZE_SLOPE`.
+    linear kernel of the sizes have a prior mean that rises along them by :data:`SIZE_SLOPE`. Where there are zero-cost
+    scores, all Gaussian processes have a linear kernel of these too, and all members a prior mean that rises along them
+    by :data:`SCORE_SLOPE`.
 
     Args:
         families: Columns by what they tell.
@@ -84,9 +89,11 @@ class GeneralBank(Bank):
         families = self.families
         parameters, sizes = families.parameters, _linear("sizes", families.sizes)
         tied = {"parameters": Tied(parameters, variance=VARIANCE)} if parameters else {}
-        networks, product = _linear("networks", families.networks), _product("all", families.everything)
+        networks = _linear("networks", families.networks)
+        product = _product("all", families.everything) | _linear("scores", list(families.scores))
         if not families.structured:
             own = _product("parameters", families.records if not parameters else _flat(parameters))
+            own |= _linear("scores", list(families.scores)) if own else {}
             recipes = {"product": tied | product | sizes, "plain product": product, "parameter product": own or product}
             return recipes
         parts: dict[str, Kernel] = dict(tied)
@@ -96,7 +103,7 @@ class GeneralBank(Bank):
             parts["record"] = Stationary(families.records, variance=VARIANCE)
         parts |= {f"graph {i}": Stationary(group, variance=VARIANCE) for i, group in enumerate(families.graph)}
         return {
-            "additive": parts | networks | sizes,
+            "additive": parts | networks | sizes | _linear("scores", list(families.scores)),
             "product": tied | product | networks | sizes,
             "network product": product | networks,
         }
@@ -108,7 +115,7 @@ class GeneralBank(Bank):
         if families.structured or not families.parameters:
             return [*families.everything, *families.networks[:LEADING_COORDINATES]]
         # A size says again what parameters say, in a column that is drawn as often as theirs.
-        return _flat(families.parameters)
+        return [*_flat(families.parameters), *families.scores]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -118,9 +125,14 @@ class GeneralBank(Bank):
     def _new_trees(self) -> ExtraTreesRegressor:
         return ExtraTreesRegressor(self.num_trees, bootstrap=self.families.structured, random_state=0)
 
+    def prior(self, x: Tensor) -> Tensor:
+        r"""Returns the prior mean at ``x`` ``[m, F]`` from the scores, ``[m]``; zero without any."""
+        scores = list(self.families.scores)
+        return SCORE_SLOPE * x[:, scores].double().mean(dim=1) if scores else super().prior(x)
+
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
         if "sizes" in self.recipes[member]:
-            return SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1)
+            return self.prior(x) + SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1)
         return self.prior(x)
 
 

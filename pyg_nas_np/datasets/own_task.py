@@ -84,7 +84,7 @@ class OwnTask:
             total: Number of all.
         """
         columns = {name: list(column) for name, column in table.items()}
-        wanted = [*self.space.table_parameters, *self.space.cost_columns]
+        wanted = [*self.space.table_parameters, *self.space.known_columns]
         places = {name: place for name in wanted if (place := _column(name, columns)) is not None}
         rows = rows_of({name: columns[place] for name, place in places.items()})
         pool = [_arch(self.space, row, f"candidate {i}") for i, row in enumerate(rows, start=1)]

@@ -112,8 +112,8 @@ class SearchSpace(ABC, Generic[ArchT]):
 
     Architectures are immutable, hashable values of type ``ArchT``. Everything else is a separate capability, a further
     base
-    class: :class:`EnumerableSpace` adds an official index, :class:`GraphView` typed graphs, :class:`Costs` exact costs.
-    Check for a capability (``isinstance(space, Costs)``), never for a space.
+    class: :class:`EnumerableSpace` adds an official index, :class:`GraphView` typed graphs, :class:`Costs` exact costs,
+    :class:`Scores` zero-cost scores. Check for a capability (``isinstance(space, Costs)``), never for a space.
 
     Subclasses implement the abstract methods.
     """
@@ -372,6 +372,14 @@ class Costs(SearchSpace[ArchT]):
     @abstractmethod
     def costs(self, archs: Archs = None) -> dict[str, Tensor]:
         r"""Returns every cost by name, ``[B]`` each; sizes (``num_parameters``, ``flops``) come first."""
+
+
+class Scores(SearchSpace[ArchT]):
+    r"""A space that knows scores of its architectures without training: zero-cost scores, guesses of an expert."""
+
+    @abstractmethod
+    def scores(self, archs: Archs = None) -> dict[str, Tensor]:
+        r"""Returns every score by name, float64 ``[B]`` each: larger is supposed to be better, NaN is unknown."""
 
 
 class CellSpace(EnumerableSpace[ArchT], GraphView[ArchT], Costs[ArchT]):

@@ -13,6 +13,7 @@ from pyg_nas_np.convnp.bank import Bank
 from pyg_nas_np.convnp.synthetic import Moments
 from pyg_nas_np.features import Descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.features.space import SCORES
 from pyg_nas_np.predictors.gp import PATH_GROUPS
 from pyg_nas_np.predictors.kernels import Kernel, additive_kernels
 
@@ -26,10 +27,13 @@ SHRINKAGE = 10.0
 """Number of labels at which predicted differences from the auxiliary labels are halved; chosen on other draws than
 those that the benchmark reports."""
 
+SCORE_SLOPE = 0.5
+"""Prior slope of the scores along the mean of zero-cost scores."""
+
 AUXILIARY = "tables"
 """Name of the group of auxiliary labels."""
 
-SPECIAL = (NETWORKS, TREND, AUXILIARY)
+SPECIAL = (NETWORKS, TREND, AUXILIARY, SCORES)
 """Names of the groups that are no meta-features."""
 
 LEADING_COORDINATES = 24
@@ -45,11 +49,14 @@ class CellBank(Bank):
     - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
     - **trees**: extremely randomised trees on bootstraps, whose out-of-bag predictions need no further fit.
 
+    With zero-cost scores, every member takes them as inputs and has a prior mean that rises along their mean.
+
     With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
     proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
 
     Args:
-        groups: Columns of each group; ``networks``, ``trend`` and ``tables`` (auxiliary labels) have the roles above.
+        groups: Columns of each group; ``networks``, ``trend``, ``tables`` (auxiliary labels) and ``scores`` have the
+            roles above.
         max_iter: Iterations of each fit.
         num_trees: Number of trees.
         shrinkage: Predicted differences from the auxiliary labels are multiplied by n / (n + shrinkage).
@@ -73,7 +80,7 @@ class CellBank(Bank):
     def recipes(self) -> dict[str, dict[str, Kernel]]:
         r"""Kernels of each Gaussian process, by name."""
         additive = [name for name in self.groups if name not in SPECIAL]
-        tables = [AUXILIARY] if AUXILIARY in self.groups else []
+        tables = [name for name in (AUXILIARY, SCORES) if name in self.groups]
         linear = {"additive": tables, "networks": [NETWORKS, *tables], "trend": [NETWORKS, TREND, *tables]}
         return {
             member: additive_kernels({name: self.groups[name] for name in additive + names}, linear=names)
@@ -85,7 +92,8 @@ class CellBank(Bank):
     def split_columns(self) -> list[int]:
         r"""The meta-features and the leading coordinates of the networks."""
         columns = [column for name in self.groups if name not in SPECIAL for column in self.groups[name]]
-        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *self.groups.get(AUXILIARY, [])]
+        extra = [column for name in (AUXILIARY, SCORES) for column in self.groups.get(name, [])]
+        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *extra]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -96,13 +104,15 @@ class CellBank(Bank):
         return ExtraTreesRegressor(self.num_trees, max_features=1 / 3, bootstrap=True, random_state=0)
 
     def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean at ``x`` ``[m, F]`` from the auxiliary labels, ``[m]``; zero without any."""
-        if AUXILIARY not in self.groups:
-            return super().prior(x)
-        return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
+        r"""Returns the prior mean at ``x`` ``[m, F]``, ``[m]``: of auxiliary labels, else scores, else zero."""
+        if AUXILIARY in self.groups:
+            return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
+        if SCORES in self.groups:
+            return SCORE_SLOPE * x[:, self.groups[SCORES]].double().mean(dim=1)
+        return super().prior(x)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
-        if member == "trend" and AUXILIARY not in self.groups:
+        if member == "trend" and AUXILIARY not in self.groups and SCORES not in self.groups:
             return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
         return self.prior(x)
 

@@ -21,14 +21,23 @@ from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
 from pyg_nas_np.features import Descriptors, SpaceDescriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.features.space import SCORES
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
-from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
+from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
-from pyg_nas_np.utils import InvalidLabelsError, as_device, drawing_from, map_chunks, on_device, seeded
+from pyg_nas_np.utils import (
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    as_device,
+    drawing_from,
+    map_chunks,
+    on_device,
+    seeded,
+)
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
@@ -98,6 +107,9 @@ class ConvNPPredictor(Predictor):
     auxiliary_ = torch.empty(0)
     """Scores of the auxiliary labels of ``T`` data sets in the last fit, raw and smoothed, ``[A, 2T]``."""
 
+    scores_ = torch.empty(0)
+    """Gaussian scores of the ranks of ``S`` zero-cost scores of the last fit, ``[A, S]``."""
+
     has_prior = True
 
     def __init__(
@@ -144,7 +156,13 @@ class ConvNPPredictor(Predictor):
     # -- fitting ----------------------------------------------------------------------------------------------------
 
     @fixed_defaults
-    def fit(self, x: ArchitecturesLike, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
+    def fit(
+        self,
+        x: ArchitecturesLike,
+        y: Labels | None = None,
+        auxiliary: Mapping[str, Tensor] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Self:
         r"""Conditions the process on labelled architectures.
 
         A fit that fails leaves the predictor as it was.
@@ -154,33 +172,39 @@ class ConvNPPredictor(Predictor):
             y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
             auxiliary: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]`` in official order.
                 Labels whose name is that of the data set to predict are refused.
+            scores: Zero-cost scores of the whole space, of which larger ones are supposed to be better: name → ``[A]``
+                in official order; NaN and infinite ones stand at the mean. Spaces of your own declare theirs
+                (``ParameterSpace(..., scores=...)``).
 
         Raises:
-            InvalidLabelsError: If a label is NaN or infinite, there is not one an architecture, or auxiliary labels do
-                not cover the space.
+            InvalidLabelsError: If a label is NaN or infinite, there is not one an architecture, auxiliary labels or
+                scores do not cover the space, or a score does not vary.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
-        before = self.auxiliary_
+        before = self.auxiliary_, self.scores_
         as_device(self.device)
         archs = as_architectures(x, self.space)
         try:
             self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
+            self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
             return super().fit(x, y)
         except BaseException:
-            self.auxiliary_ = before
+            self.auxiliary_, self.scores_ = before
             raise
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
-        descriptors = shared_descriptors(self.space_).table(archs.given)
-        if self.auxiliary_.numel():
-            descriptors = torch.cat([descriptors, self.auxiliary_[archs.index]], dim=1)
-        return archs, descriptors
+        parts = [shared_descriptors(self.space_).table(archs.given)]
+        parts += [part[archs.index] for part in (self.auxiliary_, self.scores_) if part.numel()]
+        return archs, torch.cat(parts, dim=1)
 
     def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
         inputs, descriptors = self._inputs(archs)[1], shared_descriptors(self.space_)
-        if self.auxiliary_.numel():
-            return expected(inputs[:, descriptors.num_columns :].mean(dim=1), LEVEL)
-        return expected(descriptors.prior_trend(inputs))
+        trend, columns = descriptors.prior_trend(inputs), self._groups_given(descriptors)
+        if AUXILIARY in columns:
+            return expected(inputs[:, columns[AUXILIARY]].mean(dim=1), LEVEL)
+        if SCORES in columns:
+            trend = (trend + inputs[:, columns[SCORES]].mean(dim=1)) / 2
+        return expected(trend)
 
     def _new_bank(self) -> Bank:
         descriptors = shared_descriptors(self.space_)
@@ -189,10 +213,15 @@ class ConvNPPredictor(Predictor):
         return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
-        groups = bank_groups(descriptors)
-        if self.auxiliary_.numel():
-            start = descriptors.num_columns
-            groups[AUXILIARY] = list(range(start, start + self.auxiliary_.size(1)))
+        return bank_groups(descriptors) | self._groups_given(descriptors)
+
+    def _groups_given(self, descriptors: Descriptors | SpaceDescriptors) -> dict[str, list[int]]:
+        """Columns behind the descriptors: auxiliary labels and scores that were given to :meth:`fit`."""
+        groups, start = {}, descriptors.num_columns
+        for name, part in ((AUXILIARY, self.auxiliary_), (SCORES, self.scores_)):
+            if part.numel():
+                groups[name] = list(range(start, start + part.size(1)))
+                start += part.size(1)
         return groups
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
@@ -360,7 +389,7 @@ class ConvNPPredictor(Predictor):
         state = {
             "x": self.x_,
             "z": self.z_,
-            "auxiliary": self.auxiliary_,
+            **self._prior_state(),
             "columns": self.bank_.columns,
             "thetas": self.bank_.state_dict(),
         }
@@ -375,13 +404,14 @@ class ConvNPPredictor(Predictor):
         }
 
     def _prior_state(self) -> dict[str, Any]:
-        return {"auxiliary": self.auxiliary_}
+        return {"auxiliary": self.auxiliary_, "scores": self.scores_}
 
     def _set_prior_state(self, state: dict[str, Any]) -> None:
-        self.auxiliary_ = state["auxiliary"]
+        self.auxiliary_, self.scores_ = state["auxiliary"], state["scores"]
 
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.x_, self.z_, self.auxiliary_ = state["x"], state["z"], state["auxiliary"]
+        self._set_prior_state(state)
+        self.x_, self.z_ = state["x"], state["z"]
         self.bank_ = bank_of(state["columns"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
         self.model_ = None
         if "model" not in state:
@@ -396,13 +426,35 @@ class ConvNPPredictor(Predictor):
 def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping[str, Tensor]) -> Tensor:
     """Scores of the auxiliary labels over the whole space, raw and smoothed, ``[A, 2T]``."""
     check_foreign(auxiliary, str(getattr(x, "dataset", "")))
-    count = len(require_index(space))
     for name, values in auxiliary.items():
-        if values.shape != (count,):
-            raise InvalidLabelsError(
-                f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {count} "
-                f"architectures of {space.name} is needed"
-            )
+        _check_whole(f"auxiliary[{name!r}]", values, space)
+    count = len(require_index(space))
     descriptors = shared_descriptors(require_cells(space))
     columns = CellBank(bank_groups(descriptors)).split_columns
     return auxiliary_scores(descriptors.table(torch.arange(count))[:, columns], list(auxiliary.values()))
+
+
+def _scores(space: SearchSpace[Any], scores: Mapping[str, Tensor]) -> Tensor:
+    """Gaussian scores of the ranks of zero-cost scores over the whole space, 0 where one is not known, ``[A, S]``."""
+    if not isinstance(space, CellSpace):
+        raise InvalidArchitectureError(
+            f"scores= of fit are for cells of a benchmark; declare those of {space.name} as scores= of the space"
+        )
+    columns = []
+    for name, given in scores.items():
+        values = torch.as_tensor(given).to("cpu", torch.float64)
+        _check_whole(f"scores[{name!r}]", values, space)
+        known = values.isfinite()
+        if values[known].unique().numel() < 2:
+            raise InvalidLabelsError(f"scores[{name!r}] does not vary over {space.name}; leave it out")
+        columns.append(torch.zeros_like(values).masked_scatter(known, rank_gauss(values[known])))
+    return torch.stack(columns, dim=1).float()
+
+
+def _check_whole(what: str, values: Tensor, space: SearchSpace[Any]) -> None:
+    count = len(require_index(space))
+    if values.shape != (count,):
+        raise InvalidLabelsError(
+            f"{what} has shape {list(values.shape)}; one number for each of the {count} architectures of {space.name} "
+            f"is needed"
+        )

@@ -21,7 +21,7 @@ from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP
 from pyg_nas_np.ops import cpu
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.spaces import space_by_name
+from pyg_nas_np.spaces import Integer, ParameterSpace, space_by_name
 from pyg_nas_np.utils import DeviceUnavailableError, InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
 
 FORMS = {"hybrid": {}, "off-grid": {"form": "off-grid"}, "latent": {"form": "on-grid", "latent_channels": 2}}
@@ -456,3 +456,48 @@ def test_without_labels_auxiliary_ones_rank(toy_space, weights, every, truth, tm
     assert float(kendall_tau(mean, -truth)) > 0.5
     predictor.save(tmp_path / "prior.pt")
     torch.testing.assert_close(ConvNPPredictor.load(tmp_path / "prior.pt", toy_space).predict(every), mean)
+
+
+# -- zero-cost scores --------------------------------------------------------------------------------------------------
+
+
+def test_scores_rank_before_labels_and_are_corrected_by_them(toy_space, weights, every, graphs, truth, tmp_path):
+    scores = {"swap": truth, "noise": torch.randn(len(truth), generator=torch.Generator().manual_seed(0))}
+    predictor = make(toy_space, weights).fit([], scores=scores)
+    assert float(kendall_tau(predictor.predict(every), truth)) > 0.4
+    worst = make(toy_space, weights).fit(graphs, truth[ROWS], scores={"swap": -truth})
+    assert float(kendall_tau(worst.predict(every), truth)) > 0.5
+    fitted = make(toy_space, weights).fit(graphs, truth[ROWS], scores=scores)
+    for model in (predictor, fitted):
+        model.save(tmp_path / "scored.pt")
+        loaded = ConvNPPredictor.load(tmp_path / "scored.pt", toy_space)
+        torch.testing.assert_close(loaded.predict(every), model.predict(every), rtol=1e-4, atol=1e-3)
+    assert not fitted.fit(graphs, truth[ROWS]).scores_.numel()
+
+
+def test_only_the_order_of_known_scores_matters(toy_space, weights, every, truth):
+    unknown = torch.arange(len(truth)) % 5 == 0
+    swap = truth.where(~unknown, torch.nan)
+    first, second = (
+        make(toy_space, weights).fit([], scores={"swap": values}).predict(every)
+        for values in (swap, swap.exp().where(~unknown, torch.inf))
+    )
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.ones(5), r"scores\['swap'\] has shape \[5\]; one number for each of the 128"),
+        (torch.ones(128), r"scores\['swap'\] does not vary .* leave it out"),
+        (torch.full((128,), torch.nan), "does not vary"),
+    ],
+)
+def test_unusable_scores_are_refused(toy_space, weights, graphs, truth, values, message):
+    fitted = make(toy_space, weights).fit(graphs, truth[ROWS])
+    with pytest.raises(InvalidLabelsError, match=message):
+        fitted.fit(graphs, truth[ROWS], scores={"swap": values})
+    assert fitted.labelled
+    own = ParameterSpace(depth=Integer(1, 4))
+    with pytest.raises(InvalidArchitectureError, match=r"declare those of .* as scores= of the space"):
+        ConvNPPredictor(own).fit([], scores={"swap": values})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from pyg_nas_np.convnp.bank import Bank
 from pyg_nas_np.convnp.synthetic import Moments
 from pyg_nas_np.features import Descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.features.space import SCORES
+from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.predictors.gp import PATH_GROUPS
 from pyg_nas_np.predictors.kernels import Kernel, additive_kernels
 
@@ -27,8 +28,8 @@ SHRINKAGE = 10.0
 """Number of labels at which predicted differences from the auxiliary labels are halved; chosen on other draws than
 those that the benchmark reports."""
 
-SCORE_SLOPE = 0.5
-"""Prior slope of the scores along the mean of zero-cost scores."""
+SCORE_SLOPE = 0.6
+"""Prior slope of the scores along zero-cost scores and the prior trend."""
 
 AUXILIARY = "tables"
 """Name of the group of auxiliary labels."""
@@ -49,7 +50,9 @@ class CellBank(Bank):
     - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
     - **trees**: extremely randomised trees on bootstraps, whose out-of-bag predictions need no further fit.
 
-    With zero-cost scores, every member takes them as inputs and has a prior mean that rises along their mean.
+    With zero-cost scores, the members **networks** and **trend** take them as inputs and have a prior mean that rises
+    along their mean and, by a third, along the prior trend. The two others never see them, so that leave-one-out errors
+    tell what the scores are worth.
 
     With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
     proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
@@ -80,8 +83,9 @@ class CellBank(Bank):
     def recipes(self) -> dict[str, dict[str, Kernel]]:
         r"""Kernels of each Gaussian process, by name."""
         additive = [name for name in self.groups if name not in SPECIAL]
-        tables = [name for name in (AUXILIARY, SCORES) if name in self.groups]
-        linear = {"additive": tables, "networks": [NETWORKS, *tables], "trend": [NETWORKS, TREND, *tables]}
+        tables = [AUXILIARY] if AUXILIARY in self.groups else []
+        scored = [*tables, SCORES] if SCORES in self.groups else tables
+        linear = {"additive": tables, "networks": [NETWORKS, *scored], "trend": [NETWORKS, TREND, *scored]}
         return {
             member: additive_kernels({name: self.groups[name] for name in additive + names}, linear=names)
             for member, names in linear.items()
@@ -92,8 +96,7 @@ class CellBank(Bank):
     def split_columns(self) -> list[int]:
         r"""The meta-features and the leading coordinates of the networks."""
         columns = [column for name in self.groups if name not in SPECIAL for column in self.groups[name]]
-        extra = [column for name in (AUXILIARY, SCORES) for column in self.groups.get(name, [])]
-        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *extra]
+        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *self.groups.get(AUXILIARY, [])]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -104,17 +107,20 @@ class CellBank(Bank):
         return ExtraTreesRegressor(self.num_trees, max_features=1 / 3, bootstrap=True, random_state=0)
 
     def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean at ``x`` ``[m, F]``, ``[m]``: of auxiliary labels, else scores, else zero."""
-        if AUXILIARY in self.groups:
-            return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
-        if SCORES in self.groups:
-            return SCORE_SLOPE * x[:, self.groups[SCORES]].double().mean(dim=1)
-        return super().prior(x)
+        r"""Returns the prior mean at ``x`` ``[m, F]`` from the auxiliary labels, ``[m]``; zero without any."""
+        if AUXILIARY not in self.groups:
+            return super().prior(x)
+        return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
-        if member == "trend" and AUXILIARY not in self.groups and SCORES not in self.groups:
-            return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
-        return self.prior(x)
+        if AUXILIARY in self.groups or member not in (NETWORKS, TREND):
+            return self.prior(x)
+        trend, scores = (
+            x[:, self.groups[name]].double().mean(dim=1) if name in self.groups else None for name in (TREND, SCORES)
+        )
+        if scores is not None:
+            return SCORE_SLOPE * (scores if trend is None else torch.lerp(trend, scores, SCORES_SHARE))
+        return self.prior(x) if trend is None or member != TREND else SLOPE * trend
 
     def _trust_in(self, labels: int) -> float:
         return labels / (labels + self.shrinkage) if AUXILIARY in self.groups else 1.0

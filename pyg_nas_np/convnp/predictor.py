@@ -21,7 +21,7 @@ from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
 from pyg_nas_np.features import Descriptors, SpaceDescriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
-from pyg_nas_np.features.space import SCORES
+from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
@@ -203,7 +203,7 @@ class ConvNPPredictor(Predictor):
         if AUXILIARY in columns:
             return expected(inputs[:, columns[AUXILIARY]].mean(dim=1), LEVEL)
         if SCORES in columns:
-            trend = (trend + inputs[:, columns[SCORES]].mean(dim=1)) / 2
+            trend = torch.lerp(trend, inputs[:, columns[SCORES]].mean(dim=1), SCORES_SHARE)
         return expected(trend)
 
     def _new_bank(self) -> Bank:

@@ -27,6 +27,9 @@ from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
 SIZES, SCORES = "sizes", "scores"
 """Names of the groups of costs and of zero-cost scores."""
 
+SCORES_SHARE = 2 / 3
+"""Part that the mean of zero-cost scores has in the prior trend; sizes and depth have the rest."""
+
 KNOWN = 0.5
 """A cost or score must be known for this part of a space's reference.
 
@@ -377,18 +380,27 @@ class SpaceDescriptors:
         r"""Number of columns."""
         return len(self.features.feature_names) + (0 if self.networks is None else self.networks.num_coordinates)
 
+    @property
+    def trend_names(self) -> list[str]:
+        r"""Names of the columns that :meth:`prior_trend` follows."""
+        names = self.features.feature_names
+        return [names[i] for i in (*self.families.sizes, *self.features.depths, *self.families.scores)]
+
     def prior_trend(self, table: Tensor) -> Tensor:
         r"""Returns what labels are expected to follow before any is known, ``[B]``.
 
-        The mean of sizes and depth; with scores, the mean of that and of their mean. The depth is that of the graph;
+        The mean of sizes and depth; with scores, their mean by :data:`SCORES_SHARE`. The depth is that of the graph;
         where there is none, the lengths of the lists of layers. Zero where the space tells none of these.
 
         Args:
             table: Descriptors, ``[B, num_columns]``.
         """
         parts = [[*self.families.sizes, *self.features.depths], list(self.families.scores)]
-        means = [table[:, columns].mean(dim=1) for columns in parts if columns]
-        return torch.stack(means).mean(dim=0) if means else torch.zeros_like(table[:, 0])
+        sizes, scores = (table[:, columns].mean(dim=1) if columns else None for columns in parts)
+        if sizes is None or scores is None:
+            found = sizes if scores is None else scores
+            return torch.zeros_like(table[:, 0]) if found is None else found
+        return torch.lerp(sizes, scores, SCORES_SHARE)
 
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""

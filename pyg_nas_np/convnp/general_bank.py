@@ -53,9 +53,11 @@ class GeneralBank(Bank):
     - **trees**: extremely randomised trees on the parameters, without bagging.
 
     Tied kernels share one length-scale and one variance (:class:`~pyg_nas_np.predictors.kernels.Tied`). Members with a
-    linear kernel of the sizes have a prior mean that rises along them by :data:`SIZE_SLOPE`. Where there are zero-cost
-    scores, all Gaussian processes have a linear kernel of these too, and all members a prior mean that rises along them
-    by :data:`SCORE_SLOPE`.
+    linear kernel of the sizes have a prior mean that rises along them by :data:`SIZE_SLOPE`.
+
+    Zero-cost scores, where there are any, are for **additive** and **product** of structured spaces, and for all
+    members elsewhere. Gaussian processes have a linear kernel of them, and a prior mean that rises along their mean by
+    :data:`SCORE_SLOPE`.
 
     Args:
         families: Columns by what they tell.
@@ -89,13 +91,16 @@ class GeneralBank(Bank):
         families = self.families
         parameters, sizes = families.parameters, _linear("sizes", families.sizes)
         tied = {"parameters": Tied(parameters, variance=VARIANCE)} if parameters else {}
-        networks = _linear("networks", families.networks)
-        product = _product("all", families.everything) | _linear("scores", list(families.scores))
+        networks, scores = _linear("networks", families.networks), _linear("scores", list(families.scores))
         if not families.structured:
+            product = _product("all", [*families.everything, *families.scores]) | scores
             own = _product("parameters", families.records if not parameters else _flat(parameters))
-            own |= _linear("scores", list(families.scores)) if own else {}
-            recipes = {"product": tied | product | sizes, "plain product": product, "parameter product": own or product}
-            return recipes
+            return {
+                "product": tied | product | sizes,
+                "plain product": product,
+                "parameter product": own | scores if own else product,
+            }
+        product = _product("all", families.everything)
         parts: dict[str, Kernel] = dict(tied)
         if families.summaries:
             parts["summaries"] = Tied(families.summaries, variance=VARIANCE)
@@ -103,8 +108,8 @@ class GeneralBank(Bank):
             parts["record"] = Stationary(families.records, variance=VARIANCE)
         parts |= {f"graph {i}": Stationary(group, variance=VARIANCE) for i, group in enumerate(families.graph)}
         return {
-            "additive": parts | networks | sizes | _linear("scores", list(families.scores)),
-            "product": tied | product | networks | sizes,
+            "additive": parts | networks | sizes | scores,
+            "product": tied | product | networks | sizes | scores,
             "network product": product | networks,
         }
 
@@ -112,8 +117,10 @@ class GeneralBank(Bank):
     def split_columns(self) -> list[int]:
         r"""Columns that the trees split on."""
         families = self.families
-        if families.structured or not families.parameters:
+        if families.structured:
             return [*families.everything, *families.networks[:LEADING_COORDINATES]]
+        if not families.parameters:
+            return [*families.everything, *families.scores]
         # A size says again what parameters say, in a column that is drawn as often as theirs.
         return [*_flat(families.parameters), *families.scores]
 
@@ -126,14 +133,17 @@ class GeneralBank(Bank):
         return ExtraTreesRegressor(self.num_trees, bootstrap=self.families.structured, random_state=0)
 
     def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean at ``x`` ``[m, F]`` from the scores, ``[m]``; zero without any."""
-        scores = list(self.families.scores)
-        return SCORE_SLOPE * x[:, scores].double().mean(dim=1) if scores else super().prior(x)
+        r"""Returns the prior mean of the trees at ``x`` ``[m, F]``, ``[m]``: zero in structured spaces."""
+        return super().prior(x) if self.families.structured else self._along_scores(x)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
-        if "sizes" in self.recipes[member]:
-            return self.prior(x) + SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1)
-        return self.prior(x)
+        recipe = self.recipes[member]
+        mean = self._along_scores(x) if "scores" in recipe else super().prior(x)
+        return mean + SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1) if "sizes" in recipe else mean
+
+    def _along_scores(self, x: Tensor) -> Tensor:
+        scores = list(self.families.scores)
+        return SCORE_SLOPE * x[:, scores].double().mean(dim=1) if scores else super().prior(x)
 
 
 def _linear(name: str, columns: list[int]) -> dict[str, Kernel]:

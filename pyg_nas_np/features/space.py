@@ -66,8 +66,8 @@ class Families(NamedTuple):
 
     @property
     def everything(self) -> list[int]:
-        r"""All columns but those of random networks, each once."""
-        return _once([*self.records, *(column for group in self.graph for column in group), *self.sizes, *self.scores])
+        r"""All columns but those of random networks and scores, each once."""
+        return _once([*self.records, *(column for group in self.graph for column in group), *self.sizes])
 
 
 class KnownFeatures(ABC):

@@ -55,9 +55,9 @@ class GeneralBank(Bank):
     Tied kernels share one length-scale and one variance (:class:`~pyg_nas_np.predictors.kernels.Tied`). Members with a
     linear kernel of the sizes have a prior mean that rises along them by :data:`SIZE_SLOPE`.
 
-    Zero-cost scores, where there are any, are for **additive** and **product** of structured spaces, and for all
-    members elsewhere. Gaussian processes have a linear kernel of them, and a prior mean that rises along their mean by
-    :data:`SCORE_SLOPE`.
+    Zero-cost scores, where there are any, are for **additive** and **product** where there are graphs, which tell as
+    much from few labels on, and for all members elsewhere. Gaussian processes have a linear kernel of them; their prior
+    mean rises along the mean score by :data:`SCORE_SLOPE`.
 
     Args:
         families: Columns by what they tell.
@@ -92,15 +92,16 @@ class GeneralBank(Bank):
         parameters, sizes = families.parameters, _linear("sizes", families.sizes)
         tied = {"parameters": Tied(parameters, variance=VARIANCE)} if parameters else {}
         networks, scores = _linear("networks", families.networks), _linear("scores", list(families.scores))
-        if not families.structured:
+        product = _product("all", families.everything)
+        if not families.graph:
             product = _product("all", [*families.everything, *families.scores]) | scores
+        if not families.structured:
             own = _product("parameters", families.records if not parameters else _flat(parameters))
             return {
                 "product": tied | product | sizes,
                 "plain product": product,
                 "parameter product": own | scores if own else product,
             }
-        product = _product("all", families.everything)
         parts: dict[str, Kernel] = dict(tied)
         if families.summaries:
             parts["summaries"] = Tied(families.summaries, variance=VARIANCE)
@@ -117,12 +118,11 @@ class GeneralBank(Bank):
     def split_columns(self) -> list[int]:
         r"""Columns that the trees split on."""
         families = self.families
-        if families.structured:
-            return [*families.everything, *families.networks[:LEADING_COORDINATES]]
-        if not families.parameters:
-            return [*families.everything, *families.scores]
+        scores = [] if families.graph else list(families.scores)
+        if families.structured or not families.parameters:
+            return [*families.everything, *families.networks[:LEADING_COORDINATES], *scores]
         # A size says again what parameters say, in a column that is drawn as often as theirs.
-        return [*_flat(families.parameters), *families.scores]
+        return [*_flat(families.parameters), *scores]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -133,8 +133,8 @@ class GeneralBank(Bank):
         return ExtraTreesRegressor(self.num_trees, bootstrap=self.families.structured, random_state=0)
 
     def prior(self, x: Tensor) -> Tensor:
-        r"""Returns the prior mean of the trees at ``x`` ``[m, F]``, ``[m]``: zero in structured spaces."""
-        return super().prior(x) if self.families.structured else self._along_scores(x)
+        r"""Returns the prior mean of the trees at ``x`` ``[m, F]``, ``[m]``; zero without scores, or with graphs."""
+        return super().prior(x) if self.families.graph else self._along_scores(x)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
         recipe = self.recipes[member]

@@ -146,24 +146,18 @@ class Encoders:
 
     Args:
         priors: The encoders.
-        fingerprints: Family → what :meth:`~pyg_nas_np.features.OperationInputs.fingerprints` says of its tables.
+        fingerprints: Family → its different graphs, as :func:`short_fingerprints` tells them.
     """
 
     def __init__(self, priors: Sequence[PriorEncoder], fingerprints: Mapping[str, Tensor]) -> None:
-        self.priors = list(priors)
-        self._known = {family: short_fingerprints(values) for family, values in fingerprints.items()}
-
-    @property
-    def fingerprints(self) -> dict[str, Tensor]:
-        r"""Sorted 32-bit fingerprints of each family."""
-        return dict(self._known)
+        self.priors, self.fingerprints = list(priors), dict(fingerprints)
 
     def seen(self, space: SearchSpace[Any]) -> list[str]:
         r"""Returns the families whose tables hold cells of a space, whatever the operations are called there."""
         own = short_fingerprints(OperationInputs(space).fingerprints(_reference(space)))
         return [
             family
-            for family, known in self._known.items()
+            for family, known in self.fingerprints.items()
             if int(torch.isin(own, known).sum()) > SEEN * min(own.numel(), known.numel())
         ]
 
@@ -182,8 +176,8 @@ class Encoders:
 
 
 def short_fingerprints(values: Tensor) -> Tensor:
-    r"""Returns the different fingerprints in 32 bits, sorted, int32."""
-    return (values >> 16).to(torch.int32).unique()
+    r"""Returns the different fingerprints in 31 bits, sorted, int32."""
+    return (values % (1 << 31)).to(torch.int32).unique()
 
 
 def _reference(space: SearchSpace[Any]) -> Archs:
@@ -231,9 +225,7 @@ def read_encoders(path: str | os.PathLike[str]) -> Encoders:
             priors.append(PriorEncoder(members, card))
         start = "fingerprints."
         known = {name.removeprefix(start): values for name, values in tensors.items() if name.startswith(start)}
-        encoders = Encoders(priors, {})
-        encoders._known = known
-    return encoders
+    return Encoders(priors, known)
 
 
 @cache

@@ -263,7 +263,9 @@ def _trained(
         callbacks.append(Timer(duration=timedelta(minutes=max_minutes)))
     resumed = None
     if folder is not None:
-        callbacks.append(ModelCheckpoint(folder, filename="last", every_n_train_steps=200, enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(folder, filename="last", every_n_train_steps=200, enable_version_counter=False)
+        )
         if (folder / "last.ckpt").exists():
             resumed = folder / "last.ckpt"
             draws.first = check_checkpoint(resumed, training)

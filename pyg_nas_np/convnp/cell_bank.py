@@ -34,7 +34,10 @@ SCORE_SLOPE = 0.6
 AUXILIARY = "tables"
 """Name of the group of auxiliary labels."""
 
-SPECIAL = (NETWORKS, TREND, AUXILIARY, SCORES)
+ENCODED = "encoded"
+"""Name of the group of scores by encoders that were trained on other spaces."""
+
+SPECIAL = (NETWORKS, TREND, AUXILIARY, SCORES, ENCODED)
 """Names of the groups that are no meta-features."""
 
 LEADING_COORDINATES = 24
@@ -57,9 +60,12 @@ class CellBank(Bank):
     With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
     proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
 
+    Scores by encoders that were trained on other spaces are inputs of all members; Gaussian processes have a linear
+    kernel of them, whose slope the labels find.
+
     Args:
-        groups: Columns of each group; ``networks``, ``trend``, ``tables`` (auxiliary labels) and ``scores`` have the
-            roles above.
+        groups: Columns of each group; ``networks``, ``trend``, ``tables`` (auxiliary labels), ``scores`` and
+            ``encoded`` have the roles above.
         max_iter: Iterations of each fit.
         num_trees: Number of trees.
         shrinkage: Predicted differences from the auxiliary labels are multiplied by n / (n + shrinkage).
@@ -84,6 +90,7 @@ class CellBank(Bank):
         r"""Kernels of each Gaussian process, by name."""
         additive = [name for name in self.groups if name not in SPECIAL]
         tables = [AUXILIARY] if AUXILIARY in self.groups else []
+        tables += [ENCODED] if ENCODED in self.groups else []
         scored = [*tables, SCORES] if SCORES in self.groups else tables
         linear = {"additive": tables, "networks": [NETWORKS, *scored], "trend": [NETWORKS, TREND, *scored]}
         return {
@@ -96,7 +103,8 @@ class CellBank(Bank):
     def split_columns(self) -> list[int]:
         r"""The meta-features and the leading coordinates of the networks."""
         columns = [column for name in self.groups if name not in SPECIAL for column in self.groups[name]]
-        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *self.groups.get(AUXILIARY, [])]
+        given = [column for name in (AUXILIARY, ENCODED) for column in self.groups.get(name, [])]
+        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *given]
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -59,6 +59,9 @@ class GeneralBank(Bank):
     much from few labels on, and for all members elsewhere. Gaussian processes have a linear kernel of them; their prior
     mean rises along the mean score by :data:`SCORE_SLOPE`.
 
+    Scores by encoders that were trained on other spaces are for all members: Gaussian processes have a linear kernel of
+    them, whose slope the labels find, and trees split on them.
+
     Args:
         families: Columns by what they tell.
         max_iter: Iterations of each fit.
@@ -88,6 +91,10 @@ class GeneralBank(Bank):
     @cached_property
     def recipes(self) -> dict[str, dict[str, Kernel]]:
         r"""Kernels of each Gaussian process, by name."""
+        encoded = _linear("encoded", list(self.families.encoded))
+        return {member: kernels | encoded for member, kernels in self._own_recipes().items()}
+
+    def _own_recipes(self) -> dict[str, dict[str, Kernel]]:
         families = self.families
         parameters, sizes = families.parameters, _linear("sizes", families.sizes)
         tied = {"parameters": Tied(parameters, variance=VARIANCE)} if parameters else {}
@@ -118,7 +125,7 @@ class GeneralBank(Bank):
     def split_columns(self) -> list[int]:
         r"""Columns that the trees split on."""
         families = self.families
-        scores = [] if families.graph else list(families.scores)
+        scores = [*([] if families.graph else families.scores), *families.encoded]
         if families.structured or not families.parameters:
             return [*families.everything, *families.networks[:LEADING_COORDINATES], *scores]
         # A size says again what parameters say, in a column that is drawn as often as theirs.

@@ -15,7 +15,8 @@ from typing_extensions import Self
 from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
 from pyg_nas_np.convnp.bank import Bank, expected, mixture
 from pyg_nas_np.convnp.bank_predictor import bank_of
-from pyg_nas_np.convnp.cell_bank import AUXILIARY, LEADING_COORDINATES, LEVEL, SHRINKAGE, CellBank, bank_groups
+from pyg_nas_np.convnp.cell_bank import AUXILIARY, ENCODED, LEADING_COORDINATES, LEVEL, SHRINKAGE, CellBank, bank_groups
+from pyg_nas_np.convnp.encoder import PriorEncoder, SpaceScores, read_encoders, unbiased_scores
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
@@ -29,6 +30,7 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, LabelScale, known_ranks, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
+from pyg_nas_np.spaces.described import has_graphs
 from pyg_nas_np.utils import (
     InvalidArchitectureError,
     InvalidLabelsError,
@@ -45,6 +47,9 @@ CHUNK = 1 << 12
 
 DISAGREEMENT = (20, 100)
 """Numbers of labels between which the added variance of the base predictors falls linearly from all of it to none."""
+
+ENCODED_SHARE = 0.5
+"""Part of the prior trend that is the encoder's score, the rest is sizes and depth."""
 
 _SAMPLES = 16
 
@@ -71,8 +76,11 @@ class ConvNPPredictor(Predictor):
     mean is stacked with learners that need more data (:class:`~pyg_nas_np.convnp.stacking.Stacking`); the standard
     deviation remains that of the process.
 
-    Without labels, architectures rank by what accuracies are expected to follow: sizes and depth, or the auxiliary
-    labels.
+    Where architectures are graphs, an encoder that was trained on measurements of other spaces scores them
+    (:class:`~pyg_nas_np.convnp.encoder.Encoders`). The labels set how far the bank follows it.
+
+    Without labels, architectures rank by what accuracies are expected to follow: the encoder's score, sizes and depth,
+    or the auxiliary labels.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -80,6 +88,9 @@ class ConvNPPredictor(Predictor):
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space; where there are none, the bank alone)
+        encoder: ``"universal"``: of the encoders that the package ships, the one that has not seen the space;
+            a file of :func:`~pyg_nas_np.convnp.encoder_training.pretrain_encoder`: its first encoder; :obj:`None`:
+            none. Auxiliary labels of the same cells say more, so that none is asked beside them.
         finetune_steps: Gradient steps on random splits of the context; needs 8 labels.
         stacking: Whether to stack the process with boosted trees from 100 labels on, and with trained graph networks
             from 150 on; the latter take tens of seconds.
@@ -110,6 +121,9 @@ class ConvNPPredictor(Predictor):
     scores_ = torch.empty(0)
     """Gaussian scores of the ranks of ``S`` zero-cost scores of the last fit, ``[A, S]``."""
 
+    encoded_: SpaceScores | None = None
+    """Scores by an encoder that was trained on other spaces."""
+
     has_prior = True
 
     def __init__(
@@ -119,6 +133,7 @@ class ConvNPPredictor(Predictor):
         maximize: bool | None = None,
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
+        encoder: str | os.PathLike[str] | None = "universal",
         finetune_steps: int = 0,
         stacking: bool = True,
         shrinkage: float = SHRINKAGE,
@@ -127,6 +142,7 @@ class ConvNPPredictor(Predictor):
     ) -> None:
         super().__init__(space, maximize=maximize, labels=labels)
         self.weights = weights
+        self.encoder = encoder
         self.finetune_steps = finetune_steps
         self.stacking = stacking
         self.shrinkage = shrinkage
@@ -181,21 +197,31 @@ class ConvNPPredictor(Predictor):
                 scores do not cover the space, or a score does not vary.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
-        before = self.auxiliary_, self.scores_
+        before = self.auxiliary_, self.scores_, self.encoded_
         as_device(self.device)
         archs = as_architectures(x, self.space)
         try:
+            self.encoded_ = None if auxiliary else self._new_encoded(archs.space)
             self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
             self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
             return super().fit(x, y)
         except BaseException:
-            self.auxiliary_, self.scores_ = before
+            self.auxiliary_, self.scores_, self.encoded_ = before
             raise
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
         parts = [shared_descriptors(self.space_).table(archs.given)]
         parts += [part[archs.index] for part in (self.auxiliary_, self.scores_) if part.numel()]
+        if self.encoded_ is not None:
+            parts.append(self.encoded_(archs.given).unsqueeze(1))
         return archs, torch.cat(parts, dim=1)
+
+    def _new_encoded(self, space: SearchSpace[Any]) -> SpaceScores | None:
+        if self.encoder is None or not has_graphs(space):
+            return None
+        if self.encoder == "universal":
+            return unbiased_scores(space)
+        return SpaceScores(read_encoders(self.encoder).priors[0], space)
 
     def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
         inputs, descriptors = self._inputs(archs)[1], shared_descriptors(self.space_)
@@ -204,24 +230,29 @@ class ConvNPPredictor(Predictor):
             return expected(inputs[:, columns[AUXILIARY]].mean(dim=1), LEVEL)
         if SCORES in columns:
             trend = torch.lerp(trend, inputs[:, columns[SCORES]].mean(dim=1), SCORES_SHARE)
+        if ENCODED in columns:
+            trend = torch.lerp(trend, inputs[:, columns[ENCODED]].mean(dim=1), ENCODED_SHARE)
         return expected(trend)
 
     def _new_bank(self) -> Bank:
         descriptors = shared_descriptors(self.space_)
         if isinstance(descriptors, SpaceDescriptors):
-            return GeneralBank(descriptors.families)
+            encoded = self._groups_given(descriptors).get(ENCODED, ())
+            return GeneralBank(descriptors.families._replace(encoded=encoded))
         return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
         return bank_groups(descriptors) | self._groups_given(descriptors)
 
     def _groups_given(self, descriptors: Descriptors | SpaceDescriptors) -> dict[str, list[int]]:
-        """Columns behind the descriptors: auxiliary labels and scores that were given to :meth:`fit`."""
+        """Columns behind the descriptors: what was given to :meth:`fit`, and the encoder's scores."""
         groups, start = {}, descriptors.num_columns
         for name, part in ((AUXILIARY, self.auxiliary_), (SCORES, self.scores_)):
             if part.numel():
                 groups[name] = list(range(start, start + part.size(1)))
                 start += part.size(1)
+        if self.encoded_ is not None:
+            groups[ENCODED] = [start]
         return groups
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
@@ -383,7 +414,8 @@ class ConvNPPredictor(Predictor):
 
     def _plain_params(self) -> dict[str, Any]:
         params = super()._plain_params()
-        return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
+        paths = {"weights": self.weights, "encoder": self.encoder}
+        return params | {name: None if path is None else os.fspath(path) for name, path in paths.items()}
 
     def _state(self) -> dict[str, Any]:
         state = {
@@ -404,10 +436,13 @@ class ConvNPPredictor(Predictor):
         }
 
     def _prior_state(self) -> dict[str, Any]:
-        return {"auxiliary": self.auxiliary_, "scores": self.scores_}
+        encoded = {} if self.encoded_ is None else self.encoded_.encoder.state_dict()
+        return {"auxiliary": self.auxiliary_, "scores": self.scores_, "encoder": encoded}
 
     def _set_prior_state(self, state: dict[str, Any]) -> None:
-        self.auxiliary_, self.scores_ = state["auxiliary"], state["scores"]
+        self.auxiliary_, self.scores_, self.encoded_ = state["auxiliary"], state["scores"], None
+        if state["encoder"]:
+            self.encoded_ = SpaceScores(PriorEncoder.from_state(state["encoder"]), self.space_)
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self._set_prior_state(state)

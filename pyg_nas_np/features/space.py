@@ -49,6 +49,7 @@ class Families(NamedTuple):
         sizes: Costs.
         structured: Whether architectures have a structure (layers, a graph) beyond single parameters.
         scores: Zero-cost scores.
+        encoded: Scores by encoders that were trained on other spaces.
     """
 
     parameters: list[list[int]]
@@ -58,6 +59,7 @@ class Families(NamedTuple):
     sizes: list[int]
     structured: bool
     scores: Sequence[int] = ()
+    encoded: Sequence[int] = ()
 
     @property
     def records(self) -> list[int]:

@@ -318,6 +318,11 @@ class GraphView(SearchSpace[ArchT]):
     averaging_ops: ClassVar[tuple[str, ...]] = ()
     """Operations without weights that average or pool their input."""
 
+    described_ops: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = MappingProxyType({})
+    """Kind and attributes of operations, by name, in the words of :class:`~pyg_nas_np.spaces.Operation`, for
+    :func:`~pyg_nas_np.spaces.described.described_graphs`. Those of :attr:`zero_ops` and :attr:`identity_ops` need none.
+    """
+
     shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
     """If all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
 

@@ -27,7 +27,7 @@ from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
-from pyg_nas_np.predictors.labels import Labels, LabelScale, rank_gauss, robust_scores
+from pyg_nas_np.predictors.labels import Labels, LabelScale, known_ranks, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.spaces.described import has_graphs
@@ -479,10 +479,9 @@ def _scores(space: SearchSpace[Any], scores: Mapping[str, Tensor]) -> Tensor:
     for name, given in scores.items():
         values = torch.as_tensor(given).to("cpu", torch.float64)
         _check_whole(f"scores[{name!r}]", values, space)
-        known = values.isfinite()
-        if values[known].unique().numel() < 2:
+        if values[values.isfinite()].unique().numel() < 2:
             raise InvalidLabelsError(f"scores[{name!r}] does not vary over {space.name}; leave it out")
-        columns.append(torch.zeros_like(values).masked_scatter(known, rank_gauss(values[known])))
+        columns.append(known_ranks(values))
     return torch.stack(columns, dim=1).float()
 
 

@@ -102,6 +102,17 @@ def rank_gauss(y: Tensor) -> Tensor:
     return scores
 
 
+def known_ranks(values: Tensor) -> Tensor:
+    r"""Gaussian scores of the ranks of finite values; 0, their mean, where one is NaN or infinite.
+
+    Example:
+        >>> known_ranks(torch.tensor([10.0, float("nan"), 30.0, 20.0]))
+        tensor([-0.9674,  0.0000,  0.9674,  0.0000], dtype=torch.float64)
+    """
+    values, known = values.double(), values.isfinite()
+    return torch.zeros_like(values).masked_scatter(known, rank_gauss(values[known]))
+
+
 def robust_logit(y: Tensor) -> Tensor:
     r"""Logit of an accuracy, centred by the median, scaled by the interquartile range, clipped to :math:`\pm 3`.
 

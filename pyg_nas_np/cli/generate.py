@@ -7,21 +7,28 @@ import json
 import math
 import re
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
+import torch
 import typer
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from pyg_nas_np.cli import svg
-from pyg_nas_np.cli.options import SeedOption, check_output, say
+from pyg_nas_np.cli.options import SeedOption, check_output, finite, say
+from pyg_nas_np.cli.score import image_batch
 from pyg_nas_np.cli.stages import draw_stages
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.metad2a.generator import MOST
 from pyg_nas_np.metad2a.image_features import ImageFeatures
 from pyg_nas_np.metad2a.predictor import MetaD2APredictor
 from pyg_nas_np.metad2a.search import Candidate, MetaD2A
+from pyg_nas_np.networks.cells import NETWORKS
+from pyg_nas_np.networks.zero_cost import SCORES, score_archs
 from pyg_nas_np.spaces import CellSpace, space_by_name
 from pyg_nas_np.spaces.graph_codec import GRAPH_CODECS
 from pyg_nas_np.utils import atomic_path
@@ -30,6 +37,9 @@ _STYLE = (
     "<style>text{font:11px system-ui,sans-serif;fill:#222}.edge{stroke:#777;stroke-width:1.4;fill:none}"
     ".head{fill:#777}rect.op{fill:#e6e6e6;stroke:#555}svg{background:#fff}</style>"
 )
+SEEN = 16
+"""Images that zero-cost scores see."""
+
 _HUE = re.compile(r"hsl\((\d+) 60% var\(--op\)\)")
 _HEADER = ["rank", "predicted", "std", "parameters", "flops", "arch"]
 
@@ -47,6 +57,20 @@ def generate(
         int, typer.Option(min=1, max=1_000_000, help="Images of each class that are looked at.")
     ] = 20,
     temperature: Annotated[float, typer.Option(help="Below 1 prefers what is likely, above 1 spreads.")] = 1.0,
+    score: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help=f"Zero-cost score on {SEEN} of the images that joins the ranking: {', '.join(SCORES)}; repeat."
+        ),
+    ] = None,
+    prior: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0.0,
+            callback=finite,
+            help="Weight of the prior trend and the scores beside the predictions. (default: chosen by space)",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     output: Annotated[
         Optional[Path],  # noqa: UP045
@@ -58,6 +82,13 @@ def generate(
         raise typer.BadParameter(f"'{space}' is none of {', '.join(GRAPH_CODECS)}", param_hint="--space")
     if not 0 < temperature < math.inf:
         raise typer.BadParameter(f"{temperature} is not a positive number", param_hint="--temperature")
+    scores = list(dict.fromkeys(score or ()))
+    if unknown := [name for name in scores if name not in SCORES]:
+        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(SCORES)}", param_hint="--score")
+    if scores and space not in NETWORKS:
+        raise typer.BadParameter(
+            f"there are no networks of {space}, only of {', '.join(NETWORKS)}", param_hint="--score"
+        )
     if output is not None:
         for name in ("architectures.csv", "architectures.json", f"architecture-{top_k:02d}.svg"):
             check_output(output / name)
@@ -68,7 +99,22 @@ def generate(
     started = time.perf_counter()
     sets = method.describe(images)
     described = time.perf_counter()
-    found = method.search(sets, chosen, max(candidates, top_k), top_k, budget, temperature=temperature, seed=seed)
+    batch = image_batch(images, SEEN, 32, seed) if scores else torch.empty(0)
+
+    def scored(name: str, archs: Sequence[Any]) -> Tensor:
+        return score_archs(chosen, archs, batch, scores=(name,), repeats=4, seed=seed).column(name)
+
+    found = method.search(
+        sets,
+        chosen,
+        max(candidates, top_k),
+        top_k,
+        budget,
+        scores={name: partial(scored, name) for name in scores},
+        prior=prior,
+        temperature=temperature,
+        seed=seed,
+    )
     done = time.perf_counter()
     rows = _rows(chosen, found)
     console.print(_table(rows, f"Best {len(rows)} of {candidates} {space} architectures for {images.name}"))

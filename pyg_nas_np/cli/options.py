@@ -74,6 +74,19 @@ def check_predictors(names: Iterable[str], split: str) -> list[str]:
     return chosen
 
 
+def check_priors(names: Iterable[str]) -> None:
+    r"""Checks that predictors can rank without a label.
+
+    Raises:
+        typer.BadParameter: If one cannot.
+    """
+    able = [name for name, maker in PREDICTORS.items() if getattr(maker, "has_prior", False)]
+    if unable := [name for name in names if name not in able]:
+        raise typer.BadParameter(
+            f"'{unable[0]}' needs labels; without any take {' or '.join(able)}", param_hint="--predictor"
+        )
+
+
 def check_output(path: Path, suffix: str = "", *, folder: bool = False, option: str = "--output") -> None:
     r"""Checks that a file, or files in a folder, can be written; folders that are missing are made later.
 

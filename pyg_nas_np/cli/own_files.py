@@ -44,6 +44,13 @@ CostOption = Annotated[
     typer.Option(help="Column of a cost, such as parameters or latency; repeat. (default: none)"),
 ]
 
+ScoreOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        help="Column of a zero-cost score, larger is better; with a minus before the name smaller is; repeat."
+    ),
+]
+
 LONG_BYTES = 32 << 20
 """Size of a file of candidates from which on it is read part by part."""
 
@@ -93,6 +100,8 @@ def open_own(
     costs: list[str] | None,
     minimize: bool | None,
     *,
+    scores: list[str] | None = None,
+    unmeasured: bool = False,
     search: bool = False,
 ) -> OwnTask:
     r"""Opens the user's files, and says what was taken for what.
@@ -105,12 +114,14 @@ def open_own(
         space: Declaration of the space.
         costs: Columns of costs.
         minimize: Whether smaller labels are better.
-        search: Whether labels may be missing, and rows without one be in training where a space is declared.
+        scores: Columns of zero-cost scores.
+        unmeasured: Whether there may be no label.
+        search: Whether rows without a label are in training where a space is declared.
 
     Raises:
         typer.BadParameter: If there are no labels, and they may not be missing.
     """
-    if labels is None and not search:
+    if labels is None and not unmeasured:
         raise typer.BadParameter("names the file of your measurements and is needed", param_hint="--labels")
     long = is_long(candidates)
     task = read_own_task(
@@ -121,7 +132,9 @@ def open_own(
         minimize=minimize,
         space=space,
         costs=costs or (),
+        scores=scores or (),
         in_training=search,
+        unmeasured=unmeasured,
     )
     best = "largest" if task.maximize else "smallest"
     parts = []

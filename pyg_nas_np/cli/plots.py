@@ -53,13 +53,13 @@ def plot_ranking(path: Path, ranking: Ranking, title: str) -> None:
         figure.savefig(tmp, dpi=130)
 
 
-def plot_own_ranking(path: Path, ranking: Ranking, best_measured: float, title: str) -> None:
+def plot_own_ranking(path: Path, ranking: Ranking, best_measured: float | None, title: str) -> None:
     r"""Writes a PNG of a ranking of candidates without labels: how good predictions are, and what they are.
 
     Args:
         path: Target.
         ranking: The ranking.
-        best_measured: The best label that was measured.
+        best_measured: The best label that was measured; :obj:`None` if there is none.
         title: Title.
 
     Raises:
@@ -85,7 +85,8 @@ def plot_own_ranking(path: Path, ranking: Ranking, best_measured: float, title: 
     place = range(1, len(ranking) + 1)
     right.fill_between(place, mean - Z90 * std, mean + Z90 * std, color="C0", alpha=0.2, lw=0, label="90 % interval")
     right.plot(place, mean, color="C0", label="predicted")
-    right.axhline(best_measured, color="crimson", lw=1, ls="--", label="best measured")
+    if best_measured is not None:
+        right.axhline(best_measured, color="crimson", lw=1, ls="--", label="best measured")
     if len(ranking) > 50:
         right.set_xscale("log")
         right.xaxis.set_major_formatter("{x:,.0f}")

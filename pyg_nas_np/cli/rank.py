@@ -17,12 +17,21 @@ from pyg_nas_np.cli.benchmarks import (
     RootOption,
     open_benchmark,
 )
-from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, check_predictors, direction, say
+from pyg_nas_np.cli.options import (
+    MinimizeOption,
+    SeedOption,
+    check_output,
+    check_predictors,
+    check_priors,
+    direction,
+    say,
+)
 from pyg_nas_np.cli.own_files import (
     CandidatesOption,
     CostOption,
     IgnoreOption,
     LabelsOption,
+    ScoreOption,
     SpaceOption,
     TargetOption,
     is_long,
@@ -51,6 +60,7 @@ def rank(
     minimize: MinimizeOption = None,
     ignore: IgnoreOption = None,
     cost: CostOption = None,
+    score: ScoreOption = None,
     space: SpaceOption = None,
     sample: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Candidates to draw from the space where none are given.")
@@ -59,7 +69,9 @@ def rank(
         str, typer.Option(help=f"Rank a benchmark instead: one of {', '.join(BENCHMARKS)}.")
     ] = "nasbench201",
     dataset: DatasetOption = None,
-    context: Annotated[int, typer.Option(min=1, help="Number of labels of a benchmark to fit on.")] = 50,
+    context: Annotated[
+        int, typer.Option(min=0, help="Number of labels of a benchmark to fit on; 0: by the prior.")
+    ] = 50,
     split: Annotated[
         str, typer.Option(help="Of a benchmark: 'index', or 'class' to leave twins of the labelled out.")
     ] = "class",
@@ -75,7 +87,10 @@ def rank(
     output: Annotated[Optional[Path], typer.Option(help="Folder for ranking.csv, scores.csv and ranking.png.")] = None,  # noqa: UP045
     report: Annotated[Optional[Path], typer.Option(help="Self-contained HTML page to write.")] = None,  # noqa: UP045
 ) -> None:
-    """Rank your own candidates from your own labels, or all architectures of a benchmark from a few."""
+    """Rank your own candidates from your own labels, or all architectures of a benchmark from a few.
+
+    Without labels, what larger sizes, depth and zero-cost scores promise decides.
+    """
     started = time.perf_counter()
     names = check_predictors(predictor or ["convnp"], split)
     own = is_own(ctx, labels)
@@ -88,7 +103,9 @@ def rank(
     if report is not None:
         check_output(report, option="--report")
     if own:
-        task = open_own(labels, candidates, target, ignore, space, cost, minimize)
+        task = open_own(labels, candidates, target, ignore, space, cost, minimize, scores=score, unmeasured=True)
+        if not len(task.y):
+            check_priors(names)
         if not task.pool:
             task = task.sampled(sample, seeded(seed))
             say(f"No candidates are given: {len(task.pool):,} configurations were drawn from the space (--sample)")
@@ -96,18 +113,21 @@ def rank(
         if candidates is not None and is_long(candidates):
             task = streamed(task, candidates, names[0], max(KEPT, top_k))
         ranking = rank_own.run(task, explained, names, seed, top_k, output)
-        title, count = name_of(str(labels)), "Candidates"
-        setting = {"Label": task.target, "Labels given": f"{len(task.y):,}"}
+        title = name_of(str(labels or candidates or space))
+        count = "Candidates"
+        setting = {"Label": task.target, "Labels given": _given(len(task.y))}
     else:
         data = open_benchmark(benchmark, dataset, root, metric, download)
         title, count = rank_benchmark.data_name(data), "Architectures"
         if labels is None:
+            if context == 0:
+                check_priors(names)
             ranking = rank_benchmark.rank_draw(data, names, context, split, seed, direction(minimize))
             setting = {"Label": ranking.label, "Source": data.source.name, "Split": f"by {split}, seed {seed}"}
         else:
             ranking = rank_benchmark.rank_by_own_labels(data, Path(labels), names[0], direction(minimize))
             setting = {"Label": "your own", "Source": name_of(labels)}
-        setting["Labels given"] = f"{ranking.seen.numel():,}"
+        setting["Labels given"] = _given(ranking.seen.numel())
         rank_benchmark.show(ranking, f"{title}, {context} labels", top_k, output)
     if report is not None:
         head = {count: f"{ranking.total:,}", "Ranked by": ranking.name}
@@ -115,3 +135,7 @@ def rank(
         write_report(report, ranking, f"{title}: predicted ranking", head | setting, top_k=top_k)
         say(f"Wrote {report}")
     console.print(f"{time.perf_counter() - started:.1f} s in all")
+
+
+def _given(labels: int) -> str:
+    return f"{labels:,}" if labels else "none: ranked by the prior, in standard scores"

@@ -16,9 +16,11 @@ from pyg_nas_np.cli.ranking import HeldOut, Ranking
 from pyg_nas_np.cli.tables import console, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets import ArchitectureDataset
+from pyg_nas_np.datasets.splits import Split
 from pyg_nas_np.features import shared_features
 from pyg_nas_np.predictors import Architectures
 from pyg_nas_np.predictors.evaluation import Evaluation, evaluate
+from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.utils import MissingLabelsError
 
 
@@ -30,7 +32,7 @@ def rank_draw(
     Args:
         data: The whole benchmark.
         names: Predictors to compare; the first one ranks.
-        context: Number of labels to fit on.
+        context: Number of labels to fit on; without any, the others are tested in standard scores.
         split: ``"index"`` or ``"class"``.
         seed: Seed of the draw.
         maximize: Whether larger labels are better. (default: as the benchmark says)
@@ -40,29 +42,35 @@ def rank_draw(
     """
     if not bool(data.label_mask.any()):
         raise MissingLabelsError(f"{data.space.name} has no labels to rank by. {data.label_help}")
-    parts = data.split(context, by=split, seed=seed)  # type: ignore[arg-type]
     unit = data.metrics[data.metric].unit
+    label, y = f"{data.metric} ({unit})", data.y
+    if context:
+        parts = data.split(context, by=split, seed=seed)  # type: ignore[arg-type]
+    else:
+        known = data.label_mask.nonzero().flatten()
+        parts, label = Split(known[:0], known[:0], known), f"standard score of {data.metric}"
+        y = data.y.double().index_put((known,), rank_gauss(data.y[known].double()))
     fitted = {name: PREDICTORS[name](maximize=maximize) for name in names}
     best = "smallest" if not (data.maximize if maximize is None else maximize) else "largest"
     tested = parts.test.numel()
     say(
-        f"{data_name(data)}: {len(data):,} architectures, {context} labels ({data.metric}, {unit}, from "
+        f"{data_name(data)}: {len(data):,} architectures, {context or 'no'} labels ({data.metric}, {unit}, from "
         f"{data.source.name}, the {best} is best), {tested:,} tested (split by {split}, seed {seed})"
     )
     # All predictors share one table of features; the first must not pay for it alone.
     shared_features(data.space).table()
     scores: dict[str, Evaluation] = {}
-    scores[names[0]], mean, std = evaluate(fitted[names[0]], data, parts)
+    scores[names[0]], mean, std = evaluate(fitted[names[0]], data, parts, y)
     for name in names[1:]:
-        scores[name] = evaluate(fitted[name], data, parts)[0]
+        scores[name] = evaluate(fitted[name], data, parts, y)[0]
     how = f"{tested:,} architectures with known labels that no predictor was fitted to"
     return Ranking(
         _archs(data),
         fitted[names[0]],
         names[0],
         *(mean, std, data.y, parts.train),
-        f"{data.metric} ({unit})",
-        HeldOut(mean[parts.test], std[parts.test], data.y[parts.test], how),
+        label,
+        HeldOut(mean[parts.test], std[parts.test], y[parts.test], how),
         scores,
         {"parameters": data.space.batch_num_parameters(data.arch_index)},
     )

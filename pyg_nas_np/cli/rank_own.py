@@ -17,6 +17,7 @@ from pyg_nas_np.cli.ranking import HeldOut, Ranking, cost_text, value_text
 from pyg_nas_np.cli.tables import console, csv_cell, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask
+from pyg_nas_np.features import SpaceDescriptors, shared_descriptors
 from pyg_nas_np.predictors import Architectures, Predictor
 from pyg_nas_np.predictors.attribution import attribute_parameters
 from pyg_nas_np.predictors.best import probability_best
@@ -53,7 +54,9 @@ def run(
     """
     ranking = rank_own(task, explained, names, seed)
     console.print(best_table(ranking, task, top_k))
-    if ranking.tested is None:
+    if not len(task.y):
+        say_prior(ranking)
+    elif ranking.tested is None:
         say(f"Fewer than {LEAST} different architectures are measured: too few to tell how good the ranking is")
     else:
         console.print(score_table(ranking.scores, f"How good it is, on {ranking.tested.how}"))
@@ -64,8 +67,9 @@ def run(
         if ranking.scores:
             written.insert(1, "scores.csv")
             write_scores(output / "scores.csv", ranking.scores)
-        best = float(task.y.max() if task.maximize else task.y.min())
-        title = f"{ranking.total:,} candidates ranked by {ranking.name} from {len(task.y)} labels"
+        known = f"from {len(task.y)} labels" if len(task.y) else "before the first label"
+        title = f"{ranking.total:,} candidates ranked by {ranking.name} {known}"
+        best = _best_of(task) if len(task.y) else None
         plot_own_ranking(output / "ranking.png", ranking, best, title)
         say(f"Wrote {', '.join(written)} to {output}")
     return ranking
@@ -91,7 +95,7 @@ def rank_own(task: OwnTask, explained: Sequence[Any], names: Sequence[str], seed
         fitted,
         names[0],
         *(mean, std, y, (~y.isnan()).nonzero().flatten()),
-        task.target,
+        task.target if len(task.y) else f"standard score of {task.target}",
         tested,
         scores,
         {**task.costs, **learned},
@@ -119,6 +123,8 @@ def learned_costs(task: OwnTask, maker: Callable[..., Predictor]) -> dict[str, P
 
 def _tested(task: OwnTask, names: Sequence[str], seed: int) -> tuple[HeldOut | None, dict[str, Evaluation]]:
     """Held-out predictions by the first predictor, and the scores of all."""
+    if not len(task.y):
+        return None, {}
     data = task.dataset()
     rows = torch.randperm(len(data), generator=seeded(seed), device="cpu")[:TESTED].sort().values
     groups = data.group[rows]
@@ -143,7 +149,7 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
     records = task.space.records(task.pool)
     parameters = list(dict.fromkeys(name for record in records for name in record))
     alone = len(parameters) <= SHOWN and not any(isinstance(v, list) for record in records for v in record.values())
-    for column in ("rank", named or "row", task.target, "best with p", *(["measured"] if measured else [])):
+    for column in ("rank", named or "row", ranking.label, "best with p", *(["measured"] if measured else [])):
         table.add_column(escape(column), justify="right")
     for column in ranking.costs:
         table.add_column(escape(column), justify="right")
@@ -169,11 +175,31 @@ def say_more(ranking: Ranking, task: OwnTask) -> None:
         top = list(ranking.attribution.importance.items())[:5]
         say(f"The predictions follow {', '.join(f'{name} ({value:.2f})' for name, value in top)}")
     assert ranking.chance is not None
+    if not len(task.y):
+        return
     known = set(task.archs)
     chance = {arch: p for arch, p in zip(task.pool, ranking.chance.tolist(), strict=True) if arch not in known}
-    best = float(task.y.max() if task.maximize else task.y.min())
     better = sum(chance.values())
-    say(f"One of the candidates is better than all that was measured (best {best:.6g}) with p = {better:.2f}")
+    say(f"One of the candidates is better than all that was measured (best {_best_of(task):.6g}) with p = {better:.2f}")
+
+
+def say_prior(ranking: Ranking) -> None:
+    r"""Says what ranks before the first label."""
+    families = shared_descriptors(ranking.archs.space)
+    assert isinstance(families, SpaceDescriptors)
+    known = families.trend_names
+    if not known:
+        say(
+            "No label is known, and the files tell no size, depth or score: all candidates are alike. Name columns by "
+            "--cost or --score"
+        )
+        return
+    direction = "" if ranking.maximize else ", the other way round because smaller labels are better"
+    say(f"No label is known: ranked by what larger {', '.join(known)} promise{direction}, in standard scores")
+
+
+def _best_of(task: OwnTask) -> float:
+    return float(task.y.max() if task.maximize else task.y.min())
 
 
 def write_ranking(path: Path, ranking: Ranking, task: OwnTask) -> None:

@@ -142,6 +142,11 @@ def _cells(ranking: Ranking) -> str:
 def _quality(ranking: Ranking) -> str:
     if ranking.tested is None:
         note = "Only the labels that the predictor was fitted to are known, so that nothing is left to test it on."
+        if not ranking.predictor.labelled:
+            note = (
+                "No label is known. The prior ranks: what larger sizes, depth and zero-cost scores promise. "
+                "Predictions are standard scores, with mean 0 and standard deviation about 1 over the space."
+            )
         return _section("Predicted and measured", "", note)
     mean, std, y, how = ranking.tested
     low, high = frame(y, ranking.maximize)

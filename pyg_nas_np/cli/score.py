@@ -74,7 +74,7 @@ def score(
     found = list(dict.fromkeys(found))
     if not found:
         raise typer.BadParameter("name architectures, a --file of them, or how many at --random", param_hint="ARCH")
-    seen = None if images is None else _batch(images, batch, size, seed)
+    seen = None if images is None else image_batch(images, batch, size, seed)
     if seen is None:
         seen = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
     table = score_archs(
@@ -117,8 +117,18 @@ def _read_column(space: CellSpace[Any], path: Path) -> list[Any]:
     return found
 
 
-def _batch(path: Path, count: int, size: int, seed: int) -> Tensor:
-    """Images drawn at random, of one size and standardised, ``[count, 3, size, size]``."""
+def image_batch(path: Path, count: int, size: int, seed: int) -> Tensor:
+    r"""Returns images drawn at random, of one size and standardised, ``[count, 3, size, size]``.
+
+    Args:
+        path: Folder or file of images.
+        count: Number of images.
+        size: Side to which they are resized.
+        seed: Seed of the draw.
+
+    Raises:
+        InvalidImagesError: If there are fewer.
+    """
     images = read_images(path)
     if len(images) < count:
         raise InvalidImagesError(f"{path} has {len(images)} images, fewer than --batch {count}")

@@ -122,7 +122,7 @@ def search(
             raise typer.BadParameter("needs --space: an inferred space changes with the labels", param_hint="--state")
         limits = search_own.parse_limits(limit or [])
         costs = list(dict.fromkeys([*limits, *([] if cost is None else [cost])]))
-        task = open_own(labels, candidates, target, ignore, space, costs, minimize, search=True)
+        task = open_own(labels, candidates, target, ignore, space, costs, minimize, unmeasured=True, search=True)
         if candidates is not None and is_long(candidates) and len(task.y):
             task = streamed(task, candidates, predictor, search_own.SHORTLIST)
         search_own.run(task, made, PREDICTORS[predictor], batch, cost, limits, seed, state, output)

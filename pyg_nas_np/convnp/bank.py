@@ -19,6 +19,9 @@ from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior
 from pyg_nas_np.utils import map_chunks
 
+EXPECTED, DOUBT = 0.5, 0.3
+"""Slope of the scores along the prior trend before any label, and its standard deviation over spaces and labels."""
+
 
 class Bank(ABC):
     r"""Diverse base predictors fitted to one context, with their leave-one-out predictions.
@@ -119,6 +122,17 @@ class Bank(ABC):
         mean = self.prior(x) + self._trust * torch.from_numpy(vote)
         return torch.stack([*moments, self._tree_moments(mean)], dim=1).float()
 
+    def unlabelled(self, num_columns: int) -> Self:
+        r"""Prepares what samples need before any label: the Gaussian process that gives them their correlations.
+
+        Args:
+            num_columns: Number of descriptors.
+        """
+        empty = torch.empty(0, num_columns, dtype=torch.float64, device="cpu")
+        gp = GaussianProcess(self.recipes[self.sampled], noise=self.noise)
+        self.gps = {self.sampled: gp.condition(empty, empty.sum(dim=1))}
+        return self
+
     @property
     def gp(self) -> GaussianProcess:
         r"""The Gaussian process that gives samples their correlations."""
@@ -181,6 +195,29 @@ def mixture(moments: Tensor) -> tuple[Tensor, Tensor]:
     means, log_stds = moments.unbind(dim=2)
     variance = (2.0 * log_stds).exp().mean(dim=1) + means.var(dim=1, unbiased=False)
     return means.mean(dim=1), variance.sqrt()
+
+
+def expected(trend: Tensor, slope: float = EXPECTED) -> tuple[Tensor, Tensor]:
+    r"""Returns mean and standard deviation of the scores before any label, ``[m]`` float64 each.
+
+    Scores :math:`z = b\,t + \varepsilon` follow a trend :math:`t` by a slope :math:`b` that nobody knows: its standard
+    deviation is :data:`DOUBT`, so that the uncertainty grows towards the ends of the trend. Over the space, scores have
+    variance 1.
+
+    Args:
+        trend: What they are expected to follow, standardised over the space, ``[m]``; zero where nothing is known.
+        slope: The mean of the slope.
+
+    Example:
+        >>> mean, std = expected(torch.tensor([-2.0, 0.0, 2.0]))
+        >>> mean.tolist(), bool(std[0] == std[2]), bool(std[0] > std[1])
+        ([-1.0, 0.0, 1.0], True, True)
+    """
+    trend = trend.double()
+    if not bool((trend != 0).any()):
+        return trend, torch.ones_like(trend)
+    variance = 1.0 - slope**2 - DOUBT**2 + (DOUBT * trend).square()
+    return slope * trend, variance.sqrt()
 
 
 def leave_one_out(

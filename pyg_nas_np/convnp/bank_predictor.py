@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyg_nas_np.convnp.bank import Bank, mixture
+from pyg_nas_np.convnp.bank import Bank, expected, mixture
 from pyg_nas_np.convnp.cell_bank import SHRINKAGE, CellBank, bank_groups
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.features import Descriptors, shared_descriptors
@@ -21,7 +21,8 @@ class BankPredictor(Predictor):
     r"""The plain mean of the bank that suits the space, without any training.
 
     That is a :class:`~pyg_nas_np.convnp.cell_bank.CellBank` for cells (the prediction of a process before any
-    meta-training), and a :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` for all other spaces.
+    meta-training), and a :class:`~pyg_nas_np.convnp.general_bank.GeneralBank` for all other spaces. Without labels,
+    architectures rank by the prior trend of the space: sizes and depth.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -36,6 +37,11 @@ class BankPredictor(Predictor):
         >>> BankPredictor(space).fit(graphs, space.batch_flops(torch.arange(20))).predict(graphs).shape
         torch.Size([20])
     """
+
+    has_prior = True
+
+    def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
+        return expected(shared_descriptors(self.space_).prior_trend(self._inputs(archs)))
 
     def _inputs(self, archs: Architectures) -> Tensor:
         return shared_descriptors(self.space_).table(archs.given)

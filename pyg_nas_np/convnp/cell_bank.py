@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from sklearn.ensemble import ExtraTreesRegressor
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from pyg_nas_np.convnp.bank import Bank
 from pyg_nas_np.convnp.synthetic import Moments
 from pyg_nas_np.features import Descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.predictors.gp import PATH_GROUPS
 from pyg_nas_np.predictors.kernels import Kernel, additive_kernels
 
@@ -26,10 +28,16 @@ SHRINKAGE = 10.0
 """Number of labels at which predicted differences from the auxiliary labels are halved; chosen on other draws than
 those that the benchmark reports."""
 
+SCORE_SLOPE = 0.6
+"""Prior slope of the scores along zero-cost scores and the prior trend."""
+
 AUXILIARY = "tables"
 """Name of the group of auxiliary labels."""
 
-SPECIAL = (NETWORKS, TREND, AUXILIARY)
+ENCODED = "encoded"
+"""Name of the group of scores by encoders that were trained on other spaces."""
+
+SPECIAL = (NETWORKS, TREND, AUXILIARY, SCORES, ENCODED)
 """Names of the groups that are no meta-features."""
 
 LEADING_COORDINATES = 24
@@ -45,11 +53,19 @@ class CellBank(Bank):
     - **trend**: the same once more, with a prior mean that rises along the prior trend (where the space has one);
     - **trees**: extremely randomised trees on bootstraps, whose out-of-bag predictions need no further fit.
 
+    With zero-cost scores, the members **networks** and **trend** take them as inputs and have a prior mean that rises
+    along their mean and, by a third, along the prior trend. The two others never see them, so that leave-one-out errors
+    tell what the scores are worth.
+
     With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
     proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
 
+    Scores by encoders that were trained on other spaces are inputs of all members; Gaussian processes have a linear
+    kernel of them, whose slope the labels find.
+
     Args:
-        groups: Columns of each group; ``networks``, ``trend`` and ``tables`` (auxiliary labels) have the roles above.
+        groups: Columns of each group; ``networks``, ``trend``, ``tables`` (auxiliary labels), ``scores`` and
+            ``encoded`` have the roles above.
         max_iter: Iterations of each fit.
         num_trees: Number of trees.
         shrinkage: Predicted differences from the auxiliary labels are multiplied by n / (n + shrinkage).
@@ -74,7 +90,9 @@ class CellBank(Bank):
         r"""Kernels of each Gaussian process, by name."""
         additive = [name for name in self.groups if name not in SPECIAL]
         tables = [AUXILIARY] if AUXILIARY in self.groups else []
-        linear = {"additive": tables, "networks": [NETWORKS, *tables], "trend": [NETWORKS, TREND, *tables]}
+        tables += [ENCODED] if ENCODED in self.groups else []
+        scored = [*tables, SCORES] if SCORES in self.groups else tables
+        linear = {"additive": tables, "networks": [NETWORKS, *scored], "trend": [NETWORKS, TREND, *scored]}
         return {
             member: additive_kernels({name: self.groups[name] for name in additive + names}, linear=names)
             for member, names in linear.items()
@@ -85,7 +103,8 @@ class CellBank(Bank):
     def split_columns(self) -> list[int]:
         r"""The meta-features and the leading coordinates of the networks."""
         columns = [column for name in self.groups if name not in SPECIAL for column in self.groups[name]]
-        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *self.groups.get(AUXILIARY, [])]
+        given = [column for name in (AUXILIARY, ENCODED) for column in self.groups.get(name, [])]
+        return [*columns, *self.groups.get(NETWORKS, [])[:LEADING_COORDINATES], *given]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -102,9 +121,14 @@ class CellBank(Bank):
         return LEVEL * x[:, self.groups[AUXILIARY]].double().mean(dim=1)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
-        if member == "trend" and AUXILIARY not in self.groups:
-            return SLOPE * x[:, self.groups[TREND]].double().mean(dim=1)
-        return self.prior(x)
+        if AUXILIARY in self.groups or member not in (NETWORKS, TREND):
+            return self.prior(x)
+        trend, scores = (
+            x[:, self.groups[name]].double().mean(dim=1) if name in self.groups else None for name in (TREND, SCORES)
+        )
+        if scores is not None:
+            return SCORE_SLOPE * (scores if trend is None else torch.lerp(trend, scores, SCORES_SHARE))
+        return self.prior(x) if trend is None or member != TREND else SLOPE * trend
 
     def _trust_in(self, labels: int) -> float:
         return labels / (labels + self.shrinkage) if AUXILIARY in self.groups else 1.0

@@ -23,6 +23,9 @@ NOISE = LogPrior(math.log(0.1), 1.0)
 SIZE_SLOPE = 0.25
 """Slope of the scores along the standardised sizes that is expected before any label; the labels set another one."""
 
+SCORE_SLOPE = 0.5
+"""The same along the mean of zero-cost scores."""
+
 LEADING_COORDINATES = 16
 """Leading coordinates of the random networks that trees split on."""
 
@@ -51,6 +54,13 @@ class GeneralBank(Bank):
 
     Tied kernels share one length-scale and one variance (:class:`~pyg_nas_np.predictors.kernels.Tied`). Members with a
     linear kernel of the sizes have a prior mean that rises along them by :data:`SIZE_SLOPE`.
+
+    Zero-cost scores, where there are any, are for **additive** and **product** where there are graphs, which tell as
+    much from few labels on, and for all members elsewhere. Gaussian processes have a linear kernel of them; their prior
+    mean rises along the mean score by :data:`SCORE_SLOPE`.
+
+    Scores by encoders that were trained on other spaces are for all members: Gaussian processes have a linear kernel of
+    them, whose slope the labels find, and trees split on them.
 
     Args:
         families: Columns by what they tell.
@@ -81,14 +91,24 @@ class GeneralBank(Bank):
     @cached_property
     def recipes(self) -> dict[str, dict[str, Kernel]]:
         r"""Kernels of each Gaussian process, by name."""
+        encoded = _linear("encoded", list(self.families.encoded))
+        return {member: kernels | encoded for member, kernels in self._own_recipes().items()}
+
+    def _own_recipes(self) -> dict[str, dict[str, Kernel]]:
         families = self.families
         parameters, sizes = families.parameters, _linear("sizes", families.sizes)
         tied = {"parameters": Tied(parameters, variance=VARIANCE)} if parameters else {}
-        networks, product = _linear("networks", families.networks), _product("all", families.everything)
+        networks, scores = _linear("networks", families.networks), _linear("scores", list(families.scores))
+        product = _product("all", families.everything)
+        if not families.graph:
+            product = _product("all", [*families.everything, *families.scores]) | scores
         if not families.structured:
             own = _product("parameters", families.records if not parameters else _flat(parameters))
-            recipes = {"product": tied | product | sizes, "plain product": product, "parameter product": own or product}
-            return recipes
+            return {
+                "product": tied | product | sizes,
+                "plain product": product,
+                "parameter product": own | scores if own else product,
+            }
         parts: dict[str, Kernel] = dict(tied)
         if families.summaries:
             parts["summaries"] = Tied(families.summaries, variance=VARIANCE)
@@ -96,8 +116,8 @@ class GeneralBank(Bank):
             parts["record"] = Stationary(families.records, variance=VARIANCE)
         parts |= {f"graph {i}": Stationary(group, variance=VARIANCE) for i, group in enumerate(families.graph)}
         return {
-            "additive": parts | networks | sizes,
-            "product": tied | product | networks | sizes,
+            "additive": parts | networks | sizes | scores,
+            "product": tied | product | networks | sizes | scores,
             "network product": product | networks,
         }
 
@@ -105,10 +125,11 @@ class GeneralBank(Bank):
     def split_columns(self) -> list[int]:
         r"""Columns that the trees split on."""
         families = self.families
+        scores = [*([] if families.graph else families.scores), *families.encoded]
         if families.structured or not families.parameters:
-            return [*families.everything, *families.networks[:LEADING_COORDINATES]]
+            return [*families.everything, *families.networks[:LEADING_COORDINATES], *scores]
         # A size says again what parameters say, in a column that is drawn as often as theirs.
-        return _flat(families.parameters)
+        return [*_flat(families.parameters), *scores]
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -118,10 +139,18 @@ class GeneralBank(Bank):
     def _new_trees(self) -> ExtraTreesRegressor:
         return ExtraTreesRegressor(self.num_trees, bootstrap=self.families.structured, random_state=0)
 
+    def prior(self, x: Tensor) -> Tensor:
+        r"""Returns the prior mean of the trees at ``x`` ``[m, F]``, ``[m]``; zero without scores, or with graphs."""
+        return super().prior(x) if self.families.graph else self._along_scores(x)
+
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
-        if "sizes" in self.recipes[member]:
-            return SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1)
-        return self.prior(x)
+        recipe = self.recipes[member]
+        mean = self._along_scores(x) if "scores" in recipe else super().prior(x)
+        return mean + SIZE_SLOPE * x[:, self.families.sizes].double().mean(dim=1) if "sizes" in recipe else mean
+
+    def _along_scores(self, x: Tensor) -> Tensor:
+        scores = list(self.families.scores)
+        return SCORE_SLOPE * x[:, scores].double().mean(dim=1) if scores else super().prior(x)
 
 
 def _linear(name: str, columns: list[int]) -> dict[str, Kernel]:

@@ -13,22 +13,33 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
-from pyg_nas_np.convnp.bank import Bank, mixture
+from pyg_nas_np.convnp.bank import Bank, expected, mixture
 from pyg_nas_np.convnp.bank_predictor import bank_of
-from pyg_nas_np.convnp.cell_bank import AUXILIARY, LEADING_COORDINATES, SHRINKAGE, CellBank, bank_groups
+from pyg_nas_np.convnp.cell_bank import AUXILIARY, ENCODED, LEADING_COORDINATES, LEVEL, SHRINKAGE, CellBank, bank_groups
+from pyg_nas_np.convnp.encoder import PriorEncoder, SpaceScores, read_encoders, unbiased_scores
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
 from pyg_nas_np.features import Descriptors, SpaceDescriptors, shared_descriptors
 from pyg_nas_np.features.descriptors import NETWORKS, TREND
+from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
-from pyg_nas_np.predictors.labels import Labels, LabelScale, robust_scores
+from pyg_nas_np.predictors.labels import Labels, LabelScale, known_ranks, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
-from pyg_nas_np.utils import InvalidLabelsError, as_device, drawing_from, map_chunks, on_device, seeded
+from pyg_nas_np.spaces.described import has_graphs
+from pyg_nas_np.utils import (
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    as_device,
+    drawing_from,
+    map_chunks,
+    on_device,
+    seeded,
+)
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 CHUNK = 1 << 12
@@ -36,6 +47,9 @@ CHUNK = 1 << 12
 
 DISAGREEMENT = (20, 100)
 """Numbers of labels between which the added variance of the base predictors falls linearly from all of it to none."""
+
+ENCODED_SHARE = 0.5
+"""Part of the prior trend that is the encoder's score, the rest is sizes and depth."""
 
 _SAMPLES = 16
 
@@ -62,12 +76,21 @@ class ConvNPPredictor(Predictor):
     mean is stacked with learners that need more data (:class:`~pyg_nas_np.convnp.stacking.Stacking`); the standard
     deviation remains that of the process.
 
+    Where architectures are graphs, an encoder that was trained on measurements of other spaces scores them
+    (:class:`~pyg_nas_np.convnp.encoder.Encoders`). The labels set how far the bank follows it.
+
+    Without labels, architectures rank by what accuracies are expected to follow: the encoder's score, sizes and depth,
+    or the auxiliary labels.
+
     Args:
         space: The search space. (default: that of the data set)
         maximize: Whether larger labels are better. (default: as the data set says, otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space; where there are none, the bank alone)
+        encoder: ``"universal"``: of the encoders that the package ships, the one that has not seen the space;
+            a file of :func:`~pyg_nas_np.convnp.encoder_training.pretrain_encoder`: its first encoder; :obj:`None`:
+            none. Auxiliary labels of the same cells say more, so that none is asked beside them.
         finetune_steps: Gradient steps on random splits of the context; needs 8 labels.
         stacking: Whether to stack the process with boosted trees from 100 labels on, and with trained graph networks
             from 150 on; the latter take tens of seconds.
@@ -95,6 +118,14 @@ class ConvNPPredictor(Predictor):
     auxiliary_ = torch.empty(0)
     """Scores of the auxiliary labels of ``T`` data sets in the last fit, raw and smoothed, ``[A, 2T]``."""
 
+    scores_ = torch.empty(0)
+    """Gaussian scores of the ranks of ``S`` zero-cost scores of the last fit, ``[A, S]``."""
+
+    encoded_: SpaceScores | None = None
+    """Scores by an encoder that was trained on other spaces."""
+
+    has_prior = True
+
     def __init__(
         self,
         space: SearchSpace[Any] | None = None,
@@ -102,6 +133,7 @@ class ConvNPPredictor(Predictor):
         maximize: bool | None = None,
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
+        encoder: str | os.PathLike[str] | None = "universal",
         finetune_steps: int = 0,
         stacking: bool = True,
         shrinkage: float = SHRINKAGE,
@@ -110,6 +142,7 @@ class ConvNPPredictor(Predictor):
     ) -> None:
         super().__init__(space, maximize=maximize, labels=labels)
         self.weights = weights
+        self.encoder = encoder
         self.finetune_steps = finetune_steps
         self.stacking = stacking
         self.shrinkage = shrinkage
@@ -139,52 +172,90 @@ class ConvNPPredictor(Predictor):
     # -- fitting ----------------------------------------------------------------------------------------------------
 
     @fixed_defaults
-    def fit(self, x: ArchitecturesLike, y: Labels | None = None, auxiliary: Mapping[str, Tensor] | None = None) -> Self:
+    def fit(
+        self,
+        x: ArchitecturesLike,
+        y: Labels | None = None,
+        auxiliary: Mapping[str, Tensor] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Self:
         r"""Conditions the process on labelled architectures.
 
         A fit that fails leaves the predictor as it was.
 
         Args:
-            x: ``n`` architectures, at least one.
+            x: ``n`` architectures; none for the prior ranking.
             y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
             auxiliary: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]`` in official order.
                 Labels whose name is that of the data set to predict are refused.
+            scores: Zero-cost scores of the whole space, of which larger ones are supposed to be better: name → ``[A]``
+                in official order; NaN and infinite ones stand at the mean. Spaces of your own declare theirs
+                (``ParameterSpace(..., scores=...)``).
 
         Raises:
-            InvalidLabelsError: If there is no label, one is NaN or infinite, there is not one an architecture, or
-                auxiliary labels do not cover the space.
+            InvalidLabelsError: If a label is NaN or infinite, there is not one an architecture, auxiliary labels or
+                scores do not cover the space, or a score does not vary.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
-        before = self.auxiliary_
+        before = self.auxiliary_, self.scores_, self.encoded_
+        as_device(self.device)
         archs = as_architectures(x, self.space)
         try:
+            self.encoded_ = None if auxiliary else self._new_encoded(archs.space)
             self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
+            self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
             return super().fit(x, y)
         except BaseException:
-            self.auxiliary_ = before
+            self.auxiliary_, self.scores_, self.encoded_ = before
             raise
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
-        descriptors = shared_descriptors(self.space_).table(archs.given)
-        if self.auxiliary_.numel():
-            descriptors = torch.cat([descriptors, self.auxiliary_[archs.index]], dim=1)
-        return archs, descriptors
+        parts = [shared_descriptors(self.space_).table(archs.given)]
+        parts += [part[archs.index] for part in (self.auxiliary_, self.scores_) if part.numel()]
+        if self.encoded_ is not None:
+            parts.append(self.encoded_(archs.given).unsqueeze(1))
+        return archs, torch.cat(parts, dim=1)
+
+    def _new_encoded(self, space: SearchSpace[Any]) -> SpaceScores | None:
+        if self.encoder is None or not has_graphs(space):
+            return None
+        if self.encoder == "universal":
+            return unbiased_scores(space)
+        return SpaceScores(read_encoders(self.encoder).priors[0], space)
+
+    def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
+        inputs, descriptors = self._inputs(archs)[1], shared_descriptors(self.space_)
+        trend, columns = descriptors.prior_trend(inputs), self._groups_given(descriptors)
+        if AUXILIARY in columns:
+            return expected(inputs[:, columns[AUXILIARY]].mean(dim=1), LEVEL)
+        if SCORES in columns:
+            trend = torch.lerp(trend, inputs[:, columns[SCORES]].mean(dim=1), SCORES_SHARE)
+        if ENCODED in columns:
+            trend = torch.lerp(trend, inputs[:, columns[ENCODED]].mean(dim=1), ENCODED_SHARE)
+        return expected(trend)
 
     def _new_bank(self) -> Bank:
         descriptors = shared_descriptors(self.space_)
         if isinstance(descriptors, SpaceDescriptors):
-            return GeneralBank(descriptors.families)
+            encoded = self._groups_given(descriptors).get(ENCODED, ())
+            return GeneralBank(descriptors.families._replace(encoded=encoded))
         return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
-        groups = bank_groups(descriptors)
-        if self.auxiliary_.numel():
-            start = descriptors.num_columns
-            groups[AUXILIARY] = list(range(start, start + self.auxiliary_.size(1)))
+        return bank_groups(descriptors) | self._groups_given(descriptors)
+
+    def _groups_given(self, descriptors: Descriptors | SpaceDescriptors) -> dict[str, list[int]]:
+        """Columns behind the descriptors: what was given to :meth:`fit`, and the encoder's scores."""
+        groups, start = {}, descriptors.num_columns
+        for name, part in ((AUXILIARY, self.auxiliary_), (SCORES, self.scores_)):
+            if part.numel():
+                groups[name] = list(range(start, start + part.size(1)))
+                start += part.size(1)
+        if self.encoded_ is not None:
+            groups[ENCODED] = [start]
         return groups
 
     def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
-        as_device(self.device)
         # A copy, so that later changes of the weight file do not affect a fitted predictor.
         self.model_ = self._find_model()
         self.x_, self.z_ = inputs[1].float(), z.float()
@@ -302,11 +373,12 @@ class ConvNPPredictor(Predictor):
         q = torch.tensor(quantiles, dtype=torch.float64)
         if not bool(((q > 0) & (q < 1)).all()):
             raise ValueError(f"quantiles must lie between 0 and 1, got {list(quantiles)}")
-        mean, std = self.predict_scores(x)
+        fitted = self._ready()
+        mean, std = fitted.predict_scores(x)
         # For labels to minimise, scores decrease as labels increase.
-        q = q if self.transform_.maximize else 1.0 - q
+        q = q if fitted.transform_.maximize else 1.0 - q
         scores = mean.unsqueeze(1) + std.unsqueeze(1) * torch.special.ndtri(q)
-        return self.transform_.inverse(scores)[0]
+        return fitted.transform_.inverse(scores)[0]
 
     @fixed_defaults
     def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
@@ -324,29 +396,32 @@ class ConvNPPredictor(Predictor):
             Labels, ``[num, n]`` float64.
         """
         generator = seeded(self.random_state) if generator is None else generator
-        mean, std = self.predict_scores(x)
-        if not self.transform_.informative:
-            return self.transform_.inverse(mean)[0].expand(num, -1)
-        inputs = self._inputs(self._known(x))[1]
-        gp = self.bank_.gp
+        fitted = self._ready()
+        mean, std = fitted.predict_scores(x)
+        if fitted.transform_.labelled and not fitted.transform_.informative:
+            return fitted.transform_.inverse(mean)[0].expand(num, -1)
+        inputs = fitted._inputs(fitted._known(x))[1]
+        bank = fitted.bank_ if fitted.transform_.labelled else fitted._new_bank().unlabelled(inputs.size(1))
+        gp = bank.gp
         total = gp.predict(inputs)[1]
         assert total is not None
         # The fraction of the standard deviation that is not noise.
         latent = (gp.variance(inputs).clamp_min(0.0)).sqrt() / total
-        deviation = self.bank_.sample(inputs, num, generator)
-        return self.transform_.inverse(mean + std * latent * deviation)[0]
+        deviation = bank.sample(inputs, num, generator)
+        return fitted.transform_.inverse(mean + std * latent * deviation)[0]
 
     # -- files ------------------------------------------------------------------------------------------------------
 
     def _plain_params(self) -> dict[str, Any]:
         params = super()._plain_params()
-        return {**params, "weights": None if self.weights is None else os.fspath(self.weights)}
+        paths = {"weights": self.weights, "encoder": self.encoder}
+        return params | {name: None if path is None else os.fspath(path) for name, path in paths.items()}
 
     def _state(self) -> dict[str, Any]:
         state = {
             "x": self.x_,
             "z": self.z_,
-            "auxiliary": self.auxiliary_,
+            **self._prior_state(),
             "columns": self.bank_.columns,
             "thetas": self.bank_.state_dict(),
         }
@@ -360,8 +435,18 @@ class ConvNPPredictor(Predictor):
             "model": self.model_.state_dict(),
         }
 
+    def _prior_state(self) -> dict[str, Any]:
+        encoded = {} if self.encoded_ is None else self.encoded_.encoder.state_dict()
+        return {"auxiliary": self.auxiliary_, "scores": self.scores_, "encoder": encoded}
+
+    def _set_prior_state(self, state: dict[str, Any]) -> None:
+        self.auxiliary_, self.scores_, self.encoded_ = state["auxiliary"], state["scores"], None
+        if state["encoder"]:
+            self.encoded_ = SpaceScores(PriorEncoder.from_state(state["encoder"]), self.space_)
+
     def _set_state(self, state: dict[str, Any]) -> None:
-        self.x_, self.z_, self.auxiliary_ = state["x"], state["z"], state["auxiliary"]
+        self._set_prior_state(state)
+        self.x_, self.z_ = state["x"], state["z"]
         self.bank_ = bank_of(state["columns"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
         self.model_ = None
         if "model" not in state:
@@ -376,13 +461,34 @@ class ConvNPPredictor(Predictor):
 def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping[str, Tensor]) -> Tensor:
     """Scores of the auxiliary labels over the whole space, raw and smoothed, ``[A, 2T]``."""
     check_foreign(auxiliary, str(getattr(x, "dataset", "")))
-    count = len(require_index(space))
     for name, values in auxiliary.items():
-        if values.shape != (count,):
-            raise InvalidLabelsError(
-                f"auxiliary[{name!r}] has shape {list(values.shape)}; one label for each of the {count} "
-                f"architectures of {space.name} is needed"
-            )
+        _check_whole(f"auxiliary[{name!r}]", values, space)
+    count = len(require_index(space))
     descriptors = shared_descriptors(require_cells(space))
     columns = CellBank(bank_groups(descriptors)).split_columns
     return auxiliary_scores(descriptors.table(torch.arange(count))[:, columns], list(auxiliary.values()))
+
+
+def _scores(space: SearchSpace[Any], scores: Mapping[str, Tensor]) -> Tensor:
+    """Gaussian scores of the ranks of zero-cost scores over the whole space, 0 where one is not known, ``[A, S]``."""
+    if not isinstance(space, CellSpace):
+        raise InvalidArchitectureError(
+            f"scores= of fit are for cells of a benchmark; declare those of {space.name} as scores= of the space"
+        )
+    columns = []
+    for name, given in scores.items():
+        values = torch.as_tensor(given).to("cpu", torch.float64)
+        _check_whole(f"scores[{name!r}]", values, space)
+        if values[values.isfinite()].unique().numel() < 2:
+            raise InvalidLabelsError(f"scores[{name!r}] does not vary over {space.name}; leave it out")
+        columns.append(known_ranks(values))
+    return torch.stack(columns, dim=1).float()
+
+
+def _check_whole(what: str, values: Tensor, space: SearchSpace[Any]) -> None:
+    count = len(require_index(space))
+    if values.shape != (count,):
+        raise InvalidLabelsError(
+            f"{what} has shape {list(values.shape)}; one number for each of the {count} architectures of {space.name} "
+            f"is needed"
+        )

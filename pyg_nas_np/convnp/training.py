@@ -337,8 +337,8 @@ def pretrain(
     return model
 
 
-def check_checkpoint(path: Path, training: MetaTraining) -> None:
-    r"""Checks that a training can resume from a checkpoint, before Lightning reads it.
+def check_checkpoint(path: Path, training: lightning.LightningModule) -> int:
+    r"""Checks that a training can resume from a checkpoint, before Lightning reads it, and returns its step.
 
     Raises:
         DataFileError: If the file is damaged, holds anything but tensors and plain types, or is of another process.
@@ -353,6 +353,7 @@ def check_checkpoint(path: Path, training: MetaTraining) -> None:
             raise DataFileError(f"{path} is of another process: '{name}' differs; {cure}")
     if extra := sorted(state["state_dict"].keys() - training.state_dict().keys()):
         raise DataFileError(f"{path} is of another process: it has '{extra[0]}'; {cure}")
+    return int(state["global_step"])
 
 
 def _device_type(accelerator: Accelerator, devices: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -18,6 +18,7 @@ from pyg_nas_np.datasets.measurements import Candidates, MeasuredTable, Measurem
 from pyg_nas_np.datasets.table import TableDataset
 from pyg_nas_np.spaces import Configuration, ParameterSpace
 from pyg_nas_np.spaces.inference import left_out, rows_of
+from pyg_nas_np.spaces.parameter_space import score_column
 from pyg_nas_np.spaces.parameters import is_missing, plain
 from pyg_nas_np.utils.errors import InvalidArchitectureError, InvalidSpaceError
 
@@ -84,7 +85,7 @@ class OwnTask:
             total: Number of all.
         """
         columns = {name: list(column) for name, column in table.items()}
-        wanted = [*self.space.table_parameters, *self.space.cost_columns]
+        wanted = [*self.space.table_parameters, *self.space.known_columns]
         places = {name: place for name in wanted if (place := _column(name, columns)) is not None}
         rows = rows_of({name: columns[place] for name, place in places.items()})
         pool = [_arch(self.space, row, f"candidate {i}") for i, row in enumerate(rows, start=1)]
@@ -120,7 +121,9 @@ def read_own_task(
     minimize: bool | None = None,
     space: ParameterSpace | str | os.PathLike[str] | None = None,
     costs: Collection[str] = (),
+    scores: Collection[str] = (),
     in_training: bool = False,
+    unmeasured: bool = False,
 ) -> OwnTask:
     r"""Reads a task from the tables of the user.
 
@@ -137,13 +140,17 @@ def read_own_task(
         space: The search space or the file of its declaration. (default: inferred from both tables)
         costs: Columns of costs. A cost is no parameter unless the space declares it. One that the measured have and
             the candidates lack is for the caller to learn.
+        scores: Columns of zero-cost scores, of which larger ones are supposed to be better; with a minus before the
+            name, smaller ones. A score is no parameter. One that some rows lack is predicted for these.
         in_training: Whether rows without a label are :attr:`OwnTask.waiting` where a space is declared.
+        unmeasured: Whether :obj:`labels` may have no label at all; then its rows are the candidates where none are
+            given.
 
     Raises:
         DataFileError: If a file cannot be read.
-        InvalidLabelsError: If there is no label, or something is none.
+        InvalidLabelsError: If there is no label though one is needed, or something is none.
         InvalidArchitectureError: If a row is no architecture of the declared space.
-        InvalidSpaceError: If a column is missing, or no space can be inferred.
+        InvalidSpaceError: If a column is missing, no space can be inferred, or a score is the target or a cost.
 
     Example:
         >>> rows = [{"depth": d, "act": a, "acc": d if d < 3 else None} for d in range(1, 5) for a in ("relu", "gelu")]
@@ -153,23 +160,35 @@ def read_own_task(
     """
     declared = space if space is None or isinstance(space, ParameterSpace) else ParameterSpace.from_file(space)
     given = None if candidates is None else MeasuredTable(candidates).export.columns
+    told = {score: str(score_column(score)) for score in dict.fromkeys(scores)}
+    if both := [name for name in told.values() if name in costs]:
+        raise InvalidSpaceError(f"{both[0]!r} is named twice as a cost or score; name it once")
     if labels is None:
-        return _without_labels(declared, given, target or "label", ignore, minimize)
+        return _without_labels(declared, given, target or "label", ignore, minimize, costs, told)
+    if unmeasured and (table := _unlabelled(labels, target)) is not None:
+        target = table.target(target)
+        if minimize is None and target in table.export.maximize:
+            minimize = not table.export.maximize[target]
+        given = table.parameters([target]) if given is None else given
+        return _without_labels(declared, given, target, ignore, minimize, costs, told)
     measured = read_measurements(labels, target, ignore=_ignored(ignore, labels, given), minimize=minimize)
+    measured = _scored(measured, told)
     known = [(i, measured.records[i]) for i in measured.labelled.nonzero().flatten().tolist()]
     wait = in_training and declared is not None and given is None
-    pool, names, notes = _pool(measured, candidates, given, declared, costs, ignore)
+    pool, names, notes = _pool(measured, candidates, given, declared, [*costs, *told.values()], ignore)
     if wait:
         pool, waiting = Candidates([], torch.zeros(0, dtype=torch.bool, device="cpu")), pool.records
     else:
         waiting = []
     used = _Costs(costs, declared, measured, pool)
-    names = [name for name in names if name in used.joint or name not in costs]
+    names = [name for name in dict.fromkeys([*names, *told.values()]) if name in used.joint or name not in costs]
+    rows = [*(row for _, row in known), *pool.records]
+    _check_scores(told, rows)
     if declared is None:
-        rows = [_part(row, names) for _, row in known] + [_part(row, names) for row in pool.records]
-        found: ParameterSpace = ParameterSpace.from_records(rows, costs=used.joint)
+        rows = [_part(row, names) for row in rows]
+        found: ParameterSpace = ParameterSpace.from_records(rows, costs=used.joint, scores=_same(told))
     else:
-        found = _with_costs(declared, [*(row for _, row in known), *pool.records], names, used.joint)
+        found = _with_costs(declared, rows, names, used.joint, told)
     archs = [_arch(found, _part(row, names), f"measured row {measured.rows[i] + 1}") for i, row in known]
     choice = [_arch(found, _part(row, names), f"candidate {i}") for i, row in enumerate(pool.records, start=1)]
     return OwnTask(
@@ -195,18 +214,66 @@ def _without_labels(
     target: str,
     ignore: Collection[str],
     minimize: bool | None,
+    costs: Collection[str],
+    scores: Mapping[str, str],
 ) -> OwnTask:
     """The task before anything was measured."""
     if given is None and declared is None:
         raise InvalidSpaceError("there is nothing to choose from; give measurements, candidates or a space")
     columns = {name: list(column) for name, column in (given or {}).items() if name != target}
+    if target in scores.values():
+        raise InvalidSpaceError(f"{target!r} is the label; a score is known before training, name another column")
     used = {name: column for name, column in columns.items() if name not in ignore}
     if declared is not None and given is not None:
-        used = {name: column for name, column in used.items() if name in declared.parameters}
-    space = ParameterSpace.from_records(used) if declared is None else declared
-    pool = [_arch(space, row, f"candidate {i}") for i, row in enumerate(rows_of(used), start=1)]
+        kept = {*declared.parameters, *costs, *scores.values()}
+        used = {name: column for name, column in used.items() if name in kept}
+    rows = rows_of(used)
+    for name in costs:
+        if name not in used and (declared is None or name not in declared.parameters):
+            raise InvalidSpaceError(f"there is no column {name!r} of costs; {_hint(name, list(columns))}")
+    _check_scores(scores, rows)
+    if declared is None:
+        space: ParameterSpace = ParameterSpace.from_records(rows, costs=_same(costs), scores=_same(scores))
+    else:
+        space = _with_costs(declared, rows, list(used), _same(costs), scores) if rows else declared
+    pool = [_arch(space, row, f"candidate {i}") for i, row in enumerate(rows, start=1)]
     y = torch.empty(0, dtype=torch.float64, device="cpu")
-    return OwnTask(space, [], y, target, not minimize, pool, columns)
+    return OwnTask(space, [], y, target, not minimize, pool, columns, costs=space.costs(pool) if pool else {})
+
+
+def _unlabelled(labels: Any, target: str | None) -> MeasuredTable | None:
+    """The table of labels, if it has none."""
+    table = MeasuredTable(labels)
+    return table if bool(table.labels(table.target(target)).isnan().all()) else None
+
+
+def _scored(measured: Measurements, scores: Mapping[str, str]) -> Measurements:
+    """Measurements whose records have the columns of scores, empty where there is no such column."""
+    if measured.target in scores.values():
+        raise InvalidSpaceError(
+            f"{measured.target!r} is the label; a score is known before training, name another column"
+        )
+    absent = {name: measured.columns.get(name) for name in scores.values() if name not in _names(measured.records)}
+    if not absent:
+        return measured
+    records = [
+        {**row, **{name: None if column is None else column[i] for name, column in absent.items()}}
+        for i, row in enumerate(measured.records)
+    ]
+    return replace(measured, records=records)
+
+
+def _same(names: Iterable[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _check_scores(scores: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    for name in scores.values():
+        column = [row.get(name) for row in rows]
+        if not _filled(column):
+            others = [other for other in _names(rows) if other != name]
+            raise InvalidSpaceError(f"there is no column {name!r} of scores; {_hint(name, others)}")
+        _numbers(name, column, "score")
 
 
 def _pool(
@@ -314,27 +381,32 @@ def _hint(name: str, names: Sequence[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"the columns are {', '.join(names)}"
 
 
-def _numbers(name: str, values: Sequence[Any]) -> Tensor:
+def _numbers(name: str, values: Sequence[Any], what: str = "cost") -> Tensor:
     numbers = []
     for row, value in enumerate(map(plain, values), start=1):
         if not is_missing(value) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InvalidSpaceError(f"row {row}, column {name!r}: the cost {value!r} is not a number")
+            raise InvalidSpaceError(f"row {row}, column {name!r}: the {what} {value!r} is not a number")
         numbers.append(float("nan") if is_missing(value) else float(value))
     return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def _with_costs(
-    space: ParameterSpace, rows: Sequence[Mapping[str, Any]], names: Sequence[str], costs: Mapping[str, str]
+    space: ParameterSpace,
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    costs: Mapping[str, str],
+    scores: Mapping[str, str],
 ) -> ParameterSpace:
-    """A declared space with the costs that the tables know."""
+    """A declared space with the costs and scores that the tables know."""
     for name, parameter in space.parameters.items():
         if name not in names and not parameter.when and not parameter.optional:
             raise InvalidSpaceError(
                 f"there is no column {name!r}, which {space.name} declares; {_hint(name, _names(rows))}"
             )
-    if not costs:
+    if not costs and not scores:
         return space
-    return ParameterSpace(space.parameters, name=space.name, costs=costs, pool=[_part(row, names) for row in rows])
+    pool = [_part(row, names) for row in rows]
+    return ParameterSpace(space.parameters, name=space.name, costs=costs, scores=_same(scores), pool=pool)
 
 
 def _arch(space: ParameterSpace, record: Mapping[str, Any], where: str) -> Configuration:

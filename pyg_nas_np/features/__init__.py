@@ -2,6 +2,7 @@ r"""Features of architectures that need no training: meta-features, encodings, r
 
 from pyg_nas_np.features.descriptors import Descriptors
 from pyg_nas_np.features.meta import MetaFeatures
+from pyg_nas_np.features.operation_inputs import EncoderInputs, OperationInputs
 from pyg_nas_np.features.operation_networks import OperationNetworks, shared_operation_networks
 from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
 from pyg_nas_np.features.path_encoding import PathEncoding
@@ -11,8 +12,10 @@ from pyg_nas_np.features.space import SpaceDescriptors, SpaceFeatures, shared_de
 
 __all__ = [
     "Descriptors",
+    "EncoderInputs",
     "MetaFeatures",
     "OperationFeatures",
+    "OperationInputs",
     "OperationNetworks",
     "PathEncoding",
     "RandomNetworks",

@@ -18,6 +18,9 @@ from pyg_nas_np.utils.defaults import fixed_defaults
 NETWORKS, TREND = "networks", "trend"
 """Names of the two groups behind the meta-features."""
 
+SIZES = ("log_params", "log_flops", "depth")
+"""Meta-features along which accuracies are expected to rise where the space has no prior trend."""
+
 
 class Descriptors:
     r"""Meta-features, coordinates of random networks, and a prior trend, concatenated.
@@ -78,6 +81,20 @@ class Descriptors:
         meta = self.features.table(archs)
         parts = [meta, self.networks.table(archs)]
         return torch.cat([*parts, self._trend(meta)] if TREND in self.groups else parts, dim=1)
+
+    def prior_trend(self, table: Tensor) -> Tensor:
+        r"""Returns what accuracies are expected to follow before any label, ``[B]``.
+
+        It is the column ``trend``, or where there is none the mean of log parameters, log multiply-accumulates and
+        depth.
+
+        Args:
+            table: Descriptors, ``[B, num_columns]``.
+        """
+        names = self.features.feature_names
+        sizes = [names.index(name) for name in SIZES if name in names]
+        columns = self.groups.get(TREND, sizes)
+        return table[:, columns].mean(dim=1) if columns else torch.zeros_like(table[:, 0])
 
     def _trend(self, meta: Tensor) -> Tensor:
         names = self.features.feature_names

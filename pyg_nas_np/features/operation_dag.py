@@ -240,3 +240,10 @@ def path_strings(live: LiveGraphs, symbol: Tensor, log_count: Tensor, max_paths:
         node = target[order[first[node][way] + step]]
         text, length = text[way], length[way]
     return Strings(torch.cat(owners), torch.cat(texts))
+
+
+def mixed(labels: Tensor) -> Tensor:
+    r"""Scrambles 64-bit numbers, so that sums of them stand for multisets."""
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        labels = (labels ^ (labels >> shift)) * factor
+    return labels ^ (labels >> 31)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_nas_np.features.operation_dag import Level, LiveGraphs, levels, live_graphs
+from pyg_nas_np.features.operation_dag import Level, LiveGraphs, levels, live_graphs, mixed
 from pyg_nas_np.features.operations import Vocabulary
 from pyg_nas_np.features.random_networks import principal_axes
 from pyg_nas_np.features.tables import chunked, mostly_whole, reference_sample
@@ -72,10 +72,10 @@ def share(live: LiveGraphs, values: Tensor) -> Shared:
     for _ in range(rounds):
         before, label = label, own.clone()
         source, target = graphs.recurrent_index
-        label.index_add_(0, target, _mixed(before[source] * 5 + 1))
+        label.index_add_(0, target, mixed(before[source] * 5 + 1))
         for nodes, above, position in live.levels:
             received = torch.zeros_like(nodes).index_add_(0, position, label[above])
-            label[nodes] = _mixed(label[nodes] + received * 7)
+            label[nodes] = mixed(label[nodes] + received * 7)
     first, state = _distinct(label)
     size = first.numel()
     chosen = torch.zeros(state.numel(), dtype=torch.bool).index_fill_(0, first, True)
@@ -95,9 +95,9 @@ def share(live: LiveGraphs, values: Tensor) -> Shared:
 
 def _descriptions(op: Tensor, values: Tensor) -> Tensor:
     """One number for an operation, ``[N]``, and the values of its attributes, ``[N, A]``."""
-    labels = _mixed(op)
+    labels = mixed(op)
     for column in values.t().contiguous().double():
-        labels = _mixed(labels * 3 + column.view(torch.int64))
+        labels = mixed(labels * 3 + column.view(torch.int64))
     return labels
 
 
@@ -106,13 +106,6 @@ def _distinct(labels: Tensor) -> tuple[Tensor, Tensor]:
     distinct, which = torch.unique(labels, return_inverse=True)
     first = torch.full_like(distinct, labels.numel())
     return first.scatter_reduce_(0, which, torch.arange(labels.numel()), "amin"), which
-
-
-def _mixed(labels: Tensor) -> Tensor:
-    """Scrambles 64-bit numbers, so that sums of them stand for multisets."""
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        labels = (labels ^ (labels >> shift)) * factor
-    return labels ^ (labels >> 31)
 
 
 class Networks:

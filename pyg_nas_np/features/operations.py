@@ -35,6 +35,9 @@ MAX_PATHS, MAX_LENGTH, MAX_STRINGS = 32, 24, 128
 
 HISTOGRAMS = frozenset({"bigrams", "strings"})
 
+DEPTH = "depth"
+"""Name of the column that holds the length of the longest way through the live part."""
+
 _ENDS = (INPUT, OUTPUT)
 
 
@@ -211,6 +214,8 @@ def shape(batch: Described) -> Group:
     kept = per_graph(live.kept)
     degrees = [torch.bincount(live.graphs.edge_index[side], minlength=size).double() for side in (1, 0)]
     columns = {
+        # The first, because on chains others are equal to it.
+        DEPTH: torch.zeros_like(kept),
         "nodes": graphs.ptr.diff().double(),
         "edges": per_graph(graphs.edge_index[0]),
         "live_nodes": kept,
@@ -225,12 +230,11 @@ def shape(batch: Described) -> Group:
         columns[f"{name}_degree_max"] = kept.new_zeros(kept.numel()).scatter_reduce_(0, batch.batch, degree, "amax")
         columns[f"{name}_branches"] = per_graph(degree > 1)
         columns[f"{name}_degree_mean"] = batch.total(degree.unsqueeze(1))[:, 0] / kept.clamp_min(1.0)
-    columns["depth"] = torch.zeros_like(kept)
     columns["width"] = torch.zeros_like(kept)
     for depth, level in enumerate(live.levels):
         count = per_graph(level.nodes[live.kept[level.nodes]])
         columns["width"] = torch.maximum(columns["width"], count)
-        columns["depth"] = torch.where(count > 0, float(depth), columns["depth"])
+        columns[DEPTH] = torch.where(count > 0, float(depth), columns[DEPTH])
     return list(columns), torch.stack(list(columns.values()), dim=1)
 
 

@@ -119,6 +119,12 @@ class RecordFeatures:
         r"""Columns that summarise several values."""
         return list(self._statistics.summaries)
 
+    @property
+    def lengths(self) -> list[int]:
+        r"""Columns of the number of layers of each list that is declared as such."""
+        lists = [_length_of(name) for name, p in self.space.parameters.items() if isinstance(p, Repeat)]
+        return [i for i, name in enumerate(self.feature_names) if name in lists]
+
     @cached_property
     def has_lists(self) -> bool:
         r"""Whether records have lists of at least :data:`LIST` layers, declared or numbered."""
@@ -294,7 +300,11 @@ def _layers(name: str, parameter: Repeat, layers: Layers) -> Iterator[Column]:
         for depth in range(parameter.max_length):
             yield from _value(f"{name}[{depth}].{field}", title, inner, codes[:, depth])
         yield from _summaries(title, title, inner, codes)
-    yield Column(f"number of {name}", name, None, layers.lengths.astype(np.float64))
+    yield Column(_length_of(name), name, None, layers.lengths.astype(np.float64))
+
+
+def _length_of(name: str) -> str:
+    return f"number of {name}"
 
 
 # -- summaries of a list ----------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@ r"""The features of any space, by what it can tell of its architectures: records
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -14,20 +15,23 @@ from torch import Tensor
 from pyg_nas_np.features.descriptors import NETWORKS, Descriptors
 from pyg_nas_np.features.meta import MetaFeatures
 from pyg_nas_np.features.operation_networks import OperationNetworks, shared_operation_networks
-from pyg_nas_np.features.operations import OperationFeatures, shared_operation_features
+from pyg_nas_np.features.operations import DEPTH, OperationFeatures, shared_operation_features
 from pyg_nas_np.features.random_networks import shared_networks
 from pyg_nas_np.features.records import REFERENCE, RecordFeatures
 from pyg_nas_np.features.tables import KeptRows, reference_sample
-from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, SearchSpace
+from pyg_nas_np.spaces.base import Archs, ArchT, CellSpace, Costs, Scores, SearchSpace
 from pyg_nas_np.spaces.operations import OperationView
 from pyg_nas_np.spaces.parameters import RecordView
 from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
 
-SIZES = "sizes"
-"""Name of the group of costs."""
+SIZES, SCORES = "sizes", "scores"
+"""Names of the groups of costs and of zero-cost scores."""
+
+SCORES_SHARE = 2 / 3
+"""Part that the mean of zero-cost scores has in the prior trend; sizes and depth have the rest."""
 
 KNOWN = 0.5
-"""A cost must be known for this part of a space's reference.
+"""A cost or score must be known for this part of a space's reference.
 
 Where only those of the 20 / 50 labelled of 2,000 were known, tau on Accel-NASBench and on language models was .68 / .75
 and .70 / .88 with predicted costs, .67 / .77 and .83 / .87 without costs, .53 / .59 and .65 / .78 with the mean. Where
@@ -44,6 +48,8 @@ class Families(NamedTuple):
         networks: Coordinates of random networks, the leading ones first.
         sizes: Costs.
         structured: Whether architectures have a structure (layers, a graph) beyond single parameters.
+        scores: Zero-cost scores.
+        encoded: Scores by encoders that were trained on other spaces.
     """
 
     parameters: list[list[int]]
@@ -52,6 +58,8 @@ class Families(NamedTuple):
     networks: list[int]
     sizes: list[int]
     structured: bool
+    scores: Sequence[int] = ()
+    encoded: Sequence[int] = ()
 
     @property
     def records(self) -> list[int]:
@@ -60,25 +68,33 @@ class Families(NamedTuple):
 
     @property
     def everything(self) -> list[int]:
-        r"""All columns but those of random networks, each once."""
+        r"""All columns but those of random networks and scores, each once."""
         return _once([*self.records, *(column for group in self.graph for column in group), *self.sizes])
 
 
-class SizeFeatures:
-    r"""Standardised costs of the architectures of a space, as logarithms where all are positive.
+class KnownFeatures(ABC):
+    r"""Standardised columns of numbers that a space knows of its architectures, perhaps not of all.
 
-    Costs that are unknown (NaN) for some architectures are predicted for these from the known ones, by ridge regression
-    on the other features of the space; where it has none, they stand at the mean. Costs are left out if they are
-    constant, or unknown for more than half of the reference sample (:data:`KNOWN`).
+    What is unknown (NaN or infinite) of some architectures is predicted for these from the known ones, by ridge
+    regression on the other features of the space; where it has none, it stands at the mean. Columns are left out if
+    they are constant, or unknown for more than half of the reference sample (:data:`KNOWN`).
 
     Args:
-        space: A space with costs.
+        space: The space.
         others: The other features of the space.
     """
 
-    def __init__(self, space: Costs[Any], others: Sequence[RecordFeatures | GraphFeatures] = ()) -> None:
+    def __init__(self, space: SearchSpace[Any], others: Sequence[RecordFeatures | GraphFeatures] = ()) -> None:
         self.space = space
         self._others = others
+
+    @abstractmethod
+    def _given(self, archs: Archs) -> dict[str, Tensor]:
+        """The numbers by name, ``[B]`` each."""
+
+    @abstractmethod
+    def _scale(self, values: Tensor) -> _Scale | None:
+        """How finite numbers of the reference sample become a column; None if they are constant."""
 
     @property
     def feature_names(self) -> list[str]:
@@ -92,9 +108,9 @@ class SizeFeatures:
 
     @fixed_defaults
     def table(self, archs: Archs) -> Tensor:
-        r"""Costs of many architectures, ``[B, F]`` float32."""
-        costs = self.space.costs(archs)
-        columns = [self._learned(name, scale(costs[name]), archs) for name, scale in self._statistics.items()]
+        r"""The columns of many architectures, ``[B, F]`` float32."""
+        given = self._given(archs)
+        columns = [self._learned(name, scale(given[name]), archs) for name, scale in self._statistics.items()]
         return torch.stack(columns, dim=1) if columns else torch.empty(len(self.space.resolve(archs)), 0)
 
     def _learned(self, name: str, values: Tensor, archs: Archs) -> Tensor:
@@ -108,10 +124,10 @@ class SizeFeatures:
         return torch.cat([part.table(archs) for part in self._others], dim=1).double().numpy()
 
     def _model(self, name: str) -> RidgeCV:
-        """Predicts a cost from the other features; made of the known ones where it is first needed."""
+        """Predicts a column from the other features; made of the known ones where it is first needed."""
         if name not in self._models:
-            archs, costs = self._reference
-            values = self._statistics[name](costs[name])
+            archs, given = self._reference
+            values = self._statistics[name](given[name])
             known = values.isfinite().nonzero().flatten().tolist()
             inputs = self._inputs([archs[row] for row in known])
             self._models[name] = RidgeCV(np.logspace(-3, 3, 13)).fit(inputs, values[known].double().numpy())
@@ -124,33 +140,98 @@ class SizeFeatures:
     @cached_property
     def _reference(self) -> tuple[Sequence[Any], dict[str, Tensor]]:
         archs = reference_sample(self.space, REFERENCE)
-        return archs, self.space.costs(archs)
+        return archs, self._given(archs)
 
     @cached_property
     @fixed_defaults
     def _statistics(self) -> dict[str, _Scale]:
-        """The scale of every cost that varies."""
+        """The scale of every column that varies."""
         found = {}
-        for name, cost in self._reference[1].items():
-            values = cost.double()
+        for name, given in self._reference[1].items():
+            values = given.double()
             values = values[values.isfinite()]
-            logarithmic = bool((values > 0).all())
-            values = values.log() if logarithmic else values
-            if values.numel() >= KNOWN * cost.numel() > 0 and float(values.std(unbiased=False)) > 1e-9:
-                found[name] = _Scale(logarithmic, float(values.mean()), float(values.std(unbiased=False)))
+            if values.numel() >= KNOWN * given.numel() > 0 and (scale := self._scale(values)) is not None:
+                found[name] = scale
         return found
 
 
-class _Scale(NamedTuple):
-    """How a cost becomes a column."""
+class SizeFeatures(KnownFeatures):
+    r"""Standardised costs of the architectures of a space, as logarithms where all are positive.
 
-    logarithmic: bool
+    Args:
+        space: A space with costs.
+        others: The other features of the space.
+    """
+
+    space: Costs[Any]
+
+    def _given(self, archs: Archs) -> dict[str, Tensor]:
+        return self.space.costs(archs)
+
+    def _scale(self, values: Tensor) -> _Scale | None:
+        logarithmic = bool((values > 0).all())
+        values = values.log() if logarithmic else values
+        std = float(values.std(unbiased=False))
+        return _Standard(float(values.mean()), std, logarithmic) if std > 1e-9 else None
+
+
+class ScoreFeatures(KnownFeatures):
+    r"""Zero-cost scores of the architectures of a space, as the Gaussian scores of their ranks in the reference sample.
+
+    Only their order is known to mean something. Between and beyond those of the sample they are interpolated and cut.
+
+    Args:
+        space: A space with scores.
+        others: The other features of the space.
+
+    Example:
+        >>> from pyg_nas_np.spaces import Integer, ParameterSpace
+        >>> space = ParameterSpace(depth=Integer(1, 9), scores={"guess": lambda arch: 10.0 ** arch["depth"]})
+        >>> ScoreFeatures(space).table([{"depth": 1}, {"depth": 5}, {"depth": 9}]).flatten().sign().tolist()[::2]
+        [-1.0, 1.0]
+    """
+
+    space: Scores[Any]
+
+    def _given(self, archs: Archs) -> dict[str, Tensor]:
+        return self.space.scores(archs)
+
+    def _scale(self, values: Tensor) -> _Scale | None:
+        distinct, where, counts = values.unique(return_inverse=True, return_counts=True)
+        if distinct.numel() < 2:
+            return None
+        middle = counts.cumsum(0) - 0.5 * counts
+        return _Ranks(
+            float(values.median()), float(values.std()), distinct, torch.special.ndtri(middle / where.numel())
+        )
+
+
+class _Standard(NamedTuple):
+    """Numbers are standardised."""
+
     mean: float
     std: float
+    logarithmic: bool
 
-    def __call__(self, cost: Tensor) -> Tensor:
-        values = cost.double()
+    def __call__(self, given: Tensor) -> Tensor:
+        values = given.double()
         return (((values.log() if self.logarithmic else values) - self.mean) / self.std).float()
+
+
+class _Ranks(NamedTuple):
+    """Numbers become Gaussian scores of their ranks."""
+
+    mean: float
+    std: float
+    values: Tensor
+    scores: Tensor
+
+    def __call__(self, given: Tensor) -> Tensor:
+        values = given.double().where(given.isfinite(), torch.nan)
+        return torch.from_numpy(np.interp(values.numpy(), self.values.numpy(), self.scores.numpy())).float()
+
+
+_Scale: TypeAlias = _Standard | _Ranks
 
 
 class GraphFeatures:
@@ -178,7 +259,7 @@ class SpaceFeatures:
     r"""All that is known of the architectures of a space but values of random networks, in one table.
 
     The columns of :class:`~pyg_nas_np.features.records.RecordFeatures`, those of
-    :class:`~pyg_nas_np.features.operations.OperationFeatures`, then the costs; each where the space has them.
+    :class:`~pyg_nas_np.features.operations.OperationFeatures`, then costs and scores; each where the space has them.
 
     Args:
         space: The search space.
@@ -193,7 +274,9 @@ class SpaceFeatures:
         self.graphs = GraphFeatures(shared_operation_features(space)) if isinstance(space, OperationView) else None
         others = [part for part in (self.records, self.graphs) if part is not None]
         self.sizes = SizeFeatures(space, others) if isinstance(space, Costs) else None
-        self._parts = [part for part in (self.records, self.graphs, self.sizes) if part is not None]
+        self.scores = ScoreFeatures(space, others) if isinstance(space, Scores) else None
+        every = (self.records, self.graphs, self.sizes, self.scores)
+        self._parts = [part for part in every if part is not None]
         if not self._parts:
             raise InvalidArchitectureError(
                 f"{space.name} tells nothing of its architectures; give it records (RecordView), graphs of operations "
@@ -208,15 +291,18 @@ class SpaceFeatures:
     @cached_property
     def signature(self) -> list[str]:
         r"""What a predictor that was fitted on these columns depends on: their names, and the scale of some."""
-        scales = [*(self.records.scales if self.records else ()), *(self.sizes.scales if self.sizes else ())]
+        scales = [
+            scale for part in (self.records, self.sizes, self.scores) if part is not None for scale in part.scales
+        ]
         return [*self.feature_names, *(f"{mean:.4g} {std:.4g}" for mean, std in scales)]
 
     @property
     def feature_groups(self) -> Mapping[str, list[int]]:
-        r"""Columns of each parameter, of shared counts, of each group of graph descriptors, and of the costs."""
+        r"""Columns of each parameter, of shared counts, of each group of graph descriptors, of costs and of scores."""
         families, groups = self.families, {}
         own = {} if self.graphs is None else dict(zip(self.graphs.feature_groups, families.graph, strict=True))
         own |= {SIZES: families.sizes} if families.sizes else {}
+        own |= {SCORES: list(families.scores)} if families.scores else {}
         for name, columns in ({} if self.records is None else self.records.feature_groups).items():
             # A parameter may be called as one of our groups.
             groups[f"{name}_" if name in own or name == NETWORKS else name] = columns
@@ -229,15 +315,25 @@ class SpaceFeatures:
         start = 0 if records is None else len(records.feature_names)
         groups = [] if graphs is None else list(graphs.feature_groups.values())
         after = start + (0 if graphs is None else len(graphs.feature_names))
-        count = 0 if self.sizes is None else len(self.sizes.feature_names)
+        last = after + (0 if self.sizes is None else len(self.sizes.feature_names))
+        count = 0 if self.scores is None else len(self.scores.feature_names)
         return Families(
             parameters=[] if records is None else records.blocks,
             summaries=[] if records is None else records.summaries,
             graph=[[start + column for column in group] for group in groups],
             networks=[],
-            sizes=list(range(after, after + count)),
+            sizes=list(range(after, last)),
             structured=graphs is not None or (records is not None and records.has_lists),
+            scores=list(range(last, last + count)),
         )
+
+    @property
+    def depths(self) -> list[int]:
+        r"""Columns of the depth: that of the graph or, where there is none, the lengths of lists of layers."""
+        if self.graphs is not None:
+            start = 0 if self.records is None else len(self.records.feature_names)
+            return [start + i for i, name in enumerate(self.graphs.feature_names) if name == DEPTH]
+        return [] if self.records is None else self.records.lengths
 
     def table(self, archs: Archs = None) -> Tensor:
         r"""Features of many architectures.
@@ -285,6 +381,28 @@ class SpaceDescriptors:
     def num_columns(self) -> int:
         r"""Number of columns."""
         return len(self.features.feature_names) + (0 if self.networks is None else self.networks.num_coordinates)
+
+    @property
+    def trend_names(self) -> list[str]:
+        r"""Names of the columns that :meth:`prior_trend` follows."""
+        names = self.features.feature_names
+        return [names[i] for i in (*self.families.sizes, *self.features.depths, *self.families.scores)]
+
+    def prior_trend(self, table: Tensor) -> Tensor:
+        r"""Returns what labels are expected to follow before any is known, ``[B]``.
+
+        The mean of sizes and depth; with scores, their mean by :data:`SCORES_SHARE`. The depth is that of the graph;
+        where there is none, the lengths of the lists of layers. Zero where the space tells none of these.
+
+        Args:
+            table: Descriptors, ``[B, num_columns]``.
+        """
+        parts = [[*self.families.sizes, *self.features.depths], list(self.families.scores)]
+        sizes, scores = (table[:, columns].mean(dim=1) if columns else None for columns in parts)
+        if sizes is None or scores is None:
+            found = sizes if scores is None else scores
+            return torch.zeros_like(table[:, 0]) if found is None else found
+        return torch.lerp(sizes, scores, SCORES_SHARE)
 
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""

@@ -48,6 +48,8 @@ class PerformanceModel:
         noise: Root mean squared error of the network on held-out data sets, in percent.
     """
 
+    # Chosen on CIFAR-10 and CIFAR-100; weights from .25 to 2 rank better cells first than 0 on both.
+    prior: ClassVar[float] = 0.5
     note: ClassVar[str] = (
         "Accuracies are on the scale of the 20-class data sets of the meta-training; their order is what counts."
     )

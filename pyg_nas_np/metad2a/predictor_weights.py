@@ -52,6 +52,9 @@ class AccuracyModel(Protocol):
     note: ClassVar[str]
     """The meaning of the predicted accuracies, in one sentence."""
 
+    prior: ClassVar[float]
+    """Weight of the prior trend beside the predictions where generated architectures are ranked."""
+
     def describe(self, archs: Architectures) -> Tensor:
         r"""Returns the inputs of the model for architectures, ``[n, D]``."""
 

@@ -6,6 +6,7 @@ from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.nn.dag import DAGDecoder, DAGEncoder
 from pyg_nas_np.nn.off_grid import OffGridProcess, OffGridSetConv
 from pyg_nas_np.nn.on_grid import OnGridProcess
+from pyg_nas_np.nn.operation_encoder import Encoded, OperationEncoder
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
 from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
 from pyg_nas_np.nn.set_transformer import ISAB, MAB, PMA, SAB
@@ -23,9 +24,11 @@ __all__ = [
     "DAGDecoder",
     "DAGEncoder",
     "DatasetEncoder",
+    "Encoded",
     "OffGridProcess",
     "OffGridSetConv",
     "OnGridProcess",
+    "OperationEncoder",
     "SetConv",
     "SetConvFromGrid",
     "SetConvToGrid",

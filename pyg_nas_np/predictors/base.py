@@ -18,7 +18,14 @@ from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_ar
 from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.registry import declared_space
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, read_state, write_state
+from pyg_nas_np.utils import (
+    DataFileError,
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    foreign_file,
+    read_state,
+    write_state,
+)
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.state_files import Kinds
 
@@ -48,8 +55,13 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     labels have no scale (a single one, or all equal), every prediction is that label, with the standard deviation given
     there. An architecture may occur more than once, with different labels.
 
+    Predictors that have a **prior** need no label: after ``fit([])``, and before any ``fit`` if they were given a
+    space, they rank by it. The scale of the labels is not known then (:attr:`labelled` is false). Predictions are
+    standard scores, with mean 0 and standard deviation about 1 over the space; smaller ones are better where labels are
+    minimised.
+
     Subclasses implement :meth:`_fit` and :meth:`_predict`. They may override :meth:`_inputs`, whose default is the
-    meta-features.
+    meta-features. Those with a prior set :attr:`has_prior` and implement :meth:`_prior`.
 
     Args:
         space: The search space. (default: that of the data set)
@@ -57,6 +69,9 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             otherwise true)
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
     """
+
+    has_prior: ClassVar[bool] = False
+    """Whether the predictor ranks without any label."""
 
     _classes: ClassVar[dict[str, type[Predictor]]] = {}
 
@@ -81,6 +96,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _predict(self, inputs: Any, return_std: bool) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation of the scores, ``[n]``."""
 
+    def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scores before any label, ``[n]``; of predictors that have a prior."""
+        raise NotImplementedError
+
     def _inputs(self, archs: Architectures) -> Any:
         """What :meth:`_fit` and :meth:`_predict` receive for architectures of ``self.space_``."""
         return shared_features(self.space_).table(archs.given)
@@ -93,6 +112,13 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _set_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`_state`."""
 
+    def _prior_state(self) -> dict[str, Any]:
+        """What :meth:`_prior` depends on beside the space, as tensors and plain types."""
+        return {}
+
+    def _set_prior_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`_prior_state`."""
+
     # -- scikit-learn -----------------------------------------------------------------------------------------------
 
     @fixed_defaults
@@ -102,11 +128,12 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         A fit that fails leaves the predictor as it was.
 
         Args:
-            x: ``n`` architectures, at least one.
+            x: ``n`` architectures, at least one unless the predictor has a prior.
             y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
 
         Raises:
-            InvalidLabelsError: If there is no label, one is NaN or infinite, or there is not one an architecture.
+            InvalidLabelsError: If there is no label and no prior, a label is NaN or infinite, or there is not one an
+                architecture.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
         before = self.__dict__.copy()
@@ -119,7 +146,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _fit_all(self, x: ArchitecturesLike, y: Labels | None) -> None:
         archs = as_architectures(x, self.space)
-        values = check_labels(labels_of(x) if y is None else y, len(archs))
+        values = self._check_labels(labels_of(x) if y is None else y, len(archs))
         self._fit_labels(archs, values, maximize_of(x) if self.maximize is None else self.maximize)
 
     def _fit_labels(self, archs: Architectures, values: Tensor, maximize: bool) -> None:
@@ -127,10 +154,39 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         z = transform.fit(values)
         self.space_ = archs.space
         self.labels_, self.transform_ = values, transform
-        inputs = self._inputs(archs)
-        if transform.informative:
-            self._fit(inputs, z)
+        if transform.labelled:
+            inputs = self._inputs(archs)
+            if transform.informative:
+                self._fit(inputs, z)
         self.space_name_, self.feature_names_ = archs.space.name, shared_features(archs.space).signature
+
+    def _check_labels(self, y: Labels, count: int) -> Tensor:
+        values = check_labels(y, count, least=int(count > 0))
+        if values.numel() == 0 and not self.has_prior:
+            raise InvalidLabelsError(
+                f"there are no labels; {type(self).__name__} needs at least 1 labelled architecture. Without any, take "
+                f"ConvNPPredictor or BankPredictor, which have a prior"
+            )
+        return values
+
+    @property
+    def labelled(self) -> bool:
+        r"""Whether predictions are on the scale of labels; false before the first label, when they are standard scores.
+
+        Example:
+            >>> from pyg_nas_np.convnp import BankPredictor
+            >>> from pyg_nas_np.spaces import NASBench201Space
+            >>> predictor = BankPredictor(NASBench201Space())
+            >>> predictor.labelled, predictor.predict(torch.tensor([6111])).item() > 0
+            (False, True)
+        """
+        return hasattr(self, "transform_") and self.transform_.labelled
+
+    def _ready(self) -> Self:
+        """The predictor, or where it was never fitted but has prior and space, a copy that was fitted to no label."""
+        if hasattr(self, "transform_") or self.space is None or not self.has_prior:
+            return self
+        return self.__sklearn_clone__().fit([])
 
     @overload
     def predict(self, x: ArchitecturesLike, return_std: Literal[False] = False) -> Tensor: ...
@@ -145,14 +201,15 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             return_std: Whether to also return standard deviations of a new measurement, noise included.
 
         Returns:
-            Labels ``[n]`` float64, or labels and their standard deviations.
+            Labels ``[n]`` float64, or labels and their standard deviations; standard scores before the first label.
 
         Raises:
             InvalidArchitectureError: If something is not an architecture of the space.
-            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`, without a space or a prior.
         """
-        score, score_std = self._scores(x, return_std)
-        mean, std = self.transform_.inverse(score, score_std)
+        fitted = self._ready()
+        score, score_std = fitted._scores(x, return_std)
+        mean, std = fitted.transform_.inverse(score, score_std)
         return mean if std is None else (mean, std)
 
     @fixed_defaults
@@ -169,15 +226,18 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Raises:
             InvalidArchitectureError: If something is not an architecture of the space.
-            sklearn.exceptions.NotFittedError: Before :meth:`fit`.
+            sklearn.exceptions.NotFittedError: Before :meth:`fit`, without a space or a prior.
         """
-        mean, std = self._scores(x, True)
+        mean, std = self._ready()._scores(x, True)
         assert std is not None
         return mean.double(), std.double()
 
     @fixed_defaults
     def _scores(self, x: ArchitecturesLike, return_std: bool) -> tuple[Tensor, Tensor | None]:
         archs = self._known(x)
+        if not self.transform_.labelled and len(archs) > 0:
+            mean, std = self._prior(archs)
+            return mean, std if return_std else None
         if self.transform_.informative and len(archs) > 0:
             return self._predict(self._inputs(archs), return_std)
         score = torch.zeros(len(archs), dtype=torch.float64, device="cpu")
@@ -232,7 +292,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "features": self.feature_names_,
             "labels": self.labels_,
             "maximize": self.transform_.maximize,
-            "state": self._state() if self.transform_.informative else {},
+            "state": self._state() if self.transform_.informative else self._prior_state(),
         }
         write_state(path, state)
 
@@ -264,11 +324,13 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             elif state["declared"]:
                 predictor.space_ = declared_space(state["declared"])
             predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
-            predictor.labels_ = check_labels(state["labels"], state["labels"].numel())
+            predictor.labels_ = check_labels(state["labels"], state["labels"].numel(), least=int(not found.has_prior))
             predictor.transform_ = LabelTransform(predictor.labels, maximize=state["maximize"])
             predictor.transform_.fit(predictor.labels_)
             if predictor.transform_.informative:
                 predictor._set_state(state["state"])
+            else:
+                predictor._set_prior_state(state["state"])
         return predictor
 
     def _plain_params(self) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def as_architectures(x: ArchitecturesLike, space: SearchSpace[Any] | None = None
     if isinstance(x, np.ndarray) and x.dtype.kind in "iufb":
         # A copy, because PyTorch does not support other byte orders and negative strides.
         x = torch.from_numpy(np.array(x, dtype=np.int64 if x.dtype.kind in "iu" else None))
+    if isinstance(x, Tensor) and x.numel() == 0:
+        return Architectures(space, [])
     if isinstance(x, Tensor):
         return Architectures(space, require_index(space).check_indices(x).to("cpu", torch.long))
     if not isinstance(x, Iterable):

@@ -26,16 +26,17 @@ _REACH = 0.5
 _LEAST = 1e-6
 
 
-def check_labels(y: Labels, count: int | None = None) -> Tensor:
+def check_labels(y: Labels, count: int | None = None, *, least: int = 1) -> Tensor:
     r"""Returns labels as a float64 tensor ``[n]``.
 
     Args:
         y: ``[n]`` or ``[n, 1]``. Masked entries count as missing; the index of a pandas series is ignored.
         count: Number of architectures that the labels must belong to.
+        least: Number of labels that are needed, 0 or 1.
 
     Raises:
-        InvalidLabelsError: If there is no label, a label is missing, NaN or infinite, or there are not :obj:`count` of
-            them.
+        InvalidLabelsError: If there is no label but :obj:`least` is 1, a label is missing, NaN or infinite, or there
+            are not :obj:`count` of them.
 
     Example:
         >>> check_labels([93.5, 91.0])
@@ -49,7 +50,7 @@ def check_labels(y: Labels, count: int | None = None) -> Tensor:
         values = values.squeeze(1)
     if values.dim() != 1:
         raise InvalidLabelsError(f"labels must be one number an architecture, got shape {list(values.shape)}")
-    if values.numel() == 0:
+    if values.numel() < least:
         raise InvalidLabelsError("there are no labels; at least 1 labelled architecture is needed")
     if count is not None and values.numel() != count:
         raise InvalidLabelsError(f"there are {values.numel()} labels for {count} architectures; give one each")
@@ -99,6 +100,17 @@ def rank_gauss(y: Tensor) -> Tensor:
     ranks = torch.from_numpy(rankdata(y.numpy()))
     scores: Tensor = torch.special.ndtri((ranks - 0.5) / y.numel())
     return scores
+
+
+def known_ranks(values: Tensor) -> Tensor:
+    r"""Gaussian scores of the ranks of finite values; 0, their mean, where one is NaN or infinite.
+
+    Example:
+        >>> known_ranks(torch.tensor([10.0, float("nan"), 30.0, 20.0]))
+        tensor([-0.9674,  0.0000,  0.9674,  0.0000], dtype=torch.float64)
+    """
+    values, known = values.double(), values.isfinite()
+    return torch.zeros_like(values).masked_scatter(known, rank_gauss(values[known]))
 
 
 def robust_logit(y: Tensor) -> Tensor:
@@ -154,6 +166,9 @@ class LabelTransform:
     One label, or equal labels, have no scale. Then :attr:`informative` is false, and every prediction is the label
     with the standard deviation :math:`|y| / n` (:math:`1 / n` for :math:`y = 0`).
 
+    Without labels, the scale is not known (:attr:`labelled` is false). Then predictions are the scores themselves,
+    negative ones where labels are minimised.
+
     Args:
         kind: See :data:`LabelScale`. Scores have mean 0 and standard deviation 1 over the labels.
         maximize: Whether larger labels are better. Otherwise the largest label has the lowest score.
@@ -176,7 +191,10 @@ class LabelTransform:
 
     def fit(self, y: Tensor) -> Tensor:
         r"""Learns the map from labels ``[n]`` float64 (see :func:`check_labels`) and returns their scores ``[n]``."""
-        self.informative = bool((y != y[0]).any())
+        self.labelled = y.numel() > 0
+        self.informative = self.labelled and bool((y != y[0]).any())
+        if not self.labelled:
+            return torch.zeros_like(y)
         if not self.informative:
             self.constant = float(y[0])
             self.spread = (abs(self.constant) or 1.0) / y.numel()
@@ -212,6 +230,8 @@ class LabelTransform:
             Labels and their standard deviations (:obj:`None` without :obj:`std`), float64.
         """
         mean = mean.double()
+        if not self.labelled:
+            return mean if self.maximize else -mean, None if std is None else std.double()
         if not self.informative:
             return torch.full_like(mean, self.constant), None if std is None else torch.full_like(mean, self.spread)
         label = self._centre + self._unit * self._label(mean)

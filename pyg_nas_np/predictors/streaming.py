@@ -252,10 +252,10 @@ def predict_rows(predictor: Predictor, rows: Any, *, column: str = "arch", first
 
 
 def _columns(space: TableView[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The columns of parameters and costs, by their names in the space."""
+    """The columns of parameters, costs and scores, by their names in the space."""
     parameters = space.table_parameters
     optional = {name for name, parameter in parameters.items() if parameter.optional or parameter.when}
-    places = matched(parameters, given, optional) | matched(space.cost_columns, given, space.cost_columns)
+    places = matched(parameters, given, optional) | matched(space.known_columns, given, space.known_columns)
     columns = {name: given[place] for name, place in places.items()}
     for name, parameter in parameters.items():
         if isinstance(parameter, Repeat) and name in columns and str(columns[name].type).endswith("string"):

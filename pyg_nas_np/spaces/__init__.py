@@ -1,6 +1,6 @@
 r"""Search spaces: sets of architectures as configurations, graphs, or both."""
 
-from pyg_nas_np.spaces.base import CellSpace, Costs, EnumerableSpace, GraphView, SearchSpace, Validity
+from pyg_nas_np.spaces.base import CellSpace, Costs, EnumerableSpace, GraphView, Scores, SearchSpace, Validity
 from pyg_nas_np.spaces.configuration import Configuration
 from pyg_nas_np.spaces.graph_codec import GraphCodec, MobileNetV3GraphCodec, NASBench201GraphCodec, graph_codec
 from pyg_nas_np.spaces.graphs import GraphSpace, SampledGraphSpace, operation_graph
@@ -53,6 +53,7 @@ __all__ = [
     "RecordView",
     "Repeat",
     "SampledGraphSpace",
+    "Scores",
     "SearchSpace",
     "TableView",
     "Validity",

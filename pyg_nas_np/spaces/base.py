@@ -112,8 +112,8 @@ class SearchSpace(ABC, Generic[ArchT]):
 
     Architectures are immutable, hashable values of type ``ArchT``. Everything else is a separate capability, a further
     base
-    class: :class:`EnumerableSpace` adds an official index, :class:`GraphView` typed graphs, :class:`Costs` exact costs.
-    Check for a capability (``isinstance(space, Costs)``), never for a space.
+    class: :class:`EnumerableSpace` adds an official index, :class:`GraphView` typed graphs, :class:`Costs` exact costs,
+    :class:`Scores` zero-cost scores. Check for a capability (``isinstance(space, Costs)``), never for a space.
 
     Subclasses implement the abstract methods.
     """
@@ -318,6 +318,11 @@ class GraphView(SearchSpace[ArchT]):
     averaging_ops: ClassVar[tuple[str, ...]] = ()
     """Operations without weights that average or pool their input."""
 
+    described_ops: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = MappingProxyType({})
+    """Kind and attributes of operations, by name, in the words of :class:`~pyg_nas_np.spaces.Operation`, for
+    :func:`~pyg_nas_np.spaces.described.described_graphs`. Those of :attr:`zero_ops` and :attr:`identity_ops` need none.
+    """
+
     shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
     """If all architectures share one topology: name of each input-output path → its inner nodes in :meth:`dense`."""
 
@@ -372,6 +377,14 @@ class Costs(SearchSpace[ArchT]):
     @abstractmethod
     def costs(self, archs: Archs = None) -> dict[str, Tensor]:
         r"""Returns every cost by name, ``[B]`` each; sizes (``num_parameters``, ``flops``) come first."""
+
+
+class Scores(SearchSpace[ArchT]):
+    r"""A space that knows scores of its architectures without training: zero-cost scores, guesses of an expert."""
+
+    @abstractmethod
+    def scores(self, archs: Archs = None) -> dict[str, Tensor]:
+        r"""Returns every score by name, float64 ``[B]`` each: larger is supposed to be better, NaN is unknown."""
 
 
 class CellSpace(EnumerableSpace[ArchT], GraphView[ArchT], Costs[ArchT]):

@@ -27,7 +27,7 @@ class Configuration(Mapping[str, Any]):
 
     Args:
         values: Values by name.
-        costs: Costs that were given with the configuration, by column; they are not a part of it.
+        costs: Costs and scores that were given with the configuration, by column; they are not a part of it.
 
     Example:
         >>> Configuration({"depth": 2, "layers": [{"width": 8}, {"width": 16}]})

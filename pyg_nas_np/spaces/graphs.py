@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_nas_np.spaces.base import Archs, Costs, EnumerableSpace, Validity
+from pyg_nas_np.spaces.base import Archs, Costs, EnumerableSpace, Scores, Validity
 from pyg_nas_np.spaces.operation_graph import OperationGraph, pack
 from pyg_nas_np.spaces.operations import Operation, OperationGraphs, OperationView
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
@@ -362,7 +362,7 @@ class SampledGraphSpace(_GraphSpace):
         return "" if self._is_member is None or self._is_member(arch) else "is_member refuses it"
 
 
-class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace):
+class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace, Scores[OperationGraph]):
     r"""A pool of operation graphs: the candidates that there are. For a function that draws graphs see :meth:`sampled`.
 
     The official index is the position in the list; isomorphic candidates are equal, and :meth:`index` gives the first.
@@ -374,12 +374,13 @@ class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace):
         operations: What is known of operations beforehand; names that graphs use beside them are added.
         attributes: Names of the attributes to read. (default: all numbers of the nodes)
         costs: Costs by name: one number a candidate, or a function of the graph.
+        scores: Zero-cost scores by name, of which larger ones are supposed to be better: as costs, NaN where unknown.
         name: Name of the space.
 
     Raises:
         InvalidArchitectureError: If there is no candidate, or one is not a graph, has a cycle or a node without an
             operation, or no way from an input to an output; the message names its position.
-        InvalidLabelsError: If a column of costs has not one finite number a candidate.
+        InvalidLabelsError: If a column of costs has not one finite number a candidate, or one of scores not one number.
 
     Example:
         >>> def chain(*widths):
@@ -400,6 +401,7 @@ class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace):
         *,
         attributes: Sequence[str] | None = None,
         costs: Mapping[str, CostLike] | None = None,
+        scores: Mapping[str, CostLike] | None = None,
         name: str = "graphs",
     ) -> None:
         self.name = name
@@ -410,7 +412,11 @@ class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace):
         self._position: dict[OperationGraph, int] = {}
         for i, graph in enumerate(self._graphs):
             self._position.setdefault(graph, i)
-        self._columns = {name: self._column(name, cost) for name, cost in (costs or {}).items()}
+        self._columns = {name: self._column(f"costs[{name!r}]", cost) for name, cost in (costs or {}).items()}
+        self._scores = {name: self._column(f"scores[{name!r}]", score) for name, score in (scores or {}).items()}
+        for name, column in self._columns.items():
+            if not bool(column.isfinite().all()):
+                raise InvalidLabelsError(f"costs[{name!r}] must be finite; give one known number a graph")
 
     @staticmethod
     def sampled(
@@ -419,13 +425,12 @@ class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace):
         r"""Returns the space of the graphs that a function draws: :class:`SampledGraphSpace`."""
         return SampledGraphSpace(sampler, operations, **options)
 
-    def _column(self, name: str, cost: CostLike) -> Tensor:
+    def _column(self, what: str, cost: CostLike) -> Tensor:
         values = [cost(graph) for graph in self._graphs] if callable(cost) else cost
         column = torch.as_tensor(values, dtype=torch.float64, device="cpu").flatten()
-        if column.numel() != len(self._graphs) or not bool(column.isfinite().all()):
+        if column.numel() != len(self._graphs):
             raise InvalidLabelsError(
-                f"costs[{name!r}] must be one finite number for each of {len(self._graphs)} graphs, got "
-                f"{column.numel()} values"
+                f"{what} must be one number for each of {len(self._graphs)} graphs, got {column.numel()} values"
             )
         return column
 
@@ -450,8 +455,15 @@ class GraphSpace(EnumerableSpace[OperationGraph], _GraphSpace):
 
     def costs(self, archs: Archs = None) -> dict[str, Tensor]:
         r"""Returns the given costs, float64 ``[B]`` each; none where none are given."""
+        return self._rows_of(self._columns, archs)
+
+    def scores(self, archs: Archs = None) -> dict[str, Tensor]:
+        r"""Returns the given scores, float64 ``[B]`` each; none where none are given."""
+        return self._rows_of(self._scores, archs)
+
+    def _rows_of(self, columns: Mapping[str, Tensor], archs: Archs) -> dict[str, Tensor]:
         rows = slice(None) if archs is None else self._rows(archs)
-        return {name: column[rows] for name, column in self._columns.items()}
+        return {name: column[rows] for name, column in columns.items()}
 
     def neighbors(self, arch: OperationGraph) -> list[OperationGraph]:
         r"""Returns the nearest candidates, at most :data:`NUM_NEIGHBORS`, nearest first."""

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.spaces.columns import cells_of, table_columns
 from pyg_nas_np.spaces.configuration import Configuration
-from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace
+from pyg_nas_np.spaces.parameter_space import Cost, ParameterSpace, Score, score_column
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, Repeat, as_parameter, is_missing, plain
 from pyg_nas_np.utils.errors import InvalidSpaceError
 from pyg_nas_np.utils.table_files import is_parquet, read_csv, read_parquet
@@ -288,6 +288,7 @@ def infer_space(
     parameters: Mapping[str, Any],
     ignore: Sequence[str] = (),
     costs: Mapping[str, Cost] | None = None,
+    scores: Mapping[str, Score] | None = None,
     name: str | None = None,
 ) -> InferredSpace:
     r"""See :meth:`ParameterSpace.from_records`."""
@@ -305,8 +306,10 @@ def infer_space(
     if missing := [key for key in ignore if key not in columns]:
         raise InvalidSpaceError(f"there is no column {missing[0]!r} to ignore; the columns are {', '.join(columns)}")
     declared = {key: as_parameter(value) for key, value in parameters.items()}
-    priced = {cost for cost in (costs or {}).values() if isinstance(cost, str) and cost not in declared}
-    left_out = dict.fromkeys(ignore, "it was to be ignored") | {key: "it is a cost" for key in priced if key in columns}
+    sources = {"cost": (costs or {}).values(), "score": map(score_column, (scores or {}).values())}
+    known = {key: f"it is a {what}" for what, keys in sources.items() for key in keys if isinstance(key, str)}
+    known = {key: reason for key, reason in known.items() if key in columns and key not in declared}
+    left_out = dict.fromkeys(ignore, "it was to be ignored") | known
     used = {key: column for key, column in columns.items() if key not in left_out}
 
     lists = _numbered(used, declared)
@@ -333,7 +336,8 @@ def infer_space(
         left_out=left_out,
         name=name,
         costs=costs,
-        pool=[{key: value for key, value in row.items() if key not in left_out or key in priced} for row in rows],
+        scores=scores,
+        pool=[{key: value for key, value in row.items() if key not in left_out or key in known} for row in rows],
     )
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -104,6 +105,18 @@ class MobileNetV3Space(CellSpace[MobileNetV3Arch]):
         "output",
         *(f"r{side}" for side in RESOLUTIONS),
         *(f"s{stage}k{kernel}e{expansion}" for stage in range(NUM_STAGES) for kernel, expansion in LAYERS),
+    )
+
+    described_ops: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = MappingProxyType(
+        {f"r{side}": ("identity", {}) for side in RESOLUTIONS}
+        | {
+            f"s{stage}k{kernel}e{expansion}": (
+                "mbconv",
+                {"kernel": float(kernel), "expansion": float(expansion), "stage": float(stage)},
+            )
+            for stage in range(NUM_STAGES)
+            for kernel, expansion in LAYERS
+        }
     )
 
     def __init__(self, resolutions: Sequence[int] = RESOLUTIONS) -> None:

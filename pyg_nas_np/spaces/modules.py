@@ -93,6 +93,8 @@ class ModuleSpace(GraphSpace):
         example_inputs: What they are called with: a tensor, a tuple of arguments, or a dictionary of arguments by name.
         operations: What is known of further operations beforehand.
         costs: Further costs by name: one number a candidate.
+        scores: Zero-cost scores by name, of which larger ones are supposed to be better: one number a candidate, NaN
+            where unknown.
         cache: Whether graphs are kept on disk, see :func:`traced`.
         name: Name of the space.
 
@@ -114,6 +116,7 @@ class ModuleSpace(GraphSpace):
         *,
         operations: Sequence[Operation] = (),
         costs: Mapping[str, CostLike] | None = None,
+        scores: Mapping[str, CostLike] | None = None,
         cache: bool = True,
         name: str = "modules",
     ) -> None:
@@ -128,7 +131,11 @@ class ModuleSpace(GraphSpace):
             "flops": [one.macs for one in found],
         }
         super().__init__(
-            [one.graph for one in found], (*OPERATIONS, *operations), costs={**sizes, **(costs or {})}, name=name
+            [one.graph for one in found],
+            (*OPERATIONS, *operations),
+            costs={**sizes, **(costs or {})},
+            scores=scores,
+            name=name,
         )
 
     @staticmethod

@@ -10,10 +10,11 @@ import re
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -161,6 +162,13 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
     name = "nasbench101"
     op_names: ClassVar[tuple[str, ...]] = OP_NAMES
     averaging_ops: ClassVar[tuple[str, ...]] = ("maxpool3x3",)
+    described_ops: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = MappingProxyType(
+        {
+            "conv1x1-bn-relu": ("conv", {"kernel": 1.0}),
+            "conv3x3-bn-relu": ("conv", {"kernel": 3.0}),
+            "maxpool3x3": ("pool", {"kernel": 3.0}),
+        }
+    )
 
     def __len__(self) -> int:
         return NUM_CELLS

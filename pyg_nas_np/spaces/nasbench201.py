@@ -88,6 +88,13 @@ class NASBench201Space(CellSpace[NASBench201Arch]):
     zero_ops: ClassVar[tuple[str, ...]] = ("none",)
     identity_ops: ClassVar[tuple[str, ...]] = ("skip_connect",)
     averaging_ops: ClassVar[tuple[str, ...]] = ("avg_pool_3x3",)
+    described_ops: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = MappingProxyType(
+        {
+            "nor_conv_1x1": ("conv", {"kernel": 1.0}),
+            "nor_conv_3x3": ("conv", {"kernel": 3.0}),
+            "avg_pool_3x3": ("pool", {"kernel": 3.0}),
+        }
+    )
     shared_paths: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType(
         {"0-3": (4,), "0-1-3": (1, 5), "0-2-3": (2, 6), "0-1-2-3": (1, 3, 6)}
     )

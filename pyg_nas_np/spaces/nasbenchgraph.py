@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -126,6 +127,9 @@ class NASBenchGraphSpace(CellSpace[NASBenchGraphArch]):
     op_names: ClassVar[tuple[str, ...]] = ("input", "output", *OPS)
     zero_ops: ClassVar[tuple[str, ...]] = ()
     identity_ops: ClassVar[tuple[str, ...]] = ("skip",)
+    described_ops: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = MappingProxyType(
+        {"fc": ("linear", {})} | {name: ("message", {}) for name in OPS if name not in ("fc", "skip")}
+    )
 
     def __init__(self, dataset: Dataset = "cora") -> None:
         if dataset not in _TASKS:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.spaces.base import Archs, Costs, Validity, draw_indices
+from pyg_nas_np.spaces.base import Archs, Costs, Scores, Validity, draw_indices
 from pyg_nas_np.spaces.columns import (
     Codes,
     ConfigurationTable,
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Cost: TypeAlias = "str | Callable[[Configuration], float]"
 """A cost: the name of a numeric parameter or of a column of the pool, or a function of configurations."""
 
+Score: TypeAlias = Cost
+"""The same of a score; with a minus before the name of a column, smaller is better."""
+
 _ROUNDS = 20
 """Rounds of independent draws, after which a small space is listed to find what is left."""
 _LISTED = 1 << 20
@@ -52,7 +55,7 @@ _KINDS: dict[str, type[Parameter]] = {
 }
 
 
-class ParameterSpace(TableView[Configuration], Costs[Configuration]):
+class ParameterSpace(TableView[Configuration], Costs[Configuration], Scores[Configuration]):
     r"""A space whose architectures are configurations: values by the names of parameters.
 
     It may be continuous or of any size. Parameters come by keyword or as a mapping; a list is short for a
@@ -67,11 +70,14 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
             declarations have equal names)
         costs: Costs by name: the name of a numeric parameter, of a column in :obj:`pool`, or a function that takes a
             configuration. Sizes come first. A column may be given with every record.
+        scores: Zero-cost scores by name, of which larger ones are supposed to be better: as costs, and with a minus
+            before the name of a column (``{"grad_norm": "-grad_norm"}``) where smaller ones are.
         pool: Known configurations as records, by which features are standardised.
         more: Parameters by keyword.
 
     Raises:
-        InvalidSpaceError: If there is no parameter, a condition contradicts itself or another, or a cost is not known.
+        InvalidSpaceError: If there is no parameter, a condition contradicts itself or another, a cost or score is not
+            known, or a column is both.
         InvalidArchitectureError: If a record of the pool is not one of the space.
 
     Example:
@@ -97,6 +103,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         *,
         name: str | None = None,
         costs: Mapping[str, Cost] | None = None,
+        scores: Mapping[str, Score] | None = None,
         pool: Iterable[Mapping[str, Any]] = (),
         **more: Any,
     ) -> None:
@@ -104,7 +111,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
             raise InvalidSpaceError(f"parameter {twice[0]!r} is given twice; give it once")
         self._level = Level({**(parameters or {}), **more}, self._exact)
         self.parameters = self._level.parameters
-        self._costs = dict(costs or {})
+        self._costs, self._scores = dict(costs or {}), dict(scores or {})
         self.name = self._digest() if name is None else name
         self._set_pool(pool)
 
@@ -113,7 +120,12 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         return f"parameters-{hashlib.sha256(declared.encode()).hexdigest()[:8]}"
 
     def _set_pool(self, pool: Iterable[Mapping[str, Any]]) -> None:
-        self.cost_columns = [c for c in self._costs.values() if isinstance(c, str) and c not in self.parameters]
+        sources = [*self._costs.values(), *(score_column(score) for score in self._scores.values())]
+        columns = [source for source in sources if isinstance(source, str)]
+        names = [*self._costs, *self._scores]
+        if twice := [name for given in (columns, names) for name in given if given.count(name) > 1]:
+            raise InvalidSpaceError(f"{twice[0]!r} is named twice as a cost or score; name it once")
+        self.known_columns = [column for column in columns if column not in self.parameters]
         archs: dict[Configuration, Configuration] = {}
         for row, record in enumerate(pool):
             try:
@@ -124,15 +136,15 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
                 arch = Configuration(arch, {**arch.costs, **archs[arch].costs})
             archs[arch] = arch
         self._known = archs
-        for name, cost in self._costs.items():
-            if not isinstance(cost, str):
-                if not callable(cost):
-                    raise InvalidSpaceError(f"cost {name!r} must be a column or a function, got {cost!r}")
-            elif not isinstance(self.parameters.get(cost), Integer | Float) and not any(
-                cost in arch.costs for arch in archs.values()
-            ):
+        known = {column for arch in archs.values() for column in arch.costs}
+        known |= {name for name, kind in self.parameters.items() if isinstance(kind, Integer | Float)}
+        for name, source in zip(names, sources, strict=True):
+            what = f"{'cost' if name in self._costs else 'score'} {name!r}"
+            if not isinstance(source, str) and not callable(source):
+                raise InvalidSpaceError(f"{what} must be a column or a function, got {source!r}")
+            if isinstance(source, str) and source not in known:
                 raise InvalidSpaceError(
-                    f"cost {name!r}: {cost!r} is neither a numeric parameter nor a column of numbers in the pool"
+                    f"{what}: {source!r} is neither a numeric parameter nor a column of numbers in the pool"
                 )
 
     @property
@@ -243,8 +255,8 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         r"""Returns many configurations that are given by columns, as :meth:`check` does one, but much faster.
 
         Args:
-            columns: One column a parameter, and one a cost where there is any: lists, NumPy arrays, columns of a
-                :class:`pandas.DataFrame` or of a :class:`pyarrow.Table`; empty cells where a parameter is not active.
+            columns: One column a parameter, and one a cost or score where there is any: lists, NumPy arrays, columns of
+                a :class:`pandas.DataFrame` or of a :class:`pyarrow.Table`; empty cells where a parameter is not active.
             first_row: Position of the first one, for messages.
 
         Raises:
@@ -276,19 +288,19 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         return read_columns(self._level, given, count)
 
     def _nested_columns(self, columns: Mapping[str, Any], count: int) -> dict[str, Any]:
-        """Columns as parameters name them, without costs."""
-        return {name: column for name, column in columns.items() if name not in self.cost_columns}
+        """Columns as parameters name them, without costs and scores."""
+        return {name: column for name, column in columns.items() if name not in self.known_columns}
 
     def _nested(self, arch: Any) -> Any:
-        """A record as parameters name it, without columns of costs."""
-        if self.cost_columns and isinstance(arch, Mapping):
-            return {name: value for name, value in arch.items() if name not in self.cost_columns}
+        """A record as parameters name it, without columns of costs and scores."""
+        if self.known_columns and isinstance(arch, Mapping):
+            return {name: value for name, value in arch.items() if name not in self.known_columns}
         return arch
 
     def _costs_of(self, record: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(record, Configuration):
             return record.costs
-        given = {column: plain(record.get(column)) for column in self.cost_columns}
+        given = {column: plain(record.get(column)) for column in self.known_columns}
         return {
             column: float(value)
             for column, value in given.items()
@@ -317,12 +329,23 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         A cost that is a column is known of the pool and of configurations that were read with it, and NaN for others.
         So is one that is a parameter where that is not active.
         """
+        return self._known_of(self._costs, archs)
+
+    def scores(self, archs: Archs = None) -> dict[str, Tensor]:
+        r"""Returns every score by name, float64 ``[B]``, larger is better; none where none was declared.
+
+        NaN where it is not known, as in :meth:`costs`.
+        """
+        found = self._known_of({name: score_column(score) for name, score in self._scores.items()}, archs)
+        return {name: -column if _is_falling(self._scores[name]) else column for name, column in found.items()}
+
+    def _known_of(self, sources: Mapping[str, Cost], archs: Archs) -> dict[str, Tensor]:
         given = self.resolve(archs)
         if isinstance(given, ConfigurationTable):
-            return {name: torch.from_numpy(self._cost_column(cost, given)) for name, cost in self._costs.items()}
+            return {name: torch.from_numpy(self._cost_column(source, given)) for name, source in sources.items()}
         return {
-            name: torch.tensor([self._cost(cost, arch) for arch in given], dtype=torch.float64, device="cpu")
-            for name, cost in self._costs.items()
+            name: torch.tensor([self._cost(source, arch) for arch in given], dtype=torch.float64, device="cpu")
+            for name, source in sources.items()
         }
 
     def _cost_column(self, cost: Cost, table: ConfigurationTable) -> Floats:
@@ -352,7 +375,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
     # -- declarations -----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        r"""Returns the declaration in plain types, the inverse of :meth:`from_dict`; costs and pool are left out.
+        r"""Returns the declaration in plain types, the inverse of :meth:`from_dict`; without costs, scores and pool.
 
         Example:
             >>> ParameterSpace(kernel=[3, 5], depth=Integer(1, 4)).to_dict()["parameters"]["depth"]
@@ -361,11 +384,15 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         return {"name": self.name, "parameters": _plain_tree(self.parameters)}
 
     def declaration(self) -> dict[str, Any] | None:
-        r"""Returns class, declaration, costs and pool in plain types; :obj:`None` where a cost is a function."""
-        if any(callable(cost) for cost in self._costs.values()):
+        r"""Returns class, declaration, costs, scores and pool in plain types.
+
+        :obj:`None` where a cost or score is a function.
+        """
+        if any(callable(source) for source in (*self._costs.values(), *self._scores.values())):
             return None
         pool = [{**arch.to_dict(), **arch.costs} for arch in self._known.values()]
-        return {"kind": type(self).__name__, "space": self.to_dict(), "costs": dict(self._costs), "pool": pool}
+        known = {"costs": dict(self._costs), "scores": dict(self._scores)}
+        return {"kind": type(self).__name__, "space": self.to_dict(), **known, "pool": pool}
 
     @classmethod
     def from_dict(cls, declared: Mapping[str, Any], **options: Any) -> Self:
@@ -435,6 +462,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         parameters: Mapping[str, Any] | None = None,
         ignore: Sequence[str] = (),
         costs: Mapping[str, Cost] | None = None,
+        scores: Mapping[str, Score] | None = None,
         name: str | None = None,
     ) -> InferredSpace:
         r"""Infers a space from a table of configurations, which become its pool; see :class:`InferredSpace`.
@@ -447,6 +475,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
             ignore: Columns that are no parameters, labels for example.
             costs: As of the constructor; columns named here are no parameters, unless they are numbers of
                 :obj:`parameters`.
+            scores: The same of scores.
             name: Name of the space.
 
         Raises:
@@ -463,7 +492,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         """
         from pyg_nas_np.spaces.inference import infer_space
 
-        return infer_space(records, parameters=parameters or {}, ignore=ignore, costs=costs, name=name)
+        return infer_space(records, parameters=parameters or {}, ignore=ignore, costs=costs, scores=scores, name=name)
 
     @classmethod
     def from_optuna(cls, source: Any, **options: Any) -> ParameterSpace:
@@ -531,6 +560,20 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration]):
         if len(self.parameters) > len(shown):
             shown.append(f"... {len(self.parameters)} parameters")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def score_column(score: Score) -> Cost:
+    r"""Returns where a score comes from, without the minus that says that smaller is better.
+
+    Example:
+        >>> score_column("-grad_norm"), score_column("naswot")
+        ('grad_norm', 'naswot')
+    """
+    return score[1:] if _is_falling(score) else score  # type: ignore[index]
+
+
+def _is_falling(score: Score) -> bool:
+    return isinstance(score, str) and score.startswith("-")
 
 
 def _to_dict(parameter: Parameter) -> dict[str, Any]:

@@ -500,8 +500,8 @@ class RecordView(SearchSpace[ArchT]):
 class TableView(RecordView[ArchT]):
     r"""A space that reads many configurations at a time by the columns of a table."""
 
-    cost_columns: Sequence[str]
-    """The columns of a table that are costs."""
+    known_columns: Sequence[str]
+    """The columns of a table that are costs or scores."""
 
     @property
     @abstractmethod
@@ -513,7 +513,7 @@ class TableView(RecordView[ArchT]):
         r"""Returns the configurations that are given by columns.
 
         Args:
-            columns: One column a parameter, and one a cost where there is any.
+            columns: One column a parameter, and one a cost or score where there is any.
             first_row: Position of the first one, for messages.
 
         Raises:

@@ -76,11 +76,11 @@ def declared_space(declaration: Mapping[str, Any]) -> ParameterSpace:
         True
     """
     try:
-        kind, space = DECLARED[declaration["kind"]], declaration["space"]
-        costs, pool = dict(declaration["costs"]), list(declaration["pool"])
+        kind, space, pool = DECLARED[declaration["kind"]], declaration["space"], list(declaration["pool"])
+        known = {key: dict(declaration[key]) for key in ("costs", "scores")}
     except (LookupError, TypeError, ValueError) as error:
-        raise InvalidSpaceError(f"a declared space has a kind, a space, costs and a pool; {error!r}") from error
-    return kind.from_dict(space, costs=costs, pool=pool)
+        raise InvalidSpaceError(f"a declared space has a kind, a space, costs, scores and a pool; {error!r}") from error
+    return kind.from_dict(space, **known, pool=pool)
 
 
 DECLARED: dict[str, type[ParameterSpace]] = {kind.__name__: kind for kind in (ParameterSpace, InferredSpace)}

@@ -114,6 +114,10 @@ def test_mobilenetv3(images, tmp_path, monkeypatch):
         (["--candidates", str(10**12)], "--candidates"),
         (["--seed", str(2**64)], "--seed"),
         (["--output", "/proc/none"], "cannot be written"),
+        (["--score", "swop"], "'swop' is none of"),
+        (["--score", "swap", "--space", "mobilenetv3"], "there are no networks of mobilenetv3"),
+        (["--prior", "-1"], "--prior"),
+        (["--prior", "nan"], "--prior"),
     ],
 )
 def test_refuses_options(images, options, message):
@@ -129,3 +133,19 @@ def test_brackets_in_names_are_no_markup(images, tmp_path):
     assert result.exit_code == 0
     assert "[red].npz" in result.output
     assert (tmp_path / "[/y]" / "architectures.json").exists()
+
+
+def test_scores_on_the_images_join_the_ranking(images, tmp_path):
+    np.savez(images, x_train=np.random.default_rng(0).integers(0, 255, (30, 8, 8), np.uint8), y_train=np.arange(30) % 3)
+    listed = {}
+    for name, options in {"plain": [], "scored": ["--score", "synflow", "--prior", "9"]}.items():
+        out = ["--output", str(tmp_path / name), "--top-k", "12", "--candidates", "12"]
+        result = runner.invoke(app, ["generate", str(images), *options, *out], catch_exceptions=False)
+        assert result.exit_code == 0
+        listed[name] = json.loads((tmp_path / name / "architectures.json").read_text())["architectures"]
+    archs = {name: [row["arch"] for row in rows] for name, rows in listed.items()}
+    assert sorted(archs["plain"]) == sorted(archs["scored"])
+    assert archs["plain"] != archs["scored"]
+    # Fewest convolutions are predicted to be the best, what synaptic flow and the trend contradict.
+    halves = {name: sum(row["predicted"] for row in rows[:6]) for name, rows in listed.items()}
+    assert halves["plain"] > halves["scored"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pyg_nas_np.cli.options import check_output, check_predictors, parse_arch, say
+from pyg_nas_np.cli.options import check_output, check_predictors, check_priors, parse_arch, say
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -59,3 +59,9 @@ def test_names_of_predictors_and_splits():
         check_predictors(["gp", "oracle"], "index")
     with pytest.raises(typer.BadParameter, match="'half' is neither 'index' nor 'class'"):
         check_predictors(["gp"], "half")
+
+
+def test_some_predictors_rank_without_labels() -> None:
+    check_priors(["convnp", "bank"])
+    with pytest.raises(typer.BadParameter, match="'gp-rbf' needs labels; without any take convnp or bank"):
+        check_priors(["bank", "gp-rbf"])

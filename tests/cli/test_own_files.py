@@ -21,8 +21,13 @@ def test_options_tell_own_files_from_benchmarks(run, own):
 
 
 def test_labels_are_needed(run, own):
-    code, _, err = run("rank", "--candidates", own.pool())
+    code, _, err = run("benchmark", "--target", "acc")
     assert (code, "--labels" in err) == (2, True)
+    code, _, err = run("rank", "--target", "acc")
+    assert (code, "nothing to choose from; give measurements, candidates or a space" in " ".join(err.split())) == (
+        2,
+        True,
+    )
 
 
 def test_a_file_of_a_benchmark_is_told_by_its_columns(run, own):

@@ -43,3 +43,16 @@ def test_without_labels_there_is_nothing_to_rank_by(data, monkeypatch):
     monkeypatch.setattr(type(data), "label_mask", torch.zeros(len(data), dtype=torch.bool))
     with pytest.raises(MissingLabelsError, match="has no labels to rank by"):
         rank_draw(data, ["ridge"], 5, "index", 0, None)
+
+
+@pytest.mark.parametrize("maximize", [None, False])
+def test_no_label_is_tested_in_standard_scores(data, maximize):
+    ranking = rank_draw(data, ["bank"], 0, "class", 0, maximize)
+    assert not ranking.predictor.labelled
+    assert ranking.seen.numel() == 0
+    assert ranking.tested.y.numel() == int(data.label_mask.sum())
+    assert abs(float(ranking.tested.y.mean())) < 0.01
+    assert ranking.label == "standard score of valid_accuracy@200"
+    score = ranking.scores["bank"]
+    assert score.kendall_tau > 0.4 if maximize is None else score.kendall_tau < -0.4
+    assert torch.equal(ranking.y, data.y)

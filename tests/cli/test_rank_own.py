@@ -198,7 +198,6 @@ def first(name, value):
     ("change", "message"),
     [
         (drop("acc"), "there is no column 'acc' of labels"),
-        (fill("acc", ""), "no row has a label in column 'acc'"),
         (fill("acc", 3), "at least two different ones are needed"),
         (first("acc", "good"), "column 'acc': 'good' is not a finite number"),
         (first("acc", "inf"), "is not a finite number"),
@@ -301,3 +300,63 @@ def test_costs_that_are_partly_empty_are_learned_from_the_rest(own):
     task = read_own_task(labels, own.pool(), target="acc", costs=["latency"])
     fitted = learned_costs(task, PREDICTORS["gp"])
     assert fitted["latency"].labels_.numel() == sum(row["width"] > 64 for row in own.rows[:30])
+
+
+def test_without_labels_sizes_and_scores_rank(run, own, tmp_path):
+    out, pool = tmp_path / "out", own.pool()
+    args = ("--cost", "params", "--score", "-dropout", "--ignore", "name", "--output", out, "--report", out / "r.html")
+    code, text, err = run("rank", "--candidates", pool, *args, "--top-k", 2)
+    assert code == 0, err
+    assert text.startswith("66 candidates in pool.csv\n")
+    assert "No label is known: ranked by what larger params, -dropout promise, in standard scores" in text
+    assert "standard score of label" in text.replace("\n", " ")
+    assert "that was measured" not in text
+    rows = read(out / "ranking.csv")
+    assert len(rows) == 66
+    assert float(rows[0]["dropout"]) < float(rows[-1]["dropout"])
+    assert int(rows[0]["params"]) > int(rows[-1]["params"])
+    assert abs(sum(float(row["predicted"]) for row in rows)) < 10
+    page = (out / "r.html").read_text(encoding="utf-8")
+    assert "none: ranked by the prior, in standard scores" in page
+    assert "No label is known. The prior ranks" in page
+    assert (out / "ranking.png").exists()
+
+
+def test_a_file_without_any_label_is_ranked_by_the_prior(run, own, tmp_path):
+    rows = [{**row, "loss": None} for row in own.rows]
+    args = ("--labels", own.write("none.csv", rows), "--target", "loss", "--minimize", "--cost", "params")
+    code, text, err = run("rank", *args, "--output", tmp_path / "o")
+    assert code == 0, err
+    assert "none.csv: 0 labels (loss, the smallest is best); 96 rows without a label" in text
+    assert "promise, the other way round because smaller labels are better" in text.replace("\n", " ")
+    ranking = read(tmp_path / "o" / "ranking.csv")
+    assert float(ranking[0]["predicted"]) < 0 < float(ranking[-1]["predicted"])
+    assert int(ranking[0]["params"]) == max(row["params"] for row in own.rows)
+
+
+def test_where_nothing_is_known_all_are_alike(run, own):
+    code, text, err = run("rank", "--space", own.space(), "--sample", 20)
+    assert code == 0, err
+    assert "all candidates are alike. Name columns by --cost or --score" in text.replace("\n", " ")
+
+
+def test_predictors_that_need_labels_say_so(run, own):
+    code, _, err = run("rank", "--candidates", own.pool(), "--predictor", "gp")
+    assert code == 2
+    assert "'gp' needs labels; without any take convnp or bank" in " ".join(err.replace("│", " ").split())
+    code, _, err = run("rank", "--context", 0, "--predictor", "ridge")
+    assert code != 0
+
+
+def test_scores_join_the_labels(run, own, tmp_path):
+    labels = own.measured(swap=lambda row: own.label(row) ** 3)
+    pool = own.write("pool.csv", [{**row, "swap": own.label(row) ** 3} for row in own.rows[30:]])
+    code, text, err = run(
+        *("rank", "--labels", labels, "--candidates", pool, "--target", "acc", "--ignore", "params", "--ignore", "run"),
+        *("--score", "swap", "--output", tmp_path / "o"),
+    )
+    assert code == 0, err
+    assert "swap was left out: it is a score" in text
+    ranking = read(tmp_path / "o" / "ranking.csv")
+    best = max(own.label(row) for row in own.rows[30:])
+    assert float(ranking[0]["swap"]) > 0.97 * best**3

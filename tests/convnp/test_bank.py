@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
 
-from pyg_nas_np.convnp.bank import Bank, leave_one_out, mixture
+from pyg_nas_np.convnp.bank import Bank, expected, leave_one_out, mixture
 from pyg_nas_np.convnp.cell_bank import CellBank
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.features.space import Families
@@ -115,3 +115,14 @@ def test_a_mixture_has_the_variance_of_and_between_its_members():
     mean, std = mixture(moments)
     assert mean.tolist() == pytest.approx([1.0])
     assert std.tolist() == pytest.approx([3.0**0.5])
+
+
+def test_expected_scores_have_variance_one_and_wide_ends():
+    trend = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    for slope in (0.5, 0.9):
+        mean, std = expected(trend, slope)
+        assert float((mean.square() + std.square()).mean()) == pytest.approx(1.0, abs=0.01)
+        assert bool(std[trend.abs() > 2].min() > std[trend.abs() < 1].max())
+    mean, std = expected(torch.zeros(3))
+    assert mean.tolist() == [0.0] * 3
+    assert std.tolist() == [1.0] * 3

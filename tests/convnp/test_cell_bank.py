@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyg_nas_np.convnp.cell_bank import LEVEL, SLOPE, CellBank, bank_groups, bank_moments
+from pyg_nas_np.convnp.cell_bank import LEVEL, SCORE_SLOPE, SLOPE, CellBank, bank_groups, bank_moments
 from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features.space import SCORES_SHARE
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import NASBench201Space
 
@@ -28,6 +29,8 @@ def fitted(groups=GROUPS, n: int = 40, columns: int = 6, **kwargs) -> CellBank:
         ({"trend": [6]}, ["additive", "networks", "trend", "trees"]),
         ({"tables": [6, 7]}, ["additive", "networks", "trees"]),
         ({"trend": [6], "tables": [7]}, ["additive", "networks", "trend", "trees"]),
+        ({"trend": [6], "scores": [7]}, ["additive", "networks", "trend", "trees"]),
+        ({"tables": [6], "scores": [7]}, ["additive", "networks", "trees"]),
     ],
 )
 def test_members_are_those_that_the_groups_allow(extra, members):
@@ -52,21 +55,31 @@ def test_predictions_on_the_context_are_leave_one_out():
     assert float(spread[0]) == pytest.approx(float((bank.context[:, 2, 0] - z).square().mean().sqrt()), rel=1e-3)
 
 
-@pytest.mark.parametrize("tables", [{}, {"tables": [7]}])
-def test_trend_and_tables_are_prior_means(tables):
-    """Without labels that say otherwise, scores follow the tables, if there are any, or one member the trend."""
+SCORED = SCORE_SLOPE * (SCORES_SHARE - (1 - SCORES_SHARE))
+"""Slope along scores that fall along the trend."""
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"trend": SLOPE}),
+        ({"tables": [7]}, dict.fromkeys(("additive", "networks", "trend", "trees"), -LEVEL)),
+        ({"scores": [7]}, dict.fromkeys(("networks", "trend"), -SCORED)),
+    ],
+)
+def test_trend_tables_and_scores_are_prior_means(given, wanted):
+    """Without labels that say otherwise, predictions follow the tables, or some members the scores or the trend."""
     x = torch.zeros(30, 8)
     x[:, 6] = torch.linspace(-2, 2, 30)
     x[:, 7] = -x[:, 6]
-    bank = CellBank(GROUPS | {"trend": [6]} | tables, num_trees=10)
+    bank = CellBank(GROUPS | {"trend": [6]} | given, num_trees=10)
     context = torch.randn(2, 8, generator=torch.Generator().manual_seed(0)) * 0.01
     bank.fit(context, torch.tensor([0.01, -0.01]))
     moments = bank.predict(x)[..., 0]
     slopes = {name: float(moments[-1, k] - moments[0, k]) / 4 for k, name in enumerate(bank.members)}
-    assert slopes["trend"] == pytest.approx(-LEVEL if tables else SLOPE, abs=0.05)
-    for name in ("additive", "networks", "trees"):
-        assert slopes[name] == pytest.approx(-LEVEL if tables else 0.0, abs=0.05), name
-    assert float(bank.prior(x)[0]) == pytest.approx(2 * LEVEL if tables else 0.0)
+    for name, slope in slopes.items():
+        assert slope == pytest.approx(wanted.get(name, 0.0), abs=0.05), name
+    assert float(bank.prior(x)[0]) == pytest.approx(-2 * wanted.get("trees", 0.0))
 
 
 def test_a_related_table_helps_every_member():

@@ -7,7 +7,7 @@ import torch
 from pyg_nas_np import ConvNPPredictor
 from pyg_nas_np.convnp import BankPredictor
 from pyg_nas_np.convnp.bank import mixture
-from pyg_nas_np.convnp.general_bank import SIZE_SLOPE, GeneralBank
+from pyg_nas_np.convnp.general_bank import SCORE_SLOPE, SIZE_SLOPE, GeneralBank
 from pyg_nas_np.features.space import Families
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import Predictor
@@ -97,6 +97,23 @@ def test_the_labels_set_slope_and_sign():
     x, _ = data(40)
     bank = GeneralBank(DEEP, num_trees=10).fit(x, -x[:, 5])
     assert float(kendall_tau(bank.predict(data(200)[0])[:, 0, 0], -data(200)[0][:, 5])) > 0.8
+
+
+@pytest.mark.parametrize("families", [FLAT, DEEP, DEEP._replace(graph=[], networks=[])])
+def test_scores_are_a_prior_mean_that_the_labels_correct(families):
+    families = families._replace(scores=[12])
+    x = torch.zeros(30, 13)
+    x[:, 12] = torch.linspace(-2, 2, 30)
+    context = torch.randn(2, 13, generator=torch.Generator().manual_seed(0)) * 0.01
+    moments = GeneralBank(families, num_trees=10).fit(context, torch.tensor([0.01, -0.01])).predict(x)[..., 0]
+    wanted = torch.tensor([SCORE_SLOPE, SCORE_SLOPE, *([0.0, 0.0] if families.graph else [SCORE_SLOPE] * 2)])
+    torch.testing.assert_close((moments[-1] - moments[0]) / 4, wanted, rtol=0.0, atol=0.1)
+    x = torch.randn(60, 13, generator=torch.Generator().manual_seed(1))
+    bank = GeneralBank(families, num_trees=10).fit(x[:30], -x[:30, 12])
+    for member in (0, 1):
+        assert float(kendall_tau(bank.predict(x[30:])[:, member, 0], -x[30:, 12])) > 0.8
+    assert bank.trees.n_features_in_ == len(bank.split_columns)
+    assert (12 in bank.split_columns) is not bool(families.graph)
 
 
 # -- as a predictor ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
@@ -16,10 +17,11 @@ from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.weights import shipped_weights, write_weights
 from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP
 from pyg_nas_np.ops import cpu
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.spaces import space_by_name
+from pyg_nas_np.spaces import Integer, ParameterSpace, space_by_name
 from pyg_nas_np.utils import DeviceUnavailableError, InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
 
 FORMS = {"hybrid": {}, "off-grid": {"form": "off-grid"}, "latent": {"form": "on-grid", "latent_channels": 2}}
@@ -226,6 +228,8 @@ def test_clone_and_params(fitted, toy_space, every, weights):
     copy = clone(fitted)
     assert copy.get_params() == fitted.get_params()
     assert copy.space is toy_space
+    assert not copy.labelled
+    copy.set_params(space=None)
     for call in (copy.predict, copy.sample, copy.predict_quantiles):
         with pytest.raises(NotFittedError):
             call(every)
@@ -400,3 +404,100 @@ def test_a_fitted_predictor_owns_its_weights(toy_space, weights, graphs, every, 
     torch.testing.assert_close(predictor.predict(every, return_std=True), before)
     again = ConvNPPredictor.load(tmp_path / "p.pt", toy_space)
     torch.testing.assert_close(again.predict(every, return_std=True), before, rtol=1e-4, atol=1e-3)
+
+
+# -- no label ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_without_labels_the_prior_ranks_in_standard_scores(toy_space, weights, every, maximize, tmp_path):
+    predictor = make(toy_space, weights, maximize=maximize)
+    before = predictor.predict(every)
+    assert not hasattr(predictor, "transform_")
+    fitted = make(toy_space, weights, maximize=maximize).fit([])
+    assert not fitted.labelled
+    mean, std = fitted.predict(every, return_std=True)
+    torch.testing.assert_close(before, mean)
+    trend = shared_descriptors(toy_space).prior_trend(shared_descriptors(toy_space).table())
+    assert float(kendall_tau(mean if maximize else -mean, trend)) > 0.99
+    assert abs(float(mean.mean())) < 0.05
+    assert 0.8 < float((mean.square() + std.square()).mean()) < 1.1
+    low, middle, high = fitted.predict_quantiles(every).unbind(dim=1)
+    torch.testing.assert_close(middle, mean)
+    assert bool((low < mean - std).all())
+    assert bool((high > mean + std).all())
+    draws = fitted.sample(every, 2000)
+    torch.testing.assert_close(draws.mean(dim=0), mean, rtol=0.0, atol=0.15)
+    assert bool((draws.std(dim=0) < 1.1 * std).all())
+    fitted.save(tmp_path / "prior.pt")
+    loaded = ConvNPPredictor.load(tmp_path / "prior.pt", toy_space)
+    assert not loaded.labelled
+    torch.testing.assert_close(loaded.predict(every), mean)
+    torch.testing.assert_close(loaded.sample(every, 2), fitted.sample(every, 2))
+    assert not clone(fitted).labelled
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.array([]), torch.tensor([]), torch.arange(0)])
+def test_no_label_comes_in_any_container(toy_space, weights, nothing, graphs, truth):
+    predictor = make(toy_space, weights)
+    assert not predictor.fit(nothing).labelled
+    assert not predictor.fit(x=nothing, y=[]).labelled
+    assert predictor.fit(graphs, truth[ROWS]).labelled
+    assert not predictor.fit([], torch.tensor([])).labelled
+    with pytest.raises(InvalidLabelsError, match="1 labels for 0 architectures"):
+        predictor.fit(nothing, [1.0])
+    with pytest.raises(InvalidArchitectureError, match="pass space="):
+        ConvNPPredictor().fit([])
+
+
+def test_without_labels_auxiliary_ones_rank(toy_space, weights, every, truth, tmp_path):
+    predictor = make(toy_space, weights).fit([], auxiliary={"other/accuracy": -truth})
+    mean = predictor.predict(every)
+    assert float(kendall_tau(mean, -truth)) > 0.5
+    predictor.save(tmp_path / "prior.pt")
+    torch.testing.assert_close(ConvNPPredictor.load(tmp_path / "prior.pt", toy_space).predict(every), mean)
+
+
+# -- zero-cost scores --------------------------------------------------------------------------------------------------
+
+
+def test_scores_rank_before_labels_and_are_corrected_by_them(toy_space, weights, every, graphs, truth, tmp_path):
+    scores = {"swap": truth, "noise": torch.randn(len(truth), generator=torch.Generator().manual_seed(0))}
+    predictor = make(toy_space, weights).fit([], scores=scores)
+    assert float(kendall_tau(predictor.predict(every), truth)) > 0.4
+    worst = make(toy_space, weights).fit(graphs, truth[ROWS], scores={"swap": -truth})
+    assert float(kendall_tau(worst.predict(every), truth)) > 0.5
+    fitted = make(toy_space, weights).fit(graphs, truth[ROWS], scores=scores)
+    for model in (predictor, fitted):
+        model.save(tmp_path / "scored.pt")
+        loaded = ConvNPPredictor.load(tmp_path / "scored.pt", toy_space)
+        torch.testing.assert_close(loaded.predict(every), model.predict(every), rtol=1e-4, atol=1e-3)
+    assert not fitted.fit(graphs, truth[ROWS]).scores_.numel()
+
+
+def test_only_the_order_of_known_scores_matters(toy_space, weights, every, truth):
+    unknown = torch.arange(len(truth)) % 5 == 0
+    swap = truth.where(~unknown, torch.nan)
+    first, second = (
+        make(toy_space, weights).fit([], scores={"swap": values}).predict(every)
+        for values in (swap, swap.exp().where(~unknown, torch.inf))
+    )
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.ones(5), r"scores\['swap'\] has shape \[5\]; one number for each of the 128"),
+        (torch.ones(128), r"scores\['swap'\] does not vary .* leave it out"),
+        (torch.full((128,), torch.nan), "does not vary"),
+    ],
+)
+def test_unusable_scores_are_refused(toy_space, weights, graphs, truth, values, message):
+    fitted = make(toy_space, weights).fit(graphs, truth[ROWS])
+    with pytest.raises(InvalidLabelsError, match=message):
+        fitted.fit(graphs, truth[ROWS], scores={"swap": values})
+    assert fitted.labelled
+    own = ParameterSpace(depth=Integer(1, 4))
+    with pytest.raises(InvalidArchitectureError, match=r"declare those of .* as scores= of the space"):
+        ConvNPPredictor(own).fit([], scores={"swap": values})

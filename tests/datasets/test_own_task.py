@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pyg_nas_np.datasets.own_task import columns_of, read_own_task
 from pyg_nas_np.spaces import Categorical, Float, Integer, ParameterSpace
-from pyg_nas_np.utils import InvalidArchitectureError, InvalidSpaceError
+from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError, InvalidSpaceError
 
 ROWS = [{"depth": d, "act": a, "acc": d + (a == "gelu")} for d in range(1, 7) for a in ("relu", "gelu")]
 SPACE = ParameterSpace(depth=Integer(1, 10), act=["relu", "gelu"])
@@ -164,3 +164,69 @@ def test_inactive_parameters_are_empty_cells():
     space = ParameterSpace(opt=["sgd", "adam"], momentum=Float(0.0, 1.0, when={"opt": "sgd"}))
     archs = [space.check({"opt": "adam"}), space.check({"opt": "sgd", "momentum": 0.5})]
     assert columns_of(space, archs) == {"opt": ["adam", "sgd"], "momentum": [None, 0.5]}
+
+
+# -- scores and tables without any label ------------------------------------------------------------------------------
+
+
+SCORED = [{**row, "swap": row["depth"] ** 2 if i % 4 else None, "grad": -row["depth"]} for i, row in enumerate(ROWS)]
+UNLABELLED = [{**row, "acc": None} for row in SCORED]
+
+
+@pytest.mark.parametrize("space", [None, SPACE])
+def test_scores_are_no_parameters_and_may_be_missing(space):
+    pool = [{"depth": 7, "act": "relu", "swap": 50.0, "grad": -7}, {"depth": 8, "act": "gelu", "swap": None}]
+    task = read_own_task(SCORED, pool, target="acc", space=space, scores=["swap", "-grad"])
+    assert list(task.space.parameters) == ["depth", "act"]
+    scores = task.space.scores([*task.pool, *task.archs[:2]])
+    nan = math.nan
+    wanted = {"swap": [50.0, nan, nan, 1.0], "-grad": [7.0, nan, 1.0, 1.0]}
+    for name, column in wanted.items():
+        torch.testing.assert_close(scores[name], torch.tensor(column, dtype=torch.float64), equal_nan=True)
+    assert task.costs == {}
+    assert task.dataset().space is task.space
+    # Known of one of the tables only.
+    measured = [{name: value for name, value in row.items() if name != "grad"} for row in SCORED]
+    for labels, candidates in ((ROWS, pool), (measured, [{"depth": 7, "act": "relu"}])):
+        found = read_own_task(labels, candidates, target="acc", space=space, scores=["swap"])
+        assert not bool(found.space.scores([*found.pool, *found.archs])["swap"].isnan().all())
+        assert not any("not used" in note and "swap" in note for note in found.notes)
+
+
+def test_rows_without_any_label_are_the_candidates():
+    task = read_own_task(UNLABELLED, target="acc", unmeasured=True, scores=["swap"], ignore=["grad"], minimize=True)
+    assert (len(task.pool), len(task.y), task.target, task.maximize) == (12, 0, "acc", False)
+    assert list(task.space.parameters) == ["depth", "act"]
+    task = read_own_task(UNLABELLED, [{"depth": 3, "act": "relu"}], target="acc", unmeasured=True, space=SPACE)
+    assert task.pool == [{"depth": 3, "act": "relu"}]
+    trials = {"params_depth": [1, 2], "value": [None, None], "state": ["FAIL", "RUNNING"]}
+    assert read_own_task(trials, unmeasured=True).pool == [{"depth": 1}, {"depth": 2}]
+    with pytest.raises(InvalidLabelsError, match="no row has a label in column 'acc'"):
+        read_own_task(UNLABELLED, target="acc")
+
+
+@pytest.mark.parametrize("space", [None, SPACE])
+def test_costs_and_scores_are_known_before_anything_is_measured(space):
+    pool = [{"depth": d, "act": a, "ms": d * 2.0, "swap": d} for d in (1, 2, 3) for a in ("relu", "gelu")]
+    task = read_own_task(None, pool, space=space, costs=["ms"], scores=["swap"])
+    assert list(task.space.parameters) == ["depth", "act"]
+    assert task.costs["ms"].tolist() == [2.0, 2.0, 4.0, 4.0, 6.0, 6.0]
+    assert task.space.scores(task.pool)["swap"].tolist() == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (SCORED, {"scores": ["swop"]}, "no column 'swop' of scores; did you mean 'swap'"),
+        (SCORED, {"scores": ["act"]}, "column 'act': the score 'relu' is not a number"),
+        (SCORED, {"scores": ["-acc"]}, "'acc' is the label; a score is known before training"),
+        (SCORED, {"scores": ["swap"], "costs": ["swap"]}, "'swap' is named twice as a cost or score"),
+        (SCORED, {"scores": ["swap", "-swap"]}, "'swap' is named twice as a cost or score"),
+        (UNLABELLED, {"scores": ["acc"], "unmeasured": True}, "'acc' is the label; a score is known before"),
+        (UNLABELLED, {"scores": ["swop"], "unmeasured": True}, "no column 'swop' of scores; did you mean 'swap'"),
+        (UNLABELLED, {"costs": ["swop"], "unmeasured": True}, "no column 'swop' of costs; did you mean 'swap'"),
+    ],
+)
+def test_unusable_scores_are_refused(labels, options, message):
+    with pytest.raises(InvalidSpaceError, match=message):
+        read_own_task(labels, target="acc", **options)

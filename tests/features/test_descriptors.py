@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pyg_nas_np.features import Descriptors, MetaFeatures, RandomNetworks, shared_descriptors, shared_features
-from pyg_nas_np.spaces import NASBench201Space
+from pyg_nas_np.spaces import NASBench201Space, NASBenchGraphSpace
 
 
 def make(space) -> Descriptors:
@@ -104,3 +104,16 @@ def test_one_table_a_space(toy_space):
     descriptors = shared_descriptors(toy_space)
     assert descriptors is shared_descriptors(toy_space)
     assert descriptors.space is toy_space
+
+
+def test_prior_trend_is_the_trend_or_the_mean_of_sizes_and_depth():
+    space = NASBench201Space()
+    descriptors = shared_descriptors(space)
+    table = descriptors.table(torch.arange(50))
+    torch.testing.assert_close(descriptors.prior_trend(table), table[:, descriptors.groups["trend"][0]])
+    space = NASBenchGraphSpace()
+    descriptors = shared_descriptors(space)
+    table = descriptors.table(torch.arange(50))
+    names = descriptors.features.feature_names
+    sizes = [names.index(name) for name in ("log_params", "log_flops", "depth")]
+    torch.testing.assert_close(descriptors.prior_trend(table), table[:, sizes].mean(dim=1))

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from pyg_nas_np.features import Descriptors, MetaFeatures, SpaceFeatures, shared_descriptors, shared_features
 from pyg_nas_np.features.descriptors import NETWORKS
-from pyg_nas_np.features.space import SIZES, SizeFeatures
+from pyg_nas_np.features.space import SCORES, SIZES, ScoreFeatures, SizeFeatures
+from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import (
     EnsemblePredictor,
     GCNPredictor,
@@ -18,6 +21,7 @@ from pyg_nas_np.predictors import (
     XGBoostPredictor,
 )
 from pyg_nas_np.predictors.gp import feature_columns
+from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.spaces import (
     Configuration,
     GraphSpace,
@@ -26,6 +30,7 @@ from pyg_nas_np.spaces import (
     OperationGraph,
     OperationView,
     ParameterSpace,
+    Repeat,
     SearchSpace,
 )
 from pyg_nas_np.spaces.operation_graph import pack
@@ -215,3 +220,71 @@ def test_another_pool_is_another_scale(tmp_path):
     torch.testing.assert_close(same.predict(first.pool[:20]), model.predict(first.pool[:20]))
     with pytest.raises(DataFileError, match="another pool"):
         RidgePredictor.load(tmp_path / "model.pt", second).predict(list(second.pool[:5]))
+
+
+def test_prior_trend_is_the_mean_of_sizes_and_depth():
+    declared = {"width": Integer(8, 64), "depth": Integer(1, 9)}
+    space = Networks(declared, costs={"size": lambda record: record["width"]})
+    archs = space.sample(20, torch.Generator().manual_seed(0))
+    descriptors = shared_descriptors(space)
+    trend = descriptors.prior_trend(descriptors.table(archs))
+    depth = torch.tensor([float(arch["depth"]) for arch in archs])
+    size = torch.tensor([float(arch["width"]) for arch in archs]).log()
+    design = torch.stack([depth, size, torch.ones(20)], dim=1)
+    fitted = torch.linalg.lstsq(design, trend.unsqueeze(1)).solution
+    torch.testing.assert_close(design @ fitted, trend.unsqueeze(1), rtol=1e-3, atol=1e-3)
+    assert bool((fitted[:2] > 0).all())
+    lists = ParameterSpace(layers=Repeat({"width": Integer(8, 64)}, 1, 6))
+    archs = lists.sample(20, torch.Generator().manual_seed(0))
+    descriptors = shared_descriptors(lists)
+    length = torch.tensor([float(len(arch["layers"])) for arch in archs])
+    trend = descriptors.prior_trend(descriptors.table(archs))
+    assert float(torch.corrcoef(torch.stack([trend, length]))[0, 1]) == pytest.approx(1.0, abs=1e-5)
+    flat = ParameterSpace(width=Integer(8, 64))
+    descriptors = shared_descriptors(flat)
+    assert not descriptors.prior_trend(descriptors.table(flat.sample(3))).any()
+
+
+# -- zero-cost scores --------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_gaussian_scores_of_ranks():
+    every = ParameterSpace(width=Integer(1, 400)).sample(100, torch.Generator().manual_seed(0))
+    pool = [{**arch, "swap": math.exp(arch["width"]) if arch["width"] < 300 else 1e300} for arch in every]
+    scores = {"swap": "swap", "same": lambda arch: 1.0, "down": lambda arch: -arch["width"]}
+    space = ParameterSpace(width=Integer(1, 400), scores=scores, pool=pool)
+    features = ScoreFeatures(space)
+    assert features.feature_names == ["swap", "down"]
+    table = features.table(space.pool)
+    width = torch.tensor([float(arch["width"]) for arch in every]).double()
+    torch.testing.assert_close(table[:, 1], -rank_gauss(width).float())
+    torch.testing.assert_close(table[:, 0], rank_gauss(width.clamp_max(300)).float())
+    beyond = features.table([space.check({"width": 1, "swap": value}) for value in (-1e9, 1e308)])[:, 0]
+    assert beyond.tolist() == [float(table[:, 0].min()), float(table[:, 0].max())]
+    whole = SpaceFeatures(space)
+    assert len(whole.families.scores) == 2
+    assert whole.feature_groups[SCORES] == list(whole.families.scores)
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf, -math.inf])
+def test_unknown_scores_are_predicted_and_mostly_unknown_ones_left_out(unknown):
+    width = {"width": Integer(8, 512, log=True), "act": ["relu", "gelu"]}
+    every = ParameterSpace(width).sample(60, torch.Generator().manual_seed(0))
+    for part, known in ((3, True), (1, False)):
+        rows = [{**arch, "swap": arch["width"] if i % 4 < part else unknown} for i, arch in enumerate(every)]
+        space = ParameterSpace(width, pool=rows, scores={"swap": "swap"})
+        features = SpaceFeatures(space)
+        assert len(features.families.scores) == known
+        if known:
+            column = features.table(space.pool)[:, features.families.scores[0]]
+            truth = torch.tensor([float(arch["width"]) for arch in every]).double()
+            assert float(kendall_tau(column, truth)) > 0.9
+
+
+def test_prior_trend_is_the_mean_of_sizes_and_scores():
+    score = {"guess": lambda arch: -arch["width"]}
+    space = ParameterSpace(width=Integer(8, 64), depth=Integer(1, 9), costs={"d": "depth"}, scores=score)
+    archs, descriptors = space.sample(20, torch.Generator().manual_seed(0)), shared_descriptors(space)
+    table, families = descriptors.table(archs), descriptors.families
+    wanted = (table[:, families.sizes[0]] + 2 * table[:, families.scores[0]]) / 3
+    torch.testing.assert_close(descriptors.prior_trend(table), wanted)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.metad2a import MetaD2A
 from pyg_nas_np.metad2a.database import FeatureSets
 from pyg_nas_np.metad2a.generator import MetaD2AGenerator
 from pyg_nas_np.metad2a.generator_weights import shipped_generator
+from pyg_nas_np.predictors.labels import rank_gauss
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench201Space, space_by_name
 from pyg_nas_np.spaces.graph_codec import MobileNetV3GraphCodec, NASBench201GraphCodec
 from pyg_nas_np.utils import InvalidArchitectureError
@@ -145,3 +147,59 @@ def test_defaults_of_the_process_do_not_matter(other_defaults):
         found = MetaD2A().search(sets, "nasbench201", 20, 5)
     assert [c.arch for c in found] == [c.arch for c in expected]
     assert [c.accuracy for c in found] == pytest.approx([c.accuracy for c in expected], rel=1e-4)
+
+
+class Prior(Convolutions):
+    """The same, whose model says how much the prior trend counts."""
+
+    class Model:
+        prior = 1.0
+
+    def model(self, space):
+        return self.Model
+
+
+def convolutions(arch):
+    return sum(op == "nor_conv_3x3" for op in arch.ops)
+
+
+def test_the_prior_trend_joins_the_ranking(generator):
+    method = MetaD2A(generator=generator, predictor=Prior())
+    found = method.search(SETS, SPACE, 300, 300)
+    accuracies = [c.accuracy for c in found]
+    assert accuracies != sorted(accuracies, reverse=True)
+    descriptors = shared_descriptors(SPACE)
+    trend = descriptors.prior_trend(descriptors.table([c.arch for c in found]))
+    merit = rank_gauss(torch.tensor(accuracies).double()) + rank_gauss(trend.double())
+    assert bool((merit.diff() <= 1e-9).all())
+    alone = method.search(SETS, SPACE, 300, 300, prior=0.0)
+    assert [c.accuracy for c in alone] == sorted(accuracies, reverse=True)
+    # Labels take over.
+    known = [SPACE[0]] * 100_000
+    told = method.search(SETS, SPACE, 300, 300, measured=(known, torch.zeros(len(known))))
+    assert [c.accuracy for c in told] == sorted(accuracies, reverse=True)
+
+
+def test_scores_join_the_ranking(generator):
+    method = MetaD2A(generator=generator, predictor=Convolutions())
+
+    def few(archs):
+        return [float("nan") if convolutions(arch) == 3 else -1e9 * convolutions(arch) for arch in archs]
+
+    first = method.search(SETS, SPACE, 300, 300)
+    scored = method.search(SETS, SPACE, 300, 300, scores={"few": few}, prior=100.0)
+    assert {c.arch for c in first} == {c.arch for c in scored}
+    assert sum(c.accuracy for c in scored[:30]) < sum(c.accuracy for c in first[:30])
+    assert method.search(SETS, SPACE, 300, 300, scores={"few": few}) != first
+
+
+@pytest.mark.parametrize("prior", [-1.0, float("nan"), float("inf")])
+def test_refuses_weights_of_the_prior(generator, prior):
+    with pytest.raises(ValueError, match="prior must be a number from 0 on"):
+        MetaD2A(generator=generator, predictor=Convolutions()).search(SETS, SPACE, 30, 5, prior=prior)
+
+
+def test_refuses_scores_that_are_not_one_number_an_architecture(generator):
+    method = MetaD2A(generator=generator, predictor=Convolutions())
+    with pytest.raises(ValueError, match=r"score 'swap' returned shape \[1\]; return one number for each of 30"):
+        method.search(SETS, SPACE, 30, 5, scores={"swap": lambda archs: [1.0]})

@@ -321,3 +321,15 @@ def test_minimising_mirrors(values, kind):
     z = torch.linspace(-3, 3, 7, dtype=torch.float64)
     for a, b in zip(down.inverse(-z, torch.ones(7)), up.inverse(z, torch.ones(7)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_without_labels_predictions_are_scores(maximize):
+    transform = LabelTransform(maximize=maximize)
+    assert transform.fit(check_labels([], 0, least=0)).numel() == 0
+    assert not transform.labelled
+    assert not transform.informative
+    mean, std = transform.inverse(torch.tensor([-1.0, 2.0]), torch.tensor([0.5, 1.0]))
+    assert mean.tolist() == ([-1.0, 2.0] if maximize else [1.0, -2.0])
+    assert std.tolist() == [0.5, 1.0]
+    assert transform.inverse(torch.tensor([1.0]))[1] is None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import networkx as nx
 import pytest
 import torch
 from torch_geometric.data import Data
 
-from pyg_nas_np.spaces import GraphSpace, Operation, SampledGraphSpace, operation_graph
+from pyg_nas_np.spaces import GraphSpace, Operation, SampledGraphSpace, Scores, operation_graph
 from pyg_nas_np.spaces.operation_graph import OperationGraph
 from pyg_nas_np.spaces.testing import SpaceTestCase, seeded
 from pyg_nas_np.utils import InvalidArchitectureError, InvalidLabelsError
@@ -167,3 +169,14 @@ def test_is_member_restricts_edits():
     space = SampledGraphSpace(branching, OPS, is_member=lambda graph: len(graph.edges) <= 8)
     for arch in space.sample(4, seeded()):
         assert all(len(found.edges) <= 8 for found in space.neighbors(arch))
+
+
+def test_a_pool_has_scores_that_may_be_unknown():
+    space = GraphSpace([chain("a"), chain("b")], scores={"swap": [2.0, math.nan], "nodes": lambda g: len(g.nodes)})
+    assert isinstance(space, Scores)
+    assert space.scores(torch.tensor([0]))["swap"].tolist() == [2.0]
+    assert space.scores([space[1]])["nodes"].tolist() == [float(len(space[1].nodes))]
+    assert bool(space.scores()["swap"][1].isnan())
+    assert space.costs() == {}
+    with pytest.raises(InvalidLabelsError, match=r"scores\['swap'\] must be one number for each of 1 graphs, got 2"):
+        GraphSpace([chain("a")], scores={"swap": [1.0, 2.0]})

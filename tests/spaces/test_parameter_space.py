@@ -400,6 +400,10 @@ def test_declarations_that_are_wrong_are_named(declared, message):
         (lambda: ParameterSpace(a=[1, 2], costs={"c": "flops"}), "'flops' is neither a numeric parameter"),
         (lambda: ParameterSpace(a=["x"], costs={"c": "a"}), "'a' is neither a numeric parameter"),
         (lambda: ParameterSpace(a=[1, 2], costs={"c": 3}), "must be a column or a function"),
+        (lambda: ParameterSpace(a=[1, 2], scores={"c": "-swap"}), "score 'c': 'swap' is neither a numeric parameter"),
+        (lambda: ParameterSpace(a=[1, 2], scores={"c": 3}), "score 'c' must be a column or a function"),
+        (lambda: ParameterSpace(a=[1, 2], costs={"c": "a"}, scores={"d": "-a"}), "'a' is named twice"),
+        (lambda: ParameterSpace(a=[1, 2], b=[1, 2], costs={"c": "a"}, scores={"c": "b"}), "'c' is named twice"),
     ],
 )
 def test_contradictions_are_named(make, message):
@@ -434,6 +438,32 @@ def test_costs_come_from_functions_parameters_and_the_pool():
     assert repeated.pool[0].costs == {"ms": 4.0}
     assert space.costs([])["w"].shape == (0,)
     assert ParameterSpace(a=[1]).costs([]) == {}
+
+
+def test_scores_come_as_costs_do_and_larger_is_better():
+    pool = [{"a": 1, "swap": 3.0, "grad_norm": 5.0}, {"a": 2, "swap": None, "grad_norm": math.inf}, {"a": 3, "swap": 1}]
+    space = ParameterSpace(
+        a=Integer(1, 9), scores={"swap": "swap", "grad": "-grad_norm", "guess": lambda arch: arch["a"]}, pool=pool
+    )
+    nan = math.nan
+    wanted = {"swap": [3.0, nan, 1.0], "grad": [-5.0, -math.inf, nan], "guess": [1.0, 2.0, 3.0]}
+    for archs in (space.pool, space.check_table({"a": [1, 2, 3]})):
+        found = space.scores(archs)
+        assert list(found) == list(wanted)
+        for name, column in wanted.items():
+            expected = torch.tensor(column, dtype=torch.float64)
+            torch.testing.assert_close(found[name], expected, equal_nan=True)
+    assert space.costs(space.pool) == {}
+    assert space.scores([space.check({"a": 1, "swap": 7})])["swap"].tolist() == [7.0]
+    assert ParameterSpace(a=[1]).scores([]) == {}
+    assert space.declaration() is None
+    declared = ParameterSpace(a=Integer(1, 9), scores={"swap": "swap", "grad": "-grad_norm"}, pool=pool)
+    again = declared_space(declared.declaration())
+    assert again.scores(again.pool)["grad"].tolist()[0] == -5.0
+    inferred = ParameterSpace.from_records(pool, scores={"swap": "swap", "grad": "-grad_norm"})
+    assert list(inferred.parameters) == ["a"]
+    assert inferred.left_out == {"swap": "it is a score", "grad_norm": "it is a score"}
+    assert inferred.scores(inferred.pool)["swap"].tolist()[0] == 3.0
 
 
 def test_the_pool_is_the_reference():

@@ -3,22 +3,22 @@ r"""Searches within a total price of trainings, simulated on recorded tables: ho
     python benchmarks/budgeted_search.py --seeds 30 --methods budgeted full random asha hyperband bohb
     python benchmarks/budgeted_search.py --report-only
 
-A full training costs 1, a shorter one the share of its epochs. Levels are those that a table records: 12 and 200 epochs of
-NAS-Bench-201 and 4, 12, 36, 108 of NAS-Bench-101 are trainings of their own, each paid in full; epochs of learning curves
-are passed on the way, and a training that goes on pays the difference. The labels are validation accuracies; ``cifar10``
-is the test accuracy after 200 epochs (as in ``search.py``) with the validation accuracy after 12. The regret is
-(best - found) / (best - median) of the labels of full trainings; found are full trainings alone. A run ends at the optimum
-or when the budget of its table is spent.
+A full training costs 1, a shorter one the share of its epochs. Levels are those that a table records: 12 and 200
+epochs of NAS-Bench-201 and 4, 12, 36, 108 of NAS-Bench-101 are trainings of their own, each paid in full; epochs of
+learning curves are passed on the way, and a training that goes on pays the difference. The labels are validation
+accuracies; ``cifar10`` is the test accuracy after 200 epochs (as in ``search.py``) with the validation accuracy after
+12. The regret is (best - found) / (best - median) of the labels of full trainings; found are full trainings alone. A
+run ends at the optimum or when the budget of its table is spent.
 
 Methods: ``budgeted`` is :class:`~pyg_nas_np.search.BudgetedSearch`, ``full`` trains all in full as proposed by
-``PredictorSearch(ConvNPPredictor())``, ``random`` too at random. ``asha`` promotes whatever is among the best share of its
-rung (the share is the ratio of the prices), else it starts a random architecture; its rungs, and those of ``hyperband``,
-are the levels, with as many architectures as suit their prices. ``bohb`` is Optuna's TPE with its ``HyperbandPruner``; a
-trial is the nearest row (standardised columns) that was not started, and there is none on NAS-Bench-101, whose cells are no
-flat configurations.
+``PredictorSearch(ConvNPPredictor())``, ``random`` too at random. ``asha`` promotes whatever is among the best share
+of its rung (the share is the ratio of the prices), else it starts a random architecture; its rungs, and those of
+``hyperband``, are the levels, with as many architectures as suit their prices. ``bohb`` is Optuna's TPE with its
+``HyperbandPruner``; a trial is the nearest row (standardised columns) that was not started, and there is none on
+NAS-Bench-101, whose cells are no flat configurations.
 
-Every (table, method, seed) is one row of ``results/budgeted_search.csv``, written as it comes; what is there is not run
-again. ``trace`` has the prices at which the regret fell, with the regret. Seeds from 100 on are for tuning.
+Every (table, method, seed) is one row of ``results/budgeted_search.csv``, written as it comes; what is there is not
+run again. ``trace`` has the prices at which the regret fell, with the regret. Seeds from 100 on are for tuning.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +92,10 @@ def nasbench201(name: str, root: str) -> Table:
 
 
 def _edges(space: Any) -> np.ndarray[Any, Any]:
-    names = [[edge.split("~")[0] for edge in space.to_str(arch).strip("|").replace("+", "").split("|") if edge] for arch in space]
+    names = [
+        [edge.split("~")[0] for edge in space.to_str(arch).strip("|").replace("+", "").split("|") if edge]
+        for arch in space
+    ]
     operations = sorted({name for row in names for name in row})
     return np.array([[operations.index(name) for name in row] for row in names], dtype=np.float64)
 
@@ -137,7 +141,11 @@ def _layer(text: str) -> dict[str, Any]:
     kind, _, rest = text.rstrip(")").partition("(")
     numbers = [int(number) for number in rest.split(",")]
     size = numbers[1] if kind == "C" else numbers[0]
-    return {"kind": kind, "filters": numbers[0] if kind in ("C", "FC") else 0, "size": 0 if kind in ("D", "FC") else size}
+    return {
+        "kind": kind,
+        "filters": numbers[0] if kind in ("C", "FC") else 0,
+        "size": 0 if kind in ("D", "FC") else size,
+    }
 
 
 def _column(path: Path, name: str) -> Tensor:
@@ -307,10 +315,8 @@ METHODS = {f.__name__: f for f in (budgeted, full, random, asha, hyperband, bohb
 def measure(name: str, method: str, seed: int, root: str) -> dict[str, Any]:
     run = Run(load(name, root))
     start = time.perf_counter()
-    try:
+    with suppress(Over, StopIteration):
         METHODS[method](run, seed)
-    except (Over, StopIteration):
-        pass
     return {
         "table": name,
         "method": method,
@@ -350,7 +356,9 @@ def report(rows: list[_rows.Row]) -> str:
             low, middle, high = np.quantile(optima, [0.25, 0.5, 0.75], method="closest_observation")
             budget = max(float(row["budget"]) for row in own)
             shown = [f"> {budget:g}" if math.isinf(value) else f"{value:.1f}" for value in (middle, low, high)]
-            regrets = np.median(np.nan_to_num([regret_at(row["trace"], CHECKPOINTS) for row in own], nan=np.inf), axis=0)
+            regrets = np.median(
+                np.nan_to_num([regret_at(row["trace"], CHECKPOINTS) for row in own], nan=np.inf), axis=0
+            )
             seconds = float(np.median([float(row["seconds"]) for row in own]))
             cells = [name, method, str(len(own)), shown[0], f"[{shown[1]}, {shown[2]}]"]
             cells += [f"{np.isfinite(optima).mean():.0%}", *(f"{value:.3f}" for value in regrets), f"{seconds:.1f}"]
@@ -392,7 +400,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed; those from 100 on are for tuning")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no run after so many minutes")
-    parser.add_argument("--root", default=str(Path(tempfile.gettempdir()) / "pyg_nas_np_search"), help="NASBench201 data")
+    parser.add_argument(
+        "--root", default=str(Path(tempfile.gettempdir()) / "pyg_nas_np_search"), help="NASBench201 data"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "budgeted_search.csv", help="rows of results")
     parser.add_argument("--report-only", action="store_true", help="run nothing")
     args = parser.parse_args()

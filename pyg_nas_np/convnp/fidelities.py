@@ -18,7 +18,7 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
 from pyg_nas_np.predictors.kernels import Kernel, Linear, Stationary
-from pyg_nas_np.predictors.labels import Labels, LabelScale, LabelTransform, check_labels
+from pyg_nas_np.predictors.labels import Labels, LabelScale, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import EnumerableSpace
 from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError
@@ -289,7 +289,7 @@ class FidelityPredictor(Predictor):
 
     def _fit(self, inputs: tuple[Sequence[Any], Tensor], z: Tensor) -> None:
         keys, x = inputs
-        variances = self.transform_.spread(self.labels_, self._std).square()
+        variances = self.transform_.score_std(self.labels_, self._std).square()
         level = _Level(space_bank(self.space_), self._position, keys, z, variances, self.alone)
         self.levels_.append(level.fit(x, self._below(keys, x, len(self.levels_))))
 

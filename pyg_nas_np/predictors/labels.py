@@ -242,7 +242,7 @@ class LabelTransform:
         # Far outside the labels the map is so flat that the difference vanishes in rounding.
         return label, abs(self._unit) * half.clamp_min(_LEAST * float(self.labels[-1] - self.labels[0]))
 
-    def spread(self, y: Tensor, std: Tensor) -> Tensor:
+    def score_std(self, y: Tensor, std: Tensor) -> Tensor:
         r"""Maps standard deviations of labels to those of their scores, by the mean slope over ``y`` ± ``std``.
 
         Args:

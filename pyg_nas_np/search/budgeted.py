@@ -79,32 +79,33 @@ class Training(NamedTuple, Generic[ArchT]):
 class BudgetedSearch(Candidates[ArchT]):
     r"""Finds the best architecture within a total price of trainings, cheap ones included.
 
-    :meth:`ask` proposes trainings, each to a level of the fidelity; :meth:`tell` takes labels. The first trainings are
-    random ones at the lowest level. A few of them, spread over their ranking with the best first, are then trained
-    through all levels. After that, a :class:`~pyg_nas_np.convnp.fidelities.FidelityPredictor` is fitted to all labels
-    before each decision. The candidate with the largest upper confidence bound of its label at the last level is
-    trained in full if its lower levels are measured, or are not worth their price: a level is worth it if the share of
-    the variance that its label removes exceeds its price relative to a full training. Otherwise the candidates with the
-    largest bounds that lack this level are trained to it: :obj:`screen` of them at the lowest level, as many as cost the
-    same at higher ones.
+    :meth:`ask` proposes trainings, each to a level of the fidelity; :meth:`tell` takes labels. The first trainings
+    are random ones at the lowest level. A few of them, spread over their ranking with the best first, are then
+    trained through all levels. After that, a :class:`~pyg_nas_np.convnp.fidelities.FidelityPredictor` is fitted to
+    all labels before each decision. The candidate with the largest upper confidence bound of its label at the last
+    level is trained in full if its lower levels are measured, or are not worth their price: a level is worth it if
+    the share of the variance that its label removes exceeds its price relative to a full training. Otherwise the
+    candidates with the largest bounds that lack this level are trained to it: :obj:`screen` of them at the lowest
+    level, as many as cost the same at higher ones.
 
-    **Prices.** A training is paid for when it is proposed. Only architectures are considered whose way to the last level
-    the rest of the budget can pay for, so that the budget is never exceeded. The unit is one full training, or that of
-    :obj:`price`; prices are declared, no clock is read. Labels of trainings that were not proposed cost nothing.
+    **Prices.** A training is paid for when it is proposed. Only architectures are considered whose way to the last
+    level the rest of the budget can pay for, so that the budget is never exceeded. The unit is one full training, or
+    that of :obj:`price`; prices are declared, no clock is read. Labels of trainings that were not proposed cost
+    nothing.
 
     **Several workers.** Proposed trainings are *pending* until told. Full ones are believed to end at their predicted
     labels. A training whose worker died is freed by :meth:`release`, and may be proposed again.
 
-    **Labels** may come late, in any order, and repeatedly (repeats are averaged by the predictor). A training may report
-    levels that it passes. A label that is NaN or infinite means that the training diverged: the architecture is not
-    proposed again, and counts as the worst label of its level.
+    **Labels** may come late, in any order, and repeatedly (repeats are averaged by the predictor). A training may
+    report levels that it passes. A label that is NaN or infinite means that the training diverged: the architecture
+    is not proposed again, and counts as the worst label of its level.
 
     Args:
         space: The search space.
         fidelity: The levels and their prices.
         budget: The total price; infinite if there is no limit.
-        price: Price of a full training by architecture: a function, or the name of a cost of the space. The candidate is
-            then the one with the largest expected improvement per price. (default: 1 for all)
+        price: Price of a full training by architecture: a function, or the name of a cost of the space. The candidate
+            is then the one with the largest expected improvement per price. (default: 1 for all)
         initial: Number of random trainings at the lowest level.
         first: Number of them that are trained through all levels before anything is predicted.
         screen: Number of trainings to the lowest level that are proposed at a time.
@@ -281,7 +282,7 @@ class BudgetedSearch(Candidates[ArchT]):
 
     @property
     def measured(self) -> tuple[Architectures, Tensor, Tensor]:
-        r"""All labels in the order of telling: ``n`` architectures, levels and labels ``[n]`` float64, NaN if diverged."""
+        r"""All labels in the order of telling: ``n`` architectures, their levels and labels, ``[n]`` float64 each."""
         levels = [self.fidelity.levels[position] for _, position in self._told]
         return self._archs([key for key, _ in self._told]), _float(levels), _float(self._y)
 
@@ -416,7 +417,8 @@ class BudgetedSearch(Candidates[ArchT]):
     def _best_score(self) -> Tensor:
         full = [key for (key, position), _ in self._labels() if position == self.fidelity.top]
         known = full or [key for (key, _), _ in self._labels()]
-        return self.predictor.predict_scores(self._archs(known))[0].max()
+        reached: Tensor = self.predictor.predict_scores(self._archs(known))[0]
+        return reached.max()
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
@@ -535,7 +537,7 @@ class BudgetedSearch(Candidates[ArchT]):
 
     def _steps_written(self, steps: Iterable[Step], prices: Iterable[float]) -> list[tuple[int | str, int, float]]:
         steps = list(steps)
-        keys = self._written(key for key, _ in steps)
+        keys: list[int | str] = [*self._written(key for key, _ in steps)]
         return [(key, position, price) for key, (_, position), price in zip(keys, steps, prices, strict=True)]
 
     def _steps_read(self, written: list[Any]) -> dict[Step, float]:

@@ -329,6 +329,11 @@ def _top(values: Tensor, free: Tensor, count: int) -> Tensor:
 
 
 def cost_function(space: SearchSpace[Any], cost: str | Cost) -> Cost:
+    r"""Returns a cost as a function of architectures.
+
+    Raises:
+        ValueError: If the space has no cost of this name. From the function, if a cost is not known.
+    """
     if callable(cost):
         return cost
     known = tuple(space.costs(space.sample(1, seeded(0)))) if isinstance(space, Costs) else ()

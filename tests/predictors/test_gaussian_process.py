@@ -392,3 +392,32 @@ def test_what_is_no_kernel_is_an_error():
     gp = GaussianProcess({"no": Precomputed(lambda a, b: -10.0 * (a.unsqueeze(1) == b).double())})
     with pytest.raises(SingularCovarianceError, match="covariance of 5 points is not positive definite"):
         gp.fit(index, z)
+
+
+def test_known_variances_are_noise_of_single_points() -> None:
+    x = torch.linspace(0, 1, 8, dtype=torch.float64).unsqueeze(1)
+    z = torch.sin(6 * x[:, 0])
+    z[3] += 2.0
+    variances = torch.zeros(8, dtype=torch.float64)
+    variances[3] = 1e6
+    gp = GaussianProcess({"x": Stationary([0])}, max_iter=0)
+    others = [0, 1, 2, 4, 5, 6, 7]
+    ignored = gp.condition(x, z, variances=variances).predict(x)[0]
+    without = gp.condition(x[others], z[others]).predict(x)[0]
+    torch.testing.assert_close(ignored, without, rtol=1e-4, atol=1e-4)
+    fitted = GaussianProcess({"x": Stationary([0])}).fit(x, z, variances)
+    unaware = GaussianProcess({"x": Stationary([0])}).fit(x, z)
+    assert fitted.hyperparameters["noise"] < unaware.hyperparameters["noise"]
+
+
+def test_the_gradient_with_known_variances() -> None:
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gp = GaussianProcess({"x": Stationary([0, 1])})
+    statistics, z, variances = gp.statistics(x), x[:, 0].sin(), x[:, 1].square()
+    theta = gp.prior_mean + 0.3
+    _, gradient = gp.negative_log_posterior(statistics, z, theta, variances)
+    for i in range(len(theta)):
+        step = torch.zeros_like(theta)
+        step[i] = 1e-5
+        high, low = (gp.negative_log_posterior(statistics, z, theta + s * step, variances)[0] for s in (1, -1))
+        assert float(gradient[i]) == pytest.approx((high - low) / 2e-5, rel=1e-4)

@@ -333,3 +333,18 @@ def test_without_labels_predictions_are_scores(maximize):
     assert mean.tolist() == ([-1.0, 2.0] if maximize else [1.0, -2.0])
     assert std.tolist() == [0.5, 1.0]
     assert transform.inverse(torch.tensor([1.0]))[1] is None
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_deviations_of_labels_become_those_of_scores(maximize: bool) -> None:
+    y = torch.linspace(-300, 300, 61, dtype=torch.float64)
+    transform = LabelTransform("rank", maximize=maximize)
+    z = transform.fit(y)
+    found = transform.score_std(y, torch.full_like(y, 10.0))
+    middle = slice(5, -5)
+    torch.testing.assert_close(found[middle], (z[2:] - z[:-2]).abs()[4:-4] / 2)
+    assert bool((found > 0).all())
+    assert bool((transform.score_std(y, torch.zeros_like(y)) == 0).all())
+    equal = LabelTransform()
+    equal.fit(torch.ones(2, dtype=torch.float64))
+    assert equal.score_std(torch.ones(2, dtype=torch.float64), torch.ones(2)).tolist() == [0.0, 0.0]

@@ -15,6 +15,9 @@ again. Kendall's tau; regret of the first pick as a share of the range of the la
 first picks; coverage of 90 % intervals; negative log density of the labels inside the range of the labelled, on the
 scale of the scores; seconds of fitting and predicting on one core. The tables also go to ``.md``, the plot to ``.png``.
 
+``convnp`` on tables with graphs asks an encoder that was trained on other spaces, never on one with the same cells
+(``benchmarks/universal.py``); ``bank`` is the same without it.
+
 A family mean is the mean over families of tables of the mean within a family, of development tables and of further
 ones, on which nothing was chosen. Differences between two methods are those of equal draws, and so are their standard
 errors. The best single peer of n has the largest family mean there, of the peers that ran on every family.
@@ -45,7 +48,7 @@ from pyg_nas_np.features import shared_features
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors import Predictor
 from pyg_nas_np.predictors.labels import LabelTransform
-from pyg_nas_np.spaces import Categorical, Integer, ParameterSpace, Repeat
+from pyg_nas_np.spaces import Categorical, Integer, OperationView, ParameterSpace, Repeat
 from pyg_nas_np.utils import atomic_path
 
 BUDGETS = (10, 20, 50, 100, 200)
@@ -144,8 +147,14 @@ PEERS: dict[str, Callable[[Floats, Floats, Floats], Prediction]] = {
 ALONE = "convnp-records"
 """The same predictor that sees no graph and no size."""
 
+BANK = "bank"
+"""The same predictor without the encoder that was trained on other spaces; run on tables with graphs."""
+
+OURS = ("convnp", BANK, ALONE)
 MIXED, SIZE = "botorch-mixed", "size"
-OWN = {"convnp": "convnp", ALONE: "convnp"} | {name: name for name in ("gp", "random-forest", "xgboost", "ridge")}
+OWN = {"convnp": "convnp", BANK: "bank", ALONE: "convnp"} | {
+    name: name for name in ("gp", "random-forest", "xgboost", "ridge")
+}
 METHODS = (*OWN, *PEERS, MIXED, SIZE)
 SLOW = ("sklearn-gp", "botorch", MIXED)
 
@@ -161,6 +170,8 @@ def predict(method: str, inputs: Inputs, train: Tensor, target: Tensor, z: Tenso
     if method == SIZE:
         return ridge(inputs.sizes[rows], z.numpy(), inputs.sizes[others]) if inputs.sizes.shape[1] else None
     table = inputs.table
+    if method == BANK and not isinstance(table.space, OperationView):
+        return None
     space = table.records if method == ALONE else table.space
     predictor: Predictor = PREDICTORS[OWN[method]](space, maximize=table.maximize)
     predictor.fit([table.archs[i] for i in rows], table.y[train])
@@ -325,6 +336,9 @@ def report(rows: list[dict[str, str]]) -> str:
             lines += grid(
                 f"convnp beside {title}, {part} tables", budgets, margins(taus, tables, budgets, peers), "measure"
             )
+    for part, tables in parts.items():
+        if gains := encoder_gains(taus, tables, budgets):
+            lines += grid(f"convnp minus bank, what the encoder brings, {part} tables", budgets, gains, "family")
     shown = {}
     for name in [*parts["development"], *parts["further"]]:
         shown[name] = []
@@ -341,6 +355,29 @@ def report(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def encoder_gains(taus: Draws, tables: Sequence[str], budgets: Sequence[int]) -> dict[str, list[str]]:
+    r"""Differences to the bank on equal draws, by family: their mean and its standard error over tables and draws."""
+    shown: dict[str, list[str]] = {}
+    means: dict[int, list[float]] = defaultdict(list)
+    for family in dict.fromkeys(FAMILIES[name] for name in tables):
+        cells = []
+        for n in budgets:
+            gaps = [differences(taus, name, n, BANK) for name in tables if FAMILIES[name] == family]
+            gaps = [values for values in gaps if len(values) >= 2]
+            if not gaps:
+                cells.append("")
+                continue
+            mean = statistics.fmean(statistics.fmean(values) for values in gaps)
+            error = math.sqrt(sum(statistics.variance(values) / len(values) for values in gaps)) / len(gaps)
+            means[n].append(mean)
+            cells.append(f"{mean:+.3f} ± {error:.3f}")
+        if any(cells):
+            shown[family] = cells
+    if shown:
+        shown["mean over families"] = [f"{statistics.fmean(means[n]):+.4f}" if means[n] else "" for n in budgets]
+    return shown
+
+
 def margins(taus: Draws, tables: Sequence[str], budgets: Sequence[int], peers: Sequence[str]) -> dict[str, list[str]]:
     r"""Beside the best single peer of each n, and beside the best one of each table."""
     means = family_means(taus, tables)
@@ -350,7 +387,7 @@ def margins(taus: Draws, tables: Sequence[str], budgets: Sequence[int], peers: S
         whole = {
             peer: means[peer, n][0]
             for peer in peers
-            if peer not in ("convnp", ALONE) and (peer, n) in means and means[peer, n][1] == families
+            if peer not in OURS and (peer, n) in means and means[peer, n][1] == families
         }
         single = max(whole, key=lambda peer: whole[peer], default=None)
         # On the tables and draws of both.
@@ -358,7 +395,7 @@ def margins(taus: Draws, tables: Sequence[str], budgets: Sequence[int], peers: S
         both = {name: statistics.fmean(values) for name, values in found.items() if values}
         gaps = {}
         for name in tables:
-            top = best_peer(taus, name, n, [peer for peer in peers if peer not in ("convnp", ALONE)])
+            top = best_peer(taus, name, n, [peer for peer in peers if peer not in OURS])
             if top and (gap := gap_of(taus, name, n, top)):
                 gaps[name] = gap
         below = [f"{name} {mean:+.3f} ± {error:.3f}" for name, (mean, error) in gaps.items() if mean < -error]
@@ -397,10 +434,10 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
         found = family_means(draws_of(rows, metric), tables)
         for i, method in enumerate(METHODS):
             mine = sorted((n, value) for (m, n), (value, _) in found.items() if m == method)
-            own = method in ("convnp", ALONE)
+            own = method in OURS
             style: dict[str, Any] = {"color": f"C{i % 10}", "linestyle": "-" if method in OWN else "--"}
             if own:
-                style = {"color": "black", "linewidth": 2, "linestyle": "-" if method == "convnp" else ":"}
+                style = {"color": "black", "linewidth": 2, "linestyle": {"convnp": "-", BANK: "--"}.get(method, ":")}
             if mine:
                 axis.semilogx(*zip(*mine, strict=True), marker="o", markersize=3, label=method, **style)
         axis.set_title(title, fontsize=10)

@@ -109,11 +109,12 @@ class Own(Method):
     Args:
         given: Of :class:`Method`.
         alone: Whether graphs and sizes are hidden.
+        encoder: Of :class:`~pyg_nas_np.convnp.ConvNPPredictor`.
         options: Of :class:`~pyg_nas_np.search.PredictorSearch`.
     """
 
-    def __init__(self, *given: Any, alone: bool = False, **options: Any) -> None:
-        self.alone, self.options = alone, options
+    def __init__(self, *given: Any, alone: bool = False, encoder: str | None = "universal", **options: Any) -> None:
+        self.alone, self.encoder, self.options = alone, encoder, options
         super().__init__(*given)
 
     def start(self) -> None:
@@ -121,7 +122,7 @@ class Own(Method):
         self.row_of = {arch: row for row, arch in enumerate(table.archs)}
         self.search = PredictorSearch(
             table.records if self.alone else table.space,
-            ConvNPPredictor(stacking=False),
+            ConvNPPredictor(stacking=False, encoder=self.encoder),
             candidates=table.archs,
             maximize=table.maximize,
             seed=self.seed,
@@ -403,6 +404,7 @@ class SMAC(Proposer):
 
 METHODS: dict[str, Callable[..., Method]] = {
     "convnp": Own,
+    "bank": partial(Own, encoder=None),
     "convnp-records": partial(Own, alone=True),
     "random": Random,
     "tpe": partial(Optuna, sampler=tpe),

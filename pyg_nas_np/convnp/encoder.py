@@ -36,8 +36,11 @@ SEEN = 0.04
 Small graphs meet by chance: 2.8 % of the different cells of NAS-Bench-201 are cells of NAS-Bench-101 too. Of a draw
 from all cells of NAS-Bench-101, 4.7 % are among the 20,001 that were measured."""
 
-UNIVERSAL = WEIGHTS / "universal.safetensors"
-"""The file that the package ships."""
+UNDERSTOOD = 0.8
+"""An encoder is asked about a space if it knows the roles of this part of its operations."""
+
+UNIVERSAL = "universal"
+"""Name of the encoders that the package ships."""
 
 
 class PriorEncoder:
@@ -177,7 +180,8 @@ class Encoders:
 
 def short_fingerprints(values: Tensor) -> Tensor:
     r"""Returns the different fingerprints in 31 bits, sorted, int32."""
-    return (values % (1 << 31)).to(torch.int32).unique()
+    short: Tensor = (values % (1 << 31)).to(torch.int32).unique()
+    return short
 
 
 def _reference(space: SearchSpace[Any]) -> Archs:
@@ -231,15 +235,17 @@ def read_encoders(path: str | os.PathLike[str]) -> Encoders:
 @cache
 def shipped_encoders() -> Encoders:
     r"""Returns the encoders that the package ships."""
-    return read_encoders(UNIVERSAL)
+    return read_encoders(WEIGHTS / f"{UNIVERSAL}.safetensors")
 
 
 def unbiased_scores(space: SearchSpace[Any]) -> SpaceScores | None:
     r"""Returns the scores of a space by the shipped encoder that has not seen it, kept with it; none where there is no
-    such encoder, or the space has no graphs."""
+    such encoder, the space has no graphs, or more than a fifth of its operations are of unknown kinds."""
     return space.keep(_unbiased) if has_graphs(space) else None
 
 
 def _unbiased(space: SearchSpace[Any]) -> SpaceScores | None:
+    if OperationInputs(space).understood < UNDERSTOOD:
+        return None
     prior = shipped_encoders().unbiased(space)
     return None if prior is None else SpaceScores(prior, space)

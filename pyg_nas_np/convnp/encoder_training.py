@@ -2,6 +2,7 @@ r"""Training of the encoder on measured tables of many spaces; a separate module
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
@@ -185,6 +186,7 @@ def pretrain_encoder(
     batch_size: int = 192,
     seed: int = 0,
     encoder: Mapping[str, Any] | None = None,
+    start: PriorEncoder | None = None,
     root: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PriorEncoder:
@@ -201,12 +203,14 @@ def pretrain_encoder(
         batch_size: Architectures per step.
         seed: Seed of weights and batches.
         encoder: Arguments of :class:`~pyg_nas_np.nn.OperationEncoder`.
+        start: Encoders to train further, one a member; it is not changed. (default: new ones)
         root: Folder of checkpoints; training resumes from it. (default: nothing is kept)
         progress: Whether to show a progress bar.
 
     Raises:
         InvalidLabelsError: If a table has not one label an architecture, or a label is NaN or infinite.
-        ValueError: If there is no family to leave out of a name, or nothing is left to learn from.
+        ValueError: If there is no family to leave out of a name, nothing is left to learn from, or :obj:`start` has
+            another number of encoders.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -216,6 +220,10 @@ def pretrain_encoder(
         >>> prior.scores(space, index).shape
         torch.Size([50])
     """
+    if start is not None and (len(start.encoders) != members or encoder):
+        raise ValueError(
+            f"start has {len(start.encoders)} encoders of its own form; give members={len(start.encoders)}"
+        )
     chosen = tables_without(tables, left_out)
     read: dict[str, list[_Read]] = defaultdict(list)
     for table in chosen:
@@ -223,12 +231,24 @@ def pretrain_encoder(
     started = time.monotonic()
     folders = [None if root is None else Path(root) / f"member-{member}" for member in range(members)]
     encoders = [
-        _trained(read, folder, encoder or {}, max_steps, max_minutes, batch_size, seed * 1009 + member, progress)
+        _trained(
+            _new_encoder(encoder or {}, seed * 1009 + member)
+            if start is None
+            else copy.deepcopy(start.encoders[member]),
+            read,
+            folder,
+            max_steps,
+            max_minutes,
+            batch_size,
+            seed * 1009 + member,
+            progress,
+        )
         for member, folder in enumerate(folders)
     ]
+    known = {} if start is None else start.card
     card = {
-        "tables": [table.name for table in chosen],
-        "families": sorted({table.family for table in chosen}),
+        "tables": [*known.get("tables", ()), *(table.name for table in chosen)],
+        "families": sorted({*known.get("families", ()), *(table.family for table in chosen)}),
         "left_out": list(left_out),
         "architectures": sum(part.scores.numel() for parts in read.values() for part in parts),
         "members": members,
@@ -244,19 +264,22 @@ def pretrain_encoder(
     return prior
 
 
+def _new_encoder(config: Mapping[str, Any], seed: int) -> OperationEncoder:
+    with drawing_from(torch.Generator(device="cpu").manual_seed(seed)):
+        return OperationEncoder(**config)
+
+
 def _trained(
+    model: OperationEncoder,
     read: Mapping[str, list[_Read]],
     folder: Path | None,
-    encoder: Mapping[str, Any],
     max_steps: int,
     max_minutes: float,
     batch_size: int,
     seed: int,
     progress: bool,
 ) -> OperationEncoder:
-    with drawing_from(torch.Generator(device="cpu").manual_seed(seed)):
-        model = OperationEncoder(**encoder)
-    training = PairwiseTraining(model, max_steps=max_steps)
+    training = PairwiseTraining(model.train(), max_steps=max_steps)
     draws = _Draws(read, max_steps, batch_size, seed)
     callbacks: list[lightning.Callback] = []
     if max_minutes < math.inf:

@@ -16,7 +16,14 @@ from pyg_nas_np.convnp.auxiliary import auxiliary_scores, check_foreign
 from pyg_nas_np.convnp.bank import Bank, expected, mixture
 from pyg_nas_np.convnp.bank_predictor import bank_of
 from pyg_nas_np.convnp.cell_bank import AUXILIARY, ENCODED, LEADING_COORDINATES, LEVEL, SHRINKAGE, CellBank, bank_groups
-from pyg_nas_np.convnp.encoder import PriorEncoder, SpaceScores, read_encoders, unbiased_scores
+from pyg_nas_np.convnp.encoder import (
+    UNIVERSAL,
+    PriorEncoder,
+    SpaceScores,
+    read_encoders,
+    shipped_encoders,
+    unbiased_scores,
+)
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
@@ -133,7 +140,7 @@ class ConvNPPredictor(Predictor):
         maximize: bool | None = None,
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
-        encoder: str | os.PathLike[str] | None = "universal",
+        encoder: str | os.PathLike[str] | None = UNIVERSAL,
         finetune_steps: int = 0,
         stacking: bool = True,
         shrinkage: float = SHRINKAGE,
@@ -151,10 +158,11 @@ class ConvNPPredictor(Predictor):
 
     @classmethod
     def from_pretrained(cls, name: str, **params: Any) -> Self:
-        r"""Returns a predictor with the shipped weights of a space.
+        r"""Returns a predictor with shipped weights.
 
         Args:
-            name: ``"nasbench201"``, ``"nasbench101"`` or ``"nasbench-graph"``.
+            name: ``"universal"``: the encoders for any space; ``"nasbench201"``, ``"nasbench101"`` or
+                ``"nasbench-graph"``: these and the process for the space.
             params: Further arguments of the constructor.
 
         Raises:
@@ -164,7 +172,12 @@ class ConvNPPredictor(Predictor):
         Example:
             >>> ConvNPPredictor.from_pretrained("nasbench201").space
             NASBench201Space(15625, dataset='cifar10')
+            >>> ConvNPPredictor.from_pretrained("universal", maximize=False)
+            ConvNPPredictor(maximize=False)
         """
+        if name == UNIVERSAL:
+            shipped_encoders()
+            return cls(**params, encoder=UNIVERSAL)
         space = space_by_name(name)
         shipped_model(space)
         return cls(space, **params)
@@ -219,7 +232,7 @@ class ConvNPPredictor(Predictor):
     def _new_encoded(self, space: SearchSpace[Any]) -> SpaceScores | None:
         if self.encoder is None or not has_graphs(space):
             return None
-        if self.encoder == "universal":
+        if self.encoder == UNIVERSAL:
             return unbiased_scores(space)
         return SpaceScores(read_encoders(self.encoder).priors[0], space)
 

@@ -192,9 +192,18 @@ class OperationInputs:
             label = mixed(own + before * 7 + after * 11)
         return torch.zeros(graphs.num_graphs, dtype=torch.long).index_add_(0, graphs.batch[live.kept], label)
 
+    @property
+    def understood(self) -> float:
+        r"""Share of the operations of the space, as often as they occur, whose role is known."""
+        return self._reference[2]
+
+    @property
+    def _scales(self) -> tuple[_Scale, _Scale]:
+        return self._reference[:2]
+
     @cached_property
     @fixed_defaults
-    def _scales(self) -> tuple[_Scale, _Scale]:
+    def _reference(self) -> tuple[_Scale, _Scale, float]:
         space = self.space
         rows = (
             seeded_sample(space, REFERENCE)
@@ -202,7 +211,9 @@ class OperationInputs:
             else reference_sample(space, REFERENCE)
         )
         live = live_graphs(described_graphs(space, rows))
-        return _Scale.of(_values(live)), _Scale.of(self._sizes(rows, live))
+        foreign = torch.tensor([role_of(op.kind) == OTHER for op in live.graphs.operations])[live.graphs.op[live.kept]]
+        share = 1.0 - float(foreign.double().mean()) if foreign.numel() else 0.0
+        return _Scale.of(_values(live)), _Scale.of(self._sizes(rows, live)), share
 
     def _inputs(self, archs: Archs, attributes: _Scale, sizes: _Scale) -> EncoderInputs:
         live = live_graphs(described_graphs(self.space, archs))

@@ -133,3 +133,14 @@ def test_minimised_labels_count_the_other_way():
         [SECOND._replace(y=-SECOND.y, maximize=False)], members=1, max_steps=2, encoder=SMALL, progress=False
     )
     torch.testing.assert_close(up.scores(FIRST.space, FIRST.archs[:5]), down.scores(FIRST.space, FIRST.archs[:5]))
+
+
+def test_training_goes_on_from_given_encoders():
+    first = pretrain_encoder([SECOND], members=1, max_steps=3, encoder=SMALL, progress=False)
+    before = first.scores(FIRST.space, FIRST.archs[:5])
+    own = pretrain_encoder([FIRST], members=1, max_steps=3, start=first, progress=False)
+    assert own.card["families"] == ["nb101", "nb201"]
+    torch.testing.assert_close(first.scores(FIRST.space, FIRST.archs[:5]), before)
+    assert not torch.allclose(own.scores(FIRST.space, FIRST.archs[:5]), before)
+    with pytest.raises(ValueError, match="members=1"):
+        pretrain_encoder([FIRST], members=2, max_steps=3, start=first, progress=False)

@@ -14,15 +14,22 @@ from pyg_nas_np import ConvNPPredictor, NASBench201, ops
 from pyg_nas_np.convnp import predictor as convnp_module
 from pyg_nas_np.convnp.bank_predictor import BankPredictor
 from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
+from pyg_nas_np.convnp.encoder import Encoders, shipped_encoders, unbiased_scores, write_encoders
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.weights import shipped_weights, write_weights
-from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features import OperationInputs, shared_descriptors
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP
 from pyg_nas_np.ops import cpu
 from pyg_nas_np.predictors import Predictor
-from pyg_nas_np.spaces import Integer, ParameterSpace, space_by_name
-from pyg_nas_np.utils import DeviceUnavailableError, InvalidArchitectureError, InvalidLabelsError, MissingWeightsError
+from pyg_nas_np.spaces import GraphSpace, Integer, OperationGraph, ParameterSpace, space_by_name
+from pyg_nas_np.utils import (
+    DataFileError,
+    DeviceUnavailableError,
+    InvalidArchitectureError,
+    InvalidLabelsError,
+    MissingWeightsError,
+)
 
 FORMS = {"hybrid": {}, "off-grid": {"form": "off-grid"}, "latent": {"form": "on-grid", "latent_channels": 2}}
 ROWS = torch.arange(0, 128, 4)
@@ -132,7 +139,7 @@ def test_files_hold_no_device(toy_space, weights, graphs, truth, device, tmp_pat
 
 
 def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, every, truth):
-    own = make(toy_space, weights, "untrained").fit(graphs, truth[ROWS])
+    own = make(toy_space, weights, "untrained", encoder=None).fit(graphs, truth[ROWS])
     bank = BankPredictor(toy_space).fit(graphs, truth[ROWS])
     (mean, std), expected = own.predict_scores(every), bank.predict_scores(every)
     torch.testing.assert_close(mean, expected[0], rtol=1e-3, atol=1e-3)
@@ -345,7 +352,8 @@ def test_the_table_to_predict_is_refused(labelled_root, name):
 
 
 def test_without_weights_it_is_the_bank(toy_space, graphs, truth, tmp_path):
-    model, bank = (kind(toy_space).fit(graphs, truth[ROWS]) for kind in (ConvNPPredictor, BankPredictor))
+    model = ConvNPPredictor(toy_space, encoder=None).fit(graphs, truth[ROWS])
+    bank = BankPredictor(toy_space).fit(graphs, truth[ROWS])
     torch.testing.assert_close(model.predict(graphs, return_std=True), bank.predict(graphs, return_std=True))
     model.save(tmp_path / "bank.pt")
     loaded = ConvNPPredictor.load(tmp_path / "bank.pt", toy_space)
@@ -411,10 +419,10 @@ def test_a_fitted_predictor_owns_its_weights(toy_space, weights, graphs, every, 
 
 @pytest.mark.parametrize("maximize", [True, False])
 def test_without_labels_the_prior_ranks_in_standard_scores(toy_space, weights, every, maximize, tmp_path):
-    predictor = make(toy_space, weights, maximize=maximize)
+    predictor = make(toy_space, weights, maximize=maximize, encoder=None)
     before = predictor.predict(every)
     assert not hasattr(predictor, "transform_")
-    fitted = make(toy_space, weights, maximize=maximize).fit([])
+    fitted = make(toy_space, weights, maximize=maximize, encoder=None).fit([])
     assert not fitted.labelled
     mean, std = fitted.predict(every, return_std=True)
     torch.testing.assert_close(before, mean)
@@ -463,11 +471,11 @@ def test_without_labels_auxiliary_ones_rank(toy_space, weights, every, truth, tm
 
 def test_scores_rank_before_labels_and_are_corrected_by_them(toy_space, weights, every, graphs, truth, tmp_path):
     scores = {"swap": truth, "noise": torch.randn(len(truth), generator=torch.Generator().manual_seed(0))}
-    predictor = make(toy_space, weights).fit([], scores=scores)
+    predictor = make(toy_space, weights, encoder=None).fit([], scores=scores)
     assert float(kendall_tau(predictor.predict(every), truth)) > 0.4
-    worst = make(toy_space, weights).fit(graphs, truth[ROWS], scores={"swap": -truth})
+    worst = make(toy_space, weights, encoder=None).fit(graphs, truth[ROWS], scores={"swap": -truth})
     assert float(kendall_tau(worst.predict(every), truth)) > 0.5
-    fitted = make(toy_space, weights).fit(graphs, truth[ROWS], scores=scores)
+    fitted = make(toy_space, weights, encoder=None).fit(graphs, truth[ROWS], scores=scores)
     for model in (predictor, fitted):
         model.save(tmp_path / "scored.pt")
         loaded = ConvNPPredictor.load(tmp_path / "scored.pt", toy_space)
@@ -501,3 +509,99 @@ def test_unusable_scores_are_refused(toy_space, weights, graphs, truth, values, 
     own = ParameterSpace(depth=Integer(1, 4))
     with pytest.raises(InvalidArchitectureError, match=r"declare those of .* as scores= of the space"):
         ConvNPPredictor(own).fit([], scores={"swap": values})
+
+
+# -- the encoder that was trained on other spaces ----------------------------------------------------------------------
+
+
+EVERY = torch.arange(40)
+
+
+@pytest.fixture(scope="module")
+def graph_space():
+    """Chains of convolutions; more and wider ones are better."""
+    graphs = []
+    for depth in range(2, 7):
+        for width in (8, 16, 32, 64):
+            for kernel in (1, 3):
+                nodes = [("conv", {"kernel": float(kernel), "channels": float(width)})] * depth
+                graphs.append(OperationGraph.of(nodes, [(i, i + 1) for i in range(depth - 1)]))
+    return GraphSpace(graphs)
+
+
+def test_the_encoder_scores_spaces_with_graphs_only(graph_space):
+    rows = torch.arange(0, 40, 4)
+    y = rows.double()
+    assert ConvNPPredictor(graph_space).fit(rows, y).bank_.families.encoded
+    assert not ConvNPPredictor(graph_space, encoder=None).fit(rows, y).bank_.families.encoded
+    flat = ParameterSpace(width=Integer(1, 9))
+    archs = [flat.check({"width": width}) for width in (1, 4, 9)]
+    assert not ConvNPPredictor(flat).fit(archs, [1.0, 2.0, 3.0]).bank_.families.encoded
+
+
+def test_the_order_of_an_encoder_is_followed_as_far_as_labels_agree(graph_space):
+    scores = unbiased_scores(graph_space)(EVERY)
+    rows = torch.arange(0, 40, 4)
+    with_it, without = (ConvNPPredictor(graph_space, encoder=name) for name in ("universal", None))
+    agreeing = [kendall_tau(p.fit(rows, scores[rows].double()).predict(EVERY), scores) for p in (with_it, without)]
+    assert agreeing[0] > agreeing[1]
+    assert agreeing[0] > 0.7
+    # Labels that rise with the width alone.
+    y = torch.tensor([graph.nodes[0].attributes[0][1] for graph in graph_space.enumerate()], dtype=torch.float64)
+    assert kendall_tau(with_it.fit(rows, y[rows]).predict(EVERY), y) > 0.7
+
+
+def test_without_labels_the_encoder_has_a_say(graph_space):
+    with_it, without = (ConvNPPredictor(graph_space, encoder=name).predict(EVERY) for name in ("universal", None))
+    scores = unbiased_scores(graph_space)(EVERY)
+    assert kendall_tau(with_it, scores) > kendall_tau(without, scores)
+
+
+def test_a_file_of_an_encoder_is_used_whatever_it_has_seen(graph_space, tmp_path):
+    prior = shipped_encoders().priors[0]
+    write_encoders(tmp_path / "own.safetensors", Encoders([prior], {}))
+    rows = torch.arange(0, 40, 4)
+    predictor = ConvNPPredictor(graph_space, encoder=tmp_path / "own.safetensors").fit(rows, rows.double())
+    torch.testing.assert_close(predictor.encoded_(rows), prior.scores(graph_space, rows), rtol=1e-3, atol=1e-3)
+    with pytest.raises(DataFileError, match=r"missing\.safetensors"):
+        ConvNPPredictor(graph_space, encoder=tmp_path / "missing.safetensors").fit(rows, rows.double())
+
+
+def test_a_saved_predictor_owns_its_encoder(graph_space, tmp_path, monkeypatch):
+    rows = torch.arange(0, 40, 4)
+    for labels in ([], rows.double()):
+        predictor = ConvNPPredictor(graph_space).fit(rows[: len(labels)], labels)
+        predictor.save(tmp_path / "p.pt")
+        expected = predictor.predict(EVERY)
+        with monkeypatch.context() as patch:
+            patch.setattr(convnp_module, "unbiased_scores", lambda space: None)
+            loaded = ConvNPPredictor.load(tmp_path / "p.pt", graph_space)
+            torch.testing.assert_close(loaded.predict(EVERY), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_auxiliary_labels_leave_no_place_for_an_encoder():
+    space = space_by_name("nasbench201")
+    rows, other = torch.arange(0, 15625, 1000), space.batch_flops().double()
+    predictor = ConvNPPredictor(space, stacking=False).fit(rows, other[rows], auxiliary={"other/flops": other})
+    assert predictor.encoded_ is None
+
+
+def test_a_failed_fit_keeps_the_encoder(graph_space):
+    rows = torch.arange(0, 40, 4)
+    predictor = ConvNPPredictor(graph_space).fit(rows, rows.double())
+    before = predictor.encoded_
+    predictor.set_params(encoder=None)
+    with pytest.raises(InvalidLabelsError):
+        predictor.fit(rows, torch.full((10,), torch.nan))
+    assert predictor.encoded_ is before
+
+
+def test_universal_weights_by_name():
+    assert ConvNPPredictor.from_pretrained("universal", maximize=False).get_params()["encoder"] == "universal"
+
+
+def test_unknown_operations_are_not_judged():
+    graphs = [OperationGraph.of([("warp", {}), ("weft", {})] * n, [(0, 1)]) for n in (1, 2, 3)]
+    space = GraphSpace(graphs)
+    assert OperationInputs(space).understood == 0.0
+    assert unbiased_scores(space) is None

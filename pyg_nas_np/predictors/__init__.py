@@ -2,6 +2,7 @@ r"""Predictors with one estimator interface."""
 
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.ensemble import EnsemblePredictor
+from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.predictors.gnn import GCNPredictor, GNNPredictor
 from pyg_nas_np.predictors.gp import GPPredictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
@@ -15,6 +16,7 @@ __all__ = [
     "Architectures",
     "ArchitecturesLike",
     "EnsemblePredictor",
+    "Fidelity",
     "GCNPredictor",
     "GNNPredictor",
     "GPPredictor",

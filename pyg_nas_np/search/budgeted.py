@@ -80,8 +80,8 @@ class BudgetedSearch(Candidates[ArchT]):
     r"""Finds the best architecture within a total price of trainings, cheap ones included.
 
     :meth:`ask` proposes trainings, each to a level of the fidelity; :meth:`tell` takes labels. The first trainings
-    are random ones at the lowest level. A few of them, spread over their ranking with the best first, are then
-    trained through all levels. After that, a :class:`~pyg_nas_np.convnp.fidelities.FidelityPredictor` is fitted to
+    are random ones at the lowest level. The best of them is then trained through all levels (or :obj:`first` of them,
+    spread over their ranking). After that, a :class:`~pyg_nas_np.convnp.fidelities.FidelityPredictor` is fitted to
     all labels before each decision. The candidate with the largest upper confidence bound of its label at the last
     level is trained in full if its lower levels are measured, or are not worth their price: a level is worth it if
     the share of the variance that its label removes exceeds its price relative to a full training. Otherwise the

@@ -106,6 +106,7 @@ def methods(weights: dict[str, Path]) -> dict[str, Callable[[int], Predictor]]:
     """Makers by row name, given the number of labels."""
     makers: dict[str, Callable[[int], Predictor]] = {"classical ensemble": recipe}
     makers |= {name: lambda n, name=name: PREDICTORS[name]() for name in PREDICTORS}  # type: ignore[misc]
+    makers["convnp, no encoder"] = lambda n: ConvNPPredictor(encoder=None)
     makers["process alone"] = lambda n: ConvNPPredictor(stacking=False)
     makers["convnp, fine-tuned"] = lambda n: ConvNPPredictor(finetune_steps=50)
     makers["convnp + other data sets"] = lambda n: ConvNPPredictor()

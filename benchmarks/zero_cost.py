@@ -4,10 +4,10 @@ r"""What the prior and zero-cost scores are worth, from no label on.
 
 SWAP (mean of four draws of weights), NASWOT and SynFlow of one cell of each equivalence class, on small networks and 16
 training images of CIFAR-10, are computed once and kept. Predictors see them of all cells of NAS-Bench-201: as a
-benchmark (CIFAR-10 test accuracy), and as a table of the user, as graphs or as records alone. The prior is also tested
-on the tables of ``own_spaces.py`` without any label. n random labels, Kendall's tau and the coverage of 90 % intervals
-on all other architectures; before the first label, labels are standard scores. Rows that are there are not measured
-again.
+benchmark (CIFAR-10 test accuracy; with and without the encoder, which has not seen it), and as a table of the user, as
+graphs or as records alone. The prior is also tested on the tables of ``own_spaces.py`` without any label. n random
+labels, Kendall's tau and the coverage of 90 % intervals on all other architectures; before the first label, labels are
+standard scores. Rows that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from pyg_nas_np.spaces import CellSpace, NASBench201Space, ParameterSpace
 from pyg_nas_np.utils import cache_dir
 
 SCORES = ("swap", "naswot", "synflow")
-INPUTS = ("none", "swap", "naswot", "synflow", "+".join(SCORES))
+ENCODER = "encoder"
+INPUTS = ("none", "swap", "naswot", "synflow", "+".join(SCORES), ENCODER, "+".join((ENCODER, *SCORES)))
 LABELS = (0, 10, 20, 50, 100)
 FIELDS = ("table", "scores", "labels", "draw", "tau", "coverage_90", "seconds")
 CELLS, GRAPHS, RECORDS = "nb201-c10-test", "nb201-c10 as graphs", "nb201-c10 as records"
@@ -124,18 +125,20 @@ def run(args: argparse.Namespace) -> None:
 
     for names, n, draw, row in wanted(CELLS, INPUTS, LABELS):
         assert scores is not None
-        given = {name: scores[name] for name in names.split("+")} if names != "none" else None
-        found = measured(ConvNPPredictor(space), torch.arange(len(table.y)), table.y, n, draw, scores=given)
+        given = {name: scores[name] for name in names.split("+") if name in scores} or None
+        predictor = ConvNPPredictor(space, encoder="universal" if ENCODER in names else None)
+        found = measured(predictor, torch.arange(len(table.y)), table.y, n, draw, scores=given)
         append(args.results, FIELDS, {**row, **found})
     for name, flat in ((GRAPHS, False), (RECORDS, True)):
         spaces, y = own_spaces(scores or {}, flat)
-        for names, n, draw, row in wanted(name, (INPUTS[0], INPUTS[-1]), LABELS):
+        for names, n, draw, row in wanted(name, (INPUTS[0], "+".join(SCORES)), LABELS):
             found = measured(BankPredictor(spaces[names]), list(spaces[names].pool), y, n, draw)
             append(args.results, FIELDS, {**row, **found})
     for name in sorted(DEVELOPED):
-        for _, n, draw, row in wanted(name, ("none",), (0,)):
+        for names, n, draw, row in wanted(name, ("none", ENCODER), (0,)):
             own = LOADERS[name]()
-            predictor = BankPredictor(own.space, maximize=own.maximize)
+            encoder = "universal" if names == ENCODER else None
+            predictor = ConvNPPredictor(own.space, maximize=own.maximize, encoder=encoder)
             append(args.results, FIELDS, {**row, **measured(predictor, own.archs, own.y, n, draw)})
 
 
@@ -150,14 +153,16 @@ def report(path: Path) -> None:
             means = [statistics.mean(float(row[key]) for row in own) for key in ("tau", "coverage_90")] if own else []
             cells.append("{:.3f} ({:.2f})".format(*means) if means else "-")
         print(f"| {name} | {names} | " + " | ".join(cells) + " |")
-    first: dict[str, list[list[float]]] = {}
-    for row in rows:
-        if row["table"] in DEVELOPED:
-            first.setdefault(FAMILIES[row["table"]], []).append([float(row["tau"]), float(row["coverage_90"])])
-    if first:
-        families = [torch.tensor(pairs).mean(dim=0) for pairs in first.values()]
-        tau, inside = torch.stack(families).mean(dim=0).tolist()
-        print(f"The prior on own tables, mean over families: tau {tau:.3f}, 90 % intervals hold {inside:.3f}")
+    for names in ("none", ENCODER):
+        first: dict[str, list[list[float]]] = {}
+        for row in rows:
+            if row["table"] in DEVELOPED and row["scores"] == names:
+                first.setdefault(FAMILIES[row["table"]], []).append([float(row["tau"]), float(row["coverage_90"])])
+        if first:
+            families = [torch.tensor(pairs).mean(dim=0) for pairs in first.values()]
+            tau, inside = torch.stack(families).mean(dim=0).tolist()
+            text = f"tau {tau:.3f}, 90 % intervals hold {inside:.3f}"
+            print(f"The prior on own tables, scores: {names}, mean over families: {text}")
 
 
 def main() -> None:

@@ -169,9 +169,11 @@ class Encoders:
 
         Example:
             >>> from pyg_nas_np.spaces import NASBench201Space
-            >>> encoders = shipped_encoders()
-            >>> encoders.seen(NASBench201Space()), encoders.unbiased(NASBench201Space()).card["left_out"]
-            (['micro', 'nb201'], ['nb201'])
+            >>> space, encoders = NASBench201Space(), shipped_encoders()
+            >>> encoders.seen(space)
+            ['micro', 'nb201']
+            >>> encoders.unbiased(space).card["families"]
+            ['accel', 'bert', 'flexi', 'graph', 'gym', 'lts', 'macro', 'nb101']
         """
         seen = set(self.seen(space))
         fit = [prior for prior in self.priors if seen.isdisjoint(prior.card["families"])]

@@ -17,6 +17,7 @@ from pyg_nas_np.cli.options import MinimizeOption, check_output
 from pyg_nas_np.cli.own_files import CandidatesOption, IgnoreOption, SpaceOption, TargetOption
 from pyg_nas_np.cli.tables import console
 from pyg_nas_np.convnp import PREDICTORS
+from pyg_nas_np.convnp.encoder import UNIVERSAL
 from pyg_nas_np.convnp.weights import shipped_weights
 from pyg_nas_np.utils.version import VERSION
 
@@ -58,7 +59,7 @@ def info(
     for extra, modules in optional.items():
         found = [m for m in modules if importlib.util.find_spec(m) is not None]
         table.add_row(f"extra '{extra}'", "installed" if len(found) == len(modules) else f"{len(found)}/{len(modules)}")
-    table.add_row("shipped weights", ", ".join(shipped_weights()) or "none")
+    table.add_row("shipped weights", ", ".join([UNIVERSAL, *shipped_weights()]))
     for name, benchmark in BENCHMARKS.items():
         table.add_row(f"benchmark {name}", ", ".join(benchmark.datasets))
     table.add_row("predictors", ", ".join(PREDICTORS))

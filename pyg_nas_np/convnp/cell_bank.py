@@ -60,8 +60,8 @@ class CellBank(Bank):
     With auxiliary labels, every member takes them as inputs and predicts the difference of the scores from a prior mean
     proportional to their average. From few random labels this difference is overestimated, so it is shrunk.
 
-    Scores by encoders that were trained on other spaces are inputs of all members; Gaussian processes have a linear
-    kernel of them, whose slope the labels find.
+    Scores by encoders that were trained on other spaces are inputs of all members but **additive**; Gaussian
+    processes have a linear kernel of them, whose slope the labels find.
 
     Args:
         groups: Columns of each group; ``networks``, ``trend``, ``tables`` (auxiliary labels), ``scores`` and
@@ -90,8 +90,7 @@ class CellBank(Bank):
         r"""Kernels of each Gaussian process, by name."""
         additive = [name for name in self.groups if name not in SPECIAL]
         tables = [AUXILIARY] if AUXILIARY in self.groups else []
-        tables += [ENCODED] if ENCODED in self.groups else []
-        scored = [*tables, SCORES] if SCORES in self.groups else tables
+        scored = [*tables, *(name for name in (ENCODED, SCORES) if name in self.groups)]
         linear = {"additive": tables, "networks": [NETWORKS, *scored], "trend": [NETWORKS, TREND, *scored]}
         return {
             member: additive_kernels({name: self.groups[name] for name in additive + names}, linear=names)

@@ -59,8 +59,9 @@ class GeneralBank(Bank):
     much from few labels on, and for all members elsewhere. Gaussian processes have a linear kernel of them; their prior
     mean rises along the mean score by :data:`SCORE_SLOPE`.
 
-    Scores by encoders that were trained on other spaces are for all members: Gaussian processes have a linear kernel of
-    them, whose slope the labels find, and trees split on them.
+    Scores by encoders that were trained on other spaces are for all members but **additive**: Gaussian processes have a
+    linear kernel of them, whose slope the labels find, and trees split on them. What never sees them keeps the members
+    different where labels are few.
 
     Args:
         families: Columns by what they tell.
@@ -92,7 +93,10 @@ class GeneralBank(Bank):
     def recipes(self) -> dict[str, dict[str, Kernel]]:
         r"""Kernels of each Gaussian process, by name."""
         encoded = _linear("encoded", list(self.families.encoded))
-        return {member: kernels | encoded for member, kernels in self._own_recipes().items()}
+        return {
+            member: kernels if member == "additive" else kernels | encoded
+            for member, kernels in self._own_recipes().items()
+        }
 
     def _own_recipes(self) -> dict[str, dict[str, Kernel]]:
         families = self.families

@@ -129,3 +129,14 @@ def test_differences_from_auxiliary_labels_are_shrunk_where_labels_are_few():
     torch.testing.assert_close(*plain)
     with pytest.raises(ValueError, match="shrinkage must be at least 0, got -1"):
         CellBank(GROUPS, shrinkage=-1)
+
+
+def test_all_members_but_one_see_scores_by_encoders():
+    groups = {"a": [0], "networks": [1, 2], "trend": [3], "encoded": [4]}
+    bank = CellBank(groups)
+    assert [member for member, kernels in bank.recipes.items() if "encoded" in kernels] == ["networks", "trend"]
+    assert bank.split_columns[-1] == 4
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    moments = bank.fit(x[:12], x[:12, 4]).predict(x[12:])
+    errors = (moments[:, :, 0] - x[12:, 4:]).square().mean(dim=0)
+    assert errors[0] > errors[1:].max()

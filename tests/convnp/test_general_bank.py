@@ -7,6 +7,7 @@ import torch
 from pyg_nas_np import ConvNPPredictor
 from pyg_nas_np.convnp import BankPredictor
 from pyg_nas_np.convnp.bank import mixture
+from pyg_nas_np.convnp.bank_predictor import bank_of
 from pyg_nas_np.convnp.general_bank import SCORE_SLOPE, SIZE_SLOPE, GeneralBank
 from pyg_nas_np.features.space import Families
 from pyg_nas_np.metrics.functional import kendall_tau
@@ -184,3 +185,20 @@ def test_weights_are_for_cells(tmp_path):
     archs = SIMPLE.sample(10, torch.Generator().manual_seed(0))
     with pytest.raises(InvalidArchitectureError, match="gives no cells"):
         ConvNPPredictor(SIMPLE, weights=tmp_path / "none").fit(archs, torch.arange(10.0))
+
+
+def test_all_members_but_one_see_scores_by_encoders():
+    families = Families([[0], [1]], [0, 1], [[2]], [], [], structured=True, encoded=[3])
+    bank = GeneralBank(families)
+    seeing = [member for member, kernels in bank.recipes.items() if "encoded" in kernels]
+    assert seeing == [member for member in bank.recipes if member != "additive"]
+    assert 3 in bank.split_columns
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    without = GeneralBank(families._replace(encoded=()))
+    # Labels that follow the score alone.
+    errors = [
+        float((own.fit(x[:12], x[:12, 3]).predict(x[12:])[:, :, 0].mean(dim=1) - x[12:, 3]).square().mean())
+        for own in (bank, without)
+    ]
+    assert errors[0] < 0.6 * errors[1]
+    assert bank_of(bank.columns).members == bank.members

@@ -32,6 +32,7 @@ import torch
 import pyg_nas_np
 from pyg_nas_np import datasets
 from pyg_nas_np.cli.labels import read_own_labels
+from pyg_nas_np.convnp.encoder import Encoders, PriorEncoder, read_encoders, write_encoders
 from pyg_nas_np.convnp.training import MetaTraining, check_checkpoint
 from pyg_nas_np.convnp.weights import read_card, read_weights, write_weights
 from pyg_nas_np.curves import readers
@@ -42,9 +43,9 @@ from pyg_nas_np.datasets.mobilenetv3 import DEVICES, read_accuracies, read_laten
 from pyg_nas_np.datasets.nasbench101 import _read_naslib
 from pyg_nas_np.datasets.nasbenchgraph import NASBenchGraph
 from pyg_nas_np.datasets.tfrecord import frame, read_records
-from pyg_nas_np.nn import ConvNP
-from pyg_nas_np.predictors import GPPredictor, MLPEnsemblePredictor, Predictor, RidgePredictor
-from pyg_nas_np.search import LocalSearch, RandomSearch
+from pyg_nas_np.nn import ConvNP, OperationEncoder
+from pyg_nas_np.predictors import Fidelity, GPPredictor, MLPEnsemblePredictor, Predictor, RidgePredictor
+from pyg_nas_np.search import BudgetedSearch, LocalSearch, RandomSearch
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space
 from pyg_nas_np.spaces.inference import read_columns
 from pyg_nas_np.utils import NASError, load_pickle, read_state, read_tensors, write_state, write_tensors
@@ -163,6 +164,12 @@ def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
         "state_dict": training.state_dict(), "global_step": 1, "epoch": 0, "loops": {}, "callbacks": {},
         "optimizer_states": [], "lr_schedulers": [], "pytorch-lightning_version": "2.6",
     }  # fmt: skip
+    encoders = Encoders(
+        [PriorEncoder([OperationEncoder(channels=4, num_layers=1)], {"members": 1, "families": []})], {}
+    )
+    fidelity = Fidelity("epochs", (1, 4))
+    budgeted = BudgetedSearch(toy_space, fidelity, budget=9)
+    budgeted.ask(2)
     graph = NASBenchGraph(str(folder), "cora", source="graphs-only")
     bench = {i: {"valid_perf": 0.5, "perf": np.float64(0.5), "latency": 0.1, "para": 1.5} for i in range(3)}
     infos = {"arch2infos": {0: {"less": RECORD["12"], "full": RECORD["200"]}}}
@@ -188,6 +195,8 @@ def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
         "Predictor.load of networks": fitted(MLPEnsemblePredictor(toy_space, members=1, steps=2, folds=0)),
         "Search.resume": Loader(search.save, lambda path: RandomSearch(toy_space).resume(path)),
         "Search.resume of a local search": Loader(local.save, lambda path: LocalSearch(toy_space).resume(path)),
+        "BudgetedSearch.resume": Loader(budgeted.save, lambda path: BudgetedSearch(toy_space, fidelity, budget=9).resume(path)),
+        "read_encoders": Loader(lambda path: write_encoders(path, encoders), read_encoders),
         "read_weights": Loader(
             lambda path: write_weights(path, model, toy_space, {}), lambda path: read_weights(path, toy_space)
         ),

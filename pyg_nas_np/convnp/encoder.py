@@ -160,7 +160,7 @@ class Encoders:
         own = short_fingerprints(OperationInputs(space).fingerprints(_reference(space)))
         return [
             family
-            for family, known in self.fingerprints.items()
+            for family, known in sorted(self.fingerprints.items())
             if int(torch.isin(own, known).sum()) > SEEN * min(own.numel(), known.numel())
         ]
 

@@ -195,7 +195,9 @@ def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
         "Predictor.load of networks": fitted(MLPEnsemblePredictor(toy_space, members=1, steps=2, folds=0)),
         "Search.resume": Loader(search.save, lambda path: RandomSearch(toy_space).resume(path)),
         "Search.resume of a local search": Loader(local.save, lambda path: LocalSearch(toy_space).resume(path)),
-        "BudgetedSearch.resume": Loader(budgeted.save, lambda path: BudgetedSearch(toy_space, fidelity, budget=9).resume(path)),
+        "BudgetedSearch.resume": Loader(
+            budgeted.save, lambda path: BudgetedSearch(toy_space, fidelity, budget=9).resume(path)
+        ),
         "read_encoders": Loader(lambda path: write_encoders(path, encoders), read_encoders),
         "read_weights": Loader(
             lambda path: write_weights(path, model, toy_space, {}), lambda path: read_weights(path, toy_space)

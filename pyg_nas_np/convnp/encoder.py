@@ -199,6 +199,7 @@ def write_encoders(path: str | os.PathLike[str], encoders: Encoders) -> None:
         "format": FORMAT,
         "configs": json.dumps([prior.encoders[0].config for prior in priors]),
         "cards": json.dumps([prior.card for prior in priors]),
+        "card": json.dumps(priors[0].card),
     }
     tensors = {f"fingerprints.{family}": values for family, values in encoders.fingerprints.items()}
     for number, prior in enumerate(priors):

@@ -202,7 +202,8 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
 def _read_file(path: Path, dataset: str) -> tuple[int, str, Arrays]:
     with _open_bz2(path) as file:
-        record = load_pickle(file, allowed=_allowed(OrderedDict), label=str(path))
+        content = io.BytesIO(file.read())
+    record = load_pickle(content, allowed=_allowed(OrderedDict), label=str(path))
     with foreign_file(path, "a record of NATS-Bench"):
         return _reduce({12: record["12"], 200: record["200"]}, dataset)
 

@@ -3,6 +3,8 @@ r"""Unpickling of untrusted files without running anything that they name."""
 from __future__ import annotations
 
 import pickle
+import pickletools
+import re
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -13,6 +15,9 @@ from pyg_nas_np.utils.files import foreign_file
 
 Allowed = Mapping[tuple[str, str], Any]
 """Maps ``(module, name)`` to the replacement of that global: a function or a type."""
+
+_CHECKED = 1 << 24
+"""Bytes up to which the memo of a pickle is checked; beyond, and in streams, the check would take too long."""
 
 _PLAIN = frozenset(f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes)
 
@@ -40,7 +45,26 @@ def load_pickle(file: IO[bytes], *, allowed: Allowed | None = None, label: str =
         pyg_nas_np.utils.errors.ForbiddenPickleError: table.pkl asks for the global 'builtins.print', ...
     """
     with foreign_file(label, "a pickle of its format"):
+        if file.seekable():
+            start = file.tell()
+            head = file.read(_CHECKED + 1)
+            # Several pickles may follow each other, so that this one is read from the file itself.
+            file.seek(start)
+            if len(head) <= _CHECKED:
+                _check_memo(head)
         return _AllowListUnpickler(file, allowed or {}, label).load()
+
+
+def _check_memo(content: bytes) -> None:
+    """The unpickler allocates as much memory as a number in the memo says: 64 GB for ten bytes."""
+    digits = np.frombuffer(content, dtype=np.uint8)
+    long_puts = np.flatnonzero(digits[:-4] == ord("r")) if digits.size > 4 else np.empty(0, dtype=np.intp)
+    numbers = sum(digits[long_puts + 1 + i].astype(np.int64) << 8 * i for i in range(4))
+    if not np.any(numbers > len(content)) and re.search(rb"p\d{8}", content) is None:
+        return
+    for code, argument, _ in pickletools.genops(content):
+        if code.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"object {argument} in a memo of {len(content)} bytes")
 
 
 class _AllowListUnpickler(pickle.Unpickler):

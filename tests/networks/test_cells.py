@@ -8,7 +8,7 @@ from torch import nn
 
 from pyg_nas_np.networks.cells import NASBench101Network, NASBench201Network, make_network
 from pyg_nas_np.spaces import NASBench101Arch, NASBench101Space, NASBench201Space, NASBenchGraphSpace
-from pyg_nas_np.utils import InvalidArchitectureError
+from pyg_nas_np.utils import InvalidArchitectureError, drawing_from
 
 SPACE_201, SPACE_101 = NASBench201Space(), NASBench101Space()
 DEAD = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|none~0|none~1|none~2|"
@@ -87,16 +87,19 @@ def test_costs_of_nasbench101_are_those_of_the_formulas():
 @given(st.integers(0, 15624), st.integers(0, 423_623), st.integers(5, 9), st.integers(16, 19))
 def test_reduced_skeletons_map_images_to_logits(first, second, channels, size):
     images = torch.randn(3, 1, size, size, generator=torch.Generator().manual_seed(0))
-    networks = (
-        NASBench201Network(SPACE_201[first], 4, channels=channels, num_cells=1, in_channels=1),
-        NASBench101Network(SPACE_101[second], 4, channels=channels, num_modules=1, in_channels=1),
-    )
+    with drawing_from(torch.Generator().manual_seed(first + second)):
+        networks = (
+            NASBench201Network(SPACE_201[first], 4, channels=channels, num_cells=1, in_channels=1),
+            NASBench101Network(SPACE_101[second], 4, channels=channels, num_modules=1, in_channels=1),
+        )
     for network in networks:
         logits = network.eval()(images)
         assert logits.shape == (3, 4)
         assert bool(logits.isfinite().all())
         # Images do not see each other in evaluation mode.
-        assert torch.allclose(network(images[:1]), logits[:1], atol=1e-5)
+        # Untrained ones may have logits of hundreds.
+        scale = 1.0 + float(logits.abs().max())
+        torch.testing.assert_close(network(images[:1]), logits[:1], rtol=1e-5, atol=1e-5 * scale)
 
 
 def test_a_cell_of_nasbench201_computes_its_definition():

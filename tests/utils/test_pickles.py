@@ -231,3 +231,22 @@ def test_damage_is_an_error_of_one_kind(mutations):
     for damaged in mutations(content):
         with contextlib.suppress(DataFileError):
             load(damaged, allowed=numpy_scalar_globals())
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04Nr\xff\xff\xff\x7f.", b"Np2000000000\n."])
+def test_a_number_in_the_memo_allocates_nothing(content):
+    with pytest.raises(DataFileError, match="corrupt or not a pickle"):
+        load(content)
+
+
+def test_what_looks_like_a_large_number_in_the_memo_is_read():
+    value = ["r\xff\xff\xff\x7f", "p2000000000\n", *range(300)]
+    for protocol in PROTOCOLS:
+        assert load(pickle.dumps([value, value], protocol)) == [value, value]
+
+
+def test_large_pickles_are_read_from_where_the_file_stands():
+    value = b"x" * (1 << 25)
+    file = io.BytesIO(b"head" + pickle.dumps(value))
+    file.seek(4)
+    assert load_pickle(file) == value

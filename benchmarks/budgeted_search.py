@@ -32,6 +32,7 @@ import os
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -370,13 +371,14 @@ def plot(rows: list[_rows.Row], path: Path) -> None:
     r"""Median regret against price, one panel a table."""
     from matplotlib.figure import Figure
 
-    names = [name for name in LOADERS if any(row["table"] == name for row in rows)]
+    runs = Counter((row["table"], row["method"]) for row in rows)
+    names = [name for name in LOADERS if any(runs[name, method] >= LEAST for method in METHODS)]
     figure = Figure(figsize=(3.6 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         prices = np.linspace(0.5, 60.0, 239)
         for number, method in enumerate(METHODS):
             own = [row["trace"] for row in rows if (row["table"], row["method"]) == (name, method)]
-            if len(own) < LEAST:
+            if runs[name, method] < LEAST:
                 continue
             curves = np.array([regret_at(trace, prices) for trace in own])
             seen = ~np.isnan(curves).any(axis=0)

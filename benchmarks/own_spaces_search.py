@@ -556,11 +556,28 @@ def report(cells: Cells, seconds: Mapping[tuple[str, str], list[float]], names: 
             lines.append(
                 f"| {method} | " + " | ".join(texts) + f" | {len(counts)} | {seeds} | {sum(taken) / len(taken):.1f} |"
             )
-    half = [key for key in cells if key[1] == "tpe" and len(cells[key]) >= 50 and key[0] in DEVELOPED]
-    both = [(key, (key[0], "convnp", key[2])) for key in half if len(cells.get((key[0], "convnp", key[2]), ())) >= 50]
-    if both:
-        ours, theirs = (family_mean((pair[i][0], cells[pair[i]][49]) for pair in both) for i in (1, 0))
-        lines += ["", f"convnp / tpe at 50 trials on {len(both)} searches: {ours / theirs:.2f} (aim 0.5)"]
+    # Where there is no graph, there is no encoder to leave out.
+    with_bank = {name for name, method, _ in cells if method == "bank"}
+    without = {key: "bank" if key[0] in with_bank else "convnp" for key in cells}
+    for title, method_of in (("convnp", dict.fromkeys(cells, "convnp")), ("without the encoder", without)):
+        tpe_keys = [key for key in cells if key[1] == "tpe" and len(cells[key]) >= 50 and key[0] in DEVELOPED]
+        pairs = [(key, (key[0], method_of[key], key[2])) for key in tpe_keys]
+        pairs = [pair for pair in pairs if len(cells.get(pair[1], ())) >= 50]
+        if pairs:
+            ours, theirs = (family_mean((pair[i][0], cells[pair[i]][49]) for pair in pairs) for i in (1, 0))
+            text = (
+                f"{title} / tpe at 50 trials on {len(pairs)} searches: {ours:.3f} / {theirs:.3f} = {ours / theirs:.2f}"
+            )
+            lines += ["", f"{text} (aim 0.5)"]
+    equal = [key for key in cells if key[1] == "convnp" and (key[0], "bank", key[2]) in cells and key[0] in DEVELOPED]
+    for budget in BUDGETS if equal else ():
+        both = [(cells[key], cells[key[0], "bank", key[2]], key[0]) for key in equal]
+        both = [pair for pair in both if min(len(pair[0]), len(pair[1])) >= budget]
+        ours, bank = (family_mean((pair[2], pair[i][budget - 1]) for pair in both) for i in (0, 1))
+        lines += [
+            "",
+            f"at {budget} trials, {len(both)} equal searches: {ours:.3f} with the encoder, {bank:.3f} without",
+        ]
     lines += ["", "mean regret of every table", ""]
     lines += [
         "| table | " + " | ".join(f"{method}@{b}" for method in methods for b in BUDGETS) + " |",

@@ -97,8 +97,8 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Mean and standard deviation of the scores, ``[n]``."""
 
     def _prior(self, archs: Architectures) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scores before any label, ``[n]``; of predictors that have a prior."""
-        raise NotImplementedError
+        """Mean and standard deviation of the scores before any label, ``[n]``; only with a prior."""
+        raise self._needs_labels()
 
     def _inputs(self, archs: Architectures) -> Any:
         """What :meth:`_fit` and :meth:`_predict` receive for architectures of ``self.space_``."""
@@ -163,11 +163,14 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _check_labels(self, y: Labels, count: int) -> Tensor:
         values = check_labels(y, count, least=int(count > 0))
         if values.numel() == 0 and not self.has_prior:
-            raise InvalidLabelsError(
-                f"there are no labels; {type(self).__name__} needs at least 1 labelled architecture. Without any, take "
-                f"ConvNPPredictor or BankPredictor, which have a prior"
-            )
+            raise self._needs_labels()
         return values
+
+    def _needs_labels(self) -> InvalidLabelsError:
+        return InvalidLabelsError(
+            f"there are no labels; {type(self).__name__} needs at least 1 labelled architecture. Without any, take "
+            f"ConvNPPredictor or BankPredictor, which have a prior"
+        )
 
     @property
     def labelled(self) -> bool:

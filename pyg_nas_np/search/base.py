@@ -2,45 +2,23 @@ r"""The ask-and-tell protocol of all search methods."""
 
 from __future__ import annotations
 
-import os
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.predictors.labels import Labels, check_labels
 from pyg_nas_np.search.candidates import Candidates, Key
+from pyg_nas_np.search.resumable import CURE, Resumable
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT
-from pyg_nas_np.utils import (
-    DataFileError,
-    InvalidArchitectureError,
-    InvalidLabelsError,
-    check_count,
-    foreign_file,
-    seeded,
-    write_state,
-)
-from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
-
-FORMAT = "pyg_nas_np.search/2"
-_ENTRIES: Kinds = {
-    "method": str,
-    "space": str,
-    "maximize": bool,
-    "measured": (Tensor, list),
-    "y": Tensor,
-    "pending": list,
-    "discarded": list,
-    "generator": Tensor,
-}
+from pyg_nas_np.utils import InvalidLabelsError, check_count, foreign_file, seeded
+from pyg_nas_np.utils.state_files import Kinds, check_state
 
 
-class Search(Candidates[ArchT], ABC):
+class Search(Candidates[ArchT], Resumable):
     r"""Proposes architectures to measure, and learns from the measurements.
 
     :meth:`ask` never returns an architecture that was returned, told or discarded before. Measurements may be told
@@ -60,15 +38,26 @@ class Search(Candidates[ArchT], ABC):
         ValueError: If there are no :obj:`candidates`.
     """
 
+    state_format = "pyg_nas_np.search/2"
+    state_entries: ClassVar[Kinds] = {
+        "method": str,
+        "space": str,
+        "maximize": bool,
+        "measured": (Tensor, list),
+        "y": Tensor,
+        "pending": list,
+        "discarded": list,
+        "generator": Tensor,
+    }
     _own_entries: ClassVar[Kinds] = {}
     """Entries that a subclass adds to the state."""
 
     def __init__(
         self, space: SearchSpace[ArchT], *, candidates: Archs = None, maximize: bool = True, seed: int = 0
     ) -> None:
-        super().__init__(space, candidates, seed)
+        Candidates.__init__(self, space, candidates, seed)
+        Resumable.__init__(self)
         self.maximize = maximize
-        self._lock = threading.RLock()
         self.reset()
 
     def reset(self) -> None:
@@ -190,7 +179,7 @@ class Search(Candidates[ArchT], ABC):
     def state_dict(self) -> dict[str, Any]:
         r"""Returns the state for :meth:`load_state_dict`, as tensors and plain types."""
         return {
-            "format": FORMAT,
+            "format": self.state_format,
             "method": type(self).__name__,
             "space": self.space.name,
             "maximize": self.maximize,
@@ -208,15 +197,10 @@ class Search(Candidates[ArchT], ABC):
             DataFileError: If the state is not one of such a search.
             InvalidArchitectureError: If it is from another space.
         """
-        check_state(state, "the state", "that of a search", _ENTRIES, form=FORMAT)
-        if state["space"] != self.space.name:
-            raise InvalidArchitectureError(f"the state is from {state['space']}, the search is on {self.space.name}")
-        for name, own in (("method", type(self).__name__), ("maximize", self.maximize)):
-            if state[name] != own:
-                raise DataFileError(f"the state has {name} {state[name]!r}, this search has {own!r}")
+        self._check_state(state, self.space.name, {"method": type(self).__name__, "maximize": self.maximize})
         check_state(state, "the state", "that of a search", self._own_entries)
         # Everything is checked before anything changes.
-        with foreign_file("the state", "that of a search", "start a new search"):
+        with foreign_file("the state", "that of a search", CURE):
             measured, pending, discarded = (self._read(state[name]) for name in ("measured", "pending", "discarded"))
             y = check_labels(state["y"], len(measured)) if measured else state["y"]
             generator = torch.Generator(device="cpu")
@@ -227,34 +211,6 @@ class Search(Candidates[ArchT], ABC):
         self._pending.update(dict.fromkeys(pending))
         self._discarded.update(dict.fromkeys(discarded))
         self.generator.set_state(state["generator"])
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        r"""Writes :meth:`state_dict` to a file, atomically.
-
-        Raises:
-            UnwritableFileError: If the disk is full, or the folder cannot be written.
-        """
-        write_state(path, self.state_dict())
-
-    def resume(self, path: str | os.PathLike[str]) -> Self:
-        r"""Restores the state from a file of :meth:`save`; runs no code from the file.
-
-        Raises:
-            DataFileError: If the file is missing or damaged, or not of such a search.
-            InvalidArchitectureError: If it is from another space.
-        """
-        cure = "start a new search"
-        state = read_state(path, "a saved search", _ENTRIES, form=FORMAT, cure=cure)
-        with foreign_file(path, "a saved search", cure):
-            self.load_state_dict(state)
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, measured={len(self._y)}, pending={len(self._pending)})"

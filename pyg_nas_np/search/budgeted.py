@@ -3,15 +3,12 @@ r"""Searches that spend a total budget on trainings of several fidelities."""
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple
 
 import torch
 from sklearn.base import clone
 from torch import Tensor
-from typing_extensions import Self
 
 from pyg_nas_np.convnp.fidelities import FidelityPredictor
 from pyg_nas_np.predictors import Architectures
@@ -20,33 +17,11 @@ from pyg_nas_np.predictors.labels import Labels
 from pyg_nas_np.search.acquisition import expected_improvement, upper_confidence_bound
 from pyg_nas_np.search.candidates import ENUMERABLE, Candidates, Key
 from pyg_nas_np.search.predictor_search import cost_function
+from pyg_nas_np.search.resumable import CURE, Resumable
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT
-from pyg_nas_np.utils import (
-    DataFileError,
-    InvalidArchitectureError,
-    InvalidFidelityError,
-    InvalidLabelsError,
-    check_count,
-    foreign_file,
-    seeded,
-    write_state,
-)
-from pyg_nas_np.utils.state_files import Kinds, check_state, read_state
-
-FORMAT = "pyg_nas_np.budgeted_search/1"
-_ENTRIES: Kinds = {
-    "space": str,
-    "maximize": bool,
-    "fidelity": dict,
-    "spent": float,
-    "told": list,
-    "positions": list,
-    "y": list,
-    "pending": list,
-    "queue": list,
-    "generator": Tensor,
-}
+from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError, check_count, foreign_file, seeded
+from pyg_nas_np.utils.state_files import Kinds
 
 Price = Callable[[Architectures], Tensor]
 """Price of full trainings: ``n`` architectures to positive numbers ``[n]``."""
@@ -76,7 +51,7 @@ class Training(NamedTuple, Generic[ArchT]):
     price: float
 
 
-class BudgetedSearch(Candidates[ArchT]):
+class BudgetedSearch(Candidates[ArchT], Resumable):
     r"""Finds the best architecture within a total price of trainings, cheap ones included.
 
     :meth:`ask` proposes trainings, each to a level of the fidelity; :meth:`tell` takes labels. The first trainings
@@ -134,6 +109,21 @@ class BudgetedSearch(Candidates[ArchT]):
         (True, True)
     """
 
+    state_format = "pyg_nas_np.budgeted_search/1"
+    state_entries: ClassVar[Kinds] = {
+        "space": str,
+        "maximize": bool,
+        "fidelity": dict,
+        "spent": float,
+        "told": list,
+        "positions": list,
+        "y": list,
+        "pending": list,
+        "queue": list,
+        "generator": Tensor,
+    }
+    state_kind = "budgeted search"
+
     def __init__(
         self,
         space: SearchSpace[ArchT],
@@ -161,14 +151,14 @@ class BudgetedSearch(Candidates[ArchT]):
         for name, number in (("beta", beta), ("least_gain", least_gain)):
             if not 0.0 <= number < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {number!r}")
-        super().__init__(space, candidates, seed)
+        Candidates.__init__(self, space, candidates, seed)
+        Resumable.__init__(self)
         predictor = FidelityPredictor(alone=True) if predictor is None else clone(predictor)
         self.predictor = predictor.set_params(space=space, fidelity=fidelity, maximize=maximize)
         self.fidelity, self.budget, self.maximize = fidelity, float(budget), maximize
         self.price = cost_function(space, price) if isinstance(price, str) else price
         self.initial, self.first, self.screen = initial, first, screen
         self.beta, self.least_gain, self.proposals = beta, least_gain, proposals
-        self._lock = threading.RLock()
         self.reset()
 
     def reset(self) -> None:
@@ -491,7 +481,7 @@ class BudgetedSearch(Candidates[ArchT]):
         r"""Returns the state for :meth:`load_state_dict`, as tensors and plain types."""
         with self._lock:
             return {
-                "format": FORMAT,
+                "format": self.state_format,
                 "space": self.space.name,
                 "maximize": self.maximize,
                 "fidelity": self.fidelity.to_dict(),
@@ -511,15 +501,9 @@ class BudgetedSearch(Candidates[ArchT]):
             DataFileError: If the state is not one of such a search.
             InvalidArchitectureError: If it is from another space.
         """
-        check_state(state, "the state", "that of a budgeted search", _ENTRIES, form=FORMAT)
-        if state["space"] != self.space.name:
-            raise InvalidArchitectureError(f"the state is from {state['space']}, the search is on {self.space.name}")
-        own: dict[str, Any] = {"maximize": self.maximize, "fidelity": self.fidelity.to_dict()}
-        for name, value in own.items():
-            if state[name] != value:
-                raise DataFileError(f"the state has {name} {state[name]!r}, this search has {value!r}")
+        self._check_state(state, self.space.name, {"maximize": self.maximize, "fidelity": self.fidelity.to_dict()})
         # Everything is checked before anything changes.
-        with foreign_file("the state", "that of a budgeted search", "start a new search"):
+        with foreign_file("the state", "that of a budgeted search", CURE):
             told = self._read(state["told"])
             levels = [self.fidelity.levels[int(position)] for position in state["positions"]]
             y = _values(state["y"], len(told))
@@ -546,34 +530,6 @@ class BudgetedSearch(Candidates[ArchT]):
             (key, range(self.fidelity.top + 1)[position]): float(price)
             for key, (_, position, price) in zip(keys, written, strict=True)
         }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        r"""Writes :meth:`state_dict` to a file, atomically.
-
-        Raises:
-            UnwritableFileError: If the disk is full, or the folder cannot be written.
-        """
-        write_state(path, self.state_dict())
-
-    def resume(self, path: str | os.PathLike[str]) -> Self:
-        r"""Restores the state from a file of :meth:`save`; runs no code from the file.
-
-        Raises:
-            DataFileError: If the file is missing or damaged, or not of such a search.
-            InvalidArchitectureError: If it is from another space.
-        """
-        cure = "start a new search"
-        state = read_state(path, "a saved budgeted search", _ENTRIES, form=FORMAT, cure=cure)
-        with foreign_file(path, "a saved budgeted search", cure):
-            self.load_state_dict(state)
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, {self.spent:g} of {self.budget:g} spent)"

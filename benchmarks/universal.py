@@ -28,7 +28,7 @@ from predictors import AUXILIARY
 
 from pyg_nas_np.convnp.encoder import Encoders, read_encoders, write_encoders
 from pyg_nas_np.convnp.encoder_training import MeasuredTable, fingerprints_of, pretrain_encoder, tables_without
-from pyg_nas_np.features.operation_inputs import SIZES, OperationInputs
+from pyg_nas_np.features.operation_inputs import SIZES, shared_operation_inputs
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.spaces import OperationView
 
@@ -87,7 +87,7 @@ def judge(tables: list[MeasuredTable], encoders: Encoders, results: Path) -> Non
         chosen = torch.randperm(table.y.numel(), generator=torch.Generator().manual_seed(0))[:JUDGED]
         archs = table.archs[chosen] if isinstance(table.archs, torch.Tensor) else [table.archs[i] for i in chosen]
         y = table.y[chosen] if table.maximize else -table.y[chosen]
-        sizes = OperationInputs(table.space)(archs).sizes
+        sizes = shared_operation_inputs(table.space)(archs).sizes
         known, score = sizes[:, : len(SIZES) - 1].sum(dim=1), prior.scores(table.space, archs)
         both = score + known / known.std().clamp_min(1e-6)
         rows.append(

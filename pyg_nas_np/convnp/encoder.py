@@ -13,8 +13,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.convnp.weights import WEIGHTS
-from pyg_nas_np.features.operation_inputs import EncoderInputs, OperationInputs
-from pyg_nas_np.features.tables import KeptRows, mostly_whole, reference_sample, seeded_sample
+from pyg_nas_np.features.operation_inputs import EncoderInputs, shared_operation_inputs
+from pyg_nas_np.features.tables import KeptRows, chunked, mostly_whole, space_sample
 from pyg_nas_np.nn.operation_encoder import OperationEncoder
 from pyg_nas_np.spaces.base import Archs, EnumerableSpace, SearchSpace
 from pyg_nas_np.spaces.described import has_graphs
@@ -80,12 +80,7 @@ class PriorEncoder:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         r"""Returns what :meth:`state_dict` has described."""
-        encoders = []
-        for member in state["members"]:
-            with torch.device("meta"):
-                encoder = OperationEncoder(**state["config"])
-            encoder.load_state_dict(member, assign=True)
-            encoders.append(encoder.eval())
+        encoders = [_with_weights(state["config"], member, "the state of an encoder") for member in state["members"]]
         return cls(encoders, dict(state["card"]))
 
     def __repr__(self) -> str:
@@ -101,8 +96,8 @@ class SpaceScores:
     """
 
     def __init__(self, encoder: PriorEncoder, space: SearchSpace[Any]) -> None:
-        self.encoder, self.space, self.inputs = encoder, space, OperationInputs(space)
-        raw = self._raw(_reference(space))
+        self.encoder, self.space, self.inputs = encoder, space, shared_operation_inputs(space)
+        raw = self._raw(space_sample(space, REFERENCE))
         self._mean, self._std = raw.mean(dim=0), raw.std(dim=0, unbiased=False).clamp_min(1e-6)
         scores = self._scaled(raw)
         self._spread = float(scores.std(unbiased=False).clamp_min(1e-6))
@@ -133,13 +128,9 @@ class SpaceScores:
     def _raw(self, archs: Archs) -> Tensor:
         if archs is None and isinstance(self.space, EnumerableSpace):
             archs = torch.arange(len(self.space), device="cpu")
-        parts = list(archs.split(CHUNK)) if isinstance(archs, Tensor) else _split(self.space.resolve(archs))
+        parts = list(archs.split(CHUNK)) if isinstance(archs, Tensor) else chunked(self.space.resolve(archs), CHUNK)
         found = map_chunks(lambda part: self.encoder.raw(self.inputs(part)), parts)
         return torch.cat(found) if found else torch.empty(0, len(self.encoder.encoders))
-
-
-def _split(archs: Sequence[Any]) -> list[Sequence[Any]]:
-    return [archs[start : start + CHUNK] for start in range(0, len(archs), CHUNK)]
 
 
 class Encoders:
@@ -157,7 +148,7 @@ class Encoders:
 
     def seen(self, space: SearchSpace[Any]) -> list[str]:
         r"""Returns the families whose tables hold cells of a space, whatever the operations are called there."""
-        own = short_fingerprints(OperationInputs(space).fingerprints(_reference(space)))
+        own = short_fingerprints(shared_operation_inputs(space).fingerprints(space_sample(space, REFERENCE)))
         return [
             family
             for family, known in sorted(self.fingerprints.items())
@@ -184,12 +175,6 @@ def short_fingerprints(values: Tensor) -> Tensor:
     r"""Returns the different fingerprints in 31 bits, sorted, int32."""
     short: Tensor = (values % (1 << 31)).to(torch.int32).unique()
     return short
-
-
-def _reference(space: SearchSpace[Any]) -> Archs:
-    if isinstance(space, EnumerableSpace):
-        return seeded_sample(space, REFERENCE)
-    return reference_sample(space, REFERENCE)
 
 
 def write_encoders(path: str | os.PathLike[str], encoders: Encoders) -> None:
@@ -225,14 +210,20 @@ def read_encoders(path: str | os.PathLike[str]) -> Encoders:
             for member in range(card["members"]):
                 start = f"{number}.{member}."
                 own = {name.removeprefix(start): v.float() for name, v in tensors.items() if name.startswith(start)}
-                with torch.device("meta"):
-                    encoder = OperationEncoder(**config)
-                load_module(encoder, own, path)
-                members.append(encoder.eval())
+                members.append(_with_weights(config, own, path))
             priors.append(PriorEncoder(members, card))
         start = "fingerprints."
         known = {name.removeprefix(start): values for name, values in tensors.items() if name.startswith(start)}
     return Encoders(priors, known)
+
+
+def _with_weights(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> OperationEncoder:
+    with torch.device("meta"):
+        encoder = OperationEncoder(**config)
+    load_module(encoder, weights, path)
+    return encoder.eval()
 
 
 @cache
@@ -248,7 +239,7 @@ def unbiased_scores(space: SearchSpace[Any]) -> SpaceScores | None:
 
 
 def _unbiased(space: SearchSpace[Any]) -> SpaceScores | None:
-    if OperationInputs(space).understood < UNDERSTOOD:
+    if shared_operation_inputs(space).understood < UNDERSTOOD:
         return None
     prior = shipped_encoders().unbiased(space)
     return None if prior is None else SpaceScores(prior, space)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pyg_nas_np.convnp.encoder import SEEN, Encoders, PriorEncoder, short_fingerprints, write_encoders
 from pyg_nas_np.convnp.training import check_checkpoint
-from pyg_nas_np.features.operation_inputs import EncoderInputs, OperationInputs
+from pyg_nas_np.features.operation_inputs import EncoderInputs, shared_operation_inputs
 from pyg_nas_np.nn.operation_encoder import OperationEncoder
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
@@ -66,7 +66,7 @@ def fingerprints_of(tables: Sequence[MeasuredTable]) -> dict[str, Tensor]:
     r"""Returns what tells the graphs of each family, for :class:`~pyg_nas_np.convnp.encoder.Encoders`."""
     found: dict[str, list[Tensor]] = defaultdict(list)
     for table in tables:
-        found[table.family].append(OperationInputs(table.space).fingerprints(table.archs))
+        found[table.family].append(shared_operation_inputs(table.space).fingerprints(table.archs))
     return {family: short_fingerprints(torch.cat(parts)) for family, parts in found.items()}
 
 
@@ -310,7 +310,7 @@ def _trained(
 @fixed_defaults
 def _read(table: MeasuredTable, seed: int) -> _Read:
     y = torch.as_tensor(table.y).to("cpu", torch.float64)
-    inputs = OperationInputs(table.space)(table.archs)
+    inputs = shared_operation_inputs(table.space)(table.archs)
     if y.shape != (inputs.sizes.size(0),):
         raise InvalidLabelsError(f"table {table.name!r} has {list(y.shape)} labels for {inputs.sizes.size(0)} graphs")
     if not bool(y.isfinite().all()):

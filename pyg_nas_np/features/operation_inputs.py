@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyg_nas_np.features.operation_dag import LiveGraphs, live_graphs, mixed, path_sums
-from pyg_nas_np.features.tables import reference_sample, seeded_sample
-from pyg_nas_np.spaces.base import Archs, Costs, EnumerableSpace, GraphView, SearchSpace
+from pyg_nas_np.features.tables import space_sample
+from pyg_nas_np.spaces.base import Archs, Costs, GraphView, SearchSpace
 from pyg_nas_np.spaces.described import described_graphs, has_graphs
 from pyg_nas_np.spaces.operations import ADD, IDENTITY, INPUT, OUTPUT, POOL, OperationGraphs, OperationView
 from pyg_nas_np.utils import InvalidArchitectureError, fixed_defaults
@@ -181,8 +181,7 @@ class OperationInputs:
         """
         live = live_graphs(described_graphs(self.space, archs))
         graphs, place = live.graphs, live.kept.cumsum(0) - 1
-        role = torch.tensor([ROLES.index(role_of(op.kind)) for op in graphs.operations])[graphs.op[live.kept]]
-        label = role
+        label = _roles(live)
         for column in _values(live).nan_to_num(-1.0).mul(1 << 10).round().long().T:
             label = mixed(label * 31 + column)
         own, (source, target) = label, place[graphs.edge_index]
@@ -204,23 +203,17 @@ class OperationInputs:
     @cached_property
     @fixed_defaults
     def _reference(self) -> tuple[_Scale, _Scale, float]:
-        space = self.space
-        rows = (
-            seeded_sample(space, REFERENCE)
-            if isinstance(space, EnumerableSpace)
-            else reference_sample(space, REFERENCE)
-        )
-        live = live_graphs(described_graphs(space, rows))
-        foreign = torch.tensor([role_of(op.kind) == OTHER for op in live.graphs.operations])[live.graphs.op[live.kept]]
-        share = 1.0 - float(foreign.double().mean()) if foreign.numel() else 0.0
+        rows = space_sample(self.space, REFERENCE)
+        live = live_graphs(described_graphs(self.space, rows))
+        known = _roles(live) != ROLES.index(OTHER)
+        share = float(known.double().mean()) if known.numel() else 0.0
         return _Scale.of(_values(live)), _Scale.of(self._sizes(rows, live)), share
 
     def _inputs(self, archs: Archs, attributes: _Scale, sizes: _Scale) -> EncoderInputs:
         live = live_graphs(described_graphs(self.space, archs))
         values, graphs = _values(live), live.graphs
-        role = torch.tensor([ROLES.index(role_of(op.kind)) for op in graphs.operations])[graphs.op[live.kept]]
         kernel = values[:, :1].nan_to_num(0.0)
-        x = torch.cat([one_hot(role, len(ROLES)), attributes(values), values.isfinite(), kernel], dim=1)
+        x = torch.cat([one_hot(_roles(live), len(ROLES)), attributes(values), values.isfinite(), kernel], dim=1)
         place = live.kept.cumsum(0) - 1
         between = torch.cat([graphs.edge_index, graphs.recurrent_index], dim=1)
         # A contracted node has no edges, but a recurrent one may end at it.
@@ -254,6 +247,21 @@ def role_of(kind: str) -> str:
     name = kind.lower()
     role = _ROLE_OF.get(name, name)
     return role if role in ROLES else OTHER
+
+
+def shared_operation_inputs(space: SearchSpace[Any]) -> OperationInputs:
+    r"""Returns the inputs of a space, kept with it, so that its scales are computed once.
+
+    Raises:
+        InvalidArchitectureError: If the space has no graphs.
+    """
+    return space.keep(OperationInputs)
+
+
+def _roles(live: LiveGraphs) -> Tensor:
+    """Position in :data:`ROLES` of each kept node, int64."""
+    graphs = live.graphs
+    return torch.tensor([ROLES.index(role_of(op.kind)) for op in graphs.operations])[graphs.op[live.kept]]
 
 
 def _values(live: LiveGraphs) -> Tensor:

@@ -133,6 +133,12 @@ def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:
     return space.sample(size, generator, replace=True)
 
 
+def space_sample(space: SearchSpace[Any], size: int) -> Sequence[Any] | Tensor:
+    r"""Returns architectures by which a space is known: :func:`seeded_sample` where it has an index, else
+    :func:`reference_sample`."""
+    return seeded_sample(space, size) if isinstance(space, EnumerableSpace) else reference_sample(space, size)
+
+
 def chunked(archs: Sequence[Any], size: int) -> list[Sequence[Any]]:
     r"""Splits architectures into parts of at most :obj:`size`, for :func:`~pyg_nas_np.utils.map_chunks`.
 

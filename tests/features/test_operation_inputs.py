@@ -12,6 +12,7 @@ from pyg_nas_np.features.operation_inputs import (
     ROLES,
     SIZES,
     role_of,
+    shared_operation_inputs,
 )
 from pyg_nas_np.spaces import (
     GraphSpace,
@@ -156,3 +157,8 @@ def test_cells_of_large_spaces():
 def test_spaces_without_graphs_are_refused():
     with pytest.raises(InvalidArchitectureError, match="no graphs of operations"):
         OperationInputs(ParameterSpace.from_records([{"a": 1}, {"a": 2}]))
+
+
+def test_a_space_keeps_its_inputs():
+    assert shared_operation_inputs(SPACE) is shared_operation_inputs(SPACE)
+    assert shared_operation_inputs(SPACE) is not shared_operation_inputs(NASBench201Space())

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from pyg_nas_np.features.tables import KeptRows, informative, reference_sample
+from pyg_nas_np.features.tables import KeptRows, informative, reference_sample, seeded_sample, space_sample
 from pyg_nas_np.spaces import Integer, NASBench201Space, ParameterSpace
 from tests.conftest import ToySpace
 
@@ -74,3 +74,10 @@ def test_bins_of_a_histogram_share_a_scale():
 def test_small_spaces_are_their_own_reference():
     assert len(reference_sample(ToySpace(), 1000)) == 128
     assert len(reference_sample(NASBench201Space(), 50)) == 50
+
+
+def test_a_space_is_known_by_indices_where_it_has_some():
+    indexed = space_sample(NASBench201Space(), 8)
+    assert torch.equal(indexed, seeded_sample(NASBench201Space(), 8))
+    flat = ParameterSpace(width=Integer(1, 100))
+    assert list(space_sample(flat, 8)) == list(reference_sample(flat, 8))

@@ -208,7 +208,8 @@ def _labels(args: argparse.Namespace, sets: FeatureSets, name: str, truth: Tenso
     """What a few accuracies measured on the new data set add: all other cells are ranked; means over draws."""
     rows = []
     for count in CONTEXTS:
-        scores: dict[str, list[tuple[float, float]]] = {"images and labels": [], "labels alone": []}
+        titles = ("images and labels", "labels alone", "labels and the encoder")
+        scores: dict[str, list[tuple[float, float]]] = {title: [] for title in titles}
         for seed in range(CONTEXT_DRAWS if count else 1):
             order = torch.randperm(len(SPACE), generator=torch.Generator().manual_seed(seed))
             known, y = SPACE.batch_encode(order[:count]), truth[order[:count]]
@@ -216,7 +217,8 @@ def _labels(args: argparse.Namespace, sets: FeatureSets, name: str, truth: Tenso
             both = MetaD2APredictor(SPACE, weights=args.generator_predictor)
             fitted = {"images and labels": both.fit(sets, known, y) if count else both.fit(sets)}
             if count:
-                fitted["labels alone"] = ConvNPPredictor(SPACE).fit(known, y)  # type: ignore[assignment]
+                fitted["labels alone"] = ConvNPPredictor(SPACE, encoder=None).fit(known, y)  # type: ignore[assignment]
+                fitted["labels and the encoder"] = ConvNPPredictor(SPACE).fit(known, y)  # type: ignore[assignment]
             for method, predictor in fitted.items():
                 guess = predictor.predict(tested)
                 scores[method].append((float(kendall_tau(guess, reached)), float(regret_at_k(guess, reached, 1))))

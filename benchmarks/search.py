@@ -79,7 +79,8 @@ METHODS: dict[str, Method] = {
     "gp-mean": Method(_by(GPPredictor, acquisition="mean")),
     "gp-thompson": Method(_by(GPPredictor, acquisition="thompson")),
     "gp-batch10": Method(_by(GPPredictor), batch=10),
-    "convnp": Method(_by(partial(ConvNPPredictor, stacking=False))),
+    "convnp": Method(_by(partial(ConvNPPredictor, stacking=False, encoder=None))),
+    "convnp + encoder": Method(_by(partial(ConvNPPredictor, stacking=False))),
     # With seeds for tuning, medians on CIFAR-10 (test), CIFAR-100 and ImageNet16-120: 5, 4 and 21; by "ucb" 7, 3 and
     # 43; with the shrinkage that suits random labels 7, 5 and 46.
     "transfer": Method(

@@ -89,7 +89,8 @@ def rank(
 ) -> None:
     """Rank your own candidates from your own labels, or all architectures of a benchmark from a few.
 
-    Without labels, what larger sizes, depth and zero-cost scores promise decides.
+    Without labels, what larger sizes, depth and zero-cost scores promise decides, and for cells what was measured in
+    other spaces.
     """
     started = time.perf_counter()
     names = check_predictors(predictor or ["convnp"], split)

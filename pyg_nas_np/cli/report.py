@@ -144,7 +144,8 @@ def _quality(ranking: Ranking) -> str:
         note = "Only the labels that the predictor was fitted to are known, so that nothing is left to test it on."
         if not ranking.predictor.labelled:
             note = (
-                "No label is known. The prior ranks: what larger sizes, depth and zero-cost scores promise. "
+                "No label is known. The prior ranks: what larger sizes, depth and zero-cost scores promise, and for "
+                "graphs what was measured in other spaces. "
                 "Predictions are standard scores, with mean 0 and standard deviation about 1 over the space."
             )
         return _section("Predicted and measured", "", note)

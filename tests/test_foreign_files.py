@@ -193,9 +193,9 @@ def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
         "Predictor.load": fitted(RidgePredictor(toy_space)),
         "Predictor.load of a GP": fitted(GPPredictor(toy_space, max_iter=2)),
         "Predictor.load of networks": fitted(MLPEnsemblePredictor(toy_space, members=1, steps=2, folds=0)),
-        "Search.resume": Loader(search.save, lambda path: RandomSearch(toy_space).resume(path)),
-        "Search.resume of a local search": Loader(local.save, lambda path: LocalSearch(toy_space).resume(path)),
-        "BudgetedSearch.resume": Loader(
+        "Resumable.resume of a random search": Loader(search.save, lambda path: RandomSearch(toy_space).resume(path)),
+        "Resumable.resume of a local search": Loader(local.save, lambda path: LocalSearch(toy_space).resume(path)),
+        "Resumable.resume of a budgeted search": Loader(
             budgeted.save, lambda path: BudgetedSearch(toy_space, fidelity, budget=9).resume(path)
         ),
         "read_encoders": Loader(lambda path: write_encoders(path, encoders), read_encoders),

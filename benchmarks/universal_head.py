@@ -3,17 +3,28 @@ r"""Whether a process that is shared by all spaces adds to the mean of the bank,
     python benchmarks/universal_head.py --minutes 20
     python benchmarks/universal_head.py --report-only
 
-Tasks are contexts of 5 to 100 random labels of the tables of ``universal.py``, with 128 targets. The bank of each is
-fitted with the scores of the encoder that has not seen the table. One :class:`~pyg_nas_np.nn.ConvNP` in the hybrid form
-sees what all spaces have: these scores, the moments of the four members and their leave-one-out errors. It is trained
-on the tasks of all families but one (and those with the same cells), and asked about this one. The encoders of the
-other families have seen it, which can only be of use to the process. Rows of ``results/universal_head.csv``: Kendall's
-tau of the bank's mean, of the process, and of its weights alone.
+Tasks are contexts of 5 to 100 random labels, with 128 targets, of the tables of ``universal.py`` and of FCNet and
+HPOBench, whose configurations are no graphs. The bank of each is fitted with the scores of the encoder that has not
+seen the table. A :class:`~pyg_nas_np.nn.ConvNP` is trained on the tasks of all families but one (and those with the
+same cells), and asked about this one. The forms of it (:data:`FORMS`):
+
+- *bounded*: hybrid, sees what all spaces have: these scores (0 without graphs), the moments of the four members and
+  their leave-one-out errors. It may shift the mean of the bank by a tenth of a standard deviation.
+- *free*: the same with shifts of up to one standard deviation, so that it can learn how far scores are to be trusted.
+- *end to end*: free, and sees embeddings of the graphs by an :class:`~pyg_nas_np.nn.OperationEncoder` that is trained
+  with it. Gradients reach the encoder through the set convolutions. It starts from the encoder that has not seen the
+  family.
+- *alone*: end to end without the bank: encoder and set convolutions are all there is.
+
+Encoders have seen the tables of the families that the process is trained on, so that it learns to trust them too much;
+there are too few families to train the process on others than the encoders. Rows of ``results/universal_head.csv``:
+Kendall's tau of the bank's mean, and of each form.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import time
 from collections import defaultdict
@@ -23,43 +34,62 @@ from typing import Any
 
 import numpy as np
 import torch
+from _own_tables import DEVELOPMENT
 from _rows import append, read
 from _timing import RESULTS, machine
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 from universal import measured
 
 from pyg_nas_np import ConvNPPredictor
+from pyg_nas_np.convnp.encoder import Encoders, PriorEncoder, read_encoders
 from pyg_nas_np.convnp.encoder_training import MeasuredTable
+from pyg_nas_np.convnp.weights import WEIGHTS
+from pyg_nas_np.features.operation_inputs import EncoderInputs, shared_operation_inputs
 from pyg_nas_np.metrics.functional import kendall_tau
-from pyg_nas_np.nn import ConvNP, Task, TaskBatch
+from pyg_nas_np.nn import ConvNP, OperationEncoder, Task, TaskBatch
+from pyg_nas_np.spaces.described import has_graphs
 
 SAME = {"micro": "nb201"}
 """Families whose cells are those of another one."""
 
 SIZES = {"5 to 12": (0, 12), "13 to 30": (12, 30), "31 to 100": (30, 100)}
-ROWS, TARGETS, MEMBERS, STEPS, BATCH = 2300, 128, 4, 600, 6
-FIELDS = ("family", "table", "labels", "task", "tau_of_bank", "tau_of_process", "tau_of_weights")
+ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 2300, 128, 4, 600, 6, 32
+WITHOUT_GRAPHS = ("hpolib", "hpobench")
+
+FORMS: dict[str, dict[str, Any]] = {
+    "bounded": {},
+    "free": {"max_shift": 1.0},
+    "end to end": {"max_shift": 1.0, "encoder": True},
+    "alone": {"form": "off-grid", "encoder": True},
+}
+FIELDS = ("family", "table", "labels", "task", "bank", *FORMS)
 
 Drawn = dict[str, Any]
+Graphs = dict[str, EncoderInputs]
+
+
+def pool_of(table: MeasuredTable) -> Tensor:
+    r"""Rows of a table that take part, at most :data:`ROWS`."""
+    return torch.randperm(table.y.numel(), generator=torch.Generator().manual_seed(1))[:ROWS]
+
+
+def rows_of(table: MeasuredTable, index: Tensor) -> Any:
+    return table.archs[index] if isinstance(table.archs, Tensor) else [table.archs[i] for i in index]
 
 
 def draw(table: MeasuredTable, generator: torch.Generator) -> Drawn | None:
     r"""One task of a table; :obj:`None` where all its labels are equal."""
-    pool = torch.randperm(table.y.numel(), generator=torch.Generator().manual_seed(1))[:ROWS]
+    pool = pool_of(table)
     log_size = math.log(5) + float(torch.rand((), generator=generator)) * math.log(20)
     labels = min(round(math.exp(log_size)), pool.numel() // 2)
-    order = pool[torch.randperm(pool.numel(), generator=generator)]
-    context, target = order[:labels], order[labels : labels + TARGETS]
-
-    def rows(index: Tensor) -> Any:
-        return table.archs[index] if isinstance(table.archs, Tensor) else [table.archs[i] for i in index]
-
+    order = torch.randperm(pool.numel(), generator=generator)[: labels + TARGETS]
+    context, target = pool[order[:labels]], pool[order[labels:]]
     predictor = ConvNPPredictor(table.space, maximize=table.maximize, stacking=False)
-    predictor.fit(rows(context), table.y[context])
+    predictor.fit(rows_of(table, context), table.y[context])
     if not predictor.transform_.informative:
         return None
-    inputs = predictor._inputs(predictor._known(rows(target)))[1]
+    inputs = predictor._inputs(predictor._known(rows_of(table, target)))[1]
     bank, sign = predictor.bank_, 1.0 if table.maximize else -1.0
     moments = [bank.context, bank.predict(inputs)]
     # A bank without random networks or trend has fewer members; their mean stands for the missing ones.
@@ -67,26 +97,68 @@ def draw(table: MeasuredTable, generator: torch.Generator) -> Drawn | None:
     better, known = sign * table.y[target], (sign * table.y[context]).numpy()
     ranks = known.argsort()
     scores = np.interp(better.numpy(), known[ranks], predictor.z_.numpy()[ranks])
-    task = Task(predictor.x_[:, -1:], predictor.z_, inputs[:, -1:], *moments, torch.from_numpy(scores).float())
-    return {"family": table.family, "table": table.name, "task": tuple(task), "better": better}
+    encoded = [
+        part[:, -1:] if predictor.encoded_ is not None else part.new_zeros(len(part), 1)
+        for part in (predictor.x_, inputs)
+    ]
+    task = Task(encoded[0], predictor.z_, encoded[1], *moments, torch.from_numpy(scores).float())
+    return {"family": table.family, "table": table.name, "task": tuple(task), "order": order, "better": better}
 
 
-def train(tasks: Sequence[Drawn], seed: int = 0) -> ConvNP:
+class EndToEnd(nn.Module):
+    r"""A process, with an encoder whose embeddings it sees beside the scores.
+
+    Args:
+        form: One of :data:`FORMS`.
+        prior: Where the encoder starts.
+    """
+
+    def __init__(self, form: str, prior: PriorEncoder) -> None:
+        super().__init__()
+        arguments = dict(FORMS[form])
+        self.encoder: OperationEncoder | None = None
+        if arguments.pop("encoder", False):
+            self.encoder = copy.deepcopy(prior.encoders[0]).train()
+        width = 1 if self.encoder is None else 1 + self.encoder.config["out_channels"]
+        self.process = ConvNP(width, num_base=MEMBERS, channels=CHANNELS, heads=4, dim=4, **arguments)
+
+    def forward(self, drawn: Sequence[Drawn], graphs: Graphs) -> tuple[TaskBatch, Tensor, Tensor]:
+        batch = TaskBatch.from_tasks([Task(*(self._task(one, graphs))) for one in drawn])
+        return batch, *self.process(batch)
+
+    def _task(self, drawn: Drawn, graphs: Graphs) -> tuple[Tensor, ...]:
+        task: tuple[Tensor, ...] = drawn["task"]
+        if self.encoder is None:
+            return task
+        seen = torch.cat([task[0], task[2]])
+        if drawn["table"] in graphs:
+            embedding = self.encoder(*graphs[drawn["table"]].select(drawn["order"])).embedding
+        else:
+            embedding = seen.new_zeros(len(seen), self.encoder.config["out_channels"])
+        context, target = torch.cat([seen, embedding], dim=1).split([len(task[0]), len(task[2])])
+        return context, task[1], target, *task[3:]
+
+    def groups(self) -> list[dict[str, Any]]:
+        r"""The encoder starts trained, and learns more slowly."""
+        parts = [{"params": self.process.parameters(), "lr": 1e-3}]
+        return parts if self.encoder is None else [*parts, {"params": self.encoder.parameters(), "lr": 2e-4}]
+
+
+def train(form: str, tasks: Sequence[Drawn], graphs: Graphs, prior: PriorEncoder, seed: int = 0) -> EndToEnd:
     r"""A process for all spaces: the order of pairs of targets, and a tenth of the negative log density."""
     families: dict[str, list[Drawn]] = defaultdict(list)
     for task in tasks:
         families[task["family"]].append(task)
     torch.manual_seed(seed)
-    model = ConvNP(1, num_base=MEMBERS, channels=32, heads=4, dim=4)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    model = EndToEnd(form, prior)
+    optimizer = torch.optim.AdamW(model.groups(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     generator = torch.Generator().manual_seed(seed)
     parts = list(families.values())
     for _ in range(STEPS):
         chosen = [parts[int(torch.randint(len(parts), (1,), generator=generator))] for _ in range(BATCH)]
         drawn = [part[int(torch.randint(len(part), (1,), generator=generator))] for part in chosen]
-        batch = TaskBatch.from_tasks([Task(*task["task"]) for task in drawn])
-        mean, std = model(batch)
+        batch, mean, std = model(drawn, graphs)
         assert batch.z_target is not None
         density = (0.5 * ((batch.z_target - mean) / std).square() + std.log()).mean()
         loss = pairs(mean, batch.z_target, batch.ptr_target) + 0.1 * density
@@ -109,36 +181,50 @@ def pairs(mean: Tensor, scores: Tensor, ptr: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def judge(model: ConvNP, task: Drawn) -> dict[str, float]:
-    batch = TaskBatch.from_tasks([Task(*task["task"])])
-    means = batch.target_moments[..., 0]
-    ranked = {
-        "tau_of_bank": means.mean(dim=1),
-        "tau_of_process": model(batch)[0],
-        "tau_of_weights": (means * model.weights(batch)).sum(dim=1),
-    }
-    return {name: float(kendall_tau(mean, task["better"], undefined=0.0)) for name, mean in ranked.items()}
+def judge(model: EndToEnd, task: Drawn, graphs: Graphs) -> float:
+    return float(kendall_tau(model([task], graphs)[1], task["better"], undefined=0.0))
+
+
+def bank(task: Drawn) -> float:
+    return float(kendall_tau(Task(*task["task"]).target_moments[..., 0].mean(dim=1), task["better"], undefined=0.0))
 
 
 def report(results: Path) -> None:
     r"""Mean differences to the bank by family and number of labels, with standard errors over tasks."""
     rows = read(results)
-    print("| family | " + " | ".join(SIZES) + " |\n|---" + "|--:" * len(SIZES) + "|")
-    means: dict[str, list[float]] = defaultdict(list)
-    for family in sorted({row["family"] for row in rows}):
-        cells = []
-        for title, (low, high) in SIZES.items():
-            gains = [
-                float(row["tau_of_process"]) - float(row["tau_of_bank"])
-                for row in rows
-                if row["family"] == family and low < int(row["labels"]) <= high
-            ]
-            values = torch.tensor(gains)
-            means[title].append(float(values.mean()))
-            cells.append(f"{float(values.mean()):+.4f} ± {float(values.std()) / math.sqrt(len(gains)):.4f}")
-        print(f"| {family} | " + " | ".join(cells) + " |")
-    print("| mean over families | " + " | ".join(f"{sum(v) / len(v):+.4f}" for v in means.values()) + " |")
+    for form in FORMS:
+        print(f"\n{form}\n\n| family | " + " | ".join(SIZES) + " |\n|---" + "|--:" * len(SIZES) + "|")
+        means: dict[str, list[float]] = defaultdict(list)
+        for family in sorted({row["family"] for row in rows}):
+            cells = []
+            for title, (low, high) in SIZES.items():
+                gains = [
+                    float(row[form]) - float(row["bank"])
+                    for row in rows
+                    if row["family"] == family and low < int(row["labels"]) <= high
+                ]
+                values = torch.tensor(gains)
+                means[title].append(float(values.mean()))
+                cells.append(f"{float(values.mean()):+.4f} ± {float(values.std()) / math.sqrt(len(gains)):.4f}")
+            print(f"| {family} | " + " | ".join(cells) + " |")
+        print("| mean over families | " + " | ".join(f"{sum(v) / len(v):+.4f}" for v in means.values()) + " |")
     print(machine())
+
+
+def all_tables(data: Path) -> list[MeasuredTable]:
+    r"""The tables with graphs, and those of configurations without."""
+    found = list(measured(data))
+    for family in WITHOUT_GRAPHS:
+        for name, load in DEVELOPMENT[family].items():
+            table = load()
+            found.append(MeasuredTable(name, family, table.space, table.archs, table.y, table.maximize))
+    return found
+
+
+def prior_without(encoders: Encoders, family: str) -> PriorEncoder:
+    r"""The encoder of the most families that has not seen one."""
+    fit = [prior for prior in encoders.priors if family not in prior.card["families"]]
+    return max(fit, key=lambda prior: len(prior.card["families"]))
 
 
 def main() -> None:
@@ -153,10 +239,11 @@ def main() -> None:
     if args.report_only:
         report(args.results)
         return
+    tables = all_tables(args.data)
     tasks: list[Drawn] = torch.load(args.tasks, weights_only=True) if args.tasks.exists() else []
     if not tasks:
         families: dict[str, list[MeasuredTable]] = defaultdict(list)
-        for table in measured(args.data):
+        for table in tables:
             families[table.family].append(table)
         generator = torch.Generator().manual_seed(0)
         deadline = time.monotonic() + 60 * args.minutes
@@ -167,15 +254,23 @@ def main() -> None:
         args.tasks.parent.mkdir(parents=True, exist_ok=True)
         torch.save(tasks, args.tasks)
     print(f"{len(tasks)} tasks", flush=True)
+    graphs = {
+        table.name: shared_operation_inputs(table.space)(rows_of(table, pool_of(table)))
+        for table in tables
+        if has_graphs(table.space)
+    }
+    encoders = read_encoders(WEIGHTS / "universal.safetensors")
     args.results.unlink(missing_ok=True)
     for family in sorted({SAME.get(task["family"], task["family"]) for task in tasks}):
         own = [SAME.get(task["family"], task["family"]) == family for task in tasks]
-        model = train([task for task, mine in zip(tasks, own, strict=True) if not mine])
+        others = [task for task, mine in zip(tasks, own, strict=True) if not mine]
+        models = {form: train(form, others, graphs, prior_without(encoders, family)) for form in FORMS}
         for number, (task, mine) in enumerate(zip(tasks, own, strict=True)):
             if mine:
-                labels = task["task"][1].numel()
-                row = {"family": task["family"], "table": task["table"], "labels": labels, "task": number}
-                append(args.results, FIELDS, row | judge(model, task))
+                row = {"family": task["family"], "table": task["table"], "task": number, "bank": bank(task)}
+                row["labels"] = task["task"][1].numel()
+                append(args.results, FIELDS, row | {form: judge(model, task, graphs) for form, model in models.items()})
+        print(family, flush=True)
     report(args.results)
 
 

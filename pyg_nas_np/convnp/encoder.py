@@ -18,14 +18,16 @@ from pyg_nas_np.features.tables import KeptRows, chunked, mostly_whole, space_sa
 from pyg_nas_np.nn.operation_encoder import OperationEncoder
 from pyg_nas_np.spaces.base import Archs, EnumerableSpace, SearchSpace
 from pyg_nas_np.spaces.described import has_graphs
-from pyg_nas_np.utils import foreign_file, map_chunks, read_tensors, write_tensors
+from pyg_nas_np.utils import as_device, foreign_file, map_chunks, on_device, read_tensors, write_tensors
 from pyg_nas_np.utils.defaults import fixed_defaults
 from pyg_nas_np.utils.state_files import load_module, read_json
 
 FORMAT = "pyg_nas_np.encoder/1"
 
-CHUNK = 1 << 10
-"""Graphs that are encoded at a time; their states fit into the processor's cache."""
+CHUNK = {"cpu": 1 << 10, "cuda": 1 << 14}
+"""Graphs that are encoded at a time; on a CPU their states fit into the cache."""
+
+CPU = torch.device("cpu")
 
 REFERENCE = 1 << 11
 """Architectures that give the scale of the scores of a space, and tell whether it was seen."""
@@ -54,23 +56,29 @@ class PriorEncoder:
     def __init__(self, encoders: Sequence[OperationEncoder], card: dict[str, Any]) -> None:
         self.encoders, self.card = list(encoders), card
 
-    def scores(self, space: SearchSpace[Any], archs: Archs = None) -> Tensor:
+    def scores(self, space: SearchSpace[Any], archs: Archs = None, device: str | torch.device = "auto") -> Tensor:
         r"""Returns the scores of architectures, ``[B]`` float32, with mean 0 and standard deviation 1 over the space.
 
         Args:
             space: A space whose architectures are graphs.
             archs: Architectures; where the space has an index also official indices, or :obj:`None` for all.
+            device: Where the encoder runs; the scores are on the CPU.
 
         Raises:
             InvalidArchitectureError: If they are not.
+            DeviceUnavailableError: If this machine has no such device.
         """
-        return SpaceScores(self, space)(archs)
+        return SpaceScores(self, space)(archs, as_device(device))
 
     @fixed_defaults
     @torch.no_grad()
     def raw(self, inputs: EncoderInputs) -> Tensor:
         r"""Returns the scores by each encoder, ``[B, members]``."""
         return torch.stack([encoder(*inputs).score for encoder in self.encoders], dim=1)
+
+    def on(self, device: torch.device) -> PriorEncoder:
+        r"""Returns the encoders for use on a device: themselves on the CPU, copies elsewhere."""
+        return PriorEncoder([on_device(encoder, device) for encoder in self.encoders], self.card)
 
     def state_dict(self) -> dict[str, Any]:
         r"""Returns weights and card, for :meth:`from_state`."""
@@ -105,31 +113,32 @@ class SpaceScores:
         self._rows = KeptRows(self._columns)
 
     @fixed_defaults
-    def __call__(self, archs: Archs = None) -> Tensor:
-        r"""Returns the scores of architectures, ``[B]`` float32."""
+    def __call__(self, archs: Archs = None, device: torch.device = CPU) -> Tensor:
+        r"""Returns the scores of architectures, ``[B]`` float32 on the CPU, computed on a device."""
         if mostly_whole(self.space, archs):
             if self._whole is None:
-                self._whole = self._compute(None)
+                self._whole = self._compute(None, device)
             return self._whole.clone() if archs is None else self._whole[archs]
         if isinstance(archs, Tensor):
-            return self._compute(archs)
-        rows: Tensor = self._rows(self.space.resolve(archs))
-        return rows[:, 0]
+            return self._compute(archs, device)
+        return self._rows(self.space.resolve(archs), device)[:, 0]
 
-    def _columns(self, archs: Archs) -> Tensor:
-        return self._compute(archs).unsqueeze(1)
+    def _columns(self, archs: Archs, device: torch.device) -> Tensor:
+        return self._compute(archs, device).unsqueeze(1)
 
-    def _compute(self, archs: Archs) -> Tensor:
-        return (self._scaled(self._raw(archs)) / self._spread).float()
+    def _compute(self, archs: Archs, device: torch.device) -> Tensor:
+        return (self._scaled(self._raw(archs, device)) / self._spread).float()
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return ((raw - self._mean) / self._std).mean(dim=1)
 
-    def _raw(self, archs: Archs) -> Tensor:
+    def _raw(self, archs: Archs, device: torch.device = CPU) -> Tensor:
         if archs is None and isinstance(self.space, EnumerableSpace):
             archs = torch.arange(len(self.space), device="cpu")
-        parts = list(archs.split(CHUNK)) if isinstance(archs, Tensor) else chunked(self.space.resolve(archs), CHUNK)
-        found = map_chunks(lambda part: self.encoder.raw(self.inputs(part)), parts)
+        size = CHUNK[device.type]
+        parts = list(archs.split(size)) if isinstance(archs, Tensor) else chunked(self.space.resolve(archs), size)
+        encoder = self.encoder.on(device)
+        found = map_chunks(lambda part: encoder.raw(self.inputs(part).to(device)).cpu(), parts)
         return torch.cat(found) if found else torch.empty(0, len(self.encoder.encoders))
 
 

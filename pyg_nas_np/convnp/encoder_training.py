@@ -25,7 +25,7 @@ from pyg_nas_np.nn.operation_encoder import OperationEncoder
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
-from pyg_nas_np.utils import InvalidLabelsError, drawing_from
+from pyg_nas_np.utils import InvalidLabelsError, as_device, drawing_from
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 MAX_ROWS = 20_000
@@ -187,6 +187,7 @@ def pretrain_encoder(
     seed: int = 0,
     encoder: Mapping[str, Any] | None = None,
     start: PriorEncoder | None = None,
+    accelerator: str = "auto",
     root: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PriorEncoder:
@@ -204,6 +205,8 @@ def pretrain_encoder(
         seed: Seed of weights and batches.
         encoder: Arguments of :class:`~pyg_nas_np.nn.OperationEncoder`.
         start: Encoders to train further, one a member; it is not changed. (default: new ones)
+        accelerator: Where to train: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is a device. Checkpoints
+            and weights hold no device.
         root: Folder of checkpoints; training resumes from it. (default: nothing is kept)
         progress: Whether to show a progress bar.
 
@@ -211,6 +214,7 @@ def pretrain_encoder(
         InvalidLabelsError: If a table has not one label an architecture, or a label is NaN or infinite.
         ValueError: If there is no family to leave out of a name, nothing is left to learn from, or :obj:`start` has
             another number of encoders.
+        DeviceUnavailableError: If this machine has no such device.
 
     Example:
         >>> from pyg_nas_np.spaces import NASBench201Space
@@ -224,7 +228,7 @@ def pretrain_encoder(
         raise ValueError(
             f"start has {len(start.encoders)} encoders of its own form; give members={len(start.encoders)}"
         )
-    chosen = tables_without(tables, left_out)
+    chosen, device = tables_without(tables, left_out), as_device(accelerator)
     read: dict[str, list[_Read]] = defaultdict(list)
     for table in chosen:
         read[table.family].append(_read(table, seed))
@@ -241,6 +245,7 @@ def pretrain_encoder(
             max_minutes,
             batch_size,
             seed * 1009 + member,
+            device.type,
             progress,
         )
         for member, folder in enumerate(folders)
@@ -277,6 +282,7 @@ def _trained(
     max_minutes: float,
     batch_size: int,
     seed: int,
+    accelerator: str,
     progress: bool,
 ) -> OperationEncoder:
     training = PairwiseTraining(model.train(), max_steps=max_steps)
@@ -293,7 +299,7 @@ def _trained(
             resumed = folder / "last.ckpt"
             draws.first = check_checkpoint(resumed, training)
     trainer = lightning.Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         max_steps=max_steps,
         gradient_clip_val=1.0,
         logger=False,

@@ -103,9 +103,9 @@ class ConvNPPredictor(Predictor):
             from 150 on; the latter take tens of seconds.
         shrinkage: With auxiliary labels, the predicted difference from them is multiplied by n / (n + shrinkage).
             Without it, few random labels make the ranking worse. Use 0 in a search.
-        device: Where the process and the stacked networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for
-            CUDA where there is a device. The bank and the trees stay on the CPU, as do arguments and predictions. A
-            saved predictor holds no device: ``load(path).set_params(device="cuda:1")`` chooses another.
+        device: Where the process, the encoder and the stacked networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or
+            ``"auto"`` for CUDA where there is a device. The bank and the trees stay on the CPU, as do arguments and
+            predictions. A saved predictor holds no device: ``load(path).set_params(device="cuda:1")`` chooses another.
         random_state: Seed of the splits, of the learners and of samples.
 
     Raises:
@@ -226,7 +226,7 @@ class ConvNPPredictor(Predictor):
         parts = [shared_descriptors(self.space_).table(archs.given)]
         parts += [part[archs.index] for part in (self.auxiliary_, self.scores_) if part.numel()]
         if self.encoded_ is not None:
-            parts.append(self.encoded_(archs.given).unsqueeze(1))
+            parts.append(self.encoded_(archs.given, as_device(self.device)).unsqueeze(1))
         return archs, torch.cat(parts, dim=1)
 
     def _new_encoded(self, space: SearchSpace[Any]) -> SpaceScores | None:

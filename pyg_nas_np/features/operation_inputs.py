@@ -78,6 +78,10 @@ class EncoderInputs(NamedTuple):
     batch: Tensor
     sizes: Tensor
 
+    def to(self, device: torch.device | str) -> EncoderInputs:
+        r"""Returns the graphs on a device."""
+        return EncoderInputs._make(value.to(device) for value in self)
+
     def select(self, index: Tensor) -> EncoderInputs:
         r"""Returns the graphs at positions :obj:`index` (int64 ``[K]``), in that order.
 

@@ -87,7 +87,8 @@ class KeptRows:
     r"""Rows of a table by architecture, each computed once: searches ask for the same candidates again and again.
 
     Args:
-        compute: Maps architectures to their rows, ``[B, F]``.
+        compute: Maps architectures to their rows, ``[B, F]``. It also gets the options of the call (where to compute
+            them), on which the rows do not depend.
         limit: Rows that are kept at most. What would exceed it is computed again each time.
 
     Example:
@@ -96,20 +97,20 @@ class KeptRows:
         [1.0, 3.0, 1.0]
     """
 
-    def __init__(self, compute: Callable[[Sequence[Any]], Tensor], limit: int = 1 << 16) -> None:
+    def __init__(self, compute: Callable[..., Tensor], limit: int = 1 << 16) -> None:
         self._compute, self.limit = compute, limit
         self._position: dict[Any, int] = {}
         self._table: Tensor | None = None
         self._lock = Lock()
 
-    def __call__(self, archs: Sequence[Any]) -> Tensor:
+    def __call__(self, archs: Sequence[Any], *options: Any) -> Tensor:
         r"""Returns the rows of architectures, ``[B, F]``."""
         with self._lock:
             new = list(dict.fromkeys(arch for arch in archs if arch not in self._position))
             if not archs or len(self._position) + len(new) > self.limit:
-                return self._compute(archs)
+                return self._compute(archs, *options)
             if new:
-                rows = self._compute(new)
+                rows = self._compute(new, *options)
                 self._table = rows if self._table is None else torch.cat([self._table, rows])
                 self._position |= {arch: i for i, arch in enumerate(new, len(self._position))}
             assert self._table is not None

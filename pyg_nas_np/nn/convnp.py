@@ -18,10 +18,10 @@ learned embeddings; ``"hybrid"``: off-grid, with the output as a correction of a
 
 
 MAX_RATIO = 3.0
-"""Largest ratio of the weights of two base predictors."""
+"""Largest ratio of the weights of two base predictors, if not said otherwise."""
 
 MAX_SHIFT = 0.1
-"""Largest shift of a mixture of base predictors, in standard deviations."""
+"""Largest shift of a mixture of base predictors, in standard deviations, if not said otherwise."""
 
 FREE_CONTEXT = 20
 """Size of the context from which the bounds of ratio and shift decrease in proportion to 1 / n."""
@@ -46,6 +46,8 @@ class ConvNP(nn.Module):
         num_layers: Number of layers (hybrid and off-grid).
         grid_dim: Coordinates of each grid, 1 or 2 (on-grid).
         latent_channels: Latent channels per grid cell, 0 for a deterministic process (on-grid).
+        max_ratio: Largest ratio of the weights of two base predictors (hybrid).
+        max_shift: Largest shift of their mixture, in standard deviations (hybrid).
 
     Shapes:
         - **input:** a :class:`~pyg_nas_np.nn.TaskBatch`.
@@ -75,6 +77,8 @@ class ConvNP(nn.Module):
         num_layers: int = 2,
         grid_dim: int = 1,
         latent_channels: int = 0,
+        max_ratio: float = MAX_RATIO,
+        max_shift: float = MAX_SHIFT,
     ) -> None:
         super().__init__()
         if form not in get_args(Form):
@@ -83,6 +87,8 @@ class ConvNP(nn.Module):
             raise ValueError(f"channels={channels} must be divisible by heads={heads}")
         if latent_channels and form != "on-grid":
             raise ValueError(f"latent_channels={latent_channels} needs form='on-grid', got {form!r}")
+        if not (max_ratio >= 1.0 and max_shift >= 0.0):
+            raise ValueError(f"max_ratio must be at least 1 and max_shift at least 0, got {max_ratio} and {max_shift}")
         self.config: dict[str, Any] = {
             "form": form,
             "num_base": num_base,
@@ -92,7 +98,10 @@ class ConvNP(nn.Module):
             "num_layers": num_layers,
             "grid_dim": grid_dim,
             "latent_channels": latent_channels,
+            "max_ratio": max_ratio,
+            "max_shift": max_shift,
         }
+        self.max_ratio, self.max_shift = max_ratio, max_shift
         self.in_channels, self.form, self.num_base = in_channels, form, num_base if form == "hybrid" else 0
         base = self.num_base
         self.embed = nn.Sequential(nn.Linear(in_channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
@@ -152,7 +161,7 @@ class ConvNP(nn.Module):
         if not self.num_base:
             return shift, scale
         weights = tasks.per_target(self.weights(tasks))
-        reach = MAX_SHIFT * tasks.per_target(freedom(tasks))
+        reach = self.max_shift * tasks.per_target(freedom(tasks))
         base_mean, base_var = tasks.target_moments[..., 0], (2.0 * tasks.target_moments[..., 1]).exp()
         mean = (weights * base_mean).sum(dim=1)
         # Law of total variance over the base predictors.
@@ -162,11 +171,11 @@ class ConvNP(nn.Module):
     def weights(self, tasks: TaskBatch) -> Tensor:
         r"""Returns the weights of the base predictors in each task (hybrid form), ``[B, K]``, from :func:`evidence`.
 
-        Their ratios are at most :data:`MAX_RATIO`, and less with many labels (:func:`freedom`). In synthesised tasks
+        Their ratios are at most :obj:`max_ratio`, and less with many labels (:func:`freedom`). In synthesised tasks
         the most flexible base predictor is well specified more often than in real ones, so unbounded weights would
         concentrate on it.
         """
-        bound = 0.5 * math.log(MAX_RATIO) * freedom(tasks).unsqueeze(1)
+        bound = 0.5 * math.log(self.max_ratio) * freedom(tasks).unsqueeze(1)
         return torch.softmax(bound * torch.tanh(self.weigh(evidence(tasks))), dim=1)
 
     def latent(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from pyg_nas_np.spaces import (
     ParameterSpace,
 )
 from pyg_nas_np.spaces.operation_graph import OperationGraph
-from pyg_nas_np.utils import DataFileError, InvalidArchitectureError
+from pyg_nas_np.utils import DataFileError, DeviceUnavailableError, InvalidArchitectureError
 
 SPACE = NASBench201Space()
 
@@ -67,6 +67,29 @@ def test_scores_of_a_space_survive_pickling_and_copies():
     own = SpaceScores(prior(["a"]), SPACE)
     for other in (pickle.loads(pickle.dumps(own)), copy.deepcopy(own)):
         torch.testing.assert_close(other([SPACE[5]]), own([SPACE[5]]))
+
+
+def test_encoders_run_where_they_are_asked_to():
+    own, inputs = prior(["a"]), OperationInputs(SPACE)(torch.arange(9)).to("meta")
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        own.raw(inputs)
+    elsewhere = own.on(torch.device("meta"))
+    assert elsewhere.raw(inputs).is_meta
+    assert not own.raw(OperationInputs(SPACE)(torch.arange(9))).is_meta
+    assert own.on(torch.device("cpu")).encoders[0] is own.encoders[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_scores_on_a_gpu_are_those_of_the_cpu():
+    own = prior(["a"])
+    torch.testing.assert_close(own.scores(SPACE, device="cuda"), own.scores(SPACE, device="cpu"), rtol=1e-4, atol=1e-4)
+
+
+def test_a_missing_device_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(DeviceUnavailableError, match="no CUDA device"):
+        prior(["a"]).scores(SPACE, torch.arange(3), device="cuda")
 
 
 def test_a_state_gives_the_same_encoder():

@@ -11,8 +11,9 @@ from pyg_nas_np.convnp.encoder_training import (
 )
 from pyg_nas_np.features import OperationInputs
 from pyg_nas_np.metrics.functional import kendall_tau
+from pyg_nas_np.nn import OperationEncoder
 from pyg_nas_np.spaces import GraphSpace, NASBench101Space, NASBench201Space, Operation, OperationGraph
-from pyg_nas_np.utils import DataFileError, InvalidLabelsError
+from pyg_nas_np.utils import DataFileError, DeviceUnavailableError, InvalidLabelsError
 
 SMALL = {"channels": 16, "num_layers": 2, "out_channels": 8}
 
@@ -100,6 +101,22 @@ def test_equal_seeds_give_equal_encoders():
 
     torch.testing.assert_close(trained(0), trained(0))
     assert not torch.allclose(trained(0), trained(1))
+
+
+def test_a_step_of_training_runs_where_the_batch_is():
+    encoder = OperationEncoder(channels=8, num_layers=2).to("meta")
+    inputs = OperationInputs(NASBench201Space())(torch.arange(5)).to("meta")
+    pairwise_loss(encoder(*inputs).score, torch.randn(5, device="meta")).backward()
+    assert all(parameter.grad.is_meta for parameter in encoder.parameters())
+
+
+def test_a_missing_device_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    space = NASBench201Space()
+    table = MeasuredTable("t", "f", space, torch.arange(9), torch.randn(9))
+    with pytest.raises(DeviceUnavailableError, match="no CUDA device"):
+        pretrain_encoder([table], max_steps=1, accelerator="cuda", progress=False)
 
 
 def test_training_resumes(tmp_path):

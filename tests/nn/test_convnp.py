@@ -222,6 +222,24 @@ def test_what_was_learned_gives_way_to_many_labels():
     torch.testing.assert_close(shift, MAX_SHIFT * torch.tensor([1.0, 1.0, 0.25]), atol=1e-4, rtol=1e-4)
 
 
+def test_bounds_can_be_chosen():
+    tasks = make_tasks((3,), (5,))
+    model = untrained(max_shift=2.0, max_ratio=1.0)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.weigh[-1].weight, std=1e4)
+        model.head.bias.copy_(torch.tensor([1e4, 0.0]))
+        mean, std = model(tasks)
+        torch.testing.assert_close(model.weights(tasks), torch.full((1, 2), 0.5))
+    torch.testing.assert_close(mean, tasks.target_moments[..., 0].mean(dim=1) + 2.0 * std)
+    assert ConvNP(3, **model.config).max_shift == 2.0
+
+
+@pytest.mark.parametrize("bound", [{"max_ratio": 0.5}, {"max_shift": -0.1}, {"max_shift": math.nan}])
+def test_impossible_bounds_are_refused(bound):
+    with pytest.raises(ValueError, match="max_ratio must be at least 1 and max_shift at least 0"):
+        ConvNP(3, **bound)
+
+
 def test_evidence_is_what_the_errors_say():
     batch = make_tasks((2, 1), (1, 1))
     batch.z_context = torch.tensor([1.0, -1.0, 100.0])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,7 +30,10 @@ NUM_NEIGHBORS = 8
 NUM_REFERENCE = 256
 """How many graphs of a sampler tell its vocabulary."""
 
-_RESERVED = frozenset({"op", "x", "y", "edge_index", "edge_attr", "recurrent", "batch", "ptr", "pos", "space"})
+_RESERVED = frozenset({"op", "x", "y", "edge_index", "edge_attr", "recurrent", "slot", "batch", "ptr", "pos", "space"})
+
+SLOT = "slot"
+"""Operation, and its attribute, of the node that stands for one of the ordered inputs of an operation."""
 
 
 def operation_graph(
@@ -39,9 +43,15 @@ def operation_graph(
 
     - :class:`~torch_geometric.data.Data`: operations are ``op`` (a list of names, or ids into :obj:`operations`), or
       else a one-hot ``x``; every further number per node (``[num_nodes]``) is an attribute, NaN where a node has none;
-      ``recurrent`` ``[num_edges]`` marks edges that carry the value of the step before.
+      ``recurrent`` ``[num_edges]`` marks edges that carry the value of the step before, ``slot`` ``[num_edges]`` which
+      input of its target an edge is, negative where the order does not count.
     - :class:`networkx.DiGraph` and :class:`~networkx.MultiDiGraph`: a node's ``op`` is its operation, its other entries
-      are attributes; an edge with a true ``recurrent`` carries the value of the step before.
+      are attributes; an edge with a true ``recurrent`` carries the value of the step before, one with a ``slot`` is
+      that input of its target.
+
+    Gates of recurrent cells, differences and matrix products depend on the order of their inputs. An edge with a slot
+    leads through a node of its own, an operation ``"slot"`` with the number as attribute, so that whatever reads
+    operations tells ``a - b`` from ``b - a``.
 
     Args:
         graph: The graph.
@@ -49,7 +59,8 @@ def operation_graph(
         attributes: Names of the attributes to read. (default: all numbers of the nodes)
 
     Raises:
-        InvalidArchitectureError: If a node has no operation, an attribute is not a number, or edges form a cycle.
+        InvalidArchitectureError: If a node has no operation, an attribute is not a number, a slot is not a whole
+            number, or edges form a cycle.
 
     Example:
         >>> graph = nx.DiGraph([("stem", "head")])
@@ -57,6 +68,15 @@ def operation_graph(
         >>> graph.nodes["head"]["op"] = "linear"
         >>> operation_graph(graph).to_json()
         '{"nodes":[["conv",{"kernel":3.0}],["linear",{}]],"edges":[[0,1]]}'
+
+        A gate that takes the new state where it is open and the old one where it is closed:
+
+        >>> cell = nx.MultiDiGraph()
+        >>> cell.add_nodes_from([("x", {"op": "input"}), ("new", {"op": "tanh"}), ("h", {"op": "blend"})])
+        >>> edges = ("x", "new", {}), ("new", "h", {"slot": 0}), ("h", "h", {"slot": 1, "recurrent": True})
+        >>> keys = cell.add_edges_from(edges)
+        >>> sorted(node.op for node in operation_graph(cell).nodes)
+        ['blend', 'input', 'slot', 'slot', 'tanh']
     """
     if isinstance(graph, OperationGraph):
         return graph
@@ -79,10 +99,28 @@ def _from_networkx(graph: nx.Graph, wanted: Sequence[str] | None) -> OperationGr
             raise InvalidArchitectureError(f"node {node!r} has no 'op'; set graph.nodes[{node!r}]['op'] to a name")
         names = [name for name in entries if name != "op"] if wanted is None else [n for n in wanted if n in entries]
         nodes.append((entries["op"], {name: entries[name] for name in names if not _absent(entries[name])}))
-    edges: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    for u, v, recurrent in graph.edges(data="recurrent", default=False):
-        edges[bool(recurrent)].append((position[u], position[v]))
-    return OperationGraph.of(nodes, *edges)
+    edges = [
+        (position[u], position[v], bool(entries.get("recurrent", False)), entries.get(SLOT))
+        for u, v, entries in graph.edges(data=True)
+    ]
+    return _joined(nodes, edges)
+
+
+def _joined(
+    nodes: list[tuple[str, dict[str, Any]]], edges: Iterable[tuple[int, int, bool, float | None]]
+) -> OperationGraph:
+    """The graph of nodes and edges (source, target, recurrent, slot); a slot becomes a node on its edge."""
+    pairs: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    for u, v, recurrent, slot in edges:
+        if slot is None:
+            pairs[recurrent].append((u, v))
+            continue
+        if not isinstance(slot, numbers.Real) or not 0 <= slot < math.inf or slot != math.floor(slot):
+            raise InvalidArchitectureError(f"edge {u, v} has slot {slot!r}; number the inputs of a node 0, 1, 2")
+        pairs[recurrent].append((u, len(nodes)))
+        pairs[False].append((len(nodes), v))
+        nodes = [*nodes, (SLOT, {SLOT: float(slot)})]
+    return OperationGraph.of(nodes, *pairs)
 
 
 def _from_data(data: Data, names: list[str], wanted: Sequence[str] | None) -> OperationGraph:
@@ -111,11 +149,18 @@ def _from_data(data: Data, names: list[str], wanted: Sequence[str] | None) -> Op
             columns[name] = list(value)
     nodes = [(o, {k: c[i] for k, c in columns.items() if not _absent(c[i])}) for i, o in enumerate(op)]
     edge_index = torch.empty(2, 0) if data.edge_index is None else data.edge_index
-    recurrent = data.recurrent.flatten().tolist() if "recurrent" in data else [False] * edge_index.size(1)
-    edges: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    for (u, v), later in zip(edge_index.t().tolist(), recurrent, strict=True):
-        edges[bool(later)].append((u, v))
-    return OperationGraph.of(nodes, *edges)
+    count = edge_index.size(1)
+    recurrent = data.recurrent.flatten().tolist() if "recurrent" in data else [False] * count
+    slots = data.slot.flatten().tolist() if SLOT in data else [-1] * count
+    if not len(recurrent) == len(slots) == count:
+        raise InvalidArchitectureError(
+            f"recurrent and slot need one entry for each of {count} edges, got {len(recurrent)} and {len(slots)}"
+        )
+    edges = [
+        (u, v, bool(later), None if slot < 0 else slot)
+        for (u, v), later, slot in zip(edge_index.t().tolist(), recurrent, slots, strict=True)
+    ]
+    return _joined(nodes, edges)
 
 
 def _absent(value: Any) -> bool:

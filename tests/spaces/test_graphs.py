@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
+from pyg_nas_np.features import OperationInputs, shared_descriptors
 from pyg_nas_np.spaces import GraphSpace, Operation, SampledGraphSpace, Scores, operation_graph
 from pyg_nas_np.spaces.operation_graph import OperationGraph
 from pyg_nas_np.spaces.testing import SpaceTestCase, seeded
@@ -180,3 +181,52 @@ def test_a_pool_has_scores_that_may_be_unknown():
     assert space.costs() == {}
     with pytest.raises(InvalidLabelsError, match=r"scores\['swap'\] must be one number for each of 1 graphs, got 2"):
         GraphSpace([chain("a")], scores={"swap": [1.0, 2.0]})
+
+
+def gate(first, second, **edge):
+    """A blend of two states; the first input is taken where the gate is open."""
+    graph = nx.MultiDiGraph()
+    graph.add_nodes_from([("x", {"op": "input"}), (1, {"op": "tanh"}), (2, {"op": "relu"}), ("h", {"op": "blend"})])
+    graph.add_edges_from([("x", 1), ("x", 2)])
+    graph.add_edge(first, "h", slot=0)
+    graph.add_edge(second, "h", slot=1, **edge)
+    return graph
+
+
+def test_the_order_of_inputs_tells_gates_apart():
+    one, other = operation_graph(gate(1, 2)), operation_graph(gate(2, 1))
+    assert one != other
+    assert one == OperationGraph.from_json(one.to_json())
+    space = GraphSpace([one, other, operation_graph(gate(1, 1)), operation_graph(gate(2, 2))])
+    rows = shared_descriptors(space).table([one, other])
+    assert float((rows[0] - rows[1]).abs().max()) > 0.1
+    # The words that all spaces share have none for slots, so that no encoder is asked about such cells.
+    assert OperationInputs(space).understood < 0.8
+
+
+def test_pyg_and_networkx_number_inputs_alike():
+    edge_index = torch.tensor([[0, 0, 1, 2, 3], [1, 2, 3, 3, 3]])
+    data = Data(op=["input", "tanh", "relu", "blend"], edge_index=edge_index)
+    data.slot, data.recurrent = torch.tensor([-1, -1, 0, 1, 2]), torch.tensor([0, 0, 0, 0, 1])
+    graph = gate(1, 2)
+    graph.add_edge("h", "h", slot=2, recurrent=True)
+    assert operation_graph(data) == operation_graph(graph)
+    assert [op for op, _ in operation_graph(data).nodes].count("slot") == 3
+    assert len(operation_graph(data).recurrent) == 1
+
+
+@pytest.mark.parametrize("slot", [-1, 0.5, "left", math.inf, math.nan])
+def test_slots_are_whole_numbers(slot):
+    graph = nx.DiGraph([(0, 1)])
+    nx.set_node_attributes(graph, "linear", "op")
+    graph.edges[0, 1]["slot"] = slot
+    with pytest.raises(InvalidArchitectureError, match=r"has slot .*number the inputs"):
+        operation_graph(graph)
+
+
+@pytest.mark.parametrize("name", ["slot", "recurrent"])
+def test_columns_of_edges_have_one_entry_an_edge(name):
+    data = Data(op=["input", "tanh"], edge_index=torch.tensor([[0], [1]]))
+    data[name] = torch.zeros(2)
+    with pytest.raises(InvalidArchitectureError, match="one entry for each of 1 edges"):
+        operation_graph(data)

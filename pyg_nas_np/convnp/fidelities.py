@@ -18,10 +18,10 @@ from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
 from pyg_nas_np.predictors.kernels import Kernel, Linear, Stationary
-from pyg_nas_np.predictors.labels import Labels, LabelScale, check_labels
+from pyg_nas_np.predictors.labels import Labels, LabelScale, check_deviations, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import EnumerableSpace
-from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError
+from pyg_nas_np.utils import InvalidFidelityError
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 SLOPE = 0.7
@@ -257,7 +257,7 @@ class FidelityPredictor(Predictor):
     ) -> None:
         archs = as_architectures(x, self.space)
         values = check_labels(labels_of(x) if y is None else y, len(archs))
-        std = _deviations(y_std, values)
+        std = check_deviations(y_std, values)
         position = self._positions(fidelity, len(archs))
         maximize = maximize_of(x) if self.maximize is None else self.maximize
         present = position.unique().tolist()
@@ -378,16 +378,3 @@ def _keys(archs: Architectures) -> Sequence[Any]:
     space = archs.space
     indexed = isinstance(space, EnumerableSpace) and space.size <= torch.iinfo(torch.long).max
     return archs.index.tolist() if indexed else list(archs.given)
-
-
-def _deviations(y_std: Labels | None, values: Tensor) -> Tensor:
-    if y_std is None:
-        return torch.zeros_like(values)
-    try:
-        std = check_labels(y_std, values.numel())
-    except InvalidLabelsError as error:
-        raise InvalidLabelsError(f"y_std: {error}") from error
-    if bool((std < 0.0).any()):
-        row = int((std < 0.0).nonzero()[0])
-        raise InvalidLabelsError(f"y_std must not be negative, got {float(std[row]):g} at position {row}")
-    return std

@@ -33,8 +33,8 @@ from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
-from pyg_nas_np.predictors.labels import Labels, LabelScale, known_ranks, robust_scores
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
+from pyg_nas_np.predictors.labels import Labels, LabelScale, check_deviations, known_ranks, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.spaces.described import has_graphs
@@ -131,6 +131,12 @@ class ConvNPPredictor(Predictor):
     encoded_: SpaceScores | None = None
     """Scores by an encoder that was trained on other spaces."""
 
+    label_std_: Tensor | None = None
+    """Known standard deviations of the labels of the last fit, ``[n]``."""
+
+    variances_: Tensor | None = None
+    """Their squares on the scale of the scores."""
+
     has_prior = True
 
     def __init__(
@@ -191,6 +197,7 @@ class ConvNPPredictor(Predictor):
         y: Labels | None = None,
         auxiliary: Mapping[str, Tensor] | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        y_std: Labels | None = None,
     ) -> Self:
         r"""Conditions the process on labelled architectures.
 
@@ -204,22 +211,27 @@ class ConvNPPredictor(Predictor):
             scores: Zero-cost scores of the whole space, of which larger ones are supposed to be better: name → ``[A]``
                 in official order; NaN and infinite ones stand at the mean. Spaces of your own declare theirs
                 (``ParameterSpace(..., scores=...)``).
+            y_std: Standard deviation of each label that is known, ``[n]``: of repeats, or of the mean of some. The
+                Gaussian processes of the bank add it to the noise that they estimate; trees do not see it.
+                (default: 0)
 
         Raises:
             InvalidLabelsError: If a label is NaN or infinite, there is not one an architecture, auxiliary labels or
-                scores do not cover the space, or a score does not vary.
+                scores do not cover the space, a score does not vary, or a standard deviation is negative.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
-        before = self.auxiliary_, self.scores_, self.encoded_
+        before = self.auxiliary_, self.scores_, self.encoded_, self.label_std_
         as_device(self.device)
         archs = as_architectures(x, self.space)
         try:
+            values = labels_of(x) if y is None else y
+            self.label_std_ = None if y_std is None else check_deviations(y_std, self._check_labels(values, len(archs)))
             self.encoded_ = None if auxiliary else self._new_encoded(archs.space)
             self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
             self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
             return super().fit(x, y)
         except BaseException:
-            self.auxiliary_, self.scores_, self.encoded_ = before
+            self.auxiliary_, self.scores_, self.encoded_, self.label_std_ = before
             raise
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
@@ -272,7 +284,9 @@ class ConvNPPredictor(Predictor):
         # A copy, so that later changes of the weight file do not affect a fitted predictor.
         self.model_ = self._find_model()
         self.x_, self.z_ = inputs[1].float(), z.float()
-        self.bank_ = self._new_bank().fit(self.x_, self.z_)
+        known = None if self.label_std_ is None else self.transform_.score_std(self.labels_, self.label_std_).square()
+        self.variances_ = known if known is not None and bool(known.any()) else None
+        self.bank_ = self._new_bank().fit(self.x_, self.z_, variances=self.variances_)
         if self.model_ is None:
             return
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
@@ -437,6 +451,7 @@ class ConvNPPredictor(Predictor):
             **self._prior_state(),
             "columns": self.bank_.columns,
             "thetas": self.bank_.state_dict(),
+            "variances": self.variances_,
         }
         if self.model_ is None:
             return state
@@ -460,7 +475,9 @@ class ConvNPPredictor(Predictor):
     def _set_state(self, state: dict[str, Any]) -> None:
         self._set_prior_state(state)
         self.x_, self.z_ = state["x"], state["z"]
-        self.bank_ = bank_of(state["columns"], shrinkage=self.shrinkage).fit(self.x_, self.z_, state["thetas"])
+        self.variances_ = state.get("variances")
+        bank = bank_of(state["columns"], shrinkage=self.shrinkage)
+        self.bank_ = bank.fit(self.x_, self.z_, state["thetas"], variances=self.variances_)
         self.model_ = None
         if "model" not in state:
             return

@@ -287,3 +287,29 @@ class LabelTransform:
             step = slope * (z - score) / bound
             label = torch.where(outside, end + bound * step / (1.0 + step), label)
         return label
+
+
+def check_deviations(y_std: Labels | None, values: Tensor) -> Tensor:
+    r"""Returns known standard deviations of labels, ``[n]`` float64, 0 where none is known.
+
+    Args:
+        y_std: One for each label, or none.
+        values: The labels.
+
+    Raises:
+        InvalidLabelsError: If there is not one a label, or one is negative, NaN or infinite.
+
+    Example:
+        >>> check_deviations([0.1, 0.0], torch.tensor([91.0, 93.0])).tolist()
+        [0.1, 0.0]
+    """
+    if y_std is None:
+        return torch.zeros_like(values)
+    try:
+        std = check_labels(y_std, values.numel())
+    except InvalidLabelsError as error:
+        raise InvalidLabelsError(f"y_std: {error}") from error
+    if bool((std < 0.0).any()):
+        row = int((std < 0.0).nonzero()[0])
+        raise InvalidLabelsError(f"y_std must not be negative, got {float(std[row]):g} at position {row}")
+    return std

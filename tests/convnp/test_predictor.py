@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from pathlib import Path
 
@@ -605,3 +606,43 @@ def test_unknown_operations_are_not_judged():
     space = GraphSpace(graphs)
     assert OperationInputs(space).understood == 0.0
     assert unbiased_scores(space) is None
+
+
+def noisy_records(count=24):
+    """A trend of which one label is far off."""
+    space = ParameterSpace.from_records([{"width": w, "depth": d} for w in range(8) for d in range(6)])
+    archs = [{"width": i % 8, "depth": i % 6} for i in range(count)]
+    y = torch.tensor([float(i % 8) + 0.3 * (i % 6) for i in range(count)], dtype=torch.float64)
+    y[5] -= 8.0
+    return space, archs, y
+
+
+def test_a_label_that_is_known_to_be_noisy_counts_less(tmp_path):
+    space, archs, y = noisy_records()
+    std = torch.zeros_like(y)
+    std[5] = 6.0
+    trusting = ConvNPPredictor(space).fit(archs, y)
+    knowing = ConvNPPredictor(space).fit(archs, y, y_std=std)
+    assert float(knowing.predict(archs[5:6])) > float(trusting.predict(archs[5:6])) + 0.5
+    knowing.save(tmp_path / "p.pt")
+    again = ConvNPPredictor.load(tmp_path / "p.pt", space=space)
+    torch.testing.assert_close(again.predict(archs), knowing.predict(archs), rtol=1e-4, atol=1e-4)
+    same = ConvNPPredictor(space).fit(archs, y, y_std=torch.zeros_like(y))
+    torch.testing.assert_close(same.predict(archs), trusting.predict(archs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("std", "message"),
+    [
+        ([-0.1] + [0.0] * 23, "must not be negative, got -0.1 at position 0"),
+        ([0.1], "y_std: "),
+        ([math.nan] * 24, "y_std: "),
+    ],
+)
+def test_bad_standard_deviations_leave_the_predictor_as_it_was(std, message):
+    space, archs, y = noisy_records()
+    predictor = ConvNPPredictor(space).fit(archs, y)
+    before = predictor.predict(archs)
+    with pytest.raises(InvalidLabelsError, match=message):
+        predictor.fit(archs, y, y_std=std)
+    torch.testing.assert_close(predictor.predict(archs), before)

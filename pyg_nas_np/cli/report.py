@@ -44,7 +44,6 @@ def write_report(
         setting: What the ranking came from, name → value.
         top_k: Architectures in the table.
     """
-    rows = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in setting.items())
     sections = [
         _scores(ranking),
         _table(ranking, top_k),
@@ -53,6 +52,19 @@ def write_report(
         _attributions(ranking),
         *(_front(ranking, name, cost) for name, cost in ranking.costs.items()),
     ]
+    write_page(path, title, setting, sections)
+
+
+def write_page(path: str | os.PathLike[str], title: str, setting: Mapping[str, str], sections: Sequence[str]) -> None:
+    r"""Writes sections of HTML as a page, atomically.
+
+    Args:
+        path: Target, ``.html``.
+        title: Heading.
+        setting: What the page came from, name → value.
+        sections: The sections; empty ones are left out.
+    """
+    rows = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in setting.items())
     page = _PAGE.substitute(
         title=escape(title),
         setting=rows,
@@ -72,7 +84,7 @@ def _scores(ranking: Ranking) -> str:
         for name, evaluation in ranking.scores.items()
     ]
     note = escape(f"On {ranking.tested.how}.")
-    return _section("Scores", _html_table(["predictor", *(label for label, _ in COLUMNS.values())], rows), note)
+    return section("Scores", html_table(["predictor", *(label for label, _ in COLUMNS.values())], rows), note)
 
 
 def _table(ranking: Ranking, top_k: int) -> str:
@@ -98,7 +110,7 @@ def _table(ranking: Ranking, top_k: int) -> str:
                 *(["–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else "")] * bool(known)),
                 *([f"{true_rank[k]:,}"] if ranking.has_truth else []),
                 *(cost_text(float(cost[position])) for cost in ranking.costs.values()),
-                _code(names[k]),
+                code(names[k]),
             ]
         )
     columns = ["rank", header, "predicted", f"90 % interval, {span[0]:.2f} to {span[1]:.2f}"]
@@ -112,7 +124,7 @@ def _table(ranking: Ranking, top_k: int) -> str:
     )
     if ranking.chance is not None:
         note += " Best with p: probability to be better than all other candidates and all that was measured."
-    return _section(f"Best {len(rows)} of {ranking.total:,} architectures", _html_table(columns, rows), escape(note))
+    return section(f"Best {len(rows)} of {ranking.total:,} architectures", html_table(columns, rows), escape(note))
 
 
 def _cells(ranking: Ranking) -> str:
@@ -129,14 +141,14 @@ def _cells(ranking: Ranking) -> str:
         if len(chosen) == DRAWN_CELLS:
             break
     figures = [
-        _figure(
+        figure(
             svg.cell(space, arch),
             f"Rank {rank}: {float(ranking.mean[position]):.3f} ± {float(ranking.std[position]):.3f}",
         )
         for rank, position, arch in chosen
     ]
     note = "The best cells that differ from each other; of equivalent ones, only the first is drawn."
-    return _section("Top cells", _grid(figures, "cells"), note)
+    return section("Top cells", side_by_side(figures, "cells"), note)
 
 
 def _quality(ranking: Ranking) -> str:
@@ -148,7 +160,7 @@ def _quality(ranking: Ranking) -> str:
                 "graphs what was measured in other spaces. "
                 "Predictions are standard scores, with mean 0 and standard deviation about 1 over the space."
             )
-        return _section("Predicted and measured", "", note)
+        return section("Predicted and measured", "", note)
     mean, std, y, how = ranking.tested
     low, high = frame(y, ranking.maximize)
     margin = 0.05 * (high - low)
@@ -171,8 +183,8 @@ def _quality(ranking: Ranking) -> str:
     curve.named_points(nominal.tolist(), observed.tolist(), names, "model")
     at = int((nominal - 0.9).abs().argmin())
     told = f"Calibration: intervals of {float(nominal[at]):.0%} hold {float(observed[at]):.1%} of the measured labels."
-    figures = [_figure(plot.render(), f"{caption}."), _figure(curve.render(), told)]
-    return _section("Predicted and measured", _grid(figures), "")
+    figures = [figure(plot.render(), f"{caption}."), figure(curve.render(), told)]
+    return section("Predicted and measured", side_by_side(figures), "")
 
 
 def _attributions(ranking: Ranking) -> str:
@@ -190,7 +202,7 @@ def _attributions(ranking: Ranking) -> str:
     drawn = {name: found.effects[name] for name in top if name in found.effects}
     labels = [effect.label for effects in drawn.values() for effect in effects]
     panels = [_effect(name, effects, (min(labels), max(labels))) for name, effects in list(drawn.items())[:DRAWN_CELLS]]
-    return _section("What the predictions follow", bars + _grid(panels, "panels"), escape(note))
+    return section("What the predictions follow", bars + side_by_side(panels, "panels"), escape(note))
 
 
 def _effect(name: str, effects: Sequence[Effect], span: tuple[float, float]) -> str:
@@ -240,14 +252,14 @@ def _cell_attributions(ranking: Ranking) -> str:
         "learn from). Features that say the same thing share their importance. Correlation: Spearman's, of the feature "
         "with the predicted score; larger scores are better."
     )
-    return _section("What the predictions follow", _grid([groups, single]), escape(note))
+    return section("What the predictions follow", side_by_side([groups, single]), escape(note))
 
 
 def _front(ranking: Ranking, name: str, cost: Tensor) -> str:
     known = (~cost.isnan()).nonzero().flatten()
     title = f"Pareto front against {name}"
     if not known.numel():
-        return _section(title, "", "No candidate has this cost.")
+        return section(title, "", "No candidate has this cost.")
     merit = ranking.mean if ranking.maximize else -ranking.mean
     front = known[pareto_mask(merit[known], cost[known]).nonzero().flatten()]
     # Architectures of one cost on the front have one prediction, and are often equivalent: the first stands for all.
@@ -297,7 +309,7 @@ def _front(ranking: Ranking, name: str, cost: Tensor) -> str:
             cost_text(float(cost[front[i]])),
             f"{float(mean[i]):.3f} ± {float(std[i]):.3f}",
             "–" if math.isnan(float(y[i])) else f"{float(y[i]):.3f}",
-            _code(names[i]),
+            code(names[i]),
         ]
         for i in shown
     ]
@@ -307,8 +319,8 @@ def _front(ranking: Ranking, name: str, cost: Tensor) -> str:
         f"intervals{' and measured labels (other colour)' if measured.numel() else ''}. Small dots: {drawn:,} of "
         f"{part}{len(ranking):,} architectures. The table lists {len(shown)} of the front."
     )
-    table = _html_table([name, "predicted", "measured", "architecture"], rows)
-    return _section(title, _figure(plot.render(), caption) + table, "")
+    table = html_table([name, "predicted", "measured", "architecture"], rows)
+    return section(title, figure(plot.render(), caption) + table, "")
 
 
 def frame(y: Tensor, maximize: bool) -> tuple[float, float]:
@@ -331,34 +343,38 @@ def _sample(count: int) -> Tensor:
 def _bars(header: Sequence[str], values: Mapping[str, float], correlations: Mapping[str, float]) -> str:
     largest = max(values.values(), default=0.0) or 1.0
     rows = [
-        [_code(name), svg.bar(value / largest), f"{value:.3f}"]
+        [code(name), svg.bar(value / largest), f"{value:.3f}"]
         + ([f"{correlations[name]:+.2f}"] if correlations else [])
         for name, value in values.items()
     ]
-    return _html_table(header, rows)
+    return html_table(header, rows)
 
 
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are HTML already; the header is not."""
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Returns a table whose cells are HTML already; the header is not."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    r"""Returns text as code."""
     # Strings of cells are long and have no blanks to break at.
     return f"<code>{escape(text).replace('+', '+<wbr>')}</code>"
 
 
-def _figure(content: str, caption: str) -> str:
+def figure(content: str, caption: str) -> str:
+    r"""Returns a figure of HTML with its caption."""
     return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _grid(parts: Sequence[str], kind: str = "") -> str:
+def side_by_side(parts: Sequence[str], kind: str = "") -> str:
+    r"""Returns parts beside each other, where the page is wide enough."""
     return f'<div class="grid {kind}">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
 
 
-def _section(title: str, content: str, note: str) -> str:
+def section(title: str, content: str, note: str) -> str:
+    r"""Returns a section of HTML; the title is text."""
     return f"<section><h2>{escape(title)}</h2>{f'<p>{note}</p>' if note else ''}{content}</section>"
 
 

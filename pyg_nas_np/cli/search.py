@@ -8,9 +8,9 @@ from typing import Annotated, Any, Optional, cast, get_args
 
 import typer
 
-from pyg_nas_np.cli import search_own
+from pyg_nas_np.cli import search_budget, search_own
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, DatasetOption, DownloadOption, RootOption, open_benchmark
-from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output
+from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, given
 from pyg_nas_np.cli.own_files import (
     CandidatesOption,
     IgnoreOption,
@@ -23,6 +23,7 @@ from pyg_nas_np.cli.own_files import (
     streamed,
 )
 from pyg_nas_np.cli.search_benchmark import print_trace, propose, write_trace
+from pyg_nas_np.cli.search_budget_labels import parse_fidelity
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.search import (
@@ -44,6 +45,12 @@ BASELINES: dict[str, Callable[..., Search[Any]]] = {
     "local": LocalSearch,
 }
 METHODS = ("predictor", "bananas", *BASELINES)
+
+BUDGETED = ("fidelity", "prices", "continued", "release", "run", "workers", "report")
+"""Options that only searches within a budget have."""
+
+UNBUDGETED = ("queries", "cost", "limit", "method", "predictor", "scale", "acquisition")
+"""Options that they do not have."""
 
 
 def search(
@@ -90,6 +97,34 @@ def search(
         typer.Option(help="File to go on from, where it exists, and to write."),
     ] = None,
     output: Annotated[Optional[Path], typer.Option(help="CSV to write: proposals or the simulation.")] = None,  # noqa: UP045
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Search within the price of so many full trainings, cheap ones included; needs --state."),
+    ] = None,
+    fidelity: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --budget: column of --labels and its levels, as 'epochs=4,12,200'."),
+    ] = None,
+    prices: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --budget: price of each level in any unit, as '1,2,20'. (default: as the levels)"),
+    ] = None,
+    continued: Annotated[
+        bool, typer.Option("--continued", help="With --budget: trainings go on from the level that they have reached.")
+    ] = False,
+    release: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(help="With --budget: number of a training whose worker died, to free it; repeat."),
+    ] = None,
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="With --budget: command that trains one network and prints its label on the last line, with "
+            "{level}, {start}, {trial}, {arch} and parameters in braces."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1000, help="With --run: commands that run at a time.")] = 1,
+    report: Annotated[Optional[Path], typer.Option(help="With --budget: HTML page to write.")] = None,  # noqa: UP045
 ) -> None:
     """Propose what to train next, or simulate a whole search on a benchmark."""
     for option, value, known in (
@@ -106,6 +141,40 @@ def search(
         check_output(state, option="--state")
     if output is not None:
         check_output(output)
+    if wrong := given(ctx, BUDGETED if budget is None else UNBUDGETED):
+        need = "needs --budget" if budget is None else "is for searches without --budget"
+        raise typer.BadParameter(need, param_hint=wrong[0])
+    if budget is not None:
+        if state is None:
+            raise typer.BadParameter("is needed: the next call reads from it what was spent", param_hint="--state")
+        if fidelity is None:
+            raise typer.BadParameter("is needed, as epochs=4,12,200", param_hint="--fidelity")
+        if labels is not None and "://" in labels:
+            raise typer.BadParameter("must be a CSV file with --budget", param_hint="--labels")
+        if report is not None:
+            check_output(report, ".html", option="--report")
+        plan = search_budget.Plan(
+            budget,
+            parse_fidelity(fidelity, prices, continued),
+            target or "label",
+            not minimize,
+            seed,
+            state,
+            batch,
+            tuple(release or ()),
+            run,
+            workers,
+            output,
+            report,
+            initial if given(ctx, ["initial"]) else None,
+        )
+        measured = None if labels is None else Path(labels)
+        if is_own(ctx, labels):
+            on: SearchSpace[Any] = search_budget.own_space(space, measured, candidates, plan, ignore or ())
+        else:
+            on = open_benchmark(benchmark, dataset, root, metric, download).space
+        search_budget.run(on, measured, candidates, plan)
+        return
 
     def made(on: SearchSpace[Any], allowed: Any, maximize: bool, second: Any) -> Search[Any]:
         common: dict[str, Any] = {"candidates": allowed, "maximize": maximize, "seed": seed}

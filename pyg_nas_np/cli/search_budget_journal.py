@@ -1,0 +1,204 @@
+r"""What a search within a budget decided, training by training, in one file with its state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from pyg_nas_np.search import BudgetedSearch
+from pyg_nas_np.spaces import SearchSpace
+from pyg_nas_np.spaces.registry import declared_space
+from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_file, write_state
+from pyg_nas_np.utils.state_files import read_state
+
+FORMAT = "pyg_nas_np.budgeted_journal/1"
+_WHAT = "the state of a search within a budget"
+_CURE = "start a new search with another --state"
+
+
+@dataclass
+class Decision:
+    r"""A training that was proposed.
+
+    Attributes:
+        number: Its number, from 1 on.
+        when: Time of the proposal, ISO 8601 in UTC.
+        arch: The architecture as a string of the space.
+        level: The level to train to.
+        start: The level to go on from, or :obj:`None` for a new training.
+        price: What it costs, in full trainings.
+        mean: Predicted label at the last level, or :obj:`None` if nothing was predicted yet.
+        std: Its standard deviation.
+        label: The label that was told; NaN if the training diverged.
+        order: Position among the proposed trainings that were told, from 1 on; 0 if it was not told.
+        released: Whether it was given up, because its worker died.
+    """
+
+    number: int
+    when: str
+    arch: str
+    level: float
+    start: float | None
+    price: float
+    mean: float | None = None
+    std: float | None = None
+    label: float | None = None
+    order: int = 0
+    released: bool = False
+
+    @property
+    def running(self) -> bool:
+        r"""Whether its label is waited for."""
+        return self.label is None and not self.released
+
+
+class Journal:
+    r"""A search and what it decided; :meth:`save` writes both at once, so that they never contradict each other.
+
+    Args:
+        search: The search.
+        path: The file.
+
+    Raises:
+        DataFileError: If the file exists and is damaged, or of another fidelity or direction.
+        InvalidArchitectureError: If it is from another space.
+    """
+
+    def __init__(self, search: BudgetedSearch[Any], path: Path) -> None:
+        self.search, self.path = search, path
+        self.decisions: list[Decision] = []
+        if path.exists():
+            self._resume()
+
+    def ask(self, count: int) -> list[Decision]:
+        r"""Proposes trainings, as :meth:`BudgetedSearch.ask` does, with what is predicted of each.
+
+        Args:
+            count: Number of trainings.
+        """
+        asked: list[Decision] = []
+        # One at a time, so that the predictions are those that each decision was based on.
+        while len(asked) < count and (found := self.search.ask()):
+            arch, level, start, price = found[0]
+            mean, std = self._predicted(arch)
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            text = self.search.space.to_str(arch)
+            asked.append(Decision(len(self.decisions) + 1, now, text, level, start, price, mean, std))
+            self.decisions.append(asked[-1])
+        return asked
+
+    def _predicted(self, arch: Any) -> tuple[float | None, float | None]:
+        predictor = self.search.predictor
+        transform = getattr(predictor, "transform_", None)
+        if transform is None or not transform.informative:
+            return None, None
+        mean, std = predictor.predict([arch], return_std=True)
+        return float(mean[0]), float(std[0])
+
+    def tell(self, arch: Any, level: float, label: float) -> None:
+        r"""Takes a label, of a proposed training or of another one.
+
+        Args:
+            arch: The architecture.
+            level: Its level.
+            label: NaN or infinite if the training diverged.
+        """
+        self.search.tell([arch], level, [label])
+        text = self.search.space.to_str(arch)
+        for decision in self.decisions:
+            if decision.running and (decision.arch, decision.level) == (text, level):
+                decision.label = label if math.isfinite(label) else math.nan
+                decision.order = 1 + max(other.order for other in self.decisions)
+
+    def release(self, number: int) -> None:
+        r"""Frees a training whose worker died; its price goes back to the budget.
+
+        Args:
+            number: Its number.
+
+        Raises:
+            ValueError: If it is not running.
+        """
+        running = [decision.number for decision in self.decisions if decision.running]
+        if number not in running:
+            listed = ", ".join(map(str, running)) or "none"
+            raise ValueError(f"training {number} is not running and cannot be released; running are: {listed}")
+        decision = self.decisions[number - 1]
+        self.search.release([self.search.space.from_str(decision.arch)], decision.level)
+        decision.released = True
+
+    def state_of(self, decision: Decision) -> str:
+        r"""Returns ``"running"``, ``"released"``, ``"diverged"``, ``"finished"``, ``"went on"`` or ``"stopped"``.
+
+        A training below the last level is stopped until one of the same architecture to a higher level is proposed.
+        """
+        if decision.label is None:
+            return "released" if decision.released else "running"
+        if math.isnan(decision.label):
+            return "diverged"
+        if decision.level == self.search.fidelity.levels[-1]:
+            return "finished"
+        further = (d for d in self.decisions if d.arch == decision.arch and d.level > decision.level)
+        return "went on" if any(not d.released for d in further) else "stopped"
+
+    def counts(self) -> dict[str, int]:
+        r"""Returns the number of trainings by state."""
+        states = [self.state_of(decision) for decision in self.decisions]
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+    def save(self) -> None:
+        r"""Writes the file, atomically.
+
+        Raises:
+            UnwritableFileError: If the disk is full, or the folder cannot be written.
+        """
+        state = {
+            "format": FORMAT,
+            "space": self.search.space.declaration() or {},
+            "search": self.search.state_dict(),
+            "decisions": [asdict(decision) for decision in self.decisions],
+        }
+        write_state(self.path, state)
+
+    def _resume(self) -> Self:
+        state = _read(self.path)
+        if state["space"] != (self.search.space.declaration() or {}):
+            raise InvalidArchitectureError(
+                f"{self.path} is from another declaration of {state['search'].get('space')}; give its --space, or "
+                f"{_CURE}"
+            )
+        try:
+            with foreign_file(self.path, _WHAT, _CURE):
+                names = {field.name for field in fields(Decision)}
+                decisions = [Decision(**{k: row[k] for k in names}) for row in state["decisions"]]
+                self.search.load_state_dict(state["search"])
+        except DataFileError as error:
+            raise DataFileError(f"{self.path}: {error}; {_CURE}") from error
+        self.decisions = decisions
+        if self.search.spent > self.search.budget + 1e-9:
+            raise DataFileError(
+                f"{self.path}: {self.search.spent:g} full trainings are spent, more than the budget of "
+                f"{self.search.budget:g}; raise --budget"
+            )
+        return self
+
+
+def stored_space(path: Path) -> SearchSpace[Any]:
+    r"""Returns the space of a saved search, so that one that was inferred stays the same.
+
+    Raises:
+        DataFileError: If the file is damaged, or not of such a search.
+    """
+    state = _read(path)
+    with foreign_file(path, _WHAT, _CURE):
+        return declared_space(state["space"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    required = {"space": dict, "search": dict, "decisions": list}
+    return read_state(path, _WHAT, required, form=FORMAT, cure=_CURE)

@@ -28,9 +28,9 @@ demo: $(INSTALLED)
 	$(BIN)/pyg-nas-np rank --benchmark nasbench201 --dataset cifar10 --context 50 --seed 0 --output out/demo \
 		--predictor convnp --predictor gp --predictor gp-rbf --predictor random-forest --predictor xgboost --predictor ridge
 
-# Trains forty small networks on scikit-learn's digits through Optuna, with and without early stopping.
+# Trains small networks on scikit-learn's digits: random ones in full, and a search within the same budget.
 demo-curves: $(INSTALLED)
-	$(BIN)/python examples/demo_curves.py --output out/demo-curves.png
+	$(BIN)/python examples/demo_curves.py --output out/demo-curves
 
 # The two workers would otherwise enumerate NAS-Bench-101 side by side when the cache is cold.
 test: $(INSTALLED)

@@ -1,26 +1,39 @@
-r"""Trains forty small networks on scikit-learn's digits through Optuna, with and without the curve pruner.
+r"""Searches small networks on scikit-learn's digits: full trainings against a search within the same budget.
 
-    python examples/demo_curves.py --output demo_curves.png
+    python examples/demo_curves.py --output out/demo-curves
 
-Both studies try the same forty networks in the same order. Printed are time, epochs and the best validation accuracy;
-the figure shows every curve and where it was stopped.
+Both spend the price of so many full trainings. One trains random networks in full; the other trains many for a few
+epochs, and goes on with those that a predictor expects to be good. Networks, data and labels are real; the report shows
+every curve and every decision.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import optuna
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from pyg_nas_np.cli.curve_plots import plot_stops
-from pyg_nas_np.curves.data import LearningCurves
-from pyg_nas_np.integrations.optuna import CurvePruner
+from pyg_nas_np.cli.budget_report import write_budget_report
+from pyg_nas_np.cli.search_budget_journal import Journal
+from pyg_nas_np.predictors.fidelity import Fidelity
+from pyg_nas_np.search import BudgetedSearch
+from pyg_nas_np.spaces import Configuration, ParameterSpace
+from pyg_nas_np.spaces.parameters import Float, Integer
+from pyg_nas_np.utils import seeded
+
+SPACE = ParameterSpace(
+    width=Integer(2, 24, log=True),
+    depth=Integer(1, 3),
+    size=[1, 3],
+    pool=["none", "max", "average"],
+    dropout=Float(0.0, 0.6),
+    learning_rate=Float(1e-4, 3e-2, log=True),
+)
 
 
 class Digits(NamedTuple):
@@ -33,108 +46,119 @@ class Digits(NamedTuple):
 
 
 def digits(seed: int) -> Digits:
-    r"""Divides the 1,797 images two to one."""
+    r"""Divides the 1,797 images: a third is trained on, so that networks differ."""
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images / 16.0, dtype=torch.float32).view(-1, 1, 8, 8)
     y = torch.tensor(labels, dtype=torch.long)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    train, valid = order[:1200], order[1200:]
+    order = torch.randperm(len(x), generator=seeded(seed))
+    train, valid = order[:600], order[600:]
     return Digits(x[train], y[train], x[valid], y[valid])
 
 
-def network(trial: optuna.Trial) -> nn.Module:
+def network(arch: Configuration) -> nn.Module:
     r"""One of many small networks: convolutions of some width and depth, pooling, dropout."""
-    width = trial.suggest_int("width", 2, 24, log=True)
     layers: list[nn.Module] = []
     channels = 1
-    for _ in range(trial.suggest_int("depth", 1, 3)):
-        layers += [nn.Conv2d(channels, width, trial.suggest_categorical("size", [1, 3]), padding="same"), nn.ReLU()]
-        channels = width
-    pool = trial.suggest_categorical("pool", ["none", "max", "average"])
-    if pool != "none":
-        layers.append(nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2))
-    dropout = trial.suggest_float("dropout", 0.0, 0.6)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.LazyLinear(10))
+    for _ in range(arch["depth"]):
+        layers += [nn.Conv2d(channels, arch["width"], arch["size"], padding="same"), nn.ReLU()]
+        channels = arch["width"]
+    side = 8
+    if arch["pool"] != "none":
+        layers.append(nn.MaxPool2d(2) if arch["pool"] == "max" else nn.AvgPool2d(2))
+        side = 4
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(arch["dropout"]), nn.Linear(channels * side * side, 10))
 
 
-def train(trial: optuna.Trial, data: Digits, epochs: int) -> float:
-    r"""Trains one network and reports its validation accuracy after every epoch."""
-    # Each network has a seed of its own, so that both studies train the same forty.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(trial.number)
-        model = network(trial)
-        model(data.x_train[:1])
-        rate = trial.suggest_float("learning_rate", 1e-4, 3e-2, log=True)
-        optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-        accuracy = 0.0
-        for epoch in range(epochs):
-            model.train()
-            for batch in torch.randperm(len(data.x_train)).split(128):
-                loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            model.eval()
-            with torch.no_grad():
-                accuracy = float((model(data.x_valid).argmax(1) == data.y_valid).float().mean())
-            trial.report(accuracy, epoch + 1)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-    return accuracy
+class Run:
+    r"""A training that can go on.
+
+    Args:
+        arch: What to train.
+        data: What to train on.
+        seed: Seed of weights and batches.
+    """
+
+    def __init__(self, arch: Configuration, data: Digits, seed: int) -> None:
+        self.data, self.epoch, self.seed = data, 0, seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = network(arch)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=arch["learning_rate"])
+
+    def to(self, epoch: int) -> float:
+        r"""Trains to an epoch and returns the validation accuracy."""
+        data = self.data
+        with torch.random.fork_rng(devices=[]):
+            # Dropout and batches are those of one training, wherever it pauses.
+            for self.epoch in range(self.epoch + 1, epoch + 1):
+                torch.manual_seed(1000 * self.seed + self.epoch)
+                self.model.train()
+                for batch in torch.randperm(len(data.x_train)).split(64):
+                    loss = nn.functional.cross_entropy(self.model(data.x_train[batch]), data.y_train[batch])
+                    self.optimizer.zero_grad()
+                    loss.backward()
+                    self.optimizer.step()
+        self.model.eval()
+        with torch.no_grad():
+            return float((self.model(data.x_valid).argmax(1) == data.y_valid).float().mean())
 
 
-class Outcome(NamedTuple):
-    r"""What a study took and found."""
-
-    study: optuna.Study
-    seconds: float
-    epochs: int
-    best: float
-
-
-def run(pruner: optuna.pruners.BasePruner, trials: int, epochs: int, seed: int) -> Outcome:
-    r"""Runs one study; networks are drawn at random, so that pruning does not change which ones."""
-    sampler = optuna.samplers.RandomSampler(seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
-    data = digits(seed)
-    start = time.perf_counter()
-    study.optimize(lambda trial: train(trial, data, epochs), n_trials=trials)
-    spent = sum(len(trial.intermediate_values) for trial in study.trials)
-    return Outcome(study, time.perf_counter() - start, spent, study.best_value)
+def full_trainings(data: Digits, budget: int, epochs: int, seed: int) -> float:
+    r"""Trains random networks in full, and returns the best accuracy."""
+    best = 0.0
+    for i, arch in enumerate(SPACE.sample(budget, seeded(seed)), start=1):
+        accuracy = Run(arch, data, seed).to(epochs)
+        best = max(best, accuracy)
+        print(f"full trainings: {i:2d} of {budget}, accuracy {accuracy:.4f}, best {best:.4f}", flush=True)
+    return best
 
 
-def main(arguments: list[str] | None = None) -> tuple[Outcome, Outcome]:
-    r"""Runs both studies and compares them."""
+def budgeted(data: Digits, budget: float, levels: tuple[int, ...], seed: int, state: Path) -> Journal:
+    r"""Spends the same on trainings of several lengths."""
+    fidelity = Fidelity("epochs", levels, continued=True)
+    search = BudgetedSearch(SPACE, fidelity, budget, initial=16, proposals=512, seed=seed)
+    journal, runs = Journal(search, state), {}
+    while asked := journal.ask(1):
+        decision = asked[0]
+        arch = SPACE.from_str(decision.arch)
+        run = runs.setdefault(arch, Run(arch, data, seed))
+        accuracy = run.to(int(decision.level))
+        journal.tell(arch, decision.level, accuracy)
+        journal.save()
+        if decision.level == levels[-1] or decision.number % 8 == 0:
+            print(
+                f"within a budget: {search.spent:5.2f} of {budget:g} spent, training {decision.number} of epochs "
+                f"{decision.start or 0:g} to {decision.level:g}, accuracy {accuracy:.4f}",
+                flush=True,
+            )
+    return journal
+
+
+def main(arguments: list[str] | None = None) -> tuple[float, Journal]:
+    r"""Runs both and compares them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--burn-in", type=int, default=12)
-    parser.add_argument("--delta", type=float, default=0.95)
+    parser.add_argument("--budget", type=int, default=12, help="in full trainings")
+    parser.add_argument("--levels", type=int, nargs="+", default=[2, 6, 24], help="epochs, the last of a full training")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default="demo_curves.png", help="where the figure goes")
+    parser.add_argument("--output", type=Path, default=Path("demo-curves"), help="folder of state and report")
     options = parser.parse_args(arguments)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    plain = run(optuna.pruners.NopPruner(), options.trials, options.epochs, options.seed)
-    pruner = CurvePruner(burn_in=options.burn_in, delta=options.delta, refit_every=8)
-    pruned = run(pruner, options.trials, options.epochs, options.seed)
-    for name, outcome in (("without pruner", plain), ("with CurvePruner", pruned)):
-        print(
-            f"{name:<17} {outcome.seconds:6.1f} s {outcome.epochs:5d} epochs, best accuracy {outcome.best:.4f}",
-            flush=True,
-        )
-    print(
-        f"saved: {1 - pruned.epochs / plain.epochs:.0%} of the epochs, {1 - pruned.seconds / plain.seconds:.0%} of the "
-        f"time, the fitting of predictors included"
-    )
-    values = np.full((options.trials, options.epochs), np.nan)
-    for row, trial in enumerate(pruned.study.trials):
-        for epoch, value in trial.intermediate_values.items():
-            values[row, epoch - 1] = value
-    curves = LearningCurves(values)
-    title = f"{options.trials} networks on digits: stopped in red"
-    plot_stops(options.output, curves, curves.lengths, title)
-    print(f"wrote {options.output}")
-    return plain, pruned
+    options.output.mkdir(parents=True, exist_ok=True)
+    state, report = options.output / "state.pt", options.output / "report.html"
+    state.unlink(missing_ok=True)
+    data = digits(options.seed)
+    start = time.perf_counter()
+    full = full_trainings(data, options.budget, options.levels[-1], options.seed)
+    middle = time.perf_counter()
+    journal = budgeted(data, options.budget, tuple(options.levels), options.seed, state)
+    end = time.perf_counter()
+    arch, accuracy = journal.search.best
+    tried = len({decision.arch for decision in journal.decisions})
+    print(f"full trainings:  {options.budget:3d} networks, best accuracy {full:.4f}, {middle - start:.0f} s")
+    print(f"within a budget: {tried:3d} networks, best accuracy {accuracy:.4f}, {end - middle:.0f} s, predictor included")
+    print(f"best: {SPACE.to_str(arch)}")
+    write_budget_report(report, journal, "accuracy")
+    print(f"wrote {report}")
+    return full, journal
 
 
 if __name__ == "__main__":

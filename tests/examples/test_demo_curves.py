@@ -1,4 +1,4 @@
-"""The demo of the pruner, with few networks."""
+"""The demo of searches within a budget, with short trainings."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("optuna")
-pytest.importorskip("matplotlib")
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "demo_curves.py"
 
 
-def test_it_runs(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def demo():
     spec = importlib.util.spec_from_file_location("demo_curves", SCRIPT)
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
-    settings = ["--trials", "9", "--epochs", "4", "--burn-in", "5", "--delta", "0.5"]
-    plain, pruned = demo.main([*settings, "--output", str(tmp_path / "demo.png")])
-    assert plain.epochs == 36
-    assert pruned.epochs < 36
-    # The networks are the same in both.
-    assert [t.params for t in plain.study.trials] == [t.params for t in pruned.study.trials]
-    assert plain.study.trials[0].intermediate_values == pruned.study.trials[0].intermediate_values
-    assert (tmp_path / "demo.png").stat().st_size > 5000
-    assert "saved: " in capsys.readouterr().out
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_runs(demo, tmp_path, capsys):
+    full, journal = demo.main(["--budget", "3", "--levels", "1", "3", "--output", str(tmp_path)])
+    assert 0.0 < full <= 1.0
+    assert journal.search.spent <= 3.0 + 1e-9
+    assert {decision.level for decision in journal.decisions} == {1.0, 3.0}
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    out = capsys.readouterr().out
+    assert "full trainings:  1 of 3" in out
+    assert "best accuracy" in out
+
+
+def test_a_training_that_pauses_is_the_same(demo):
+    arch, data = demo.SPACE.sample(1, demo.seeded(3))[0], demo.digits(0)
+    paused = demo.Run(arch, data, 5)
+    paused.to(1)
+    assert paused.to(3) == pytest.approx(demo.Run(arch, data, 5).to(3), abs=0.01)

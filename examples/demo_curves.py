@@ -27,12 +27,14 @@ from pyg_nas_np.spaces.parameters import Float, Integer
 from pyg_nas_np.utils import seeded
 
 SPACE = ParameterSpace(
-    width=Integer(2, 24, log=True),
-    depth=Integer(1, 3),
-    size=[1, 3],
-    pool=["none", "max", "average"],
-    dropout=Float(0.0, 0.6),
-    learning_rate=Float(1e-4, 3e-2, log=True),
+    {
+        "width": Integer(2, 24, log=True),
+        "depth": Integer(1, 3),
+        "size": [1, 3],
+        "pool": ["none", "max", "average"],
+        "dropout": Float(0.0, 0.6),
+        "learning_rate": Float(1e-4, 3e-2, log=True),
+    }
 )
 
 

@@ -156,7 +156,9 @@ def main(arguments: list[str] | None = None) -> tuple[float, Journal]:
     arch, accuracy = journal.search.best
     tried = len({decision.arch for decision in journal.decisions})
     print(f"full trainings:  {options.budget:3d} networks, best accuracy {full:.4f}, {middle - start:.0f} s")
-    print(f"within a budget: {tried:3d} networks, best accuracy {accuracy:.4f}, {end - middle:.0f} s, predictor included")
+    print(
+        f"within a budget: {tried:3d} networks, best accuracy {accuracy:.4f}, {end - middle:.0f} s, predictor included"
+    )
     print(f"best: {SPACE.to_str(arch)}")
     write_budget_report(report, journal, "accuracy")
     print(f"wrote {report}")

@@ -100,7 +100,7 @@ def run(space: SearchSpace[Any], labels: Path | None, candidates: Path | None, p
 
     Args:
         space: The space.
-        labels: CSV of labels with a column of levels; it need not exist before the first label.
+        labels: CSV of labels with a column of levels. (default: nothing new is told)
         candidates: CSV of what may be trained. (default: the whole space)
         plan: What the user wants.
 

@@ -52,7 +52,9 @@ def test_prices_in_any_unit():
 
 
 def test_labels_missing_and_diverged(tmp_path):
-    found = labels_of(SPACE, table(tmp_path, "1,relu,4,0.5", "2,gelu,4,", "3,relu,4,nan", "3,gelu,12,inf"), EPOCHS, "label")
+    found = labels_of(
+        SPACE, table(tmp_path, "1,relu,4,0.5", "2,gelu,4,", "3,relu,4,nan", "3,gelu,12,inf"), EPOCHS, "label"
+    )
     assert [(label.arch["depth"], label.level) for label in found] == [(1, 4.0), (3, 4.0), (3, 12.0)]
     assert found[0].value == 0.5
     assert all(math.isnan(label.value) for label in found[1:])
@@ -78,6 +80,7 @@ def test_missing_columns(tmp_path):
 
 
 def test_parquet_is_refused(tmp_path):
+    (tmp_path / "labels.parquet").write_bytes(b"PAR1" + bytes(20) + b"PAR1")
     with pytest.raises(DataFileError, match="Parquet"):
         read_table(tmp_path / "labels.parquet")
 

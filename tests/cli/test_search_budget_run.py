@@ -30,7 +30,9 @@ def journal(path, budget=3.0):
 def script(tmp_path, body):
     path = tmp_path / "train.py"
     path.write_text(body)
-    return f"{shlex.quote(sys.executable)} -S {shlex.quote(str(path))} {{depth}} {{width}} {{start}} {{level}} {{trial}}"
+    return (
+        f"{shlex.quote(sys.executable)} -S {shlex.quote(str(path))} {{depth}} {{width}} {{start}} {{level}} {{trial}}"
+    )
 
 
 LABEL = "import sys\nd, w, start, level, trial = map(float, sys.argv[1:])\n"
@@ -119,7 +121,9 @@ def wait_for(path, count, process):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_ended_loses_no_label(tmp_path, how):
     ended = tmp_path / "ended.txt"
-    body = LABEL + f"import time\ntime.sleep(0.2)\nopen({str(ended)!r}, 'a').write('x\\n')\nprint(d + w / 32 - 1 / level)"
+    body = (
+        LABEL + f"import time\ntime.sleep(0.2)\nopen({str(ended)!r}, 'a').write('x\\n')\nprint(d + w / 32 - 1 / level)"
+    )
     template = script(tmp_path, body)
     process = started(tmp_path, template, tmp_path / "log.txt")
     wait_for(ended, 4, process)

@@ -92,7 +92,8 @@ class Run:
         data = self.data
         with torch.random.fork_rng(devices=[]):
             # Dropout and batches are those of one training, wherever it pauses.
-            for self.epoch in range(self.epoch + 1, epoch + 1):
+            while self.epoch < epoch:
+                self.epoch += 1
                 torch.manual_seed(1000 * self.seed + self.epoch)
                 self.model.train()
                 for batch in torch.randperm(len(data.x_train)).split(64):

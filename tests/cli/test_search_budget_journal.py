@@ -28,7 +28,7 @@ def finish(made, decision):
 def test_what_is_saved_comes_back(tmp_path):
     path = tmp_path / "s.pt"
     made = journal(path)
-    for _ in range(6):
+    for _ in range(4):
         finish(made, made.ask(1)[0])
     waiting = made.ask(1)[0]
     made.save()

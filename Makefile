@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo demo-curves test lint clean
+.PHONY: install demo demo-curves docs test lint clean
 
 install: $(INSTALLED)
 
@@ -36,6 +36,11 @@ demo-curves: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -c 'from pyg_nas_np.spaces import NASBench101Space; NASBench101Space()[0]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The site, in out/docs: no network is used, and a warning is an error.
+docs: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

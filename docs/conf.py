@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "result_tables",
     "site_pages",
 ]
 exclude_patterns = ["_build", "_templates", "gallery/*.py"]
@@ -38,7 +39,10 @@ autodoc_typehints_description_target = "documented_params"
 autodoc_mock_imports = site_pages.ABSENT
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of named tuples are described where they are declared
 napoleon_use_rtype = False
+
+html_math_renderer = "mathml"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "pyg_nas_np"

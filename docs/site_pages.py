@@ -5,21 +5,27 @@ They are written before Sphinx reads its sources, so that nothing is kept twice;
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
 import os
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from result_tables import printed_at
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.autodoc.mock import mock
 from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
 
 import pyg_nas_np
 
@@ -49,6 +55,14 @@ COPIES = {
     "benchmarks/results/search.md": "results/search_tables.md",
 }
 """Files of the repository that are pages of the site, and which."""
+
+TITLES = {
+    "results/budgeted_search_tables.md": "Budgeted searches, all tables",
+    "results/own_spaces_tables.md": "Own spaces, all tables of rankings",
+    "results/own_spaces_search_tables.md": "Own spaces, all tables of searches",
+    "results/search_tables.md": "Searches of benchmarks, all tables",
+}
+"""Titles of files that have none; the scripts of the same names in ``benchmarks`` printed them."""
 
 HIDDEN_TREES = {
     "cards/index.md": ["nasbench101", "nasbench201", "nasbenchgraph", "mobilenetv3", "weights"],
@@ -84,8 +98,13 @@ def moved(text: str, source: Path, page: Path) -> str:
 
 
 def write_copies() -> None:
+    r"""Writes the pages that are files of the repository."""
     for source, page in COPIES.items():
         text = moved((ROOT / source).read_text(), ROOT / source, DOCS / page)
+        if page in TITLES:
+            commit = printed_at(ROOT / source)
+            origin = f"Printed by `python benchmarks/{Path(source).stem}.py --report-only` into `{source}`"
+            text = f"# {TITLES[page]}\n\n{origin}{', commit ' if commit else ''}{commit}.\n\n{text}"
         if page in HIDDEN_TREES:
             text += "\n".join(["\n```{toctree}", ":hidden:", *HIDDEN_TREES[page], "```\n"])
         write(DOCS / page, text)
@@ -99,8 +118,16 @@ def public_modules() -> list[str]:
 
 
 def load(name: str) -> Any:
+    r"""Imports a module, with stand-ins for extras that are not installed."""
     with mock(ABSENT):
         return importlib.import_module(name)
+
+
+def defined_at(value: Any) -> str:
+    r"""Returns the dotted name under which a module, class or function is defined, and nothing for other values."""
+    if inspect.ismodule(value):
+        return value.__name__
+    return f"{value.__module__}.{value.__qualname__}" if inspect.isclass(value) or inspect.isroutine(value) else ""
 
 
 def described(module: Any) -> list[str]:
@@ -110,7 +137,7 @@ def described(module: Any) -> list[str]:
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isroutine(value):
             first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
-            rows += [f"   * - :py:obj:`{name} <{value.__module__}.{value.__qualname__}>`", f"     - {first}"]
+            rows += [f"   * - :py:obj:`{name} <{defined_at(value)}>`", f"     - {first}"]
     return [".. list-table::", "   :widths: 30 70", "", *rows, ""] if rows else []
 
 
@@ -130,8 +157,11 @@ def write_api() -> None:
 
 
 def write_pages(app: Sphinx) -> None:
+    r"""Writes everything that other files hold."""
     write_copies()
     write_api()
+    draw = runpy.run_path(str(DOCS / "how" / "figures.py"))["main"]
+    draw(DOCS / "how" / "figures")
 
 
 def repository_links(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -141,45 +171,70 @@ def repository_links(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = moved(source[0], path, path)
 
 
+def find(target: str) -> Any:
+    r"""Returns the object of a dotted name.
+
+    Raises:
+        AttributeError: If there is none.
+    """
+    parts = target.split(".")
+    cut = next(n for n in range(len(parts), 0, -1) if importlib.util.find_spec(".".join(parts[:n])))
+    return functools.reduce(getattr, parts[cut:], load(".".join(parts[:cut])))
+
+
 def resolve_alias(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> Any:
-    r"""Finds an object of this package by any name under which it can be imported.
+    r"""Links an object of this package by any name under which it can be imported.
 
     A name of this package that leads nowhere is a warning, and so an error of the build.
     """
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target.startswith(f"{PACKAGE}."):
         return None
-    parts = target.split(".")
-    for cut in range(len(parts), 0, -1):
+    owner, _, last = target.rpartition(".")
+    try:
+        value = find(target)
+    except (AttributeError, ModuleNotFoundError):
+        # Attributes that only instances have are annotated in their class.
         try:
-            value = load(".".join(parts[:cut]))
-            for part in parts[cut:]:
-                value = getattr(value, part)
-        except (ImportError, AttributeError):
-            continue
-        if inspect.ismodule(value):
-            name = value.__name__
-        else:
-            name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-        domain = env.domains.python_domain
-        for found in (name, target):
-            if found in domain.objects:
-                entry = domain.objects[found]
-                uri = app.builder.get_relative_uri(node["refdoc"], entry.docname)
-                reference = nodes.reference("", "", internal=True, refuri=f"{uri}#{entry.node_id}")
-                reference += content
-                return reference
-            if found in domain.modules:
-                uri = app.builder.get_relative_uri(node["refdoc"], domain.modules[found].docname)
-                reference = nodes.reference("", "", internal=True, refuri=uri)
-                reference += content
-                return reference
-        break
-    logger.warning("no object %r in this package", target, location=node)
-    return None
+            bases = getattr(find(owner), "__mro__", ())
+        except (AttributeError, ModuleNotFoundError):
+            bases = ()
+        if not any(last in inspect.get_annotations(base) for base in bases):
+            logger.warning("no object %r in this package", target, location=node)
+        return None
+    name = defined_at(value) or target
+    domain = env.domains.python_domain
+    entry = domain.objects.get(name)
+    if entry is None:
+        return None  # private, or a type variable
+    uri = app.builder.get_relative_uri(node["refdoc"], entry.docname)
+    reference = nodes.reference("", "", internal=True, refuri=f"{uri}#{entry.node_id}")
+    reference += content
+    return reference
+
+
+def is_inherited_machinery(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    r"""Leaves out what scikit-learn adds to every estimator for routing of metadata, which this package has none of."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
+def mathml(self: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    r"""Writes a formula as MathML, which browsers draw themselves: no script is loaded from anywhere."""
+    block = isinstance(node, nodes.math_block)
+    try:
+        # Delimiters grow by themselves.
+        text = tex2mathml(re.sub(r"\\[bB]igg?[lr]?(?![A-Za-z])", "", node.astext()), as_block=block)
+    except MathError as error:
+        logger.warning("formula %r: %s", node.astext(), error, location=node)
+        raise nodes.SkipNode from error
+    self.body.append(f'<div class="math">{text}</div>' if block else text)
+    raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    r"""Connects the above to the steps of a build."""
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
+    app.connect("autodoc-skip-member", is_inherited_machinery)
     app.connect("builder-inited", write_pages)
     app.connect("source-read", repository_links)
     app.connect("missing-reference", resolve_alias)

@@ -17,7 +17,7 @@ def draw_stages(stages: Sequence[Stage], label: str) -> str:
     A row is a stage, with its title and its note. A box is a layer: its colour is the kind, its width the size.
 
     Args:
-        stages: Of :meth:`~pyg_nas_np.spaces.CellSpace.stages`.
+        stages: Of :meth:`~pyg_nas_np.spaces.GraphView.stages`.
         label: Name of the architecture, for screen readers.
 
     Example:

@@ -81,7 +81,7 @@ class FidelityBank(Bank):
         *,
         variances: Tensor | None = None,
     ) -> Self:
-        r"""Fits every member; see :meth:`Bank.fit <pyg_nas_np.convnp.Bank.fit>`."""
+        r"""Fits every member; see :meth:`CellBank.fit <pyg_nas_np.convnp.cell_bank.CellBank.fit>`."""
         if not self.alone:
             return super().fit(x, z, thetas, variances=variances)
         self._trust = 1.0

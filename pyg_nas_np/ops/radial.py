@@ -2,13 +2,13 @@ r"""The radial kernels of the set convolutions, and the window that truncates th
 
 All are functions of the scaled distance :math:`r = \lVert (x - x') / \ell \rVert` with :math:`k(0) = 1`:
 
-===========  ====================================================  ==================================
-name         :math:`k(r)`                                          :math:`q(r) = -k'(r) / r`
-===========  ====================================================  ==================================
-rbf          :math:`e^{-r^2/2}`                                    :math:`e^{-r^2/2}`
-matern32     :math:`(1 + u) e^{-u}`, :math:`u = \sqrt 3 r`         :math:`3 e^{-u}`
-matern52     :math:`(1 + u + u^2/3) e^{-u}`, :math:`u = \sqrt 5 r`  :math:`\tfrac53 (1 + u) e^{-u}`
-===========  ====================================================  ==================================
+========  =====================================================  ===============================
+name      :math:`k(r)`                                           :math:`q(r) = -k'(r) / r`
+========  =====================================================  ===============================
+rbf       :math:`e^{-r^2/2}`                                     :math:`e^{-r^2/2}`
+matern32  :math:`(1 + u) e^{-u}`, :math:`u = \sqrt 3 r`          :math:`3 e^{-u}`
+matern52  :math:`(1 + u + u^2/3) e^{-u}`, :math:`u = \sqrt 5 r`  :math:`\tfrac53 (1 + u) e^{-u}`
+========  =====================================================  ===============================
 
 The gradient of :math:`k` with respect to the scaled difference is :math:`-q` times that difference: no kernel has a
 singularity at coincident points.

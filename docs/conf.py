@@ -23,11 +23,12 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
     "result_tables",
     "site_pages",
 ]
-exclude_patterns = ["_build", "_templates", "gallery/*.py"]
-suppress_warnings = ["myst.header"]  # model cards and walks start where their files do
+exclude_patterns = ["_build"]
+suppress_warnings = ["config.cache", "myst.header"]  # headings of cards and walks start where their files do
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 4
@@ -43,6 +44,20 @@ napoleon_use_ivar = True  # fields of named tuples are described where they are 
 napoleon_use_rtype = False
 
 html_math_renderer = "mathml"
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/gallery",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "min_reported_time": 1e9,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "within_subsection_order": "FileNameSortKey",
+    "log_level": {"backreference_missing": "info"},
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "pyg_nas_np"

@@ -1,6 +1,6 @@
 """The directive ``results``: a table of a file of ``benchmarks/results``, and what printed it.
 
-Numbers of the site come from these files while it is built; none is written by hand into a page that uses the directive.
+Numbers of the site come from these files while it is built; a page that uses the directive holds none by hand.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pivot(rows: Rows, index: Sequence[str], column: str, value: str) -> list[lis
 
 
 def means(rows: Rows, index: Sequence[str], values: Sequence[str]) -> list[list[str]]:
-    r"""Returns a heading and one line for each combination of ``index``: its number of rows, and means of ``values``."""
+    r"""Returns a heading and a line for each combination of ``index``: its number of rows, and means of ``values``."""
     groups: dict[tuple[str, ...], Rows] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in index), []).append(row)
@@ -85,9 +85,9 @@ def printed_at(path: Path) -> str:
 class Results(SphinxDirective):
     r"""Shows a file of results as a table.
 
-    With ``columns`` and ``value`` it has a line for each combination of ``rows``, and the mean of ``value`` for each entry of
-    the column ``columns``; with ``value`` alone, the means of these columns. Otherwise it lists all rows, or only the columns
-    ``rows`` of them.
+    With ``columns`` and ``value`` it has a line for each combination of ``rows``, and the mean of ``value`` for each
+    entry of the column ``columns``; with ``value`` alone, the means of these columns. Otherwise it lists all rows, or
+    only the columns ``rows`` of them.
     """
 
     required_arguments = 1

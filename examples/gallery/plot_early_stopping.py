@@ -16,8 +16,8 @@ rng = np.random.default_rng(0)
 
 def curve() -> np.ndarray:
     r"""A validation accuracy by epochs; a training with noise stands behind it in practice."""
-    height, rate = rng.uniform(0.4, 0.95), rng.uniform(0.1, 0.4)
-    return height * (1 - np.exp(-rate * np.arange(1, EPOCHS + 1))) + rng.normal(0, 0.006, EPOCHS)
+    height, rate = rng.uniform(0.4, 0.95), rng.uniform(0.03, 0.4)
+    return height * (1 - np.exp(-rate * np.arange(1, EPOCHS + 1))) + rng.normal(0, 0.01, EPOCHS)
 
 
 rule = EarlyStopping(EPOCHS, "up", burn_in=25, delta=0.95)

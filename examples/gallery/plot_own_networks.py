@@ -2,8 +2,8 @@ r"""
 Predict how long networks take
 ==============================
 
-Networks are traced on the meta device into graphs of operations. Twelve measured run times order all others; nothing of the
-others is run.
+Networks are traced on the meta device into graphs of operations. Twelve measured run times order all others; nothing
+of the others is run.
 """
 
 import time

@@ -2,11 +2,13 @@ r"""
 Rank configurations from forty trained ones
 ===========================================
 
-Small fully connected networks are trained on scikit-learn's digits. Forty results rank two hundred others, with intervals.
+Small fully connected networks are trained on scikit-learn's digits. Forty results rank two hundred others, with
+intervals.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -39,7 +41,7 @@ def accuracy(config: dict) -> float:
 # %%
 # All are trained here, so that predictions can be compared with the truth; only the first forty are labels.
 
-configs = space.sample(140, seed=0)
+configs = space.sample(140, generator=torch.Generator().manual_seed(0))
 measured = np.array([accuracy(config) for config in configs])
 predictor = ConvNPPredictor(space).fit(configs[:40], measured[:40])
 mean, std = predictor.predict(configs[40:], return_std=True)

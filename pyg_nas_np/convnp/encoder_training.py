@@ -25,7 +25,7 @@ from pyg_nas_np.nn.operation_encoder import OperationEncoder
 from pyg_nas_np.predictors.labels import robust_scores
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs
-from pyg_nas_np.utils import InvalidLabelsError, as_device, drawing_from
+from pyg_nas_np.utils import InvalidLabelsError, as_device, drawing_from, experimental
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 MAX_ROWS = 20_000
@@ -175,6 +175,7 @@ class _Draws(IterableDataset[list[tuple[EncoderInputs, Tensor]]]):
             yield parts
 
 
+@experimental
 def pretrain_encoder(
     tables: Sequence[MeasuredTable],
     path: str | os.PathLike[str] | None = None,

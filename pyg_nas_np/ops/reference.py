@@ -189,7 +189,7 @@ def set_conv_to_grid(
     window: Sequence[int],
     kernel: str,
 ) -> tuple[Tensor, Tensor]:
-    r"""Returns the density ``[B, *shape]`` and the signal ``[B, *shape, C]`` of :func:`pyg_nas_np.ops.set_conv_to_grid`."""
+    r"""Returns density ``[B, *shape]`` and signal ``[B, *shape, C]`` of :func:`pyg_nas_np.ops.set_conv_to_grid`."""
     dtype = accumulation_dtype(y.dtype)
     sets = ptr.numel() - 1
     cells = sets

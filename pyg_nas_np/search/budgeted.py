@@ -20,7 +20,7 @@ from pyg_nas_np.search.predictor_search import cost_function
 from pyg_nas_np.search.resumable import CURE, Resumable
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import Archs, ArchT
-from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError, check_count, foreign_file, seeded
+from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError, check_count, experimental, foreign_file, seeded
 from pyg_nas_np.utils.state_files import Kinds
 
 Price = Callable[[Architectures], Tensor]
@@ -51,6 +51,7 @@ class Training(NamedTuple, Generic[ArchT]):
     price: float
 
 
+@experimental
 class BudgetedSearch(Candidates[ArchT], Resumable):
     r"""Finds the best architecture within a total price of trainings, cheap ones included.
 

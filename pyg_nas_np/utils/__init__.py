@@ -30,6 +30,7 @@ from pyg_nas_np.utils.imports import require
 from pyg_nas_np.utils.parallel import map_chunks
 from pyg_nas_np.utils.pickles import load_pickle, numpy_scalar_globals
 from pyg_nas_np.utils.random import drawing_from
+from pyg_nas_np.utils.stability import ExperimentalWarning, experimental
 from pyg_nas_np.utils.state_files import load_module, read_state, read_tensors, write_state, write_tensors
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ChecksumError",
     "DataFileError",
     "DeviceUnavailableError",
+    "ExperimentalWarning",
     "ForbiddenPickleError",
     "InvalidArchitectureError",
     "InvalidCurvesError",
@@ -59,6 +61,7 @@ __all__ = [
     "check_count",
     "check_sha256",
     "drawing_from",
+    "experimental",
     "file_digest",
     "fixed_defaults",
     "foreign_file",

@@ -35,7 +35,7 @@ def experimental(decorated: DecoratedT) -> DecoratedT:
         ['double is experimental: its arguments and results may change in any release']
     """
     is_class = isinstance(decorated, type)
-    call = decorated.__init__ if is_class else decorated  # type: ignore[misc]
+    call = decorated.__init__ if is_class else decorated
     warned = False
 
     @functools.wraps(call)

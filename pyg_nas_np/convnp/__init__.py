@@ -2,7 +2,9 @@ r"""The convolutional neural process as a predictor: its bank, tasks and priors,
 
 from pyg_nas_np.convnp.bank import Bank
 from pyg_nas_np.convnp.bank_predictor import BankPredictor
+from pyg_nas_np.convnp.devices import DeviceBasis, DeviceTable
 from pyg_nas_np.convnp.fidelities import FidelityPredictor
+from pyg_nas_np.convnp.latency import LatencyPredictor
 from pyg_nas_np.convnp.modules import RankedModule, rank_modules
 from pyg_nas_np.convnp.predictor import ConvNPPredictor
 from pyg_nas_np.convnp.priors import (
@@ -24,7 +26,10 @@ __all__ = [
     "Bank",
     "BankPredictor",
     "ConvNPPredictor",
+    "DeviceBasis",
+    "DeviceTable",
     "FidelityPredictor",
+    "LatencyPredictor",
     "MixturePrior",
     "Moments",
     "NetworkPrior",

@@ -104,6 +104,10 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """What :meth:`_fit` and :meth:`_predict` receive for architectures of ``self.space_``."""
         return shared_features(self.space_).table(archs.given)
 
+    def _new_transform(self, maximize: bool) -> LabelTransform:
+        """How labels become scores, not fitted."""
+        return LabelTransform(self.labels, maximize=maximize)
+
     @abstractmethod
     def _state(self) -> dict[str, Any]:
         """What :meth:`_fit` learned, as tensors and plain types."""
@@ -150,7 +154,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self._fit_labels(archs, values, maximize_of(x) if self.maximize is None else self.maximize)
 
     def _fit_labels(self, archs: Architectures, values: Tensor, maximize: bool) -> None:
-        transform = LabelTransform(self.labels, maximize=maximize)
+        transform = self._new_transform(maximize)
         z = transform.fit(values)
         self.space_ = archs.space
         self.labels_, self.transform_ = values, transform
@@ -328,7 +332,7 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 predictor.space_ = declared_space(state["declared"])
             predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
             predictor.labels_ = check_labels(state["labels"], state["labels"].numel(), least=int(not found.has_prior))
-            predictor.transform_ = LabelTransform(predictor.labels, maximize=state["maximize"])
+            predictor.transform_ = predictor._new_transform(state["maximize"])
             predictor.transform_.fit(predictor.labels_)
             if predictor.transform_.informative:
                 predictor._set_state(state["state"])

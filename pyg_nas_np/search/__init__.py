@@ -8,6 +8,7 @@ from pyg_nas_np.search.bananas import BananasSearch
 from pyg_nas_np.search.base import Search
 from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
 from pyg_nas_np.search.budgeted import BudgetedSearch, Training
+from pyg_nas_np.search.constraints import LatencyLimit
 from pyg_nas_np.search.predictor_search import PredictorSearch
 from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
 from pyg_nas_np.search.simulation import Trace, simulate
@@ -15,6 +16,7 @@ from pyg_nas_np.search.simulation import Trace, simulate
 __all__ = [
     "BananasSearch",
     "BudgetedSearch",
+    "LatencyLimit",
     "LocalSearch",
     "MetaQNNGrammar",
     "PredictorSearch",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _LEAST_STD = 1e-9
+_LEAST_PROBABILITY = 1e-12
 
 
 def upper_confidence_bound(mean: Tensor, std: Tensor, beta: float = 1.0) -> Tensor:
@@ -41,6 +42,40 @@ def expected_improvement(mean: Tensor, std: Tensor, best: Tensor | float) -> Ten
     # Far below the best the two terms cancel; rounding must not make the expectation negative.
     improvement: Tensor = std * (u * torch.special.ndtr(u) + density)
     return improvement.clamp_min(0.0)
+
+
+def probability_of_feasibility(mean: Tensor, std: Tensor, limit: Tensor | float) -> Tensor:
+    r"""Probability of :math:`c \le L` for a cost :math:`c \sim N(\mu, \sigma^2)`.
+
+    Args:
+        mean: :math:`\mu`.
+        std: :math:`\sigma`, not negative.
+        limit: :math:`L`, broadcast against the others.
+
+    Example:
+        >>> probability_of_feasibility(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0]), 1.0)
+        tensor([0.5000, 0.0000])
+    """
+    probability: Tensor = torch.special.ndtr((limit - mean) / std.clamp_min(_LEAST_STD))
+    return probability
+
+
+def feasible_bound(bound: Tensor, probability: Tensor) -> Tensor:
+    r"""Returns an upper confidence bound, or a sample, plus the logarithm of the probability of feasibility.
+
+    Scores may be negative, so that a product would favour what is not feasible. The logarithm is what a factor of an
+    expected improvement is on the scale of its logarithm: a probability of a half costs .69 standard deviations of the
+    labels, one of a hundredth 4.6.
+
+    Args:
+        bound: Standardised scores, ``[n]``.
+        probability: Between 0 and 1, ``[n]``.
+
+    Example:
+        >>> feasible_bound(torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 0.0])).argmax().item()
+        0
+    """
+    return bound + probability.clamp_min(_LEAST_PROBABILITY).log()
 
 
 def pareto_mask(value: Tensor, cost: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,7 @@ from pyg_nas_np.predictors import Architectures, Predictor
 from pyg_nas_np.search.acquisition import (
     expected_hypervolume_improvement,
     expected_improvement,
+    feasible_bound,
     pareto_mask,
     upper_confidence_bound,
 )
@@ -30,6 +31,12 @@ Acquisition = Literal["ucb", "ei", "mean", "thompson", "independent-thompson"]
 
 Cost = Callable[[Architectures], Tensor]
 """Known cost of architectures, smaller is better: ``n`` architectures to numbers ``[n]``."""
+
+Feasibility = Callable[[Architectures], Tensor]
+"""Probability that architectures meet a constraint: ``n`` architectures to numbers between 0 and 1 ``[n]``."""
+
+LIKELY = 0.5
+"""Measured architectures that meet all constraints with this probability are those to improve on."""
 
 SHORTLIST = 1024
 """Thompson samples are joint over this many candidates, those with the largest upper confidence bounds."""
@@ -69,6 +76,11 @@ class PredictorSearch(Search[ArchT]):
     score and cost; :attr:`pareto_front` holds the result.
 
     **Constraints.** Architectures that cost more than one of the :obj:`bounds` are never asked for.
+    Of :obj:`constraints` that are only known with a probability, such as a latency on a device where few architectures
+    were measured (:class:`~pyg_nas_np.search.constraints.LatencyLimit`), the product :math:`P` of the probabilities
+    enters: ``"ei"`` and the expected hypervolume improvement are multiplied by :math:`P`, and improve on measured
+    architectures of :math:`P \ge` :data:`LIKELY`; where there is none, :math:`P` alone decides. To the bounds and
+    samples of the other functions :math:`\log P` is added (:func:`~pyg_nas_np.search.acquisition.feasible_bound`).
 
     Args:
         space: The search space.
@@ -79,6 +91,8 @@ class PredictorSearch(Search[ArchT]):
         cost: Name of a cost of the space, such as ``"num_parameters"`` or ``"flops"``, or a function of architectures.
             (default: one objective)
         bounds: The largest cost by name of a cost of the space. (default: no constraint)
+        constraints: Functions that return the probability of architectures to meet a constraint; they are asked anew at
+            every proposal. The :obj:`initial` architectures do not depend on them.
         proposals: Number of random candidates in large spaces, in addition to the neighbors of the best.
         generations: Number of generations that evolve from them.
         auxiliary: Auxiliary labels for the predictor's ``fit``, if it takes them
@@ -115,6 +129,7 @@ class PredictorSearch(Search[ArchT]):
         initial: int = 10,
         cost: str | Cost | None = None,
         bounds: Mapping[str, float] | None = None,
+        constraints: Sequence[Feasibility] = (),
         proposals: int = 2048,
         generations: int = 4,
         auxiliary: Mapping[str, Tensor] | None = None,
@@ -142,6 +157,7 @@ class PredictorSearch(Search[ArchT]):
         self.cost = None if cost is None else cost_function(space, cost)
         self.bounds = {name: float(bound) for name, bound in (bounds or {}).items()}
         self._bounded = [(cost_function(space, name), bound) for name, bound in self.bounds.items()]
+        self.constraints = tuple(constraints)
         self.proposals = proposals
         self.generations = generations
         self.auxiliary = auxiliary
@@ -225,7 +241,33 @@ class PredictorSearch(Search[ArchT]):
         """Adds architectures with their predicted labels to the measurements."""
         return known + keys, torch.cat([y, self.predictor.predict(self._archs(keys))])
 
+    def _feasible(self, archs: Architectures) -> Tensor:
+        """Probability to meet all constraints."""
+        probability = torch.ones(len(archs), dtype=torch.float64, device="cpu")
+        for constraint in self.constraints:
+            given = constraint(archs).double()
+            if given.shape != probability.shape or not bool(((given >= 0) & (given <= 1)).all()):
+                raise ValueError(
+                    f"a constraint must return one probability for each of {len(archs)} architectures, got shape "
+                    f"{list(given.shape)} from {float(given.min()):g} to {float(given.max()):g}"
+                )
+            probability = probability * given
+        return probability
+
     def _acquire(self, archs: Architectures, known: list[Key]) -> Tensor:
+        feasible = self._feasible(archs)
+        if self.cost is None and self.acquisition != "ei":
+            bound = upper_confidence_bound(
+                *self.predictor.predict_scores(archs), self.beta if self.acquisition == "ucb" else 0.0
+            )
+            return feasible_bound(bound, feasible)
+        if self.constraints:
+            likely = (self._feasible(self._archs(known)) >= LIKELY).tolist()
+            known = [key for key, kept in zip(known, likely, strict=True) if kept]
+        return feasible * self._improvement(archs, known) if known else feasible
+
+    def _improvement(self, archs: Architectures, known: list[Key]) -> Tensor:
+        """Expected improvement of the score, or of the hypervolume, on known architectures."""
         mean, std = self.predictor.predict_scores(archs)
         if self.cost is not None:
             paid_for = self._archs(known)
@@ -235,32 +277,32 @@ class PredictorSearch(Search[ArchT]):
             # Slightly beyond the most expensive one, so that its improvement is positive too.
             limit = float(every.max() + 0.1 * (every.max() - every.min()).clamp_min(1e-12))
             return expected_hypervolume_improvement(mean, std, cost, reached, paid, (float(reached.min()), limit))
-        if self.acquisition == "ei":
-            return expected_improvement(mean, std, self.predictor.predict_scores(self._archs(known))[0].max())
-        return upper_confidence_bound(mean, std, self.beta if self.acquisition == "ucb" else 0.0)
+        return expected_improvement(mean, std, self.predictor.predict_scores(self._archs(known))[0].max())
 
     def _promise(self, archs: Architectures) -> Tensor:
-        return upper_confidence_bound(*self.predictor.predict_scores(archs), 2.0)
+        return feasible_bound(upper_confidence_bound(*self.predictor.predict_scores(archs), 2.0), self._feasible(archs))
 
     def _by_samples(self, batch: int, archs: Architectures, free: Tensor) -> list[int]:
         mean, std = self.predictor.predict_scores(archs)
         if self.acquisition == "independent-thompson":
             drawn = mean + std * torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype, device="cpu")
-            return _top(drawn, free, batch).tolist()
-        short = _top(upper_confidence_bound(mean, std, 2.0), free, max(SHORTLIST, batch))
+            return _top(feasible_bound(drawn, self._feasible(archs)), free, batch).tolist()
+        feasible = self._feasible(archs)
+        short = _top(feasible_bound(upper_confidence_bound(mean, std, 2.0), feasible), free, max(SHORTLIST, batch))
         open_ = torch.ones(short.numel(), dtype=torch.bool, device="cpu")
         chosen = []
         for sample in self._joint_samples(archs[short], mean[short], std[short], batch):
-            position = self._argmax(sample, open_)
+            position = self._argmax(feasible_bound(sample, feasible[short]), open_)
             open_[position] = False
             chosen.append(int(short[position]))
         return chosen
 
     def _joint_samples(self, archs: Architectures, mean: Tensor, std: Tensor, count: int) -> Tensor:
-        """``[count, n]``, larger is better; from independent normals if the predictor has no joint samples."""
+        """``[count, n]`` in standard deviations of the labels, larger is better; independent normals if need be."""
         if hasattr(self.predictor, "sample"):
             drawn: Tensor = self.predictor.sample(archs, count, generator=self.generator)
-            return drawn if self.maximize else -drawn
+            unit = float(self.y.std(unbiased=False)) or 1.0
+            return drawn / unit if self.maximize else -drawn / unit
         shape = (count, mean.numel())
         return mean + std * torch.randn(shape, generator=self.generator, dtype=mean.dtype, device="cpu")
 

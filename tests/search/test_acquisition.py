@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from pyg_nas_np.search.acquisition import (
     expected_hypervolume_improvement,
     expected_improvement,
+    feasible_bound,
     pareto_mask,
+    probability_of_feasibility,
     upper_confidence_bound,
 )
 
@@ -87,3 +89,19 @@ def test_hypervolume_of_an_uncertain_value_by_sampling():
     drawn = mean + std * torch.randn(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sampled = torch.stack([expected_hypervolume_improvement(z, 0 * std, *args) for z in drawn]).mean(dim=0)
     torch.testing.assert_close(exact, sampled, rtol=0.03, atol=0.01)
+
+
+@given(numbers, st.floats(0, 3), numbers)
+def test_probability_of_feasibility(mean, std, limit):
+    args = torch.tensor([[mean], [std]], dtype=torch.float64)
+    within = float(probability_of_feasibility(*args, limit))
+    assert 0 <= within <= 1
+    assert (within >= 0.5) == (mean <= limit)
+    assert within <= float(probability_of_feasibility(*args, limit + 1)) + 1e-12
+
+
+def test_feasible_bound_orders_as_the_product_of_exponentials():
+    bound, probability = torch.randn(20).double(), torch.rand(20).double()
+    assert torch.equal(feasible_bound(bound, probability).argsort(), (bound.exp() * probability).argsort())
+    assert torch.equal(feasible_bound(bound, torch.ones(20)), bound)
+    assert bool(feasible_bound(bound, torch.zeros(20)).isfinite().all())

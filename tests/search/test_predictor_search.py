@@ -304,3 +304,38 @@ def test_costs_that_are_not_known_are_told(given):
     known = PredictorSearch(space, RidgePredictor(), initial=2, candidates=space.pool, **given)
     known.tell(space.pool[:3], [1.0, 2.0, 3.0])
     assert set(known.ask(20)) <= set(space.pool[3:])
+
+
+def test_constraints_multiply_the_expected_improvement_on_what_is_feasible():
+    feasible = torch.linspace(0.05, 1.0, 15625, dtype=torch.float64)
+    search = told(acquisition="ei", constraints=[lambda archs: feasible[archs.index]])
+    (asked,) = search.ask()
+    _, mean, std = scores()
+    best = mean[TOLD][feasible[TOLD] >= predictor_search.LIKELY].max()
+    values = expected_improvement(mean, std, best) * feasible
+    values[TOLD] = -torch.inf
+    assert values[SPACE.index(asked)] == values.max()
+
+
+def test_without_a_feasible_measurement_the_probability_decides():
+    feasible = torch.full((15625,), 0.01, dtype=torch.float64)
+    feasible[4321] = 0.4
+    search = told(acquisition="ei", constraints=[lambda archs: feasible[archs.index]])
+    assert SPACE.index(search.ask()[0]) == 4321
+
+
+def test_constraints_hold_with_a_cost_and_together():
+    even = (torch.arange(15625) % 2 == 0).double()
+    third = (torch.arange(15625) % 3 == 0).double()
+    constraints = [lambda archs: even[archs.index], lambda archs: third[archs.index]]
+    search = PredictorSearch(SPACE, RidgePredictor(), initial=1, cost="flops", constraints=constraints)
+    index = torch.arange(0, 15625, 600)
+    search.tell(index, Y[index])
+    assert all(SPACE.index(arch) % 6 == 0 for arch in search.ask(3))
+
+
+@pytest.mark.parametrize("given", [torch.tensor([2.0]), torch.ones(3), torch.tensor([float("nan")])])
+def test_constraints_that_are_no_probabilities(given):
+    search = told(constraints=[lambda archs: given])
+    with pytest.raises(ValueError, match="one probability for each"):
+        search.ask()

@@ -144,11 +144,8 @@ def nasbench201() -> Space:
     features = shared_features(space)
     columns = [i for i, name in enumerate(features.feature_names) if name.startswith("live_")]
     live = features.table()[:, columns].double().numpy()
-    kept = (
-        features.table()[:, features.feature_names.index("live_paths")]
-        > features.table()[:, features.feature_names.index("live_paths")].min()
-    )
-    alive = kept.numpy()
+    paths = features.table()[:, features.feature_names.index("live_paths")]
+    alive = (paths > paths.min()).numpy()
     additive = np.concatenate([hot.reshape(len(rows), -1), live], axis=1)[alive]
     archs = Architectures(space, torch.from_numpy(np.flatnonzero(alive)))
     return Space("nasbench201", archs, latencies[alive], devices, hot.sum(axis=1)[alive], additive, 900)
@@ -261,13 +258,11 @@ def _lines(space: Space, rows: list[_rows.Row]) -> Iterator[str]:
         published = HELP[space.name].get(device)
         shown = [f"{v:.3f}" if v is not None else "" for v in (*found[:3], published, *found[3:])]
         yield f"| {device} | {explained[device]:.4f} | {' | '.join(shown)} |"
-    ours = [
-        _mean(r["spearman"] for r in rows if (r["protocol"], r["device"], r["n"]) == ("help", d, "10"))
-        for d in HELP[space.name]
-    ]
+    tested = [r for r in rows if (r["protocol"], r["n"]) == ("help", "10")]
+    ours = [_mean(r["spearman"] for r in tested if r["device"] == device) for device in HELP[space.name]]
     if all(value is not None for value in ours):
         theirs = statistics.mean(HELP[space.name].values())
-        yield f"\nHELP's test devices, its known devices, 10 measurements: {_mean(ours):.3f}, HELP {theirs:.3f} (published)."
+        yield f"\nHELP's test and known devices, 10 measurements: {_mean(ours):.3f}, HELP {theirs:.3f} (published)."
 
 
 def _cells(rows: list[_rows.Row]) -> str:

@@ -40,6 +40,7 @@ from pyg_nas_np.cli.own_files import (
     open_own,
     streamed,
 )
+from pyg_nas_np.cli.rank_latency import LatencyLimitOption, LatencyOption, check_latency
 from pyg_nas_np.cli.report import write_report
 from pyg_nas_np.cli.tables import console
 from pyg_nas_np.convnp import PREDICTORS
@@ -62,6 +63,8 @@ def rank(
     cost: CostOption = None,
     score: ScoreOption = None,
     space: SpaceOption = None,
+    latency: LatencyOption = None,
+    latency_limit: LatencyLimitOption = None,
     sample: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Candidates to draw from the space where none are given.")
     ] = SAMPLE,
@@ -95,6 +98,7 @@ def rank(
     started = time.perf_counter()
     names = check_predictors(predictor or ["convnp"], split)
     own = is_own(ctx, labels)
+    check_latency(latency, latency_limit, own=own)
     written = ("ranking.csv",) if labels is not None and not own else ("ranking.csv", "scores.csv", "ranking.png")
     if output is not None:
         for name in written:
@@ -113,7 +117,7 @@ def rank(
         explained = task.pool
         if candidates is not None and is_long(candidates):
             task = streamed(task, candidates, names[0], max(KEPT, top_k))
-        ranking = rank_own.run(task, explained, names, seed, top_k, output)
+        ranking = rank_own.run(task, explained, names, seed, top_k, output, latency, latency_limit)
         title = name_of(str(labels or candidates or space))
         count = "Candidates"
         setting = {"Label": task.target, "Labels given": _given(len(task.y))}

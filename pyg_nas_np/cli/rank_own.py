@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.plots import plot_own_ranking
-from pyg_nas_np.cli.ranking import HeldOut, Ranking, cost_text, value_text
+from pyg_nas_np.cli.rank_latency import predict_latencies
+from pyg_nas_np.cli.ranking import HeldOut, Ranking, cost_text, latency_cells, latency_columns, value_text
 from pyg_nas_np.cli.tables import console, csv_cell, score_table, write_csv, write_scores
 from pyg_nas_np.convnp import PREDICTORS
 from pyg_nas_np.datasets.own_task import OwnTask
@@ -40,7 +43,14 @@ OURS = ("rank", "predicted", "std", "probability_best", "measured")
 
 
 def run(
-    task: OwnTask, explained: Sequence[Any], names: Sequence[str], seed: int, top_k: int, output: Path | None
+    task: OwnTask,
+    explained: Sequence[Any],
+    names: Sequence[str],
+    seed: int,
+    top_k: int,
+    output: Path | None,
+    latency: Path | None = None,
+    latency_limit: float | None = None,
 ) -> Ranking:
     r"""Ranks the candidates of a task, prints the best and how far predictions can be trusted, and writes the files.
 
@@ -51,8 +61,12 @@ def run(
         seed: Seed of folds and samples.
         top_k: Candidates to print.
         output: Folder of the files. (default: none)
+        latency: File of latencies on the user's device. (default: none)
+        latency_limit: Largest latency that is allowed. (default: any)
     """
     ranking = rank_own(task, explained, names, seed)
+    if latency is not None:
+        ranking = replace(ranking, latencies=predict_latencies(task, latency, latency_limit))
     console.print(best_table(ranking, task, top_k))
     if not len(task.y):
         say_prior(ranking)
@@ -153,6 +167,8 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
         table.add_column(escape(column), justify="right")
     for column in ranking.costs:
         table.add_column(escape(column), justify="right")
+    for column in latency_columns(ranking):
+        table.add_column(column, justify="right")
     for column in parameters if alone else ["configuration"]:
         table.add_column(escape(column), justify="left" if not alone else "right", overflow="fold")
     assert ranking.chance is not None
@@ -164,6 +180,7 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
         cells += [f"{ranking.mean[i]:.{digits}f} ± {ranking.std[i]:.{digits}f}", f"{ranking.chance[i]:.3f}"]
         cells += [f"{label:.{digits}f}" if not math.isnan(label) else "–"] * measured
         cells += [cost_text(float(cost[i])) for cost in ranking.costs.values()]
+        cells += latency_cells(ranking, i)
         cells += [value_text(records[i].get(name)) for name in parameters] if alone else [text]
         table.add_row(*map(escape, cells))
     return table
@@ -206,7 +223,9 @@ def write_ranking(path: Path, ranking: Ranking, task: OwnTask) -> None:
     r"""Writes all columns of the candidates with what was predicted, the best first."""
     theirs = {name: column for name, column in task.columns.items() if name not in OURS}
     learned = [name for name in ranking.costs if name not in task.columns]
-    header = [*OURS, *(f"predicted_{name}" for name in learned), *theirs]
+    told = _latencies(ranking)
+    theirs = {name: column for name, column in theirs.items() if name not in told}
+    header = [*OURS, *(f"predicted_{name}" for name in learned), *told, *theirs]
     assert ranking.chance is not None
     rows = (
         [
@@ -218,11 +237,20 @@ def write_ranking(path: Path, ranking: Ranking, task: OwnTask) -> None:
                 _known(float(ranking.y[i])),
             ),
             *(_known(float(ranking.costs[name][i])) for name in learned),
+            *(float(column[i]) for column in told.values()),
             *(csv_cell(column[i]) for column in theirs.values()),
         ]
         for rank, i in enumerate(ranking.order.tolist(), start=1)
     )
     write_csv(path, header, rows)
+
+
+def _latencies(ranking: Ranking) -> dict[str, Tensor]:
+    found = ranking.latencies
+    if found is None:
+        return {}
+    columns = {"predicted_latency": found.median, "latency_5_percent": found.low, "latency_95_percent": found.high}
+    return columns if found.within is None else {**columns, "probability_within": found.within}
 
 
 def _known(value: float) -> object:

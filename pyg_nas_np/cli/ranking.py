@@ -34,6 +34,24 @@ class HeldOut(NamedTuple):
     how: str
 
 
+class Latencies(NamedTuple):
+    r"""Predicted latencies of the candidates, ``[A]`` each.
+
+    Attributes:
+        median: The prediction.
+        low: Lower end of the central 90 % interval.
+        high: Its upper end.
+        limit: The largest allowed latency; :obj:`None` where there is none.
+        within: Probability to be within the limit.
+    """
+
+    median: Tensor
+    low: Tensor
+    high: Tensor
+    limit: float | None = None
+    within: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Ranking:
     r"""A ranking of ``A`` architectures; the predictor says whether larger labels are better.
@@ -53,6 +71,7 @@ class Ranking:
         chance: Probability of each to be the best, ``[A]``. (default: not computed)
         attribution: What the predictions depend on, of records of parameters.
         others: Number of architectures that were ranked behind these and left out.
+        latencies: Predicted latencies on the user's device. (default: none)
     """
 
     archs: Architectures
@@ -69,6 +88,7 @@ class Ranking:
     chance: Tensor | None = None
     attribution: ParameterAttribution | None = None
     others: int = 0
+    latencies: Latencies | None = None
 
     def __len__(self) -> int:
         return len(self.archs)
@@ -152,3 +172,21 @@ def cost_text(cost: float) -> str:
     if math.isnan(cost):
         return "–"
     return f"{cost:,.0f}" if cost == round(cost) or abs(cost) >= 1e3 else f"{cost:.4g}"
+
+
+def latency_columns(ranking: Ranking) -> list[str]:
+    r"""Returns the headings of predicted latencies; none where there are none."""
+    found = ranking.latencies
+    if found is None:
+        return []
+    return ["latency (90 % interval)", *([] if found.limit is None else [f"within {found.limit:g} with p"])]
+
+
+def latency_cells(ranking: Ranking, position: int) -> list[str]:
+    r"""Returns the predicted latency of an architecture as text, a cell for each of :func:`latency_columns`."""
+    found = ranking.latencies
+    if found is None:
+        return []
+    median, low, high = (float(values[position]) for values in (found.median, found.low, found.high))
+    cells = [f"{median:.4g} ({low:.4g} to {high:.4g})"]
+    return cells if found.within is None else [*cells, f"{float(found.within[position]):.3f}"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import pyg_nas_np
 from pyg_nas_np.cli import svg
-from pyg_nas_np.cli.ranking import Ranking, cost_text
+from pyg_nas_np.cli.ranking import Ranking, cost_text, latency_cells, latency_columns
 from pyg_nas_np.cli.tables import COLUMNS
 from pyg_nas_np.predictors.attribution import Effect, attribute
 from pyg_nas_np.predictors.evaluation import calibration_curve
@@ -110,6 +110,7 @@ def _table(ranking: Ranking, top_k: int) -> str:
                 *(["–" if measured is None else f"{measured:.3f}" + (" (given)" if seen[k] else "")] * bool(known)),
                 *([f"{true_rank[k]:,}"] if ranking.has_truth else []),
                 *(cost_text(float(cost[position])) for cost in ranking.costs.values()),
+                *latency_cells(ranking, position),
                 code(names[k]),
             ]
         )
@@ -117,13 +118,15 @@ def _table(ranking: Ranking, top_k: int) -> str:
     columns += (
         ["best with p"] * (ranking.chance is not None) + ["measured"] * bool(known) + ["true rank"] * ranking.has_truth
     )
-    columns += [*ranking.costs, "architecture"]
+    columns += [*ranking.costs, *latency_columns(ranking), "architecture"]
     note = (
         f"Label: {ranking.label}. Predicted: mean ± standard deviation of a measurement. "
         "Dot and bar: the prediction and its central 90 % interval; diamond: the measured label, where known."
     )
     if ranking.chance is not None:
         note += " Best with p: probability to be better than all other candidates and all that was measured."
+    if ranking.latencies is not None:
+        note += " Latency: predicted median on your device with its central 90 % interval, in the unit of your file."
     return section(f"Best {len(rows)} of {ranking.total:,} architectures", html_table(columns, rows), escape(note))
 
 

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, rankdata
 
-from pyg_nas_np.predictors.labels import LabelTransform, check_labels, rank_gauss, robust_logit, robust_scores
+from pyg_nas_np.predictors.labels import (
+    LabelTransform,
+    LogTransform,
+    check_labels,
+    rank_gauss,
+    robust_logit,
+    robust_scores,
+)
 from pyg_nas_np.utils import InvalidLabelsError
 
 accuracies = st.lists(st.integers(1000, 9500).map(lambda v: v / 100), min_size=2, max_size=30).filter(
@@ -348,3 +355,26 @@ def test_deviations_of_labels_become_those_of_scores(maximize: bool) -> None:
     equal = LabelTransform()
     equal.fit(torch.ones(2, dtype=torch.float64))
     assert equal.score_std(torch.ones(2, dtype=torch.float64), torch.ones(2)).tolist() == [0.0, 0.0]
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=20), st.floats(1e-3, 1e3))
+def test_logarithms_are_free_of_the_unit(values, factor):
+    y = torch.tensor(values, dtype=torch.float64)
+    transform, scaled = LogTransform(), LogTransform()
+    z = transform.fit(y)
+    torch.testing.assert_close(scaled.fit(factor * y), z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(transform.inverse(z)[0], y)
+    assert abs(float(z.mean())) < 1e-6
+
+
+def test_logarithms_of_one_label_and_of_none():
+    transform = LogTransform()
+    transform.fit(torch.tensor([3.0], dtype=torch.float64))
+    assert transform.informative
+    mean, std = transform.inverse(torch.zeros(1), torch.full((1,), 0.1))
+    torch.testing.assert_close(mean, torch.tensor([3.0], dtype=torch.float64))
+    torch.testing.assert_close(std, transform.score_std(mean, std) * mean, rtol=1e-2, atol=0.0)
+    transform.fit(torch.empty(0, dtype=torch.float64))
+    assert not transform.labelled
+    with pytest.raises(InvalidLabelsError, match="position 1 is -2; latencies must be positive"):
+        transform.fit(torch.tensor([3.0, -2.0], dtype=torch.float64))

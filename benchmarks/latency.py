@@ -232,7 +232,8 @@ def _lines(space: Space, rows: list[_rows.Row]) -> Iterator[str]:
     for group, devices in groups.items():
         if not devices:
             continue
-        yield f"\n## {space.name}: {len(devices)} {group}\n"
+        ran = {row["device"] for row in rows if row["protocol"] == "device"}.intersection(devices)
+        yield f"\n## {space.name}: {len(ran)} of {len(devices)} {group}\n"
         yield (
             "| protocol | method | " + " | ".join(f"Spearman at {n} | MAPE at {n}" for n in COUNTS) + " | cover 90 % |"
         )

@@ -101,7 +101,8 @@ class DeviceProcess:
         return centre, within @ self._posterior + (mean - centre.unsqueeze(1)).square() @ self._posterior
 
     def _features(self, known: Tensor) -> Tensor:
-        return known / (self.spreads * known.size(1) ** 0.5)
+        features: Tensor = known / (self.spreads * known.size(1) ** 0.5)
+        return features
 
 
 class _Parts(NamedTuple):

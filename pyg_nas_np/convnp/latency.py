@@ -196,7 +196,8 @@ class LatencyPredictor(Predictor):
             raise InvalidLabelsError("no latency was measured, so that their level is not known; measure one at least")
         mean, std = self.predict_scores(x)
         # Scores of latencies within the limit are at least that of the limit.
-        return torch.special.ndtr((mean - self._log_transform.scores_of(limit)) / std)
+        probability: Tensor = torch.special.ndtr((mean - self._log_transform.scores_of(limit)) / std)
+        return probability
 
     # -- files ------------------------------------------------------------------------------------------------------
 

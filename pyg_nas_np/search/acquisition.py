@@ -44,22 +44,6 @@ def expected_improvement(mean: Tensor, std: Tensor, best: Tensor | float) -> Ten
     return improvement.clamp_min(0.0)
 
 
-def probability_of_feasibility(mean: Tensor, std: Tensor, limit: Tensor | float) -> Tensor:
-    r"""Probability of :math:`c \le L` for a cost :math:`c \sim N(\mu, \sigma^2)`.
-
-    Args:
-        mean: :math:`\mu`.
-        std: :math:`\sigma`, not negative.
-        limit: :math:`L`, broadcast against the others.
-
-    Example:
-        >>> probability_of_feasibility(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0]), 1.0)
-        tensor([0.5000, 0.0000])
-    """
-    probability: Tensor = torch.special.ndtr((limit - mean) / std.clamp_min(_LEAST_STD))
-    return probability
-
-
 def feasible_bound(bound: Tensor, probability: Tensor) -> Tensor:
     r"""Returns an upper confidence bound, or a sample, plus the logarithm of the probability of feasibility.
 

@@ -12,7 +12,6 @@ from pyg_nas_np.search.acquisition import (
     expected_improvement,
     feasible_bound,
     pareto_mask,
-    probability_of_feasibility,
     upper_confidence_bound,
 )
 
@@ -89,15 +88,6 @@ def test_hypervolume_of_an_uncertain_value_by_sampling():
     drawn = mean + std * torch.randn(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sampled = torch.stack([expected_hypervolume_improvement(z, 0 * std, *args) for z in drawn]).mean(dim=0)
     torch.testing.assert_close(exact, sampled, rtol=0.03, atol=0.01)
-
-
-@given(numbers, st.floats(0, 3), numbers)
-def test_probability_of_feasibility(mean, std, limit):
-    args = torch.tensor([[mean], [std]], dtype=torch.float64)
-    within = float(probability_of_feasibility(*args, limit))
-    assert 0 <= within <= 1
-    assert within >= 0.5 if mean <= limit else within <= 0.5
-    assert within <= float(probability_of_feasibility(*args, limit + 1)) + 1e-12
 
 
 def test_feasible_bound_orders_as_the_product_of_exponentials():

@@ -1,12 +1,16 @@
 r"""Performance prediction for neural architecture search on PyTorch Geometric."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pyg_nas_np.convnp import ConvNPPredictor
-from pyg_nas_np.datasets import NASBench101, NASBench201, NASBenchGraph
-from pyg_nas_np.features import MetaFeatures
-from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace, SearchSpace
+from pyg_nas_np.utils.lazy import attach
 from pyg_nas_np.utils.version import VERSION
+
+if TYPE_CHECKING:
+    from pyg_nas_np.convnp import ConvNPPredictor
+    from pyg_nas_np.convnp.training import pretrain
+    from pyg_nas_np.datasets import NASBench101, NASBench201, NASBenchGraph
+    from pyg_nas_np.features import MetaFeatures
+    from pyg_nas_np.spaces import NASBench101Space, NASBench201Space, NASBenchGraphSpace, SearchSpace
 
 __version__ = VERSION
 
@@ -23,11 +27,4 @@ __all__ = [
     "pretrain",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Lightning is imported only by those who train.
-    if name == "pretrain":
-        from pyg_nas_np.convnp.training import pretrain
-
-        return pretrain
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+attach(__name__)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pyg_nas_np
+from pyg_nas_np.utils import lazy
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["pyg_nas_np", *(m.name for m in pkgutil.walk_packages(pyg_nas_np.__path__, "pyg_nas_np.") if m.ispkg)]
@@ -83,6 +84,47 @@ def test_public_names_exist(package):
     assert len(set(names)) == len(names)
     for name in names:
         assert getattr(module, name) is not None
+
+
+def test_import_alone_loads_no_other_library():
+    code = "import sys, pyg_nas_np; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert "pyg_nas_np" in loaded
+    assert loaded.isdisjoint({"networkx", "numpy", "scipy", "sklearn", "torch", "torch_geometric", "typer"})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_listed_and_comes_from_where_the_list_says(package):
+    module = importlib.import_module(package)
+    sources = lazy._sources(package)
+    if not sources:
+        pytest.skip(f"{package} imports its names at once")
+    at_once = {name for name in vars(module) if name in module.__all__} - sources.keys()
+    assert sources.keys() | at_once == set(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    for name, source in sources.items():
+        assert getattr(module, name) is getattr(importlib.import_module(source), name)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_late_name_is_hidden_by_a_module(package):
+    module = importlib.import_module(package)
+    modules = {info.name for info in pkgutil.iter_modules(module.__path__)}
+    assert modules.isdisjoint(lazy._sources(package)), "such names have to be imported at once"
+
+
+def test_stars_bring_the_public_names():
+    names: dict[str, object] = {}
+    exec("from pyg_nas_np.search import *", names)
+    search = importlib.import_module("pyg_nas_np.search")
+    assert {name: getattr(search, name) for name in search.__all__}.items() <= names.items()
+
+
+def test_rooms_are_attributes_of_the_package():
+    code = "import pyg_nas_np; print(pyg_nas_np.spaces.NASBench201Space.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "pyg_nas_np.spaces.nasbench201"
 
 
 def test_metric_classes_come_from_their_modules():

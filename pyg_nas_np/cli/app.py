@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import errno
+import importlib
 import io
 import logging
 import sys
@@ -14,22 +15,78 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from pyg_nas_np.cli import curves, train
-from pyg_nas_np.cli.benchmark import compare
-from pyg_nas_np.cli.convert import convert
-from pyg_nas_np.cli.generate import generate
-from pyg_nas_np.cli.info import info
-from pyg_nas_np.cli.rank import rank
-from pyg_nas_np.cli.score import score
-from pyg_nas_np.cli.search import search
-from pyg_nas_np.cli.verify import verify
 from pyg_nas_np.utils import NASError
+
+COMMANDS = {
+    "rank": (
+        "pyg_nas_np.cli.rank:rank",
+        "Rank your own candidates from your own labels, or all architectures of a benchmark from a few.",
+    ),
+    "search": (
+        "pyg_nas_np.cli.search:search",
+        "Propose what to train next, or simulate a whole search on a benchmark.",
+    ),
+    "generate": (
+        "pyg_nas_np.cli.generate:generate",
+        "Generate architectures for a data set of images and rank them; nothing is trained.",
+    ),
+    "score": (
+        "pyg_nas_np.cli.score:score",
+        "Score architectures without training: SWAP, NASWOT, synaptic flow, parameters, FLOPs.",
+    ),
+    "info": (
+        "pyg_nas_np.cli.info:info",
+        "Show what is in your file, or versions, optional packages, shipped weights and benchmarks.",
+    ),
+    "convert": (
+        "pyg_nas_np.cli.convert:convert",
+        "Convert your own measurements, or the labels of a benchmark, from whatever source into one plain table.",
+    ),
+    "verify": (
+        "pyg_nas_np.cli.verify:verify",
+        "Check that your own labels vary and repeats agree, or compare a benchmark with its published statistics.",
+    ),
+    "benchmark": (
+        "pyg_nas_np.cli.benchmark:compare",
+        "Compare predictors on your own labels or a benchmark's: mean ± standard error of their scores over draws.",
+    ),
+    "curves": ("pyg_nas_np.cli.curves:app", "Predict where learning curves end, and stop hopeless trainings."),
+    "train": ("pyg_nas_np.cli.train:app", "Train what the package ships weights of."),
+}
+"""Where each command lives, and the first line of its help."""
+
+
+class _Late(TyperCommand):
+    """Stands for a command until it runs, so that the help of all commands imports none of them."""
+
+    def __init__(self, name: str, target: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self._target = target
+
+    def load(self) -> Any:
+        """The command itself, or the group."""
+        module, _, attribute = self._target.partition(":")
+        loaded = getattr(importlib.import_module(module), attribute)
+        parent = typer.Typer(add_completion=False)
+        if isinstance(loaded, typer.Typer):
+            parent.add_typer(loaded, name=self.name)
+        else:
+            parent.command(self.name)(loaded)
+        return typer.main.get_group(parent).commands[str(self.name)]
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        return self.load().make_context(*args, **kwargs)
 
 
 class _Commands(TyperGroup):
     """Ends every command that fails with one line: what is wrong with the input, or that it is a bug."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (target, summary) in COMMANDS.items():
+            self.add_command(_Late(name, target, summary))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -79,9 +136,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(curves.app, name="curves")
-app.add_typer(train.app, name="train")
-
 
 @app.callback()
 def _setup(
@@ -97,11 +151,6 @@ def _setup(
         format="%(message)s",
         handlers=[RichHandler(show_path=False)],
     )
-
-
-for command in (rank, search, generate, score, info, convert, verify):
-    app.command()(command)
-app.command("benchmark")(compare)
 
 
 def main() -> None:

@@ -1,13 +1,18 @@
 r"""From images to architectures (MetaD2A): database, features, generator, predictor, trainings, search."""
 
-from pyg_nas_np.metad2a.backbone import EfficientNetLite0
-from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase, build_database
-from pyg_nas_np.metad2a.generator import MetaD2AGenerator
-from pyg_nas_np.metad2a.image_features import ImageFeatures
-from pyg_nas_np.metad2a.pair_regressor import PairRegressor
-from pyg_nas_np.metad2a.predictor import MetaD2APredictor
-from pyg_nas_np.metad2a.reader import read_database
-from pyg_nas_np.metad2a.search import Candidate, MetaD2A
+from typing import TYPE_CHECKING
+
+from pyg_nas_np.utils.lazy import attach
+
+if TYPE_CHECKING:
+    from pyg_nas_np.metad2a.backbone import EfficientNetLite0
+    from pyg_nas_np.metad2a.database import FeatureSets, MetaD2ADatabase, build_database
+    from pyg_nas_np.metad2a.generator import MetaD2AGenerator
+    from pyg_nas_np.metad2a.image_features import ImageFeatures
+    from pyg_nas_np.metad2a.pair_regressor import PairRegressor
+    from pyg_nas_np.metad2a.predictor import MetaD2APredictor
+    from pyg_nas_np.metad2a.reader import read_database
+    from pyg_nas_np.metad2a.search import Candidate, MetaD2A
 
 __all__ = [
     "Candidate",
@@ -22,3 +27,5 @@ __all__ = [
     "build_database",
     "read_database",
 ]
+
+attach(__name__)

@@ -4,14 +4,19 @@ r"""Search methods with one protocol, :class:`~pyg_nas_np.search.base.Search`.
 in :mod:`pyg_nas_np.integrations.optuna`.
 """
 
-from pyg_nas_np.search.bananas import BananasSearch
-from pyg_nas_np.search.base import Search
-from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
-from pyg_nas_np.search.budgeted import BudgetedSearch, Training
-from pyg_nas_np.search.constraints import LatencyLimit
-from pyg_nas_np.search.predictor_search import PredictorSearch
-from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
-from pyg_nas_np.search.simulation import Trace, simulate
+from typing import TYPE_CHECKING
+
+from pyg_nas_np.utils.lazy import attach
+
+if TYPE_CHECKING:
+    from pyg_nas_np.search.bananas import BananasSearch
+    from pyg_nas_np.search.base import Search
+    from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
+    from pyg_nas_np.search.budgeted import BudgetedSearch, Training
+    from pyg_nas_np.search.constraints import LatencyLimit
+    from pyg_nas_np.search.predictor_search import PredictorSearch
+    from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
+    from pyg_nas_np.search.simulation import Trace, simulate
 
 __all__ = [
     "BananasSearch",
@@ -30,3 +35,5 @@ __all__ = [
     "Training",
     "simulate",
 ]
+
+attach(__name__)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import importlib
+import json
+import subprocess
 import sys
 
 import pytest
 import torch
 
-from pyg_nas_np.cli.app import _is_users
+from pyg_nas_np.cli.app import COMMANDS, _is_users, _Late
 from pyg_nas_np.datasets.splits import class_split
 from pyg_nas_np.utils import DataFileError
 
 # A command that fails where it opens its data.
-MODULE = sys.modules["pyg_nas_np.cli.rank"]
+MODULE = importlib.import_module("pyg_nas_np.cli.rank")
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,35 @@ def test_an_interrupt_says_so(run, monkeypatch):
     monkeypatch.setattr(MODULE, "open_benchmark", interrupted)
     code, _, err = run("rank")
     assert (code, err.strip()) == (130, "error: interrupted")
+
+
+def test_the_help_of_all_commands_imports_none_of_them():
+    code = """
+import json, sys
+from pyg_nas_np.cli import main
+try:
+    main()
+except SystemExit:
+    print(json.dumps(sorted(sys.modules)))
+"""
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
+    shown, _, modules = done.stdout.rstrip().rpartition("\n")
+    assert all(name in shown for name in COMMANDS)
+    loaded = set(json.loads(modules))
+    assert loaded.isdisjoint({"numpy", "scipy", "torch"})
+    assert loaded.isdisjoint(target.partition(":")[0] for target, _ in COMMANDS.values())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_with_the_first_line_of_its_help(name):
+    target, summary = COMMANDS[name]
+    command = _Late(name, target, summary).load()
+    assert command.name == name
+    assert command.help.splitlines()[0] == summary
+
+
+def test_a_misspelt_command_is_told_the_right_one(run):
+    code, _, err = run("serch")
+    assert code == 2
+    assert "'search'" in err

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import sys
+import importlib
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_it_writes_a_table_and_names_what_is_missing(run, labelled_root, tmp_pat
 
 
 def test_nothing_is_computed_for_a_table_that_cannot_be_written(run, tmp_path, monkeypatch):
-    module = sys.modules["pyg_nas_np.cli.convert"]
+    module = importlib.import_module("pyg_nas_np.cli.convert")
     monkeypatch.setattr(module, "open_benchmark", lambda *_: pytest.fail("work was done"))
     for target in (tmp_path, "x.txt", "/proc/none/x.csv"):
         code, _, err = run("convert", target)

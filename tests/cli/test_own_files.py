@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 
 import pytest
 
@@ -55,7 +55,9 @@ def test_missing_and_damaged_files(run, own, tmp_path):
 
 def test_an_output_that_cannot_be_written_is_found_first(run, own, tmp_path, monkeypatch):
     for name in ("rank", "search"):
-        monkeypatch.setattr(sys.modules[f"pyg_nas_np.cli.{name}"], "open_own", lambda *_: pytest.fail("work was done"))
+        monkeypatch.setattr(
+            importlib.import_module(f"pyg_nas_np.cli.{name}"), "open_own", lambda *_: pytest.fail("work was done")
+        )
     (tmp_path / "file").touch()
     for command, option in (("rank", "--output"), ("rank", "--report"), ("search", "--output")):
         path = tmp_path / "file" / "below"

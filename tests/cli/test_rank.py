@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import csv
-import sys
+import importlib
 
 import pytest
 
@@ -137,7 +137,9 @@ def test_rank_without_labels(run, tmp_path, monkeypatch):
 
 
 def test_nothing_is_computed_for_an_output_that_cannot_be_written(run, labelled_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["pyg_nas_np.cli.rank"], "open_benchmark", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(
+        importlib.import_module("pyg_nas_np.cli.rank"), "open_benchmark", lambda *_: pytest.fail("work was done")
+    )
     (tmp_path / "file").touch()
     (tmp_path / "ranking.csv").mkdir()
     for option, path in (

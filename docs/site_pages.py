@@ -49,6 +49,7 @@ COPIES = {
     "datasets/nasbenchgraph.md": "cards/nasbenchgraph.md",
     "pyg_nas_np/weights/README.md": "cards/weights.md",
     "benchmarks/results/budgeted_search.md": "results/budgeted_search_tables.md",
+    "benchmarks/results/latency.md": "results/latency_tables.md",
     "benchmarks/results/own_spaces.md": "results/own_spaces_tables.md",
     "benchmarks/results/own_spaces_search.md": "results/own_spaces_search_tables.md",
     "benchmarks/results/search.md": "results/search_tables.md",
@@ -57,6 +58,7 @@ COPIES = {
 
 TITLES = {
     "results/budgeted_search_tables.md": "Budgeted searches, all tables",
+    "results/latency_tables.md": "Latencies on unseen devices, all tables",
     "results/own_spaces_tables.md": "Own spaces, all tables of rankings",
     "results/own_spaces_search_tables.md": "Own spaces, all tables of searches",
     "results/search_tables.md": "Searches of benchmarks, all tables",

@@ -353,6 +353,7 @@ def test_every_loader_is_tried(loaders):
         "read_database", "read_rows", "MetaD2ADatabase.load",  # tests/metad2a
         "ProcessedDataset.load",  # tests/datasets/test_processed.py
         "ArchSearcher.restore",  # reads by read_state
+        "read_table",  # reads by read_csv
         "load_pickle",  # tests/utils/test_pickles.py
         "read_json",  # take the path for their messages only
     }  # fmt: skip

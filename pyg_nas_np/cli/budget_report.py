@@ -101,7 +101,8 @@ def _progress(journal: Journal, target: str) -> str:
     for paid, y in [*best[1:], (end, best[-1][1])]:
         steps += [(paid, steps[-1][1]), (paid, y)]
     plot.line([a for a, _ in steps], [b for _, b in steps], "curve")
-    plot.named_points(*zip(*best, strict=True), [f"{y:.4g} after {paid:.3g}" for paid, y in best], "model")  # type: ignore[misc]
+    names = [f"{y:.4g} after {paid:.3g}" for paid, y in best]
+    plot.named_points([paid for paid, _ in best], [y for _, y in best], names, "model")
     return figure(plot.render(), "Best label at the last level so far; dots are trainings that reached it.")
 
 

@@ -37,7 +37,7 @@ def measure_latency(
         >>> from pyg_nas_np.spaces import NASBench201Space
         >>> space, images = NASBench201Space(), torch.zeros(1, 3, 16, 16)
         >>> shown = torch.arange(0, 15625, 1600)
-        >>> networks = [make_network(space, space[i], channels=2, cells=1) for i in shown.tolist()]
+        >>> networks = [make_network(space, space[i], channels=2, num_cells=1) for i in shown.tolist()]
         >>> latencies = [measure_latency(network, images, repeats=3, warmup=1) for network in networks]
         >>> len(latencies), min(latencies) > 0
         (10, True)

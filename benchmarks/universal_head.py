@@ -54,7 +54,7 @@ SAME = {"micro": "nb201"}
 """Families whose cells are those of another one."""
 
 SIZES = {"5 to 12": (0, 12), "13 to 30": (12, 30), "31 to 100": (30, 100)}
-ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 2300, 128, 4, 600, 6, 32
+ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 2300, 128, 4, 500, 6, 32
 WITHOUT_GRAPHS = ("hpolib", "hpobench")
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@ r"""Searches within a budget of trainings: what to train next to which level, or
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from pyg_nas_np.datasets.own_task import columns_of
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.search import BudgetedSearch
 from pyg_nas_np.spaces import ParameterSpace, SearchSpace
-from pyg_nas_np.utils import InvalidLabelsError
+from pyg_nas_np.utils import ExperimentalWarning, InvalidLabelsError
 
 SHOWN = 30
 """Trainings in the table of the terminal; the report has all."""
@@ -109,9 +110,12 @@ def run(space: SearchSpace[Any], labels: Path | None, candidates: Path | None, p
     """
     pool = None if candidates is None else list(dict.fromkeys(architectures_of(space, read_table(candidates))))
     more: dict[str, Any] = {} if plan.initial is None else {"initial": plan.initial}
-    search: BudgetedSearch[Any] = BudgetedSearch(
-        space, plan.fidelity, plan.budget, candidates=pool, maximize=plan.maximize, seed=plan.seed, **more
-    )
+    with warnings.catch_warnings():
+        # Meant for programmers.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        search: BudgetedSearch[Any] = BudgetedSearch(
+            space, plan.fidelity, plan.budget, candidates=pool, maximize=plan.maximize, seed=plan.seed, **more
+        )
     journal = Journal(search, plan.state)
     command = None if plan.command is None else Command(plan.command, places(journal))
     if labels is not None:

@@ -73,6 +73,28 @@ def listed(rows: Rows, columns: Sequence[str]) -> list[list[str]]:
     return [names, *([row[name] for name in names] for row in rows)]
 
 
+def selected(rows: Rows, options: dict[str, Any]) -> list[list[str]]:
+    r"""Returns the lines that the options of the directive ask for.
+
+    Raises:
+        LookupError: If the file has no such column, or no row that fulfils the conditions.
+    """
+    index, values, conditions = options.get("rows", []), options.get("value", []), options.get("where", [])
+    columns = [options["columns"]] if "columns" in options else []
+    asked = [*index, *values, *columns, *(condition.partition("=")[0] for condition in conditions)]
+    unknown = [name for name in asked if name not in rows[0]]
+    if unknown:
+        raise LookupError(f"no column {', '.join(unknown)} among {', '.join(rows[0])}")
+    for condition in conditions:
+        name, _, wanted = condition.partition("=")
+        rows = [row for row in rows if row[name] == wanted]
+    if not rows:
+        raise LookupError(f"no row with {', '.join(conditions)}")
+    if columns:
+        return pivot(rows, index, columns[0], values[0])
+    return means(rows, index, values) if values else listed(rows, index)
+
+
 def printed_at(path: Path) -> str:
     r"""Returns the commit that last changed a file, and nothing outside a checkout."""
     command = ["git", "-C", str(path.parent), "log", "-1", "--format=%h of %cs", "--", path.name]
@@ -106,18 +128,10 @@ class Results(SphinxDirective):
         self.env.note_dependency(str(path))
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        for condition in self.options.get("where", []):
-            name, _, wanted = condition.partition("=")
-            rows = [row for row in rows if row[name] == wanted]
-        if not rows:
-            raise self.error(f"{path.name} has no row with {self.options['where']}")
-        index = self.options.get("rows", [])
-        if "columns" in self.options:
-            lines = pivot(rows, index, self.options["columns"], self.options["value"][0])
-        elif "value" in self.options:
-            lines = means(rows, index, self.options["value"])
-        else:
-            lines = listed(rows, index)
+        try:
+            lines = selected(rows, self.options)
+        except LookupError as error:
+            raise self.error(f"{path.name}: {error.args[0]}") from error
         source = nodes.paragraph(classes=["results-source"])
         commit = printed_at(path)
         source += nodes.Text("Printed by ")

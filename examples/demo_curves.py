@@ -122,16 +122,16 @@ def budgeted(data: Digits, budget: float, levels: tuple[int, ...], seed: int, st
     search = BudgetedSearch(SPACE, fidelity, budget, initial=16, proposals=512, seed=seed)
     journal, runs = Journal(search, state), {}
     while asked := journal.ask(1):
-        decision = asked[0]
-        arch = SPACE.from_str(decision.arch)
+        training = asked[0]
+        arch = SPACE.from_str(training.arch)
         run = runs.setdefault(arch, Run(arch, data, seed))
-        accuracy = run.to(int(decision.level))
-        journal.tell(arch, decision.level, accuracy)
+        accuracy = run.to(int(training.level))
+        journal.tell(arch, training.level, accuracy)
         journal.save()
-        if decision.level == levels[-1] or decision.number % 8 == 0:
+        if training.level == levels[-1] or training.number % 8 == 0:
             print(
-                f"within a budget: {search.spent:5.2f} of {budget:g} spent, training {decision.number} of epochs "
-                f"{decision.start or 0:g} to {decision.level:g}, accuracy {accuracy:.4f}",
+                f"within a budget: {search.spent:5.2f} of {budget:g} spent, training {training.number} of epochs "
+                f"{training.start or 0:g} to {training.level:g}, accuracy {accuracy:.4f}",
                 flush=True,
             )
     return journal
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, Journal]:
     journal = budgeted(data, options.budget, tuple(options.levels), options.seed, state)
     end = time.perf_counter()
     arch, accuracy = journal.search.best
-    tried = len({decision.arch for decision in journal.decisions})
+    tried = len({training.arch for training in journal.trainings})
     print(f"full trainings:  {options.budget:3d} networks, best accuracy {full:.4f}, {middle - start:.0f} s")
     print(
         f"within a budget: {tried:3d} networks, best accuracy {accuracy:.4f}, {end - middle:.0f} s, predictor included"

@@ -6,6 +6,7 @@ names an optional module without which it is skipped.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import re
 import sys
@@ -28,6 +29,7 @@ PAGES = sorted(
     if path.suffix == ".md" and path not in WRITTEN and "_build" not in path.parts and "gallery" not in path.parts
 )
 BLOCK = re.compile(r"(?:^% needs: (\S+)\n)?^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+RESULTS = re.compile(r"^```\{results\} (\S+)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 WITH_BLOCKS = [path for path in PAGES if BLOCK.search(path.read_text())]
 
 
@@ -97,6 +99,11 @@ def test_links_between_files_of_the_repository_become_links_between_pages(text, 
     assert site_pages.moved(text, page, page) == wanted
 
 
+@pytest.fixture(scope="module")
+def tables():
+    return pytest.importorskip("result_tables")
+
+
 class TestResultTables:
     rows: ClassVar[list[dict[str, str]]] = [
         {"method": "gp", "n": "10", "tau": "0.5", "note": ""},
@@ -105,10 +112,6 @@ class TestResultTables:
         {"method": "rf", "n": "10", "tau": "", "note": ""},
         {"method": "rf", "n": "10", "tau": "0.1", "note": ""},
     ]
-
-    @pytest.fixture(scope="class")
-    def tables(self):
-        return pytest.importorskip("result_tables")
 
     def test_pivot_takes_means_and_sorts_columns_as_numbers(self, tables):
         found = tables.pivot(self.rows, ["method"], "n", "tau")
@@ -125,6 +128,21 @@ class TestResultTables:
         assert [tables.shown(c) for c in ("0.123456", "1270872", "12345.6", "gp", "0.0")] == [
             "0.1235", "1,270,872", "12,346", "gp", "0",
         ]  # fmt: skip
+
+    @pytest.mark.parametrize("page", PAGES, ids=name)
+    def test_every_table_of_the_pages_has_its_columns_and_rows(self, page, tables):
+        for file, text in RESULTS.findall(page.read_text()):
+            options = dict(re.findall(r"^:(\w+): (.+)$", text, flags=re.MULTILINE))
+            assert options.keys() <= tables.Results.option_spec.keys()
+            read = {key: tables.Results.option_spec[key](value) for key, value in options.items()}
+            with (tables.RESULTS / file).open(newline="") as rows:
+                assert len(tables.selected(list(csv.DictReader(rows)), read)) > 1, file
+
+    def test_unknown_columns_and_empty_tables_are_named(self, tables):
+        with pytest.raises(LookupError, match="no column tau_of_bank among method, n, tau, note"):
+            tables.selected(self.rows, {"rows": ["method"], "value": ["tau_of_bank"]})
+        with pytest.raises(LookupError, match="no row with method=mlp"):
+            tables.selected(self.rows, {"where": ["method=mlp"]})
 
     def test_means_count_their_rows(self, tables):
         assert tables.means(self.rows[:3], ["method"], ["tau"])[1][:2] == ["gp", "3"]

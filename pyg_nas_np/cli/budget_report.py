@@ -1,4 +1,4 @@
-r"""One self-contained page about a search within a budget: its curves, its progress, its decisions."""
+r"""One self-contained page about a search within a budget: its curves, its progress, its trainings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from pyg_nas_np.cli import svg
 from pyg_nas_np.cli.report import code, figure, html_table, section, side_by_side, write_page
-from pyg_nas_np.cli.search_budget_journal import Decision, Journal
+from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining
 from pyg_nas_np.utils import InvalidLabelsError
 
 
@@ -39,7 +39,7 @@ def write_budget_report(path: str | os.PathLike[str], journal: Journal, target: 
         path,
         f"Search within {search.budget:g} trainings",
         setting,
-        [section("Trainings", figures, ""), _decisions(journal, target)],
+        [section("Trainings", figures, ""), _trainings_table(journal, target)],
     )
 
 
@@ -81,12 +81,12 @@ def _curves(journal: Journal, target: str) -> str:
 def _progress(journal: Journal, target: str) -> str:
     """The best label of the last level over the price of the trainings that were told."""
     search, top = journal.search, journal.search.fidelity.levels[-1]
-    told = sorted((d for d in journal.decisions if d.order), key=lambda d: d.order)
+    told = sorted((d for d in journal.trainings if d.order), key=lambda d: d.order)
     best: list[tuple[float, float]] = []
-    for paid, decision in zip(accumulate(d.price for d in told), told, strict=True):
-        if decision.level == top and decision.label is not None and math.isfinite(decision.label):
-            before = best[-1][1] if best else decision.label
-            best.append((paid, (max if search.maximize else min)(before, decision.label)))
+    for paid, training in zip(accumulate(d.price for d in told), told, strict=True):
+        if training.level == top and training.label is not None and math.isfinite(training.label):
+            before = best[-1][1] if best else training.label
+            best.append((paid, (max if search.maximize else min)(before, training.label)))
     if not best:
         return "<p>No proposed training has reached the last level yet.</p>"
     end = min(search.budget, 1.05 * max(search.spent, best[-1][0]))
@@ -106,7 +106,7 @@ def _progress(journal: Journal, target: str) -> str:
     return figure(plot.render(), "Best label at the last level so far; dots are trainings that reached it.")
 
 
-def _decisions(journal: Journal, target: str) -> str:
+def _trainings_table(journal: Journal, target: str) -> str:
     rows = [
         [
             str(d.number),
@@ -118,26 +118,26 @@ def _decisions(journal: Journal, target: str) -> str:
             journal.state_of(d),
             code(d.arch),
         ]
-        for d in journal.decisions
+        for d in journal.trainings
     ]
     header = ["trial", "proposed", journal.search.fidelity.name, "price", "predicted", target, "state", "architecture"]
     note = "Price in full trainings. Predicted: label at the last level, when the training was proposed."
-    return section("Decisions", html_table(header, rows), note)
+    return section("Proposed trainings", html_table(header, rows), note)
 
 
-def steps_of(decision: Decision) -> str:
+def steps_of(training: ProposedTraining) -> str:
     r"""Returns ``"0 → 4"`` for a new training to level 4."""
-    return f"{0 if decision.start is None else decision.start:g} → {decision.level:g}"
+    return f"{0 if training.start is None else training.start:g} → {training.level:g}"
 
 
-def predicted_of(decision: Decision) -> str:
+def predicted_of(training: ProposedTraining) -> str:
     r"""Returns mean ± standard deviation, nothing if there is no prediction."""
-    return "" if decision.mean is None or decision.std is None else f"{decision.mean:.4g} ± {decision.std:.2g}"
+    return "" if training.mean is None or training.std is None else f"{training.mean:.4g} ± {training.std:.2g}"
 
 
-def label_of(decision: Decision) -> str:
+def label_of(training: ProposedTraining) -> str:
     r"""Returns the label, nothing if there is none."""
-    return "" if decision.label is None else "diverged" if math.isnan(decision.label) else f"{decision.label:.4g}"
+    return "" if training.label is None else "diverged" if math.isnan(training.label) else f"{training.label:.4g}"
 
 
 def _span(values: list[float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pyg_nas_np.cli.budget_report import label_of, predicted_of, steps_of, write_budget_report
 from pyg_nas_np.cli.options import say
-from pyg_nas_np.cli.search_budget_journal import Decision, Journal, stored_space
+from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining, stored_space
 from pyg_nas_np.cli.search_budget_labels import (
     NOT_PARAMETERS,
     Label,
@@ -129,7 +129,7 @@ def run(space: SearchSpace[Any], labels: Path | None, candidates: Path | None, p
     else:
         journal.save()
         _run(journal, command, plan)
-        shown = journal.decisions
+        shown = journal.trainings
     console.print(_trainings(journal, plan.target))
     if command is None:
         _propose(journal, asked, plan)
@@ -162,7 +162,7 @@ def _run(journal: Journal, command: Command, plan: Plan) -> None:
     form = "{l_bar}{bar}| {n:.2f}/{total:g} spent{postfix} [{elapsed}]"
     with tqdm(total=search.budget if math.isfinite(search.budget) else None, bar_format=form) as bar:
 
-        def show(_: Decision | None = None) -> None:
+        def show(_: ProposedTraining | None = None) -> None:
             counts = ", ".join(f"{count} {state}" for state, count in journal.counts().items())
             bar.n = search.spent
             bar.set_postfix_str(f"{search.left:.2f} left, {counts}, best {_best(journal)}")
@@ -180,8 +180,8 @@ def _best(journal: Journal) -> str:
 
 
 def _trainings(journal: Journal, target: str) -> Table:
-    last = journal.decisions[-SHOWN:]
-    cut = f", the last {SHOWN} of {len(journal.decisions)}" if len(journal.decisions) > SHOWN else ""
+    last = journal.trainings[-SHOWN:]
+    cut = f", the last {SHOWN} of {len(journal.trainings)}" if len(journal.trainings) > SHOWN else ""
     table = Table(title=f"Trainings{cut}", title_justify="left")
     for column in ("trial", journal.search.fidelity.name, "price", "predicted", target, "state"):
         table.add_column(escape(column), justify="right")
@@ -200,10 +200,10 @@ def _trainings(journal: Journal, target: str) -> Table:
     return table
 
 
-def _propose(journal: Journal, asked: Sequence[Decision], plan: Plan) -> None:
+def _propose(journal: Journal, asked: Sequence[ProposedTraining], plan: Plan) -> None:
     if asked:
-        say(f"Train next: {', '.join(str(decision.number) for decision in asked)}")
-    elif any(decision.running for decision in journal.decisions):
+        say(f"Train next: {', '.join(str(training.number) for training in asked)}")
+    elif any(training.running for training in journal.trainings):
         say("Nothing to propose before a running training ends, or is freed by --release")
     else:
         say("The budget pays for no further training, or every candidate is trained")
@@ -220,14 +220,14 @@ def _summary(journal: Journal) -> None:
         say(f"No training has reached {search.fidelity.name} {search.fidelity.levels[-1]:g} yet")
 
 
-def _write(path: Path, journal: Journal, decisions: Sequence[Decision], target: str) -> None:
+def _write(path: Path, journal: Journal, trainings: Sequence[ProposedTraining], target: str) -> None:
     """The trainings as rows of the file of labels."""
     space = journal.search.space
-    archs = [space.from_str(decision.arch) for decision in decisions]
+    archs = [space.from_str(training.arch) for training in trainings]
     columns: dict[str, list[Any]] = (
-        columns_of(space, archs) if isinstance(space, ParameterSpace) else {"arch": [d.arch for d in decisions]}
+        columns_of(space, archs) if isinstance(space, ParameterSpace) else {"arch": [d.arch for d in trainings]}
     )
-    own = [[d.number, 0 if d.start is None else d.start, d.price, d.level, d.label] for d in decisions]
+    own = [[d.number, 0 if d.start is None else d.start, d.price, d.level, d.label] for d in trainings]
     header = [*columns, *NOT_PARAMETERS, journal.search.fidelity.name, target]
-    rows = [[*(column[i] for column in columns.values()), *own[i]] for i in range(len(decisions))]
+    rows = [[*(column[i] for column in columns.values()), *own[i]] for i in range(len(trainings))]
     write_csv(path, header, ([csv_cell(cell) for cell in row] for row in rows))

@@ -22,7 +22,7 @@ _CURE = "start a new search with another --state"
 
 
 @dataclass
-class Decision:
+class ProposedTraining:
     r"""A training that was proposed.
 
     Attributes:
@@ -71,25 +71,25 @@ class Journal:
 
     def __init__(self, search: BudgetedSearch[Any], path: Path) -> None:
         self.search, self.path = search, path
-        self.decisions: list[Decision] = []
+        self.trainings: list[ProposedTraining] = []
         if path.exists():
             self._resume()
 
-    def ask(self, count: int) -> list[Decision]:
+    def ask(self, count: int) -> list[ProposedTraining]:
         r"""Proposes trainings, as :meth:`BudgetedSearch.ask` does, with what is predicted of each.
 
         Args:
             count: Number of trainings.
         """
-        asked: list[Decision] = []
-        # One at a time, so that the predictions are those that each decision was based on.
+        asked: list[ProposedTraining] = []
+        # One at a time, so that the predictions are those that each proposal was based on.
         while len(asked) < count and (found := self.search.ask()):
             arch, level, start, price = found[0]
             mean, std = self._predicted(arch)
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             text = self.search.space.to_str(arch)
-            asked.append(Decision(len(self.decisions) + 1, now, text, level, start, price, mean, std))
-            self.decisions.append(asked[-1])
+            asked.append(ProposedTraining(len(self.trainings) + 1, now, text, level, start, price, mean, std))
+            self.trainings.append(asked[-1])
         return asked
 
     def _predicted(self, arch: Any) -> tuple[float | None, float | None]:
@@ -110,10 +110,10 @@ class Journal:
         """
         self.search.tell([arch], level, [label])
         text = self.search.space.to_str(arch)
-        for decision in self.decisions:
-            if decision.running and (decision.arch, decision.level) == (text, level):
-                decision.label = label if math.isfinite(label) else math.nan
-                decision.order = 1 + max(other.order for other in self.decisions)
+        for training in self.trainings:
+            if training.running and (training.arch, training.level) == (text, level):
+                training.label = label if math.isfinite(label) else math.nan
+                training.order = 1 + max(other.order for other in self.trainings)
 
     def release(self, number: int) -> None:
         r"""Frees a training whose worker died; its price goes back to the budget.
@@ -124,31 +124,31 @@ class Journal:
         Raises:
             ValueError: If it is not running.
         """
-        running = [decision.number for decision in self.decisions if decision.running]
+        running = [training.number for training in self.trainings if training.running]
         if number not in running:
             listed = ", ".join(map(str, running)) or "none"
             raise ValueError(f"training {number} is not running and cannot be released; running are: {listed}")
-        decision = self.decisions[number - 1]
-        self.search.release([self.search.space.from_str(decision.arch)], decision.level)
-        decision.released = True
+        training = self.trainings[number - 1]
+        self.search.release([self.search.space.from_str(training.arch)], training.level)
+        training.released = True
 
-    def state_of(self, decision: Decision) -> str:
+    def state_of(self, training: ProposedTraining) -> str:
         r"""Returns ``"running"``, ``"released"``, ``"diverged"``, ``"finished"``, ``"went on"`` or ``"stopped"``.
 
         A training below the last level is stopped until one of the same architecture to a higher level is proposed.
         """
-        if decision.label is None:
-            return "released" if decision.released else "running"
-        if math.isnan(decision.label):
+        if training.label is None:
+            return "released" if training.released else "running"
+        if math.isnan(training.label):
             return "diverged"
-        if decision.level == self.search.fidelity.levels[-1]:
+        if training.level == self.search.fidelity.levels[-1]:
             return "finished"
-        further = (d for d in self.decisions if d.arch == decision.arch and d.level > decision.level)
+        further = (d for d in self.trainings if d.arch == training.arch and d.level > training.level)
         return "went on" if any(not d.released for d in further) else "stopped"
 
     def counts(self) -> dict[str, int]:
         r"""Returns the number of trainings by state."""
-        states = [self.state_of(decision) for decision in self.decisions]
+        states = [self.state_of(training) for training in self.trainings]
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
     def save(self) -> None:
@@ -161,7 +161,7 @@ class Journal:
             "format": FORMAT,
             "space": self.search.space.declaration() or {},
             "search": self.search.state_dict(),
-            "decisions": [asdict(decision) for decision in self.decisions],
+            "trainings": [asdict(training) for training in self.trainings],
         }
         write_state(self.path, state)
 
@@ -174,12 +174,12 @@ class Journal:
             )
         try:
             with foreign_file(self.path, _WHAT, _CURE):
-                names = {field.name for field in fields(Decision)}
-                decisions = [Decision(**{k: row[k] for k in names}) for row in state["decisions"]]
+                names = {field.name for field in fields(ProposedTraining)}
+                trainings = [ProposedTraining(**{k: row[k] for k in names}) for row in state["trainings"]]
                 self.search.load_state_dict(state["search"])
         except DataFileError as error:
             raise DataFileError(f"{self.path}: {error}; {_CURE}") from error
-        self.decisions = decisions
+        self.trainings = trainings
         if self.search.spent > self.search.budget + 1e-9:
             raise DataFileError(
                 f"{self.path}: {self.search.spent:g} full trainings are spent, more than the budget of "
@@ -200,5 +200,5 @@ def stored_space(path: Path) -> SearchSpace[Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    required = {"space": dict, "search": dict, "decisions": list}
+    required = {"space": dict, "search": dict, "trainings": list}
     return read_state(path, _WHAT, required, form=FORMAT, cure=_CURE)

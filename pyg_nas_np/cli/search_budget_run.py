@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from pyg_nas_np.cli.search_budget_journal import Decision, Journal
+from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining
 from pyg_nas_np.spaces import ParameterSpace
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -60,7 +60,7 @@ def places(journal: Journal) -> list[str]:
     return ["level", "start", "trial", "arch", *(space.parameters if isinstance(space, ParameterSpace) else ())]
 
 
-def run_trainings(journal: Journal, command: Command, workers: int, told: Callable[[Decision], None]) -> None:
+def run_trainings(journal: Journal, command: Command, workers: int, told: Callable[[ProposedTraining], None]) -> None:
     r"""Runs trainings until the budget is spent; the last line of a command's output is the label.
 
     The journal is saved before a training starts and after each label. Trainings that the journal has as running are
@@ -75,8 +75,8 @@ def run_trainings(journal: Journal, command: Command, workers: int, told: Callab
     Raises:
         InvalidLabelsError: If a command fails, or its last line is not a number; the training can be run again.
     """
-    again = [decision for decision in journal.decisions if decision.running]
-    running: dict[Future[float], Decision] = {}
+    again = [training for training in journal.trainings if training.running]
+    running: dict[Future[float], ProposedTraining] = {}
     failed: InvalidLabelsError | None = None
     processes = _Processes()
     with ThreadPoolExecutor(workers) as pool:
@@ -92,15 +92,15 @@ def run_trainings(journal: Journal, command: Command, workers: int, told: Callab
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    decision = running.pop(future)
+                    training = running.pop(future)
                     try:
                         label = future.result()
                     except InvalidLabelsError as error:
                         failed = error
                         continue
-                    journal.tell(journal.search.space.from_str(decision.arch), decision.level, label)
+                    journal.tell(journal.search.space.from_str(training.arch), training.level, label)
                     journal.save()
-                    told(decision)
+                    told(training)
         except BaseException:
             processes.stop()
             raise
@@ -108,12 +108,12 @@ def run_trainings(journal: Journal, command: Command, workers: int, told: Callab
         raise failed
 
 
-def _values(journal: Journal, decision: Decision) -> dict[str, Any]:
+def _values(journal: Journal, training: ProposedTraining) -> dict[str, Any]:
     space = journal.search.space
-    arch = space.from_str(decision.arch)
+    arch = space.from_str(training.arch)
     values = arch.to_dict() if isinstance(space, ParameterSpace) else {}
-    start = 0 if decision.start is None else decision.start
-    return {**values, "level": decision.level, "start": start, "trial": decision.number, "arch": decision.arch}
+    start = 0 if training.start is None else training.start
+    return {**values, "level": training.level, "start": start, "trial": training.number, "arch": training.arch}
 
 
 class _Processes:

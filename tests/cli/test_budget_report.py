@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pyg_nas_np.cli.budget_report import label_of, predicted_of, steps_of, write_budget_report
-from pyg_nas_np.cli.search_budget_journal import Decision, Journal
+from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.search import BudgetedSearch
 from pyg_nas_np.spaces import ParameterSpace
@@ -28,14 +28,14 @@ def test_an_empty_search(journal, tmp_path):
     assert "<svg" not in text
 
 
-def test_curves_and_decisions(journal, tmp_path):
+def test_curves_and_trainings(journal, tmp_path):
     while asked := journal.ask(1):
         arch = SPACE.from_str(asked[0].arch)
         journal.tell(arch, asked[0].level, math.nan if asked[0].number == 2 else arch["depth"] - 1 / asked[0].level)
     write_budget_report(tmp_path / "r.html", journal, "accuracy <%>")
     text = (tmp_path / "r.html").read_text()
     assert text.count("<svg") == 2
-    assert text.count("<tr>") == 1 + len(journal.decisions)
+    assert text.count("<tr>") == 1 + len(journal.trainings)
     for state in journal.counts():
         assert f"<td>{state}</td>" in text
     assert "<relu>" not in text
@@ -43,7 +43,7 @@ def test_curves_and_decisions(journal, tmp_path):
 
 
 def test_cells_of_the_table():
-    decision = Decision(1, "2026-01-01T00:00:00+00:00", "{}", 4.0, None, 0.1)
-    assert (steps_of(decision), predicted_of(decision), label_of(decision)) == ("0 → 4", "", "")
-    decision = Decision(1, "2026-01-01T00:00:00+00:00", "{}", 12.0, 4.0, 0.1, 0.5, 0.01, math.nan)
-    assert (steps_of(decision), predicted_of(decision), label_of(decision)) == ("4 → 12", "0.5 ± 0.01", "diverged")
+    training = ProposedTraining(1, "2026-01-01T00:00:00+00:00", "{}", 4.0, None, 0.1)
+    assert (steps_of(training), predicted_of(training), label_of(training)) == ("0 → 4", "", "")
+    training = ProposedTraining(1, "2026-01-01T00:00:00+00:00", "{}", 12.0, 4.0, 0.1, 0.5, 0.01, math.nan)
+    assert (steps_of(training), predicted_of(training), label_of(training)) == ("4 → 12", "0.5 ± 0.01", "diverged")

@@ -1,4 +1,4 @@
-"""A search within a budget and its decisions in one file."""
+"""A search within a budget and its trainings in one file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def journal(path, space=SPACE, levels=(4, 12), budget=3.0, **more):
     return Journal(search, path)
 
 
-def finish(made, decision):
-    arch = SPACE.from_str(decision.arch)
-    made.tell(arch, decision.level, arch["depth"] + arch["width"] / 32 - 1 / decision.level)
+def finish(made, training):
+    arch = SPACE.from_str(training.arch)
+    made.tell(arch, training.level, arch["depth"] + arch["width"] / 32 - 1 / training.level)
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -33,7 +33,7 @@ def test_what_is_saved_comes_back(tmp_path):
     waiting = made.ask(1)[0]
     made.save()
     again = journal(path)
-    assert again.decisions == made.decisions
+    assert again.trainings == made.trainings
     assert again.search.spent == made.search.spent
     assert [training.level for training in again.search.pending] == [waiting.level]
     assert stored_space(path).declaration() == SPACE.declaration()
@@ -45,10 +45,10 @@ def test_the_states_of_trainings(tmp_path):
         finish(made, asked[0])
     counts = made.counts()
     assert made.search.spent <= 3.0 + 1e-9
-    assert sum(counts.values()) == len(made.decisions)
+    assert sum(counts.values()) == len(made.trainings)
     assert {"stopped", "went on", "finished"} == set(counts)
-    assert [d.order for d in made.decisions] == list(range(1, len(made.decisions) + 1))
-    assert any(d.mean is not None and d.std > 0 for d in made.decisions)
+    assert [d.order for d in made.trainings] == list(range(1, len(made.trainings) + 1))
+    assert any(d.mean is not None and d.std > 0 for d in made.trainings)
 
 
 def test_diverged_and_released(tmp_path):

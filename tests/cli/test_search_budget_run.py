@@ -55,11 +55,11 @@ def test_the_budget_is_spent(tmp_path):
     command = Command(script(tmp_path, LABEL + "print('epoch 1')\nprint(d + w / 32 - 1 / level)"), places(made))
     run_trainings(made, command, 2, seen.append)
     assert made.search.spent <= 3.0 + 1e-9
-    assert len(seen) == len(made.decisions) == len(journal(tmp_path / "s.pt").decisions)
+    assert len(seen) == len(made.trainings) == len(journal(tmp_path / "s.pt").trainings)
     assert made.counts()["finished"] >= 2
-    for decision in made.decisions:
-        arch = SPACE.from_str(decision.arch)
-        assert decision.label == pytest.approx(arch["depth"] + arch["width"] / 32 - 1 / decision.level)
+    for training in made.trainings:
+        arch = SPACE.from_str(training.arch)
+        assert training.label == pytest.approx(arch["depth"] + arch["width"] / 32 - 1 / training.level)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_a_failed_command_can_be_repeated(tmp_path, body, said):
         run_trainings(made, bad, 1, lambda _: None)
     again = journal(tmp_path / "s.pt")
     spent = again.search.spent
-    assert [d.running for d in again.decisions] == [True]
+    assert [d.running for d in again.trainings] == [True]
     good = Command(script(tmp_path, LABEL + "print('nan' if trial == 1 else d)"), places(again))
     run_trainings(again, good, 1, lambda _: None)
-    assert again.state_of(again.decisions[0]) == "diverged"
+    assert again.state_of(again.trainings[0]) == "diverged"
     assert spent < again.search.spent <= 3.0 + 1e-9
 
 
@@ -131,14 +131,14 @@ def test_a_process_that_is_ended_loses_no_label(tmp_path, how):
     status = process.wait(timeout=60)
     assert status == (-how if how == signal.SIGKILL else 130), (tmp_path / "log.txt").read_text()
     left = journal(tmp_path / "s.pt")
-    told = [(d.arch, d.level, d.label) for d in left.decisions if d.label is not None]
+    told = [(d.arch, d.level, d.label) for d in left.trainings if d.label is not None]
     # At most those of both workers, and the one whose label was being written.
     assert len(told) >= 1
-    assert left.search.spent == pytest.approx(sum(d.price for d in left.decisions))
+    assert left.search.spent == pytest.approx(sum(d.price for d in left.trainings))
     again = journal(tmp_path / "s.pt")
     run_trainings(again, Command(template, places(again)), 2, lambda _: None)
-    found = [(d.arch, d.level, d.label) for d in again.decisions]
+    found = [(d.arch, d.level, d.label) for d in again.trainings]
     assert set(told) <= set(found)
     assert len(found) == len({(arch, level) for arch, level, _ in found})
-    assert again.search.spent == pytest.approx(sum(d.price for d in again.decisions))
+    assert again.search.spent == pytest.approx(sum(d.price for d in again.trainings))
     assert again.search.spent <= 3.0 + 1e-9

@@ -10,8 +10,9 @@ family and all tables with the same cells under another name
 has not seen the space they are asked about (:meth:`~pyg_nas_np.convnp.encoder.Encoders.unbiased`). An interrupted
 training goes on from the checkpoints in ``--output``.
 
-Every table is a row of ``results/universal.csv``: Kendall's tau without any label of its space, beside that of the mean
-of the sizes that are known.
+Every table and seed is a row of ``results/universal.csv``: Kendall's tau without any label of its space, beside that of
+the mean of the sizes that are known. The printed table has means over seeds, and standard deviations between them. The
+package ships seed 0.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import argparse
 import csv
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 
 import torch
 from _own_tables import DEVELOPMENT
@@ -77,9 +79,9 @@ def train(tables: list[MeasuredTable], output: Path, seed: int) -> Encoders:
     return Encoders(priors, fingerprints_of(tables))
 
 
-def judge(tables: list[MeasuredTable], encoders: Encoders, results: Path) -> None:
-    r"""Ranks every table without a label, by the encoder that has not seen its space."""
-    rows = []
+def judge(tables: list[MeasuredTable], encoders: Encoders, results: Path, seed: int) -> None:
+    r"""Ranks every table without a label, by the encoder that has not seen its space; keeps rows of other seeds."""
+    rows = [row for row in read_rows(results) if row["seed"] != str(seed)]
     for table in tables:
         prior = encoders.unbiased(table.space)
         if prior is None:
@@ -94,6 +96,7 @@ def judge(tables: list[MeasuredTable], encoders: Encoders, results: Path) -> Non
             {
                 "table": table.name,
                 "family": table.family,
+                "seed": str(seed),
                 "tau": round(float(kendall_tau(score, y)), 4),
                 "tau_of_sizes": round(float(kendall_tau(known, y)), 4) if bool((known != known[0]).any()) else "",
                 "tau_of_both": round(float(kendall_tau(both, y)), 4),
@@ -104,6 +107,29 @@ def judge(tables: list[MeasuredTable], encoders: Encoders, results: Path) -> Non
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_rows(results: Path) -> list[dict[str, str]]:
+    r"""The rows that earlier runs have left."""
+    if not results.exists():
+        return []
+    with results.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report(rows: list[dict[str, str]]) -> None:
+    r"""Prints means over seeds, and the standard deviation between seeds where there are several."""
+    print("| table | seeds | tau without a label | of its sizes | of both | trained on |\n|---|--:|--:|--:|--:|---|")
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(row["table"], []).append(row)
+    for table, group in groups.items():
+        cells = []
+        for name in ("tau", "tau_of_sizes", "tau_of_both"):
+            values = [float(row[name]) for row in group if row[name]]
+            spread = f" ± {stdev(values):.3f}" if len(values) > 1 and name != "tau_of_sizes" else ""
+            cells.append(f"{fmean(values):.3f}{spread}" if values else "")
+        print(f"| {table} | {len(group)} | {' | '.join(cells)} | {group[0]['seen']} |")
 
 
 def main() -> None:
@@ -122,11 +148,8 @@ def main() -> None:
         if not args.judge_only:
             args.output.mkdir(parents=True, exist_ok=True)
             write_encoders(args.write, train(tables, args.output, args.seed))
-        judge(tables, read_encoders(args.write), args.results)
-    print("| table | tau without a label | of its sizes | of both | trained on |\n|---|--:|--:|--:|---|")
-    with args.results.open(newline="") as file:
-        for row in csv.DictReader(file):
-            print(f"| {row['table']} | {row['tau']} | {row['tau_of_sizes']} | {row['tau_of_both']} | {row['seen']} |")
+        judge(tables, read_encoders(args.write), args.results, args.seed)
+    report(read_rows(args.results))
     print(machine())
 
 

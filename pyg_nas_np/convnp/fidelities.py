@@ -31,22 +31,32 @@ WEIGHT = 3.0
 """Number of labels that this expectation counts as."""
 
 
-class FidelityBank(Bank):
-    r"""The bank of a space with one more input, the score at the level below.
+Scores = tuple[Tensor, Tensor]
+"""Means and variances of the scores of ``m`` architectures at one level, ``[m]`` float64 each."""
 
-    Every Gaussian process gets a linear and a radial kernel of it, the trees split on it, and all predict the
-    difference from a prior mean that is proportional to it.
+
+class FidelityBank(Bank):
+    r"""The bank of a space with two more inputs, mean and variance of the score at the level below.
+
+    Every Gaussian process gets a linear and a radial kernel of the mean, the trees split on it, and all predict the
+    difference from a prior mean that is proportional to it. The factor is found by ridge regression around
+    :data:`SLOPE`; its square times the variance adds to those of all members.
 
     Args:
         inner: The bank of the space, not fitted.
-        column: Column of the score, centred over the context. (default: there is no level below)
-        slope: The factor of the prior mean.
+        column: Column of the mean; the variance stands behind it. (default: there is no level below)
         alone: Whether the Gaussian process that gives samples their correlations is the only member.
     """
 
-    def __init__(self, inner: Bank, column: int | None = None, slope: float = 0.0, *, alone: bool = False) -> None:
+    slope = 0.0
+    """The factor of the prior mean."""
+
+    centre = 0.0
+    """Mean of the scores below over the context."""
+
+    def __init__(self, inner: Bank, column: int | None = None, *, alone: bool = False) -> None:
         super().__init__(max_iter=inner.max_iter, num_trees=inner.num_trees)
-        self.inner, self.column, self.slope, self.alone = inner, column, slope, alone
+        self.inner, self.column, self.alone = inner, column, alone
         self.noise, self.sampled = inner.noise, inner.sampled
 
     @property
@@ -54,7 +64,7 @@ class FidelityBank(Bank):
         r"""Kernels of each Gaussian process, by name."""
         own: dict[str, Kernel] = {}
         if self.column is not None:
-            own = {"below": Stationary([self.column]), "below, linear": Linear([self.column])}
+            own = {"below": Stationary([self.column]), "below, linear": Linear([self.column], centre=self.centre)}
         recipes = self.inner.recipes
         return {name: recipes[name] | own for name in ([self.sampled] if self.alone else recipes)}
 
@@ -82,99 +92,140 @@ class FidelityBank(Bank):
         variances: Tensor | None = None,
     ) -> Self:
         r"""Fits every member; see :meth:`CellBank.fit <pyg_nas_np.convnp.cell_bank.CellBank.fit>`."""
-        if not self.alone:
-            return super().fit(x, z, thetas, variances=variances)
-        self._trust = 1.0
-        self._fit_gps(x, z, thetas, variances)
+        if self.column is not None:
+            below = x[:, self.column].double()
+            self.centre = float(below.mean())
+            known = below - self.centre
+            self.slope = float((known @ z.double() + WEIGHT * SLOPE) / (known @ known + WEIGHT))
+            variances = self._from_below(x) if variances is None else variances + self._from_below(x)
+        variances = variances if variances is not None and bool(variances.any()) else None
+        if self.alone:
+            self._trust = 1.0
+            self._fit_gps(x, z, thetas, variances)
+            return self
+        super().fit(x, z, thetas, variances=variances)
+        self.context = self._widened(self.context, x)
         return self
 
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
-        return torch.stack(self._gp_moments(x), dim=1).float() if self.alone else super().predict(x)
+        own = torch.stack(self._gp_moments(x), dim=1).float() if self.alone else super().predict(x)
+        return self._widened(own, x)
 
     def prior(self, x: Tensor) -> Tensor:
         r"""Returns the prior mean at ``x`` ``[m, F]``, ``[m]``."""
-        return self.inner.prior(x) if self.column is None else self.slope * x[:, self.column].double()
+        return self.inner.prior(x) if self.column is None else self.slope * (x[:, self.column].double() - self.centre)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
         return self.inner._prior_of(member, x) if self.column is None else self.prior(x)
+
+    def _from_below(self, x: Tensor) -> Tensor:
+        assert self.column is not None
+        return self.slope**2 * x[:, self.column + 1].double()
+
+    def _widened(self, moments: Tensor, x: Tensor) -> Tensor:
+        if self.column is None:
+            return moments
+        mean, log_std = moments.unbind(dim=2)
+        variance = (2.0 * log_std.double()).exp() + self._from_below(x).unsqueeze(1)
+        return torch.stack([mean, 0.5 * variance.log().float()], dim=2)
 
     def _new_trees(self) -> ExtraTreesRegressor:
         return self.inner._new_trees()
 
 
-Scores = tuple[Tensor, Tensor]
-"""Means and variances of the scores of ``m`` architectures at one level, ``[m]`` float64 each."""
+class Measured:
+    r"""What was measured at one level, by architecture.
 
+    Args:
+        archs: ``n`` labelled architectures, or what :meth:`written` returned.
+        z: Their scores, ``[n]``.
+        variances: Known variances of the scores, ``[n]``.
+    """
 
-class _Level:
-    """What the labels of one level and the posterior of the level below say about this level."""
+    def __init__(self, archs: Architectures | Sequence[int | str], z: Tensor, variances: Tensor) -> None:
+        self.space = archs.space if isinstance(archs, Architectures) else None
+        self.keys = keys_of(archs) if isinstance(archs, Architectures) else archs
+        self.z, self.variances = z, variances
 
-    slope = centre = 0.0
-    column: int | None = None
+    def pin(self, archs: Architectures, scores: Scores) -> Scores:
+        r"""Returns predicted scores with those that were measured in their place.
 
-    def __init__(
-        self, inner: Bank, position: int, keys: Sequence[Any], z: Tensor, variances: Tensor, alone: bool
-    ) -> None:
-        self.inner, self.position, self.keys = inner, position, keys
-        self.z, self.variances, self.alone = z, variances, alone
-
-    def fit(self, x: Tensor, below: Scores | None) -> Self:
-        if below is not None:
-            self.column, self.centre = x.size(1), float(below[0].mean())
-            known = below[0] - self.centre
-            self.slope = float((known @ self.z + WEIGHT * SLOPE) / (known @ known + WEIGHT))
-        self.x = self._inputs(x, below)
-        self.total = self.variances if below is None else self.variances + self.slope**2 * below[1]
-        return self._condition(None)
-
-    def _condition(self, thetas: Mapping[str, Tensor] | None) -> Self:
-        self.bank = FidelityBank(self.inner, self.column, self.slope, alone=self.alone)
-        self.bank.fit(self.x, self.z, thetas, variances=self.total if bool(self.total.any()) else None)
-        return self
-
-    def predict(self, x: Tensor, below: Scores | None) -> Scores:
-        mean, std = mixture(self.bank.predict(self._inputs(x, below)))
-        variance = std.double().square()
-        return mean.double(), variance if below is None else variance + self.slope**2 * below[1]
-
-    def pinned(self, keys: Sequence[Any], scores: Scores) -> Scores:
-        """The same, but what was measured where it was."""
-        mean, variance = scores
-        place = [row for row, key in enumerate(keys) if key in self._measured]
+        Args:
+            archs: ``m`` architectures.
+            scores: Their predicted scores.
+        """
+        if self.space is None:
+            self.space = archs.space
+            self.keys = [self.space.from_str(key) if isinstance(key, str) else key for key in self.keys]
+        mean, variance = scores[0].clone(), scores[1].clone()
+        keys = keys_of(archs)
+        place = [row for row, key in enumerate(keys) if key in self._scores]
         if place:
-            known = torch.tensor([self._measured[keys[row]] for row in place], dtype=torch.float64, device="cpu")
+            known = torch.tensor([self._scores[keys[row]] for row in place], dtype=torch.float64, device="cpu")
             mean[place], variance[place] = known.unbind(dim=1)
         return mean, variance
 
     @cached_property
-    def _measured(self) -> dict[Any, tuple[float, float]]:
+    def _scores(self) -> dict[Any, tuple[float, float]]:
         """Mean score and its variance, by architecture."""
         repeats: dict[Any, list[tuple[float, float]]] = {}
-        for key, z, variance in zip(self.keys, self.z.tolist(), self.variances.tolist(), strict=True):
-            repeats.setdefault(key, []).append((z, variance))
+        for key, score, variance in zip(self.keys, self.z.tolist(), self.variances.tolist(), strict=True):
+            repeats.setdefault(key, []).append((score, variance))
         return {
             key: (sum(z for z, _ in found) / len(found), sum(v for _, v in found) / len(found) ** 2)
             for key, found in repeats.items()
         }
 
-    def _inputs(self, x: Tensor, below: Scores | None) -> Tensor:
-        return x if below is None else torch.cat([x, (below[0] - self.centre).to(x.dtype).unsqueeze(1)], dim=1)
+    def written(self) -> list[int | str]:
+        r"""Returns the architectures as numbers and strings."""
+        return list(self.keys) if self.space is None else [_written(self.space, key) for key in self.keys]
+
+
+def _written(space: SearchSpace[Any], key: Any) -> int | str:
+    return key if isinstance(key, int) else space.to_str(key)
+
+
+class _Level:
+    """What the labels of one level and the posterior of the level below say about this level."""
+
+    def __init__(self, inner: Bank, position: int, measured: Measured, alone: bool) -> None:
+        self.inner, self.position, self.measured, self.alone = inner, position, measured, alone
+
+    def fit(self, x: Tensor, below: Scores | None) -> Self:
+        return self._condition(_with_below(x, below), None if below is None else x.size(1), None)
+
+    def _condition(self, x: Tensor, column: int | None, thetas: Mapping[str, Tensor] | None) -> Self:
+        self.x, self.column = x, column
+        self.bank = FidelityBank(self.inner, column, alone=self.alone)
+        self.bank.fit(x, self.measured.z, thetas, variances=self.measured.variances)
+        return self
+
+    def predict(self, x: Tensor, below: Scores | None) -> Scores:
+        mean, std = mixture(self.bank.predict(_with_below(x, below)))
+        return mean.double(), std.double().square()
 
     def state(self) -> dict[str, Any]:
-        names = ("position", "x", "z", "variances", "total", "slope", "centre", "column")
-        return {name: getattr(self, name) for name in names} | {
+        return {
+            "position": self.position,
+            "x": self.x,
+            "column": self.column,
+            "z": self.measured.z,
+            "variances": self.measured.variances,
+            "keys": self.measured.written(),
             "columns": self.bank.columns,
             "thetas": self.bank.state_dict(),
         }
 
     @classmethod
     def of(cls, state: Mapping[str, Any], alone: bool) -> Self:
-        inner = bank_of(state["columns"])
-        level = cls(inner, state["position"], state["keys"], state["z"], state["variances"], alone)
-        level.x, level.total, level.column = state["x"], state["total"], state["column"]
-        level.slope, level.centre = state["slope"], state["centre"]
-        return level._condition(state["thetas"])
+        measured = Measured(state["keys"], state["z"], state["variances"])
+        level = cls(bank_of(state["columns"]), state["position"], measured, alone)
+        return level._condition(state["x"], state["column"], state["thetas"])
+
+
+def _with_below(x: Tensor, below: Scores | None) -> Tensor:
+    return x if below is None else torch.cat([x, torch.stack(below, dim=1).to(x.dtype)], dim=1)
 
 
 class FidelityPredictor(Predictor):
@@ -258,59 +309,37 @@ class FidelityPredictor(Predictor):
         archs = as_architectures(x, self.space)
         values = check_labels(labels_of(x) if y is None else y, len(archs))
         std = check_deviations(y_std, values)
-        position = self._positions(fidelity, len(archs))
+        position = positions_of(self, self.fidelity, fidelity, len(archs))
         maximize = maximize_of(x) if self.maximize is None else self.maximize
-        present = position.unique().tolist()
-        telling = [level for level in present if bool(values[position == level].diff().any())]
         self.levels_: list[_Level] = []
-        for level in telling or present[-1:]:
+        for level in (telling := telling_levels(values, position)):
             rows = position == level
             self._std, self._position = std[rows], level
             self._fit_labels(archs[rows], values[rows], maximize)
-        self.missing_ = (0 if self.fidelity is None else self.fidelity.top) - (telling or present)[-1]
+        self.missing_ = (0 if self.fidelity is None else self.fidelity.top) - telling[-1]
         del self._std, self._position
 
-    def _positions(self, fidelity: Labels | None, count: int) -> Tensor:
-        if self.fidelity is None:
-            if fidelity is not None:
-                raise InvalidFidelityError(
-                    "labels have levels, but the predictor does not know them; take "
-                    "FidelityPredictor(fidelity=Fidelity('epochs', (12, 200)))"
-                )
-            return torch.zeros(count, dtype=torch.long, device="cpu")
-        if fidelity is None:
-            return torch.full((count,), self.fidelity.top, device="cpu")
-        return self.fidelity.positions(fidelity, count)
+    def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
+        return archs, shared_descriptors(self.space_).table(archs.given)
 
-    def _inputs(self, archs: Architectures) -> tuple[Sequence[Any], Tensor]:
-        for level in self.levels_:
-            level.keys = [archs.space.from_str(key) if isinstance(key, str) else key for key in level.keys]
-        return _keys(archs), shared_descriptors(self.space_).table(archs.given)
-
-    def _fit(self, inputs: tuple[Sequence[Any], Tensor], z: Tensor) -> None:
-        keys, x = inputs
+    def _fit(self, inputs: tuple[Architectures, Tensor], z: Tensor) -> None:
+        archs, x = inputs
         variances = self.transform_.score_std(self.labels_, self._std).square()
-        level = _Level(space_bank(self.space_), self._position, keys, z, variances, self.alone)
-        self.levels_.append(level.fit(x, self._below(keys, x, len(self.levels_))))
+        level = _Level(space_bank(self.space_), self._position, Measured(archs, z, variances), self.alone)
+        self.levels_.append(level.fit(x, self._below(archs, x, len(self.levels_))))
 
-    def _below(self, keys: Sequence[Any], x: Tensor, count: int) -> Scores | None:
+    def _below(self, archs: Architectures, x: Tensor, count: int) -> Scores | None:
         """The posterior of the last of the first ``count`` levels, exact where it was measured."""
         scores: Scores | None = None
         for level in self.levels_[:count]:
-            scores = level.pinned(keys, level.predict(x, scores))
+            scores = level.measured.pin(archs, level.predict(x, scores))
         return scores
 
-    def _predict(self, inputs: tuple[Sequence[Any], Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
-        keys, x = inputs
-        scores = self.levels_[-1].predict(x, self._below(keys, x, len(self.levels_) - 1))
-        mean, variance = self._above(*scores)
+    def _predict(self, inputs: tuple[Architectures, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
+        archs, x = inputs
+        scores = self.levels_[-1].predict(x, self._below(archs, x, len(self.levels_) - 1))
+        mean, variance = above(scores, self.missing_)
         return mean, variance.sqrt() if return_std else None
-
-    def _above(self, mean: Tensor, variance: Tensor) -> Scores:
-        """From the best level with labels to the last one."""
-        for _ in range(self.missing_):
-            mean, variance = SLOPE * mean, SLOPE**2 * variance + 1.0 - SLOPE**2
-        return mean, variance
 
     @fixed_defaults
     def outlook(self, x: ArchitecturesLike) -> tuple[Tensor, Tensor, Tensor]:
@@ -335,18 +364,18 @@ class FidelityPredictor(Predictor):
         if not self.transform_.informative or len(archs) == 0:
             mean, std = self.predict_scores(archs)
             return mean, std, shares
-        keys, table = self._inputs(archs)
+        table = self._inputs(archs)[1]
         scores: Scores | None = None
         for level in self.levels_:
-            shares[:, : level.position] *= level.slope**2
+            shares[:, : level.position] *= level.bank.slope**2
             scores = level.predict(table, scores)
             if level is not self.levels_[-1] or self.missing_:
-                pinned = level.pinned(keys, (scores[0].clone(), scores[1].clone()))
+                pinned = level.measured.pin(archs, scores)
                 shares[:, level.position] = pinned[1]
                 scores = pinned if level is not self.levels_[-1] else scores
         assert scores is not None
         shares[:, :-1] *= SLOPE ** (2 * self.missing_)
-        mean, variance = self._above(*scores)
+        mean, variance = above(scores, self.missing_)
         shares[:, :-1] /= variance.unsqueeze(1)
         return mean, variance.sqrt(), shares
 
@@ -362,19 +391,64 @@ class FidelityPredictor(Predictor):
         return cls(space, **params, fidelity=None if declared is None else Fidelity(**declared))
 
     def _state(self) -> dict[str, Any]:
-        levels = [level.state() | {"keys": [self._written(key) for key in level.keys]} for level in self.levels_]
-        return {"missing": self.missing_, "levels": levels}
-
-    def _written(self, key: Any) -> int | str:
-        return key if isinstance(key, (int, str)) else self.space_.to_str(key)
+        return {"missing": self.missing_, "levels": [level.state() for level in self.levels_]}
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self.missing_ = state["missing"]
         self.levels_ = [_Level.of(level, self.alone) for level in state["levels"]]
 
 
-def _keys(archs: Architectures) -> Sequence[Any]:
-    """What tells architectures apart: their official index, if there is one."""
+def keys_of(archs: Architectures) -> Sequence[Any]:
+    r"""Returns what tells architectures apart: their official index, if there is one, else themselves."""
     space = archs.space
     indexed = isinstance(space, EnumerableSpace) and space.size <= torch.iinfo(torch.long).max
     return archs.index.tolist() if indexed else list(archs.given)
+
+
+def telling_levels(values: Tensor, position: Tensor) -> list[int]:
+    r"""Returns the positions of the levels whose labels differ; where there are none, of the last with a label.
+
+    Args:
+        values: Labels, ``[n]``.
+        position: Position of the level of each, ``[n]``.
+    """
+    present = position.unique().tolist()
+    return [level for level in present if bool(values[position == level].diff().any())] or present[-1:]
+
+
+def positions_of(predictor: Predictor, declared: Fidelity | None, levels: Labels | None, count: int) -> Tensor:
+    r"""Returns the positions of the levels of ``n`` labels, int64 ``[n]``: by default the last.
+
+    Args:
+        predictor: Whose labels they are.
+        declared: Its fidelity.
+        levels: Level of each label, ``[n]``.
+        count: ``n``.
+
+    Raises:
+        InvalidFidelityError: If there are levels, but none are declared.
+        InvalidLabelsError: If a level is unknown, or there is not one for each label.
+    """
+    if declared is None:
+        if levels is not None:
+            raise InvalidFidelityError(
+                f"labels have levels, but the predictor does not know them; take "
+                f"{type(predictor).__name__}(fidelity=Fidelity('epochs', (12, 200)))"
+            )
+        return torch.zeros(count, dtype=torch.long, device="cpu")
+    if levels is None:
+        return torch.full((count,), declared.top, device="cpu")
+    return declared.positions(levels, count)
+
+
+def above(scores: Scores, levels: int) -> Scores:
+    r"""Returns what scores tell of a level that is a number of levels above theirs, without a label there.
+
+    Args:
+        scores: Means and variances.
+        levels: How many levels above.
+    """
+    mean, variance = scores
+    for _ in range(levels):
+        mean, variance = SLOPE * mean, SLOPE**2 * variance + 1.0 - SLOPE**2
+    return mean, variance

@@ -24,6 +24,7 @@ from pyg_nas_np.convnp.encoder import (
     shipped_encoders,
     unbiased_scores,
 )
+from pyg_nas_np.convnp.fidelities import FidelityBank, Measured, above, positions_of, telling_levels
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
@@ -33,13 +34,15 @@ from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
 from pyg_nas_np.predictors.base import Predictor
-from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of
+from pyg_nas_np.predictors.fidelity import Fidelity
+from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
 from pyg_nas_np.predictors.labels import Labels, LabelScale, check_deviations, known_ranks, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.spaces.described import has_graphs
 from pyg_nas_np.utils import (
     InvalidArchitectureError,
+    InvalidFidelityError,
     InvalidLabelsError,
     as_device,
     drawing_from,
@@ -86,6 +89,11 @@ class ConvNPPredictor(Predictor):
     Where architectures are graphs, an encoder that was trained on measurements of other spaces scores them
     (:class:`~pyg_nas_np.convnp.encoder.Encoders`). The labels set how far the bank follows it.
 
+    Labels may be of cheaper trainings too (:obj:`fidelity`): from the lowest level up, a predictor of the same kind is
+    fitted to the labels of each, and its posterior mean is one more input of the next (see
+    :class:`~pyg_nas_np.convnp.fidelities.FidelityBank`). Predictions are of the last level; without labels there that differ they
+    rank by the levels below, on the scale of the best level that has some.
+
     Without labels, architectures rank by what accuracies are expected to follow: the encoder's score, sizes and depth,
     or the auxiliary labels.
 
@@ -95,6 +103,7 @@ class ConvNPPredictor(Predictor):
         labels: How labels become scores, see :data:`~pyg_nas_np.predictors.labels.LabelScale`.
         weights: File written by :func:`~pyg_nas_np.convnp.training.pretrain`. (default: those that the package
             ships for the space; where there are none, the bank alone)
+        fidelity: Levels of cheaper trainings, for labels of several levels. (default: every label is of a full one)
         encoder: ``"universal"``: of the encoders that the package ships, the one that has not seen the space;
             a file of :func:`~pyg_nas_np.convnp.encoder_training.pretrain_encoder`: its first encoder; :obj:`None`:
             none. Auxiliary labels of the same cells say more, so that none is asked beside them.
@@ -128,14 +137,21 @@ class ConvNPPredictor(Predictor):
     scores_ = torch.empty(0)
     """Gaussian scores of the ranks of ``S`` zero-cost scores of the last fit, ``[A, S]``."""
 
-    encoded_: SpaceScores | None = None
-    """Scores by an encoder that was trained on other spaces."""
+    encoded_: SpaceScores | PriorEncoder | None = None
+    """Scores by an encoder that was trained on other spaces; of a predictor from a file that has not met its space yet,
+    the encoder."""
 
     label_std_: Tensor | None = None
     """Known standard deviations of the labels of the last fit, ``[n]``."""
 
     variances_: Tensor | None = None
     """Their squares on the scale of the scores."""
+
+    below_: ConvNPPredictor | None = None
+    """What was fitted to the labels of the levels below."""
+
+    missing_ = 0
+    """Number of levels above the best one whose labels differ."""
 
     has_prior = True
 
@@ -146,6 +162,7 @@ class ConvNPPredictor(Predictor):
         maximize: bool | None = None,
         labels: LabelScale = "auto",
         weights: str | os.PathLike[str] | None = None,
+        fidelity: Fidelity | None = None,
         encoder: str | os.PathLike[str] | None = UNIVERSAL,
         finetune_steps: int = 0,
         stacking: bool = True,
@@ -155,6 +172,7 @@ class ConvNPPredictor(Predictor):
     ) -> None:
         super().__init__(space, maximize=maximize, labels=labels)
         self.weights = weights
+        self.fidelity = fidelity
         self.encoder = encoder
         self.finetune_steps = finetune_steps
         self.stacking = stacking
@@ -198,13 +216,16 @@ class ConvNPPredictor(Predictor):
         auxiliary: Mapping[str, Tensor] | None = None,
         scores: Mapping[str, Tensor] | None = None,
         y_std: Labels | None = None,
+        fidelity: Labels | None = None,
+        curves: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> Self:
         r"""Conditions the process on labelled architectures.
 
         A fit that fails leaves the predictor as it was.
 
         Args:
-            x: ``n`` architectures; none for the prior ranking.
+            x: ``n`` architectures; none for the prior ranking. The same one may occur at several levels, and more than
+                once at each.
             y: Their labels, ``[n]``. (default: those that the data set or the graphs carry)
             auxiliary: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]`` in official order.
                 Labels whose name is that of the data set to predict are refused.
@@ -214,32 +235,98 @@ class ConvNPPredictor(Predictor):
             y_std: Standard deviation of each label that is known, ``[n]``: of repeats, or of the mean of some. The
                 Gaussian processes of the bank add it to the noise that they estimate; trees do not see it.
                 (default: 0)
+            fidelity: Level of each label, ``[n]``, such as ``[12, 12, 200]``. (default: the last)
+            curves: Instead of :obj:`y`, the values after each epoch, ``[n, E]``; NaN from where a training was stopped,
+                and where nothing was measured. Each gives a label at every level that it has reached.
 
         Raises:
             InvalidLabelsError: If a label is NaN or infinite, there is not one an architecture, auxiliary labels or
-                scores do not cover the space, a score does not vary, or a standard deviation is negative.
+                scores do not cover the space, a score does not vary, a standard deviation is negative, a level is
+                unknown, or curves end before the first level.
+            InvalidFidelityError: If there are levels or curves, but the predictor has no :obj:`fidelity`.
             InvalidArchitectureError: If something is not an architecture of the space, or the space is not known.
         """
-        before = self.auxiliary_, self.scores_, self.encoded_, self.label_std_
+        before = self.__dict__.copy()
         as_device(self.device)
         archs = as_architectures(x, self.space)
         try:
-            values = labels_of(x) if y is None else y
-            self.label_std_ = None if y_std is None else check_deviations(y_std, self._check_labels(values, len(archs)))
-            self.encoded_ = None if auxiliary else self._new_encoded(archs.space)
-            self.auxiliary_ = _auxiliary(archs.space, x, auxiliary) if auxiliary else torch.empty(0)
-            self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
-            return super().fit(x, y)
+            if curves is None:
+                values = self._check_labels(labels_of(x) if y is None else y, len(archs))
+                position = positions_of(self, self.fidelity, fidelity, len(archs))
+            else:
+                row, values, position = self._curve_labels(curves, len(archs), y, y_std, fidelity)
+                archs = archs[row]
+            std = None if y_std is None else check_deviations(y_std, values)
+            maximize = maximize_of(x) if self.maximize is None else self.maximize
+            if auxiliary:
+                check_foreign(auxiliary, str(getattr(x, "dataset", "")))
+            self._fit_levels(archs, values, position, std, auxiliary, scores, maximize)
         except BaseException:
-            self.auxiliary_, self.scores_, self.encoded_, self.label_std_ = before
+            self.__dict__ = before
             raise
+        return self
+
+    def _curve_labels(
+        self, curves: Tensor | Sequence[Sequence[float]], count: int, *others: Labels | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.fidelity is None:
+            raise InvalidFidelityError(
+                "curves are labels at levels; take ConvNPPredictor(fidelity=Fidelity('epochs', (1, 5, 20)))"
+            )
+        if any(other is not None for other in others):
+            raise InvalidLabelsError("curves stand for y, y_std and fidelity; give either them or these")
+        return self.fidelity.labels_of_curves(curves, count)
+
+    def _fit_levels(
+        self,
+        archs: Architectures,
+        values: Tensor,
+        position: Tensor,
+        std: Tensor | None,
+        auxiliary: Mapping[str, Tensor] | None,
+        scores: Mapping[str, Tensor] | None,
+        maximize: bool,
+    ) -> None:
+        """The levels from the lowest up: each is fitted with what was fitted to those below it."""
+        telling = telling_levels(values, position)
+        last, lower = (telling[-1], telling[:-1]) if telling else (0, [])
+        self.below_ = None
+        if lower:
+            rows = torch.isin(position, torch.tensor(lower))
+            self.below_ = self.__sklearn_clone__()
+            self.below_._fit_levels(
+                archs[rows],
+                values[rows],
+                position[rows],
+                None if std is None else std[rows],
+                auxiliary,
+                scores,
+                maximize,
+            )
+        rows = position == last
+        self.missing_ = 0 if self.fidelity is None or not telling else self.fidelity.top - last
+        self.label_std_ = None if std is None else std[rows]
+        self.encoded_ = None if auxiliary else self._new_encoded(archs.space)
+        self.auxiliary_ = _auxiliary(archs.space, auxiliary) if auxiliary else torch.empty(0)
+        self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
+        self._fit_labels(archs[rows], values[rows], maximize)
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
         parts = [shared_descriptors(self.space_).table(archs.given)]
         parts += [part[archs.index] for part in (self.auxiliary_, self.scores_) if part.numel()]
+        if isinstance(self.encoded_, PriorEncoder):
+            self.encoded_ = SpaceScores(self.encoded_, self.space_)
         if self.encoded_ is not None:
             parts.append(self.encoded_(archs.given, as_device(self.device)).unsqueeze(1))
+        if self.below_ is not None:
+            self.below_.space_, self.below_.device = self.space_, self.device
+            parts.append(torch.stack(self.below_._known_scores(archs), dim=1).float())
         return archs, torch.cat(parts, dim=1)
+
+    def _known_scores(self, archs: Architectures) -> tuple[Tensor, Tensor]:
+        """Means and variances of the scores at the best level with labels, exact where it was measured."""
+        mean, std = self._predict_level(self._inputs(archs))
+        return self.measured_.pin(archs, (mean.double(), std.double().square()))
 
     def _new_encoded(self, space: SearchSpace[Any]) -> SpaceScores | None:
         if self.encoder is None or not has_graphs(space):
@@ -266,6 +353,12 @@ class ConvNPPredictor(Predictor):
             return GeneralBank(descriptors.families._replace(encoded=encoded))
         return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
+    def _fit_bank(self, bank: Bank, thetas: Mapping[str, Tensor] | None = None) -> Bank:
+        """The bank on the context, with what the levels below tell as its last two columns."""
+        if self.below_ is not None:
+            bank = FidelityBank(bank, self.x_.size(1) - 2)
+        return bank.fit(self.x_, self.z_, thetas, variances=self.variances_)
+
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
         return bank_groups(descriptors) | self._groups_given(descriptors)
 
@@ -286,7 +379,8 @@ class ConvNPPredictor(Predictor):
         self.x_, self.z_ = inputs[1].float(), z.float()
         known = None if self.label_std_ is None else self.transform_.score_std(self.labels_, self.label_std_).square()
         self.variances_ = known if known is not None and bool(known.any()) else None
-        self.bank_ = self._new_bank().fit(self.x_, self.z_, variances=self.variances_)
+        self.measured_ = self._measured(inputs[0])
+        self.bank_ = self._fit_bank(self._new_bank())
         if self.model_ is None:
             return
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
@@ -294,6 +388,9 @@ class ConvNPPredictor(Predictor):
         self._fit_stacking(inputs[0])
         if self.finetune_steps and z.numel() >= 8:
             self.model_ = self._finetune(self.model_)
+
+    def _measured(self, archs: Architectures | Sequence[int | str]) -> Measured:
+        return Measured(archs, self.z_, torch.zeros_like(self.z_) if self.variances_ is None else self.variances_)
 
     def _find_model(self) -> ConvNP | None:
         """The process; none where the bank is all that is known of a space."""
@@ -350,10 +447,17 @@ class ConvNPPredictor(Predictor):
     # -- predicting -------------------------------------------------------------------------------------------------
 
     def _predict(self, inputs: tuple[Architectures, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
+        mean, std = self._predict_level(inputs)
+        if self.missing_:
+            mean, variance = above((mean.double(), std.double().square()), self.missing_)
+            std = variance.sqrt()
+        return mean, std if return_std else None
+
+    def _predict_level(self, inputs: tuple[Architectures, Tensor]) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of the scores at the best level with labels."""
         archs, x = inputs
         if self.model_ is None:
-            mean, std = mixture(self.bank_.predict(x))
-            return mean, std if return_std else None
+            return mixture(self.bank_.predict(x))
         model = on_device(self.model_, as_device(self.device))
         self.stacking_.run_on(self.device)
         seen = process_inputs(shared_descriptors(require_cells(self.space_)))
@@ -361,7 +465,7 @@ class ConvNPPredictor(Predictor):
         chunks = ((archs[start : start + CHUNK], x[start : start + CHUNK]) for start in starts)
         parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, *chunk), chunks)
         mean, std = (torch.cat(values) for values in zip(*parts, strict=True))
-        return mean, std if return_std else None
+        return mean, std
 
     def _predict_chunk(self, model: ConvNP, seen: list[int], archs: Architectures, x: Tensor) -> tuple[Tensor, Tensor]:
         target, prior = self.bank_.predict(x), self.bank_.prior(x)
@@ -442,7 +546,13 @@ class ConvNPPredictor(Predictor):
     def _plain_params(self) -> dict[str, Any]:
         params = super()._plain_params()
         paths = {"weights": self.weights, "encoder": self.encoder}
-        return params | {name: None if path is None else os.fspath(path) for name, path in paths.items()}
+        params |= {name: None if path is None else os.fspath(path) for name, path in paths.items()}
+        return params | {"fidelity": None if self.fidelity is None else self.fidelity.to_dict()}
+
+    @classmethod
+    def _from_plain_params(cls, space: SearchSpace[Any] | None, params: dict[str, Any]) -> Self:
+        declared = params.pop("fidelity", None)
+        return cls(space, **params, fidelity=None if declared is None else Fidelity(**declared))
 
     def _state(self) -> dict[str, Any]:
         state = {
@@ -452,6 +562,9 @@ class ConvNPPredictor(Predictor):
             "columns": self.bank_.columns,
             "thetas": self.bank_.state_dict(),
             "variances": self.variances_,
+            "missing": self.missing_,
+            "below": None if self.below_ is None else self.below_._whole_state(),
+            "keys": self.measured_.written() if self.fidelity is not None else [],
         }
         if self.model_ is None:
             return state
@@ -464,20 +577,23 @@ class ConvNPPredictor(Predictor):
         }
 
     def _prior_state(self) -> dict[str, Any]:
-        encoded = {} if self.encoded_ is None else self.encoded_.encoder.state_dict()
-        return {"auxiliary": self.auxiliary_, "scores": self.scores_, "encoder": encoded}
+        encoder = self.encoded_.encoder if isinstance(self.encoded_, SpaceScores) else self.encoded_
+        state = {} if encoder is None else encoder.state_dict()
+        return {"auxiliary": self.auxiliary_, "scores": self.scores_, "encoder": state}
 
     def _set_prior_state(self, state: dict[str, Any]) -> None:
         self.auxiliary_, self.scores_, self.encoded_ = state["auxiliary"], state["scores"], None
         if state["encoder"]:
-            self.encoded_ = SpaceScores(PriorEncoder.from_state(state["encoder"]), self.space_)
+            self.encoded_ = PriorEncoder.from_state(state["encoder"])
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self._set_prior_state(state)
         self.x_, self.z_ = state["x"], state["z"]
         self.variances_ = state.get("variances")
-        bank = bank_of(state["columns"], shrinkage=self.shrinkage)
-        self.bank_ = bank.fit(self.x_, self.z_, state["thetas"], variances=self.variances_)
+        self.missing_, self.measured_ = state.get("missing", 0), self._measured(state.get("keys", []))
+        if (below := state.get("below")) is not None:
+            self.below_ = self._of_whole_state(below, self.space)
+        self.bank_ = self._fit_bank(bank_of(state["columns"], shrinkage=self.shrinkage), state["thetas"])
         self.model_ = None
         if "model" not in state:
             return
@@ -488,9 +604,8 @@ class ConvNPPredictor(Predictor):
         self.model_.load_state_dict(state["model"])
 
 
-def _auxiliary(space: SearchSpace[Any], x: ArchitecturesLike, auxiliary: Mapping[str, Tensor]) -> Tensor:
+def _auxiliary(space: SearchSpace[Any], auxiliary: Mapping[str, Tensor]) -> Tensor:
     """Scores of the auxiliary labels over the whole space, raw and smoothed, ``[A, 2T]``."""
-    check_foreign(auxiliary, str(getattr(x, "dataset", "")))
     for name, values in auxiliary.items():
         _check_whole(f"auxiliary[{name!r}]", values, space)
     count = len(require_index(space))

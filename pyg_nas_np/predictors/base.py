@@ -287,10 +287,14 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             sklearn.exceptions.NotFittedError: Before :meth:`fit`.
             UnwritableFileError: If the disk is full, or the folder cannot be written.
         """
+        write_state(path, self._whole_state())
+
+    def _whole_state(self) -> dict[str, Any]:
+        """All that :meth:`save` writes."""
         check_is_fitted(self, "transform_")
         # A predictor that was read from a file may not have met its space yet.
         declared = self.space_.declaration() if hasattr(self, "space_") else None
-        state = {
+        return {
             "format": FORMAT,
             "class": type(self).__name__,
             "params": self._plain_params(),
@@ -301,7 +305,6 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "maximize": self.transform_.maximize,
             "state": self._state() if self.transform_.informative else self._prior_state(),
         }
-        write_state(path, state)
 
     @classmethod
     @fixed_defaults
@@ -325,19 +328,24 @@ class Predictor(RegressorMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if space is not None and space.name != state["space"]:
             raise InvalidArchitectureError(f"{name} was fitted on {state['space']}, not on {space.name}")
         with foreign_file(name, f"a saved {state['class']}", "fit and save it again"):
-            predictor = found._from_plain_params(space, state["params"])
-            if space is not None:
-                predictor.space_ = space
-            elif state["declared"]:
-                predictor.space_ = declared_space(state["declared"])
-            predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
-            predictor.labels_ = check_labels(state["labels"], state["labels"].numel(), least=int(not found.has_prior))
-            predictor.transform_ = predictor._new_transform(state["maximize"])
-            predictor.transform_.fit(predictor.labels_)
-            if predictor.transform_.informative:
-                predictor._set_state(state["state"])
-            else:
-                predictor._set_prior_state(state["state"])
+            return found._of_whole_state(state, space)
+
+    @classmethod
+    def _of_whole_state(cls, state: dict[str, Any], space: SearchSpace[Any] | None) -> Self:
+        """Inverse of :meth:`_whole_state`."""
+        predictor = cls._from_plain_params(space, state["params"])
+        if space is not None:
+            predictor.space_ = space
+        elif state["declared"]:
+            predictor.space_ = declared_space(state["declared"])
+        predictor.space_name_, predictor.feature_names_ = state["space"], state["features"]
+        predictor.labels_ = check_labels(state["labels"], state["labels"].numel(), least=int(not cls.has_prior))
+        predictor.transform_ = predictor._new_transform(state["maximize"])
+        predictor.transform_.fit(predictor.labels_)
+        if predictor.transform_.informative:
+            predictor._set_state(state["state"])
+        else:
+            predictor._set_prior_state(state["state"])
         return predictor
 
     def _plain_params(self) -> dict[str, Any]:

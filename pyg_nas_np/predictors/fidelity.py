@@ -3,6 +3,7 @@ r"""What a cheap label is: a level of epochs, image size or share of the data, w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -104,6 +105,62 @@ class Fidelity:
                 f"levels {_listed(self.levels)}; name it among the levels, or report the last level that was reached"
             )
         return position
+
+    def labels_of_curves(
+        self, curves: Tensor | Sequence[Sequence[float]], count: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Returns the labels that learning curves give: their values at the levels that they have reached.
+
+        Levels are numbers of epochs here. A curve that ends between two of them counts at the lower one.
+
+        Args:
+            curves: Values after each epoch, ``[n, E]``; NaN from where a training was stopped, and where nothing was
+                measured.
+            count: Number of architectures that they belong to.
+
+        Returns:
+            For each of ``m`` labels the row of its curve, int64 ``[m]``, its value, float64 ``[m]``, and the position
+            of its level, int64 ``[m]``; lower levels first.
+
+        Raises:
+            InvalidFidelityError: If a level is no whole number.
+            InvalidLabelsError: If there is not one curve an architecture, a value is infinite, or a curve has no value
+                at any level.
+
+        Example:
+            >>> nan = float("nan")
+            >>> row, y, position = Fidelity("epochs", (1, 3)).labels_of_curves([[0.2, 0.4, 0.5], [0.1, 0.3, nan]])
+            >>> row.tolist(), y.tolist(), position.tolist()
+            ([0, 1, 0], [0.2, 0.1, 0.5], [0, 0, 1])
+        """
+        fraction = next((level for level in self.levels if level != int(level)), None)
+        if fraction is not None:
+            raise InvalidFidelityError(f"curves need levels in whole epochs, but {fraction:g} of {self.name} is none")
+        try:
+            values = torch.as_tensor(curves, dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError) as error:
+            raise InvalidLabelsError(
+                f"curves must be rows of numbers of equal length, filled with NaN: {error}"
+            ) from error
+        if values.dim() != 2 or values.size(0) != (values.size(0) if count is None else count):
+            raise InvalidLabelsError(
+                f"curves have shape {list(values.shape)}; one row of values for each of {count} architectures is needed"
+            )
+        diverged = values.isinf().any(dim=1).nonzero().flatten()
+        if diverged.numel():
+            raise InvalidLabelsError(
+                f"the curve at position {int(diverged[0])} is infinite; leave out what diverged, or put NaN from there"
+            )
+        columns = [int(level) - 1 for level in self.levels if level <= values.size(1)]
+        at = values[:, columns]
+        empty = at.isnan().all(dim=1).nonzero().flatten()
+        if empty.numel():
+            raise InvalidLabelsError(
+                f"the curve at position {int(empty[0])} has no value at {self.name} {_listed(self.levels)}; name "
+                f"a level that it has reached, or leave it out"
+            )
+        position, row = at.isfinite().t().nonzero(as_tuple=True)
+        return row, at[row, position], position
 
     def to_dict(self) -> dict[str, Any]:
         r"""Returns the arguments as plain types."""

@@ -216,22 +216,28 @@ class Stationary(Kernel):
 
 
 class Linear(Kernel):
-    r"""The inner product of some columns: a linear function without an offset.
+    r"""The inner product of some columns: a linear function that is zero at the centre.
 
     Args:
         columns: Columns of the group.
         variance: Prior of the variance of each coefficient.
+        centre: Value of every column at which the function is zero.
     """
 
     names = ("variance",)
 
-    def __init__(self, columns: Sequence[int], variance: LogPrior = VARIANCE) -> None:
+    def __init__(self, columns: Sequence[int], variance: LogPrior = VARIANCE, centre: float = 0.0) -> None:
         self.columns = list(columns)
         self.priors = [variance]
+        self.centre = centre
+
+    def _part(self, x: Tensor) -> Tensor:
+        part = take(x, self.columns)
+        return part - self.centre if self.centre else part
 
     @override
     def statistics(self, x: Tensor) -> Tensor:
-        part = take(x, self.columns)
+        part = self._part(x)
         return part @ part.t()
 
     @override
@@ -240,17 +246,17 @@ class Linear(Kernel):
 
     @override
     def cross(self, points: Tensor, theta: Tensor) -> Cross:
-        own, variance = take(points, self.columns).t(), float(theta.exp())
-        return lambda x, out: out.addmm_(take(x, self.columns), own, alpha=variance)
+        own, variance = self._part(points).t(), float(theta.exp())
+        return lambda x, out: out.addmm_(self._part(x), own, alpha=variance)
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta.exp() * take(x, self.columns).square().sum(dim=1)
+        return theta.exp() * self._part(x).square().sum(dim=1)
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
         slopes = _normal(generator)(len(self.columns), num) * (0.5 * theta).exp()
-        return lambda x: take(x, self.columns) @ slopes
+        return lambda x: self._part(x) @ slopes
 
 
 class Tied(Kernel):

@@ -22,12 +22,14 @@ from pyg_nas_np.features import OperationInputs, shared_descriptors
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP
 from pyg_nas_np.ops import cpu
-from pyg_nas_np.predictors import Predictor
+from pyg_nas_np.predictors import Fidelity, Predictor
+from pyg_nas_np.predictors.inputs import Architectures
 from pyg_nas_np.spaces import GraphSpace, Integer, OperationGraph, ParameterSpace, space_by_name
 from pyg_nas_np.utils import (
     DataFileError,
     DeviceUnavailableError,
     InvalidArchitectureError,
+    InvalidFidelityError,
     InvalidLabelsError,
     MissingWeightsError,
 )
@@ -580,6 +582,19 @@ def test_a_saved_predictor_owns_its_encoder(graph_space, tmp_path, monkeypatch):
             torch.testing.assert_close(loaded.predict(EVERY), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_predictor_with_an_encoder_may_meet_its_space_after_it_was_read(tmp_path):
+    space = space_by_name("nasbench201")
+    rows = torch.arange(0, 15625, 1500)
+    predictor = ConvNPPredictor(space).fit(rows, space.batch_flops(rows).double())
+    predictor.save(tmp_path / "p.pt")
+    loaded = ConvNPPredictor.load(tmp_path / "p.pt")
+    assert not hasattr(loaded, "space_")
+    loaded.save(tmp_path / "again.pt")
+    for path in ("p.pt", "again.pt"):
+        found = ConvNPPredictor.load(tmp_path / path).predict(Architectures(space, torch.arange(20)))
+        torch.testing.assert_close(found, predictor.predict(torch.arange(20)), rtol=1e-4, atol=1e-3)
+
+
 def test_auxiliary_labels_leave_no_place_for_an_encoder():
     space = space_by_name("nasbench201")
     rows, other = torch.arange(0, 15625, 1000), space.batch_flops().double()
@@ -646,3 +661,110 @@ def test_bad_standard_deviations_leave_the_predictor_as_it_was(std, message):
     with pytest.raises(InvalidLabelsError, match=message):
         predictor.fit(archs, y, y_std=std)
     torch.testing.assert_close(predictor.predict(archs), before)
+
+
+EPOCHS = Fidelity("epochs", (2, 8))
+
+
+def levels_of_cells(truth, cheap: int = 24, full: int = 4):
+    """Labels of two levels: the cheap ones are those of full trainings with noise."""
+    order = torch.randperm(truth.numel(), generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(cheap, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    low, top = order[:cheap], order[:full]
+    labels = torch.cat([truth[low] + 0.3 * truth.std() * noise, truth[top]])
+    return torch.cat([low, top]), labels, [2] * cheap + [8] * full
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_cheap_labels_help(toy_space, weights, truth, maximize):
+    y = truth if maximize else -truth
+    cells, labels, levels = levels_of_cells(y)
+    options = {"weights": weights / "hybrid.safetensors", "maximize": maximize}
+    both = ConvNPPredictor(toy_space, fidelity=EPOCHS, **options).fit(cells, labels, fidelity=levels)
+    alone = ConvNPPredictor(toy_space, **options).fit(cells[-4:], labels[-4:])
+    rest = torch.arange(len(toy_space))
+    gain = kendall_tau(both.predict(rest), y[rest]) - kendall_tau(alone.predict(rest), y[rest])
+    assert gain > 0.1
+    # What was measured in full is known better than what was not.
+    std = both.predict(rest, return_std=True)[1]
+    assert bool((std > 0).all())
+
+
+def test_one_level_is_as_without_levels(toy_space, weights, truth, every):
+    cells = torch.arange(0, 60, 3)
+    options = {"weights": weights / "hybrid.safetensors"}
+    plain = ConvNPPredictor(toy_space, **options).fit(cells, truth[cells])
+    for given in ({}, {"fidelity": [8] * cells.numel()}):
+        levels = ConvNPPredictor(toy_space, fidelity=EPOCHS, **options).fit(cells, truth[cells], **given)
+        torch.testing.assert_close(levels.predict(every), plain.predict(every))
+
+
+@pytest.mark.parametrize("full", [0, 1, 4])
+def test_levels_are_saved_and_loaded(toy_space, weights, truth, every, full, tmp_path):
+    cells, labels, levels = levels_of_cells(truth, full=full)
+    predictor = ConvNPPredictor(toy_space, fidelity=EPOCHS, weights=weights / "hybrid.safetensors")
+    predictor.fit(cells, labels, fidelity=levels)
+    assert predictor.missing_ == (full < 2)
+    predictor.save(tmp_path / "p.pt")
+    again = ConvNPPredictor.load(tmp_path / "p.pt")
+    assert again.fidelity == EPOCHS
+    again.save(tmp_path / "again.pt")
+    for loaded in (again, ConvNPPredictor.load(tmp_path / "again.pt", toy_space)):
+        rows = Architectures(toy_space, torch.arange(128))
+        expected = predictor.predict(every, return_std=True)
+        torch.testing.assert_close(loaded.predict(rows, return_std=True), expected, rtol=1e-4, atol=1e-4)
+        assert loaded.sample(rows, 2).shape == (2, 128)
+
+
+def test_without_full_trainings_the_level_below_ranks_with_more_doubt(toy_space, weights, truth, every):
+    cells, labels, levels = levels_of_cells(truth, full=0)
+    options = {"weights": weights / "hybrid.safetensors"}
+    both = ConvNPPredictor(toy_space, fidelity=EPOCHS, **options).fit(cells, labels, fidelity=levels)
+    below = ConvNPPredictor(toy_space, **options).fit(cells, labels)
+    assert kendall_tau(both.predict(every), below.predict(every)) == pytest.approx(1.0)
+    (mean, std), (_, own) = both.predict_scores(every), below.predict_scores(every)
+    assert bool((std > 0.7).all())
+    torch.testing.assert_close(mean, 0.7 * below.predict_scores(every)[0])
+    torch.testing.assert_close(std.square(), 0.49 * own.square() + 0.51)
+
+
+def test_curves_of_configurations():
+    space = ParameterSpace(depth=Integer(1, 8), width=Integer(1, 6))
+    archs = space.sample(30, torch.Generator().manual_seed(0))
+    final = torch.tensor([arch["depth"] + 0.5 * arch["width"] for arch in archs], dtype=torch.float64)
+    epochs = torch.arange(1, 9)
+    curves = final.unsqueeze(1) - 3.0 / epochs
+    curves[6:, 3:] = math.nan
+    predictor = ConvNPPredictor(space, fidelity=EPOCHS).fit(archs, curves=curves)
+    assert predictor.below_ is not None
+    assert kendall_tau(predictor.predict(archs), final) > 0.9
+    torch.testing.assert_close(predictor.predict(archs[:6]), curves[:6, -1], rtol=0.0, atol=1.0)
+    given = ConvNPPredictor(space, fidelity=EPOCHS).fit(
+        [*archs, *archs[:6]], torch.cat([curves[:, 1], curves[:6, 7]]), fidelity=[2] * 30 + [8] * 6
+    )
+    torch.testing.assert_close(given.predict(archs), predictor.predict(archs))
+
+
+def test_auxiliary_labels_serve_every_level(toy_space, weights, truth, every):
+    cells, labels, levels = levels_of_cells(truth, cheap=12, full=3)
+    noise = torch.randn(truth.numel(), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    auxiliary = {"other/accuracy": truth + 0.2 * truth.std() * noise}
+    predictor = ConvNPPredictor(toy_space, fidelity=EPOCHS, weights=weights / "hybrid.safetensors")
+    predictor.fit(cells, labels, auxiliary, fidelity=levels)
+    plain = clone(predictor).fit(cells, labels, fidelity=levels)
+    assert kendall_tau(predictor.predict(every), truth) > kendall_tau(plain.predict(every), truth)
+
+
+def test_levels_that_cannot_be_are_refused(toy_space, weights, truth, every):
+    predictor = ConvNPPredictor(toy_space, weights=weights / "hybrid.safetensors").fit(ROWS, truth[ROWS])
+    before = predictor.predict(every)
+    with pytest.raises(InvalidFidelityError, match=r"take ConvNPPredictor\(fidelity="):
+        predictor.fit(ROWS, truth[ROWS], fidelity=[8] * ROWS.numel())
+    with pytest.raises(InvalidFidelityError, match="curves are labels at levels"):
+        predictor.fit(ROWS, curves=[[0.1, 0.2]] * ROWS.numel())
+    torch.testing.assert_close(predictor.predict(every), before)
+    predictor.set_params(fidelity=EPOCHS)
+    with pytest.raises(InvalidLabelsError, match="epochs 3 of the label at position 1"):
+        predictor.fit(ROWS[:2], [0.1, 0.2], fidelity=[2, 3])
+    with pytest.raises(InvalidLabelsError, match="give either them or these"):
+        predictor.fit(ROWS[:1], [0.1], curves=[[0.1, 0.2]])

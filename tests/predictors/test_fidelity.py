@@ -54,3 +54,30 @@ def test_positions_of_levels() -> None:
 def test_plain_types_make_the_same() -> None:
     given = Fidelity("share of data", (0.1, 1.0), continued=True)
     assert Fidelity(**given.to_dict()) == given
+
+
+NAN = math.nan
+
+
+def test_curves_are_labels_at_the_levels_that_they_reach() -> None:
+    epochs = Fidelity("epochs", (1, 3, 5))
+    row, y, position = epochs.labels_of_curves([[0.1, 0.2, 0.3, 0.4], [0.5, NAN, NAN, NAN], [NAN, 0.6, 0.7, NAN]])
+    assert row.tolist() == [0, 1, 0, 2]
+    assert position.tolist() == [0, 0, 1, 1]
+    assert y.tolist() == [0.1, 0.5, 0.3, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("levels", "curves", "error", "match"),
+    [
+        ((1, 2.5), [[0.1]], InvalidFidelityError, "2.5 of epochs is none"),
+        ((1, 2), [[0.1], [0.1, 0.2]], InvalidLabelsError, "rows of numbers of equal length"),
+        ((1, 2), [0.1, 0.2], InvalidLabelsError, r"shape \[2\]; one row of values for each of 2"),
+        ((1, 2), [[0.1]], InvalidLabelsError, r"shape \[1, 1\]; one row of values for each of 2"),
+        ((1, 2), [[0.1, 0.2], [0.1, math.inf]], InvalidLabelsError, "position 1 is infinite"),
+        ((2, 3), [[0.1, 0.2], [0.1, NAN]], InvalidLabelsError, "position 1 has no value at epochs 2, 3; name a level"),
+    ],
+)
+def test_unusable_curves_are_named(levels: tuple, curves: list, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        Fidelity("epochs", levels).labels_of_curves(curves, 2)

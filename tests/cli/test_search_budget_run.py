@@ -120,15 +120,18 @@ def wait_for(path, count, process):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_ended_loses_no_label(tmp_path, how):
-    ended = tmp_path / "ended.txt"
+    ended, ahead = tmp_path / "ended.txt", tmp_path / "go"
+    # The fifth training waits, so that the search still runs when it is ended, however slow this process is.
     body = (
-        LABEL + f"import time\ntime.sleep(0.2)\nopen({str(ended)!r}, 'a').write('x\\n')\nprint(d + w / 32 - 1 / level)"
+        f"{LABEL}import os, time\nwhile trial > 4 and not os.path.exists({str(ahead)!r}):\n    time.sleep(0.02)\n"
+        f"open({str(ended)!r}, 'a').write('x\\n')\nprint(d + w / 32 - 1 / level)"
     )
     template = script(tmp_path, body)
     process = started(tmp_path, template, tmp_path / "log.txt")
     wait_for(ended, 4, process)
     os.kill(process.pid, how)
     status = process.wait(timeout=60)
+    ahead.touch()
     assert status == (-how if how == signal.SIGKILL else 130), (tmp_path / "log.txt").read_text()
     left = journal(tmp_path / "s.pt")
     told = [(d.arch, d.level, d.label) for d in left.trainings if d.label is not None]

@@ -22,7 +22,7 @@ def test_it_runs(demo, tmp_path, capsys):
     full, journal = demo.main(["--budget", "3", "--levels", "1", "3", "--output", str(tmp_path)])
     assert 0.0 < full <= 1.0
     assert journal.search.spent <= 3.0 + 1e-9
-    assert {decision.level for decision in journal.decisions} == {1.0, 3.0}
+    assert {training.level for training in journal.trainings} == {1.0, 3.0}
     assert "<svg" in (tmp_path / "report.html").read_text()
     out = capsys.readouterr().out
     assert "full trainings:  1 of 3" in out

@@ -69,7 +69,7 @@ class BudgetedLoop(Generic[ArchT]):
         for level in search.fidelity.levels:
             if level % 1:
                 raise InvalidFidelityError(
-                    f"{search.fidelity.name} {level:g} is no number of epochs, which Lightning trains; give whole levels"
+                    f"{search.fidelity.name} {level:g} is no number of epochs, as Lightning needs; give whole levels"
                 )
         self.search, self.build, self.monitor, self.options = search, build, monitor, options
         self.folder = Path(folder)
@@ -126,7 +126,8 @@ class BudgetedLoop(Generic[ArchT]):
         options = {**self.options, "callbacks": [*self.options.get("callbacks", ()), curve, keeper]}
         try:
             trainer = Trainer(max_epochs=level, **options)
-            trainer.fit(self.build(arch), *data, **more, ckpt_path=str(path) if path.exists() else None)
+            going_on: dict[str, Any] = {**more, "ckpt_path": str(path) if path.exists() else None}
+            trainer.fit(self.build(arch), *data, **going_on)
             y = math.nan if curve.diverged else curve.at(level)
         except Exception:
             self.search.release([arch], level)

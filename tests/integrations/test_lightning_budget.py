@@ -90,7 +90,7 @@ def test_finds_a_good_network_within_the_budget(loaders, tmp_path):
     assert len(set(rows)) == len(rows)
     assert (arch, 1.0) in rows
     assert (arch, 2.0) in rows
-    assert bool(((0 <= y) & (y <= 1)).all())
+    assert bool(((y >= 0) & (y <= 1)).all())
 
 
 def test_a_promotion_goes_on_where_the_training_stopped(loaders, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.search import BudgetedSearch
 from pyg_nas_np.spaces import Integer, ParameterSpace
-from pyg_nas_np.utils import InvalidLabelsError
+from pyg_nas_np.utils import DataFileError, InvalidLabelsError, NASError
 
 pytest.importorskip("ray.tune", reason="Ray Tune is not installed (extra 'ray')")
 
@@ -318,3 +318,23 @@ def test_a_saved_searcher_goes_on(tmp_path):
     assert again.decided() == pair.decided()
     assert again.search.pending == pair.search.pending
     assert again.suggest("d") == pair.suggest("d")
+
+
+def test_damaged_files_are_refused(tmp_path, mutations):
+    pair = searcher(initial=3)
+    for name in ("a", "b"):
+        pair.suggest(name)
+    assert pair.report("a", result(1)) == "PAUSE"
+    path = tmp_path / "searcher.pt"
+    pair.save(str(path))
+    again = searcher()
+    refused = 0
+    for content in mutations(path.read_bytes()):
+        path.write_bytes(content)
+        try:
+            again.restore(str(path))
+        except NASError:
+            refused += 1
+    assert refused
+    with pytest.raises(DataFileError, match="missing"):
+        again.restore(str(tmp_path / "missing"))

@@ -96,8 +96,8 @@ class BudgetedSampler(BaseSampler):
     otherwise by ``study.tell(number, state=optuna.trial.TrialState.FAIL)``. Its training is freed and may be proposed
     again; the labels that it reported count and stay paid. After :data:`FAILURES` failures without any label the
     architecture counts as diverged. So does one whose last report is NaN or infinite; the pruner ends its trial at
-    once. Optuna keeps the first of two reports at one step. The value of a complete trial is the label of its level if
-    it reported none there.
+    once. Optuna keeps the first of two reports at one step, and refuses those of a trial that was failed. The value of
+    a complete trial is the label of its level if it reported none there.
 
     **What you add.** Labels of finished trials that others added are used at no price. An enqueued architecture
     (``study.enqueue_trial``, all parameters of it) is trained to the last level.
@@ -300,10 +300,22 @@ class BudgetedSampler(BaseSampler):
                 continue
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
             trial.system_attrs[CLAIM] = claim
-            # Only an overtaken trial, which was assumed dead, finds something new here.
-            if _claims(_others(study, trial)).keys() <= _claims(others).keys():
+            if claim is None or not self._conflicts(study, trial, claim, _claims(others)):
                 return claim
             attempt += 1
+
+    def _conflicts(self, study: Study, trial: FrozenTrial, claim: dict[str, Any], known: dict[int, Any]) -> bool:
+        """Whether a claim contradicts one that its decision did not know; only an overtaken trial's does.
+
+        Of two trials that claim at once, the second to write reads the claim of the first, so not both can miss it.
+        """
+        others = _others(study, trial)
+        new = [other for number, other in _claims(others).items() if known.get(number) != other]
+        if not new or any(other["training"][0] == claim["training"][0] for other in new):
+            return bool(new)
+        with self._lock:
+            search = self._replayed(study, [*others, trial], torch.Generator("cpu"))
+            return search.spent > search.budget + 1e-9
 
     def _decided(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
         """All other trials, when those with smaller numbers have their claims."""

@@ -275,28 +275,41 @@ def test_a_worker_that_died_before_its_decision_is_not_waited_for(monkeypatch):
     assert len(trainings(study)) > 3
 
 
-def test_an_overtaken_worker_decides_again(monkeypatch):
+@pytest.mark.parametrize(("count", "budget"), [(1, 9.0), (2, 1.0)], ids=["architecture", "budget"])
+def test_an_overtaken_worker_decides_again(count, budget, monkeypatch):
     monkeypatch.setattr(budget_module, "PATIENCE_SECONDS", 0.1)
-    few = SPACE.sample(2, torch.Generator().manual_seed(1))
-    study = make(9.0, candidates=few)
+    options = {
+        "candidates": SPACE.sample(count, torch.Generator().manual_seed(1)),
+        "fidelity": Fidelity("epochs", (9,)),
+    }
+    study = make(budget, **options)
     rival = optuna.load_study(
-        study_name="budget", storage=study._storage, sampler=sampler(9.0, candidates=few), pruner=BudgetedPruner()
+        study_name="budget", storage=study._storage, sampler=sampler(budget, **options), pruner=BudgetedPruner()
     )
     decide, asked = study.sampler._decision, []
 
     def slow(study, trial, others, attempt):
         found = decide(study, trial, others, attempt)
-        if not asked:
-            asked.append(rival.ask())
-        else:
-            asked.append(attempt)
+        asked.append(attempt if asked else rival.ask())
         return found
 
     monkeypatch.setattr(study.sampler, "_decision", slow)
     mine = study.ask()
     assert asked[1:] == [1]
     assert mine.number < asked[0].number
-    assert suggest_training(mine, SPACE).arch != suggest_training(asked[0], SPACE).arch
+    assert suggest_training(asked[0], SPACE).price == 1.0
+    with pytest.raises(optuna.TrialPruned):
+        suggest_training(mine, SPACE)
+
+
+def test_a_worker_that_lives_after_all_is_refused_by_optuna():
+    study = make(3.0)
+    trial = study.ask()
+    suggest_training(trial, SPACE)
+    study.tell(trial.number, state=TrialState.FAIL)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        trial.report(0.5, 2)
+    assert len(study.sampler.search(study).measured[0]) == 0
 
 
 def test_what_a_freed_training_measured_is_kept_and_paid():

@@ -55,7 +55,7 @@ def arch_of(config: Mapping[str, Any], space: SearchSpace[ArchT], name: str = AR
     raise InvalidArchitectureError(f"the config {dict(config)} has no architecture of {space.name} at {name!r}")
 
 
-def _config_of(arch: ArchT, space: SearchSpace[ArchT], name: str) -> dict[str, Any]:
+def config_of(arch: ArchT, space: SearchSpace[ArchT], name: str) -> dict[str, Any]:
     """Inverse of :func:`arch_of`."""
     if isinstance(space, RecordView):
         return space.records([arch])[0]
@@ -124,7 +124,7 @@ class ArchSearcher(Searcher):  # type: ignore[misc]
             finished: str = Searcher.FINISHED
             return finished
         (self._trials[trial_id],) = proposed
-        return {**self._constants, **_config_of(proposed[0], self.search.space, self.name)}
+        return {**self._constants, **config_of(proposed[0], self.search.space, self.name)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         r"""Takes the last result of a trial."""

@@ -191,14 +191,41 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         chosen: list[Training[ArchT]] = []
         with self._lock:
             while len(chosen) < count and (step := self._next()) is not None:
-                key, position = step
-                price = self._price_of(step)
-                self._pending[step] = price
-                self.spent += price
-                start = self._start(key)
-                level = None if start is None else self.fidelity.levels[start]
-                chosen.append(Training(self._archs([key])[0], self.fidelity.levels[position], level, price))
+                chosen.append(self._propose(step))
         return chosen
+
+    def reserve(self, archs: Archs, level: float) -> list[Training[ArchT]]:
+        r"""Proposes trainings that the caller has chosen: they are paid for and pending, as after :meth:`ask`.
+
+        Args:
+            archs: Architectures or official indices.
+            level: The level to train to.
+
+        Raises:
+            InvalidArchitectureError: If an architecture is not one of the space.
+            InvalidLabelsError: If the level is unknown.
+            ValueError: If one of them is pending, has reached the level or diverged, or the budget does not pay for it.
+        """
+        position = int(self.fidelity.positions([level])[0])
+        chosen: list[Training[ArchT]] = []
+        with self._lock:
+            for key in self._keys(archs):
+                what = f"{self.space.to_str(self._archs([key])[0])} at {self.fidelity.name} {level:g}"
+                if not self._is_open((key, position)):
+                    raise ValueError(f"{what} is pending or measured, or has diverged; choose another training")
+                if (price := self._price_of((key, position))) > self.left + _ROUNDING:
+                    raise ValueError(f"{what} costs {price:g}, but {self.left:g} is left; raise the budget")
+                chosen.append(self._propose((key, position)))
+                self._queue = [step for step in self._queue if step != (key, position)]
+        return chosen
+
+    def _propose(self, step: Step) -> Training[ArchT]:
+        key, position = step
+        price, start = self._price_of(step), self._start(key)
+        self._pending[step] = price
+        self.spent += price
+        level = None if start is None else self.fidelity.levels[start]
+        return Training(self._archs([key])[0], self.fidelity.levels[position], level, price)
 
     def tell(self, archs: Archs, level: float | Labels, y: Labels) -> None:
         r"""Takes labels.

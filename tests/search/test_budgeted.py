@@ -118,6 +118,23 @@ def test_a_dead_worker_frees_its_training() -> None:
         dying.release([training.arch], 200, paid=2)
 
 
+def test_own_choices_are_paid_and_pending() -> None:
+    own = search(1.1)
+    arch = SPACE.sample(1, seeded(5))
+    [training] = own.reserve(arch, 200)
+    assert training == own.pending[0] == (arch[0], 200.0, None, 1.0)
+    assert own.left == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="at epochs 200 is pending or measured, or has diverged"):
+        own.reserve(arch, 200)
+    with pytest.raises(ValueError, match=r"at epochs 200 costs 1, but 0\.1 is left; raise the budget"):
+        own.reserve(SPACE.sample(1, seeded(6)), 200)
+    with pytest.raises(InvalidLabelsError, match="epochs 13 of the label"):
+        own.reserve(arch, 13)
+    own.tell(arch, 200, [3.0])
+    assert own.best == (arch[0], 3.0)
+    assert own.left == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_diverged_trainings_are_never_proposed_again(bad: float) -> None:
     worst = run(search(), steps=12)

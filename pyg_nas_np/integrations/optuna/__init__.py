@@ -1,6 +1,17 @@
-r"""Optuna (extra ``search``): a sampler of architectures and a pruner by learning curves."""
+r"""Optuna (extra ``search``): samplers of architectures, pruners by learning curves and by a budget."""
 
+from pyg_nas_np.integrations.optuna.budget import BudgetedPruner, BudgetedSampler, suggest_training
 from pyg_nas_np.integrations.optuna.pruner import CurvePruner
 from pyg_nas_np.integrations.optuna.sampler import ARCH, ConvNPSampler, arch_of, suggest_arch, suggest_candidate
 
-__all__ = ["ARCH", "ConvNPSampler", "CurvePruner", "arch_of", "suggest_arch", "suggest_candidate"]
+__all__ = [
+    "ARCH",
+    "BudgetedPruner",
+    "BudgetedSampler",
+    "ConvNPSampler",
+    "CurvePruner",
+    "arch_of",
+    "suggest_arch",
+    "suggest_candidate",
+    "suggest_training",
+]

@@ -331,7 +331,7 @@ class PredictorSearch(Search[ArchT]):
         for _ in range(self.generations if self._evolves else 0):
             elite = self._archs([pool[i] for i in _top(merit, free, ELITE).tolist()])
             parents = itertools.islice(itertools.cycle(elite), CHILDREN)
-            children = dict.fromkeys(self._key(self.space.mutate(parent, self.generator)) for parent in parents)
+            children = dict.fromkeys(self._keys_of([self.space.mutate(parent, self.generator) for parent in parents]))
             if not (fresh := self._admitted([key for key in children if key not in seen])):
                 break
             pool += fresh

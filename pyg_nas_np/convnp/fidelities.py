@@ -80,12 +80,13 @@ class FidelityBank(Bank):
         thetas: Mapping[str, Tensor] | None = None,
         *,
         variances: Tensor | None = None,
+        start: Bank | None = None,
     ) -> Self:
         r"""Fits every member; see :meth:`CellBank.fit <pyg_nas_np.convnp.cell_bank.CellBank.fit>`."""
         if not self.alone:
-            return super().fit(x, z, thetas, variances=variances)
+            return super().fit(x, z, thetas, variances=variances, start=start)
         self._trust = 1.0
-        self._fit_gps(x, z, thetas, variances)
+        self._fit_gps(x, z, thetas, variances, start)
         return self
 
     def predict(self, x: Tensor) -> Tensor:

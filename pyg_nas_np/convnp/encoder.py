@@ -2,6 +2,7 @@ r"""A prior from measurements of other spaces: trained encoders of graphs of ope
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.features.operation_inputs import EncoderInputs, shared_operation_inputs
-from pyg_nas_np.features.tables import KeptRows, chunked, mostly_whole, space_sample
+from pyg_nas_np.features.tables import KeptRows, chunked, kept_on_disk, mostly_whole, space_sample
 from pyg_nas_np.nn.operation_encoder import OperationEncoder
 from pyg_nas_np.spaces.base import Archs, EnumerableSpace, SearchSpace
 from pyg_nas_np.spaces.described import has_graphs
@@ -31,6 +32,9 @@ CPU = torch.device("cpu")
 
 REFERENCE = 1 << 11
 """Architectures that give the scale of the scores of a space, and tell whether it was seen."""
+
+KEPT_FROM = 10_000
+"""Size of a space from which the scores of all its architectures are kept on disk."""
 
 SEEN = 0.04
 """A family was seen if this part of its graphs, or of those of the space, are the same.
@@ -80,6 +84,14 @@ class PriorEncoder:
         r"""Returns the encoders for use on a device: themselves on the CPU, copies elsewhere."""
         return PriorEncoder([on_device(encoder, device) for encoder in self.encoders], self.card)
 
+    def digest(self, text: str = "") -> str:
+        r"""Returns a hash of a text and the weights, 16 hexadecimal digits."""
+        digest = hashlib.sha256(text.encode())
+        for encoder in self.encoders:
+            for name, value in encoder.state_dict().items():
+                digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def state_dict(self) -> dict[str, Any]:
         r"""Returns weights and card, for :meth:`from_state`."""
         members = [encoder.state_dict() for encoder in self.encoders]
@@ -117,11 +129,19 @@ class SpaceScores:
         r"""Returns the scores of architectures, ``[B]`` float32 on the CPU, computed on a device."""
         if mostly_whole(self.space, archs):
             if self._whole is None:
-                self._whole = self._compute(None, device)
+                self._whole = self._compute_all(device)
             return self._whole.clone() if archs is None else self._whole[archs]
         if isinstance(archs, Tensor):
             return self._compute(archs, device)
         return self._rows(self.space.resolve(archs), device)[:, 0]
+
+    def _compute_all(self, device: torch.device) -> Tensor:
+        assert isinstance(self.space, EnumerableSpace)
+        if len(self.space) < KEPT_FROM:
+            return self._compute(None, device)
+        # Names of spaces are no names of files.
+        name = f"encoded-{self.encoder.digest(self.space.name)}"
+        return kept_on_disk(name, len(self.space), lambda archs: self._compute(archs, device))
 
     def _columns(self, archs: Archs, device: torch.device) -> Tensor:
         return self._compute(archs, device).unsqueeze(1)

@@ -90,6 +90,7 @@ class FidelityBank(Bank):
         thetas: Mapping[str, Tensor] | None = None,
         *,
         variances: Tensor | None = None,
+        start: Bank | None = None,
     ) -> Self:
         r"""Fits every member; see :meth:`CellBank.fit <pyg_nas_np.convnp.cell_bank.CellBank.fit>`."""
         if self.column is not None:
@@ -101,9 +102,9 @@ class FidelityBank(Bank):
         variances = variances if variances is not None and bool(variances.any()) else None
         if self.alone:
             self._trust = 1.0
-            self._fit_gps(x, z, thetas, variances)
+            self._fit_gps(x, z, thetas, variances, start)
             return self
-        super().fit(x, z, thetas, variances=variances)
+        super().fit(x, z, thetas, variances=variances, start=start)
         self.context = self._widened(self.context, x)
         return self
 

@@ -91,8 +91,8 @@ class ConvNPPredictor(Predictor):
 
     Labels may be of cheaper trainings too (:obj:`fidelity`): from the lowest level up, a predictor of the same kind is
     fitted to the labels of each, and its posterior mean is one more input of the next (see
-    :class:`~pyg_nas_np.convnp.fidelities.FidelityBank`). Predictions are of the last level; without labels there that differ they
-    rank by the levels below, on the scale of the best level that has some.
+    :class:`~pyg_nas_np.convnp.fidelities.FidelityBank`). Predictions are of the last level; without labels there that
+    differ they rank by the levels below, on the scale of the best level that has some.
 
     Without labels, architectures rank by what accuracies are expected to follow: the encoder's score, sizes and depth,
     or the auxiliary labels.
@@ -116,6 +116,10 @@ class ConvNPPredictor(Predictor):
             ``"auto"`` for CUDA where there is a device. The bank and the trees stay on the CPU, as do arguments and
             predictions. A saved predictor holds no device: ``load(path).set_params(device="cuda:1")`` chooses another.
         random_state: Seed of the splits, of the learners and of samples.
+        warm_start: Whether :meth:`fit` starts from the one before, for labels that come one after the other. From
+            :data:`~pyg_nas_np.convnp.bank.WARM_FROM` labels on, the search for hyperparameters of the bank starts from
+            those found before; graph networks are trained anew for every tenth label more only
+            (:meth:`Stacking.fit <pyg_nas_np.convnp.stacking.Stacking.fit>`).
 
     Raises:
         ValueError: From :meth:`fit`, if :obj:`shrinkage` is negative or :obj:`device` unknown.
@@ -169,6 +173,7 @@ class ConvNPPredictor(Predictor):
         shrinkage: float = SHRINKAGE,
         device: str = "auto",
         random_state: int = 0,
+        warm_start: bool = False,
     ) -> None:
         super().__init__(space, maximize=maximize, labels=labels)
         self.weights = weights
@@ -179,6 +184,7 @@ class ConvNPPredictor(Predictor):
         self.shrinkage = shrinkage
         self.device = device
         self.random_state = random_state
+        self.warm_start = warm_start
 
     @classmethod
     def from_pretrained(cls, name: str, **params: Any) -> Self:
@@ -353,11 +359,11 @@ class ConvNPPredictor(Predictor):
             return GeneralBank(descriptors.families._replace(encoded=encoded))
         return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
-    def _fit_bank(self, bank: Bank, thetas: Mapping[str, Tensor] | None = None) -> Bank:
+    def _fit_bank(self, bank: Bank, thetas: Mapping[str, Tensor] | None = None, start: Bank | None = None) -> Bank:
         """The bank on the context, with what the levels below tell as its last two columns."""
         if self.below_ is not None:
             bank = FidelityBank(bank, self.x_.size(1) - 2)
-        return bank.fit(self.x_, self.z_, thetas, variances=self.variances_)
+        return bank.fit(self.x_, self.z_, thetas, variances=self.variances_, start=start)
 
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
         return bank_groups(descriptors) | self._groups_given(descriptors)
@@ -380,12 +386,13 @@ class ConvNPPredictor(Predictor):
         known = None if self.label_std_ is None else self.transform_.score_std(self.labels_, self.label_std_).square()
         self.variances_ = known if known is not None and bool(known.any()) else None
         self.measured_ = self._measured(inputs[0])
-        self.bank_ = self._fit_bank(self._new_bank())
+        bank, stacking = (getattr(self, name, None) if self.warm_start else None for name in ("bank_", "stacking_"))
+        self.bank_ = self._fit_bank(self._new_bank(), start=bank)
         if self.model_ is None:
             return
         num_meta = len(shared_descriptors(self.space_).features.feature_names)
         self.stacking_ = self._new_stacking(num_meta)
-        self._fit_stacking(inputs[0])
+        self._fit_stacking(inputs[0], start=stacking)
         if self.finetune_steps and z.numel() >= 8:
             self.model_ = self._finetune(self.model_)
 
@@ -412,10 +419,15 @@ class ConvNPPredictor(Predictor):
             random_state=self.random_state,
         )
 
-    def _fit_stacking(self, archs: Architectures | None, state: Mapping[str, Any] | None = None) -> None:
+    def _fit_stacking(
+        self,
+        archs: Architectures | None,
+        state: Mapping[str, Any] | None = None,
+        start: Stacking | None = None,
+    ) -> None:
         prior = self.bank_.prior(self.x_)
         held_out = self.bank_.context[..., 0] - prior.unsqueeze(1)
-        self.stacking_.fit(archs, self.x_, self.z_ - prior, held_out, state)
+        self.stacking_.fit(archs, self.x_, self.z_ - prior, held_out, state, start=start)
 
     def _finetune(self, model: ConvNP) -> ConvNP:
         """A copy after a few steps on splits of the context; the base predictors are refitted to every split."""
@@ -461,15 +473,14 @@ class ConvNPPredictor(Predictor):
         model = on_device(self.model_, as_device(self.device))
         self.stacking_.run_on(self.device)
         seen = process_inputs(shared_descriptors(require_cells(self.space_)))
-        starts = range(0, len(archs), CHUNK)
-        chunks = ((archs[start : start + CHUNK], x[start : start + CHUNK]) for start in starts)
-        parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, *chunk), chunks)
+        parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, chunk), x.split(CHUNK))
         mean, std = (torch.cat(values) for values in zip(*parts, strict=True))
-        return mean, std
+        prior = self.bank_.prior(x)
+        return prior + self.stacking_.mean(mean - prior, archs, x), std
 
-    def _predict_chunk(self, model: ConvNP, seen: list[int], archs: Architectures, x: Tensor) -> tuple[Tensor, Tensor]:
-        target, prior = self.bank_.predict(x), self.bank_.prior(x)
-        ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(archs)])
+    def _predict_chunk(self, model: ConvNP, seen: list[int], x: Tensor) -> tuple[Tensor, Tensor]:
+        target = self.bank_.predict(x)
+        ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(x)])
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
         tasks = tasks.to(model.head.weight.device)
         if model.latent_channels:
@@ -485,7 +496,7 @@ class ConvNPPredictor(Predictor):
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         # The process is overconfident in its weights: the bank is well specified on the tasks of the meta-training.
         std = (std.square() + share * target[:, :, 0].var(dim=1, unbiased=False)).sqrt()
-        return prior + self.stacking_.mean(mean - prior, archs, x), std
+        return mean, std
 
     @fixed_defaults
     def predict_quantiles(self, x: ArchitecturesLike, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Tensor:

@@ -11,9 +11,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.features import shared_descriptors
+from pyg_nas_np.features.tables import KeptRows
 from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
-from pyg_nas_np.spaces.base import require_index
+from pyg_nas_np.spaces import CellSpace
+from pyg_nas_np.spaces.base import require_cells, require_index
+from pyg_nas_np.utils import map_chunks
 
 BOOSTING_FROM = 100
 """Number of labels from which boosted trees are stacked."""
@@ -30,6 +33,15 @@ FOLDS = 5
 
 MOST = 0.8
 """Largest stacking weight."""
+
+GROWTH = 1.1
+"""Networks serve until there are so many times the labels that they were trained on."""
+
+DRIFT = 0.1
+"""They also serve only while the scores of these labels have moved by at most so much, in the root mean square."""
+
+CHUNK = 1 << 12
+"""Architectures that are predicted at a time."""
 
 _PROBES = 512
 
@@ -68,6 +80,9 @@ class Stacking:
             for k in range(FOLDS * networks)
         ]
         self.tree_share = self.share = 0.0
+        self._trained_on: tuple[Tensor, Tensor] | None = None
+        # Searches ask for the same architectures again and again.
+        self._known = KeptRows(self._learned)
 
     def fit(
         self,
@@ -76,6 +91,8 @@ class Stacking:
         z: Tensor,
         held_out: Tensor,
         state: Mapping[str, Any] | None = None,
+        *,
+        start: Stacking | None = None,
     ) -> Self:
         r"""Trains every learner.
 
@@ -85,10 +102,13 @@ class Stacking:
             z: Its scores, or their differences from a prior mean, ``[n]``.
             held_out: Leave-one-out prediction of each score by each member of the bank, bagged trees last, ``[n, K]``.
             state: State of trained networks, from :meth:`state_dict`.
+            start: Another one, whose networks are taken over, with their stacking weight, where they were trained on
+                the first of these labels and there are few new ones (:data:`GROWTH`, :data:`DRIFT`). (default: none)
         """
         if self.boosting:
             bagged = best_share(held_out[:, :-1].mean(dim=1) - z, held_out[:, -1] - z)
             self.tree_share = min(LIFT * bagged, MOST)
+        if self.tree_share > 0.0:
             self.trees = GradientBoostingRegressor(
                 n_estimators=300,
                 learning_rate=0.05,
@@ -101,10 +121,24 @@ class Stacking:
             self.share = state["share"]
             for network, weights in zip(self.networks, state["networks"], strict=True):
                 network._set_state(weights)
+        elif self.networks and start is not None and start._serves(x[:, : self.num_meta], z):
+            self.networks, self.share, self._trained_on = start.networks, start.share, start._trained_on
+            self._known = start._known
         elif self.networks:
             assert archs is not None
             self._train(archs, x[:, : self.num_meta], z.float(), held_out.mean(dim=1))
+            self._trained_on = x[:, : self.num_meta], z
         return self
+
+    def _serves(self, x: Tensor, z: Tensor) -> bool:
+        """Whether the networks may be kept for a context."""
+        if self._trained_on is None:
+            return False
+        own_x, own_z = self._trained_on
+        count = own_z.numel()
+        if not count <= z.numel() <= GROWTH * count or not torch.equal(x[:count], own_x):
+            return False
+        return float((z[:count] - own_z).square().mean().sqrt()) <= DRIFT
 
     def _train(self, archs: Architectures, x: Tensor, z: Tensor, held_out: Tensor) -> None:
         space = archs.space
@@ -138,11 +172,21 @@ class Stacking:
         """
         mean = base.double()
         if self.tree_share > 0.0:
-            trees = torch.from_numpy(self.trees.predict(x[:, self.columns].numpy()))
-            mean = torch.lerp(mean, trees, self.tree_share)
+            seen = x[:, self.columns].split(CHUNK)
+            parts = map_chunks(lambda part: torch.from_numpy(self.trees.predict(part.numpy())), seen)
+            mean = torch.lerp(mean, torch.cat(parts), self.tree_share)
         if self.share > 0.0:
-            mean = torch.lerp(mean, self._scores(archs, x[:, : self.num_meta]).mean(dim=0), self.share)
+            learned = self._known(archs.index.tolist(), require_cells(archs.space)).squeeze(1)
+            mean = torch.lerp(mean, learned, self.share)
         return mean
+
+    def _learned(self, index: Sequence[int], space: CellSpace[Any]) -> Tensor:
+        """Mean prediction of the networks at official indices, ``[m, 1]``."""
+        rows = torch.tensor(index)
+        x = shared_descriptors(space).features.table(rows)
+        parts = zip(rows.split(CHUNK), x.split(CHUNK), strict=True)
+        means = map_chunks(lambda part: self._scores(Architectures(space, part[0]), part[1]).mean(dim=0), parts)
+        return torch.cat(means).unsqueeze(1)
 
     def run_on(self, device: str) -> None:
         r"""Sets where the networks run from now on."""

@@ -2,6 +2,7 @@ r"""What tables of descriptors have in common: a reference sample, informative c
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from pyg_nas_np.spaces.base import Archs, EnumerableSpace, SearchSpace
 from pyg_nas_np.spaces.parameters import RecordView
+from pyg_nas_np.utils import DataFileError, UnwritableFileError, cache_dir, read_tensors, write_tensors
+
+logger = logging.getLogger(__name__)
 
 
 class Columns(NamedTuple):
@@ -121,6 +125,42 @@ class KeptRows:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= {**state, "_lock": Lock()}
+
+
+FORMAT = "pyg_nas_np.table/1"
+
+CHECKED = 256
+"""Rows of a kept table that are computed anew before it is believed."""
+
+
+def kept_on_disk(name: str, count: int, compute: Callable[[Tensor | None], Tensor]) -> Tensor:
+    r"""Returns a table of a whole space from :func:`~pyg_nas_np.utils.cache_dir`, or computes it and keeps it there.
+
+    A file is believed if its digest is right and :data:`CHECKED` rows, computed anew, are the same up to rounding.
+    Nobody has to count versions then, and spaces of one name do no harm. A folder that cannot be written is no error.
+
+    Args:
+        name: Name of the file, without a suffix.
+        count: Number of rows.
+        compute: Maps official indices to their rows, ``[B, ...]`` with values of about 1, and :obj:`None` to all rows.
+    """
+    some = torch.linspace(0, count - 1, min(count, CHECKED), dtype=torch.float64, device="cpu").long()
+    try:
+        path = cache_dir() / f"{name}.safetensors"
+        kept = read_tensors(path, FORMAT)[1]["table"] if path.exists() else None
+    except (DataFileError, OSError, KeyError) as error:
+        logger.warning("A kept table is damaged and will be computed again (%s).", error)
+        kept = None
+    if kept is not None and len(kept) == count:
+        expected = compute(some)
+        if kept.shape[1:] == expected.shape[1:] and torch.allclose(kept[some], expected, rtol=1e-3, atol=1e-3):
+            return kept
+    table = compute(None)
+    try:
+        write_tensors(cache_dir() / f"{name}.safetensors", {"table": table}, {"format": FORMAT})
+    except (UnwritableFileError, OSError) as error:
+        logger.warning("A table could not be kept (%s).", error)
+    return table
 
 
 def reference_sample(space: SearchSpace[Any], size: int) -> Sequence[Any]:

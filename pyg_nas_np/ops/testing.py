@@ -333,6 +333,18 @@ class SetConvTestCase(_BackendTestCase):
             terms = 12 if wanted < 3 else 12 * 4 + 3 * 6
             self.assert_near(grad, everything[wanted], rounding(grad.dtype, terms), f"gradient {wanted}")
 
+    def test_second_derivatives_agree_with_the_reference(self) -> None:
+        for dtype in self.dtypes():
+            p = self.problem([7, 0, 3], [4, 2, 5], dim=2, channels=3)
+
+            def gradients(*inputs: Tensor, p: Problem = p) -> tuple[Tensor, Tensor]:
+                outputs = _set_conv(*inputs, p.ptr_src, p.ptr_dst, normalize=True, eps=1e-2)
+                weights = [self.randn(*output.shape, seed=5, dtype=output.dtype) for output in outputs]
+                x_grad, y_grad = torch.autograd.grad(outputs, inputs[:2], weights, create_graph=True)
+                return x_grad, y_grad
+
+            self.check(gradients, p.tensors, dtype)
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_sums_in_single(self, dtype: torch.dtype) -> None:
         p = self.problem([self.size], [9], dtype=dtype)

@@ -112,17 +112,21 @@ class GaussianProcess:
         r"""Returns, for each kernel, the statistics of the points that do not depend on hyperparameters."""
         return [kernel.statistics(_precise(x)) for kernel in self.kernels.values()]
 
-    def fit(self, x: Tensor, z: Tensor, variances: Tensor | None = None) -> Self:
-        r"""Finds the most probable hyperparameters and conditions on the points; arguments as of :meth:`condition`."""
-        return self.condition(x, z, self.maximize(x, z, variances)[0], variances=variances)
+    def fit(self, x: Tensor, z: Tensor, variances: Tensor | None = None, *, start: Tensor | None = None) -> Self:
+        r"""Finds the most probable hyperparameters and conditions on the points; arguments as of :meth:`maximize`."""
+        return self.condition(x, z, self.maximize(x, z, variances, start=start)[0], variances=variances)
 
-    def maximize(self, x: Tensor, z: Tensor, variances: Tensor | None = None) -> tuple[Tensor, float]:
+    def maximize(
+        self, x: Tensor, z: Tensor, variances: Tensor | None = None, *, start: Tensor | None = None
+    ) -> tuple[Tensor, float]:
         r"""Returns the maximum a posteriori of the log hyperparameters and its log density, up to a constant.
 
         Args:
             x: ``[n, ...]``.
             z: ``[n]``.
             variances: Known variances :math:`v_i` of the targets beside the noise, ``[n]``. (default: none)
+            start: Log hyperparameters from which L-BFGS-B starts, such as those of a fit to nearly the same points.
+                (default: the means of their priors)
         """
         limit = MAX_FIT if self.max_fit is None else self.max_fit
         some = torch.randperm(z.numel(), generator=torch.Generator().manual_seed(0), device="cpu")[:limit]
@@ -139,7 +143,7 @@ class GaussianProcess:
         lower, upper = (self.prior_mean - reach).tolist(), (self.prior_mean + reach).tolist()
         found = minimize(
             objective,
-            self.prior_mean.numpy(),
+            (self.prior_mean if start is None else start).numpy(),
             jac=True,
             method="L-BFGS-B",
             bounds=list(zip(lower, upper, strict=True)),

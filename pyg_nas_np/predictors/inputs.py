@@ -53,8 +53,7 @@ class Architectures:
         r"""Official indices, int64 ``[n]``."""
         if isinstance(self.given, Tensor):
             return self.given
-        index = require_index(self.space).index
-        return torch.tensor([index(arch) for arch in self.given], dtype=torch.long)
+        return torch.tensor(require_index(self.space).indices(self.given), dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.given)

@@ -92,7 +92,7 @@ class Candidates(Generic[ArchT]):
         """Neighbors that may be asked for, in the order of the space."""
         if key not in self._around:
             arch = self._archs([key])[0]
-            around = dict.fromkeys(self._key(neighbor) for neighbor in self.space.neighbors(arch))
+            around = dict.fromkeys(self._keys_of(self.space.neighbors(arch)))
             inside = [k for k in around if self._pool_keys is None or k in self._pool_keys]
             self._around[key] = self._admitted(inside)
         return [k for k in self._around[key] if k not in taken]
@@ -115,7 +115,11 @@ class Candidates(Generic[ArchT]):
         if isinstance(archs, Tensor):
             rows = require_index(self.space).check_indices(archs)
             return [*rows.tolist()] if self._indexed is not None else [*self.space.resolve(rows)]
-        return [self._key(self.space.check(arch)) for arch in archs]
+        return self._keys_of([self.space.check(arch) for arch in archs])
+
+    def _keys_of(self, archs: Sequence[ArchT]) -> list[Key]:
+        """The keys of architectures that are known to be valid."""
+        return [*archs] if self._indexed is None else [*self._indexed.indices(archs)]
 
     def _archs(self, keys: Iterable[Key]) -> Architectures:
         given: Any = list(keys)

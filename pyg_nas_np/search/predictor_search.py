@@ -99,6 +99,9 @@ class PredictorSearch(Search[ArchT]):
             (:class:`~pyg_nas_np.convnp.ConvNPPredictor`); few :obj:`initial` architectures are then enough.
         candidates: Official indices ``[K]`` or architectures that may be asked for. (default: the whole space)
         maximize: Whether larger measurements are better.
+        warm_start: Whether each fit starts from the one before, where the predictor can
+            (:class:`~pyg_nas_np.convnp.ConvNPPredictor`). Proposals then depend a little on earlier fits, so that those
+            of a resumed search may differ from those of one that never stopped.
         seed: Seed of the search.
 
     Raises:
@@ -135,6 +138,7 @@ class PredictorSearch(Search[ArchT]):
         auxiliary: Mapping[str, Tensor] | None = None,
         candidates: Archs = None,
         maximize: bool = True,
+        warm_start: bool = True,
         seed: int = 0,
     ) -> None:
         if acquisition not in get_args(Acquisition):
@@ -151,6 +155,8 @@ class PredictorSearch(Search[ArchT]):
         if predictor.space is not None and predictor.space.name != space.name:
             raise InvalidArchitectureError(f"the predictor works on {predictor.space.name}, the search on {space.name}")
         self.predictor: Predictor = clone(predictor).set_params(space=space, maximize=maximize)
+        if "warm_start" in self.predictor.get_params():
+            self.predictor.set_params(warm_start=warm_start)
         self.acquisition = acquisition
         self.beta = beta
         self.initial = initial
@@ -331,7 +337,7 @@ class PredictorSearch(Search[ArchT]):
         for _ in range(self.generations if self._evolves else 0):
             elite = self._archs([pool[i] for i in _top(merit, free, ELITE).tolist()])
             parents = itertools.islice(itertools.cycle(elite), CHILDREN)
-            children = dict.fromkeys(self._key(self.space.mutate(parent, self.generator)) for parent in parents)
+            children = dict.fromkeys(self._keys_of([self.space.mutate(parent, self.generator) for parent in parents]))
             if not (fresh := self._admitted([key for key in children if key not in seen])):
                 break
             pool += fresh

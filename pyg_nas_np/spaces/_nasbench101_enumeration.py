@@ -333,7 +333,7 @@ def signatures(matrices: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> np
 
     Args:
         matrices: ``[M, V, V]``.
-        ops: ``[L, V]``.
+        ops: ``[L, V]``, or ``[M, L, V]`` for labellings of each matrix.
 
     Returns:
         ``[M * L]``, matrices outermost.
@@ -342,7 +342,7 @@ def signatures(matrices: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> np
     backward = np.ascontiguousarray(forward.transpose(0, 2, 1))
     degrees = forward.sum(2) * np.uint64(8) + forward.sum(1)
     state = _mix(degrees[:, None, :] * np.uint64(8) + ops.astype(np.uint64))
-    for _ in range(ops.shape[1]):
+    for _ in range(ops.shape[-1]):
         above = _mix(state @ forward + np.uint64(1))
         below = _mix(state @ backward + np.uint64(2))
         state = _mix(state + np.uint64(3) * above + np.uint64(5) * below)

@@ -249,6 +249,14 @@ class EnumerableSpace(SearchSpace[ArchT]):
             InvalidArchitectureError: If :obj:`arch` is not in the space.
         """
 
+    def indices(self, archs: Sequence[ArchT]) -> list[int]:
+        r"""Returns the official index of each of many architectures.
+
+        Raises:
+            InvalidArchitectureError: If one is not in the space.
+        """
+        return [self.index(arch) for arch in archs]
+
     @property
     def size(self) -> int:
         r"""Number of architectures; unlike that of ``len``, it may exceed 64 bits."""

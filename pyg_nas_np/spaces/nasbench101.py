@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -30,6 +30,7 @@ from pyg_nas_np.spaces._nasbench101_enumeration import (
     batch_hash,
     cell_hash,
     enumerate_cells,
+    signatures,
 )
 from pyg_nas_np.spaces.base import Archs, CellSpace, Validity
 from pyg_nas_np.spaces.dense import DenseGraphs, from_batch
@@ -45,6 +46,7 @@ LETTERS = "31p"
 NUM_CELLS = 423_624
 
 _COST_ROWS = 16_384
+_SIGNATURE_ROWS = 16_384
 
 # SHA-256 of the enumerated space (hashes, packed adjacency, operation ids). The space is a mathematical constant, so
 # this digest detects a damaged cache as well as a wrong enumeration.
@@ -184,6 +186,10 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         r"""Returns the position of the cell's hash, the same for all isomorphic cells."""
         return int(self.index_hashes([self.canonical(arch)])[0])
 
+    def indices(self, archs: Sequence[NASBench101Arch]) -> list[int]:
+        r"""Returns the positions of the hashes of many cells; finds them without the hashes, which are slow."""
+        return [*_positions(*self._parse(archs)).tolist()]
+
     def index_hashes(self, hashes: Sequence[str]) -> Tensor:
         r"""Returns the indices of many official hashes, int64 ``[len(hashes)]``.
 
@@ -221,31 +227,12 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         An edit changes one operation, adds or removes one edge, or adds one vertex with one edge in and one out.
         Removing an edge also removes vertices that are then on no path from input to output.
         """
-        self.check(arch)
-        matrix, labels = arch.matrix, list(arch.ops)
-        size = len(labels)
-        edits: list[tuple[npt.NDArray[np.int8], list[str]]] = []
-        for vertex in range(1, size - 1):
-            edits += [
-                (matrix, [*labels[:vertex], op, *labels[vertex + 1 :]]) for op in OP_NAMES[2:] if op != labels[vertex]
-            ]
-        for i in range(size):
-            for j in range(i + 1, size):
-                flipped = matrix.copy()
-                flipped[i, j] ^= 1
-                edits.append((flipped, labels))
-        for i in range(size):
-            for j in range(i + 1, size):
-                grown = np.insert(np.insert(matrix, j, 0, axis=0), j, 0, axis=1)
-                grown[i, j] = grown[j, j + 1] = 1
-                edits += [(grown, [*labels[:j], op, *labels[j:]]) for op in OP_NAMES[2:]]
-        found = dict.fromkeys([self.index(arch)])
-        for edited, ops in edits:
-            try:
-                found[self.index(NASBench101Arch.from_matrix(edited, ops))] = None
-            except InvalidArchitectureError:
-                continue
-        return [self[i] for i in list(found)[1:]]
+        return [self[i] for i in _around(self.check(arch))]
+
+    def mutate(self, arch: NASBench101Arch, generator: torch.Generator | None = None) -> NASBench101Arch:
+        r"""Returns a uniformly drawn neighbor, the one that the default would draw; only that one is built."""
+        options = _around(self.check(arch))
+        return self[options[int(torch.randint(len(options), (1,), generator=generator, device="cpu"))]]
 
     # -- representations --------------------------------------------------------------------------------------------
 
@@ -340,18 +327,7 @@ class NASBench101Space(CellSpace[NASBench101Arch]):
         return DenseGraphs(torch.from_numpy(adjacency.copy()), ids, (ids >= 0).sum(1))
 
     def _parse(self, archs: Sequence[NASBench101Arch]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
-        adjacency = np.zeros((len(archs), MAX_VERTICES, MAX_VERTICES), dtype=np.bool_)
-        ops = np.full((len(archs), MAX_VERTICES), -1, dtype=np.int8)
-        sizes = np.array([len(self.check(arch).labels) + 2 for arch in archs], dtype=np.int64)
-        for size in np.unique(sizes).tolist():
-            rows = np.flatnonzero(sizes == size)
-            edges = "".join(archs[i].edges for i in rows.tolist()).encode()
-            x, y = np.triu_indices(size, 1)
-            adjacency[rows[:, None], x, y] = np.frombuffer(edges, dtype=np.uint8).reshape(len(rows), -1) == ord("1")
-            labels = np.frombuffer("".join(archs[i].labels for i in rows.tolist()).encode(), dtype=np.uint8)
-            ops[rows, 0], ops[rows, size - 1] = 0, 1
-            ops[rows, 1 : size - 1] = _OP_OF_LETTER[labels].reshape(len(rows), size - 2)
-        return adjacency, ops
+        return _parse([self.check(arch) for arch in archs])
 
     # -- exact costs ------------------------------------------------------------------------------------------------
 
@@ -448,6 +424,21 @@ for _id, _letter in enumerate(LETTERS, start=2):
     _OP_OF_LETTER[ord(_letter)] = _id
 
 
+def _parse(archs: Sequence[NASBench101Arch]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
+    adjacency = np.zeros((len(archs), MAX_VERTICES, MAX_VERTICES), dtype=np.bool_)
+    ops = np.full((len(archs), MAX_VERTICES), -1, dtype=np.int8)
+    sizes = np.array([len(arch.labels) + 2 for arch in archs], dtype=np.int64)
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        edges = "".join(archs[i].edges for i in rows.tolist()).encode()
+        x, y = np.triu_indices(size, 1)
+        adjacency[rows[:, None], x, y] = np.frombuffer(edges, dtype=np.uint8).reshape(len(rows), -1) == ord("1")
+        labels = np.frombuffer("".join(archs[i].labels for i in rows.tolist()).encode(), dtype=np.uint8)
+        ops[rows, 0], ops[rows, size - 1] = 0, 1
+        ops[rows, 1 : size - 1] = _OP_OF_LETTER[labels].reshape(len(rows), size - 2)
+    return adjacency, ops
+
+
 def _to_arch(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> NASBench101Arch:
     size = int((ops >= 0).sum())
     edges = adjacency[np.triu_indices(size, 1)]
@@ -533,6 +524,88 @@ def _topological_order(matrix: npt.NDArray[np.bool_], first: int, last: int) -> 
         stuck = [v for v in range(len(matrix)) if waiting[v]]
         raise InvalidArchitectureError(f"the graph has a cycle through or before vertices {stuck}")
     return [*order, last]
+
+
+# -- edits ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1 << 14)
+def _around(arch: NASBench101Arch) -> tuple[int, ...]:
+    r"""Indices of the cells one edit away. Searches mutate a few good cells many times."""
+    (adjacency,), (ops,) = _parse([arch])
+    edited = _pruned(*_edits(adjacency, ops, arch.num_vertices))
+    found = dict.fromkeys(_positions(*edited).tolist())
+    found.pop(int(_positions(adjacency[None], ops[None])[0]), None)
+    return tuple(found)
+
+
+def _edits(
+    adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8], size: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
+    r"""The cell with another operation, with one edge more or less, with one vertex more, in this order."""
+    interior = np.arange(1, size - 1)
+    kinds = np.arange(2, len(OP_NAMES), dtype=np.int8)
+    vertex, kind = (grid.ravel() for grid in np.meshgrid(interior, kinds, indexing="ij"))
+    vertex, kind = vertex[other := ops[vertex] != kind], kind[other]
+    relabelled = np.repeat(ops[None], len(vertex), axis=0)
+    relabelled[np.arange(len(vertex)), vertex] = kind
+    source, target = np.triu_indices(size, 1)
+    flipped = np.repeat(adjacency[None], len(source), axis=0)
+    flipped[np.arange(len(source)), source, target] ^= True
+    edges = [np.repeat(adjacency[None], len(vertex), axis=0), flipped]
+    labels = [relabelled, np.repeat(ops[None], len(source), axis=0)]
+    if size < MAX_VERTICES:
+        for i, j in zip(source.tolist(), target.tolist(), strict=True):
+            # The new vertex takes the place j, what stood there and behind it moves on.
+            places = np.insert(np.arange(MAX_VERTICES - 1), j, MAX_VERTICES - 1)
+            grown, names = adjacency[np.ix_(places, places)], ops[places]
+            grown[i, j] = grown[j, j + 1] = True
+            edges.append(np.repeat(grown[None], len(kinds), axis=0))
+            labels.append(np.repeat(names[None], len(kinds), axis=0))
+            labels[-1][:, j] = kinds
+    return np.concatenate(edges), np.concatenate(labels)
+
+
+def _pruned(
+    adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int8]]:
+    r"""Leaves out vertices on no path from input to output, then cells that are outside the space."""
+    rows = np.arange(len(ops))
+    ahead, behind = ops == 0, ops == 1
+    for _ in range(MAX_VERTICES - 1):
+        ahead |= (adjacency & ahead[:, :, None]).any(1)
+        behind |= (adjacency & behind[:, None, :]).any(2)
+    reached = ahead & behind
+    order = np.argsort(~reached, axis=1, kind="stable")
+    kept = np.take_along_axis(reached, order, axis=1)
+    adjacency = adjacency[rows[:, None, None], order[:, :, None], order[:, None, :]]
+    adjacency &= kept[:, :, None] & kept[:, None, :]
+    valid = kept[:, 0] & (adjacency.sum((1, 2)) <= MAX_EDGES)
+    return adjacency[valid], np.where(kept, np.take_along_axis(ops, order, axis=1), -1)[valid].astype(np.int8)
+
+
+def _positions(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    r"""Indices ``[B]`` of cells of the space, in any isomorphic form."""
+    known, index = _load_signatures()
+    return index[np.searchsorted(known, _signatures(adjacency, ops))]
+
+
+def _signatures(adjacency: npt.NDArray[np.bool_], ops: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+    sizes, found = (ops >= 0).sum(1), np.empty(len(ops), dtype=np.uint64)
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        for part in np.array_split(rows, -(-len(rows) // _SIGNATURE_ROWS)):
+            found[part] = signatures(adjacency[part, :size, :size], ops[part, None, :size])
+    return found
+
+
+@cache
+def _load_signatures() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    r"""The signatures of all cells in ascending order, and their indices."""
+    table = _load_table()
+    known = _signatures(table.adjacency, table.ops)
+    index = np.argsort(known)
+    return known[index], index
 
 
 # -- the cached enumeration -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
 
-from pyg_nas_np.convnp.bank import Bank, expected, leave_one_out, mixture
+from pyg_nas_np.convnp.bank import WARM_FROM, Bank, expected, leave_one_out, mixture
 from pyg_nas_np.convnp.cell_bank import CellBank
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.features.space import Families
@@ -126,3 +126,28 @@ def test_expected_scores_have_variance_one_and_wide_ends():
     mean, std = expected(torch.zeros(3))
     assert mean.tolist() == [0.0] * 3
     assert std.tolist() == [1.0] * 3
+
+
+@each
+def test_a_bank_starts_from_another_one_where_fits_take_long(kind):
+    x, z = data(WARM_FROM + 5)
+    before = new_bank(kind).fit(x[:-5], z[:-5])
+    cold, warm = new_bank(kind).fit(x, z), new_bank(kind).fit(x, z, start=before)
+    for name, gp in cold.gps.items():
+        losses = [
+            gp.negative_log_posterior(gp.statistics(x), gp._residuals(x, z), bank.gps[name].theta)[0]
+            for bank in (warm, cold)
+        ]
+        # Both stop after a few iterations; the warm one is further.
+        assert losses[0] < losses[1] + 0.01
+        assert not torch.equal(warm.gps[name].theta, gp.theta)
+    few = slice(0, WARM_FROM - 1)
+    warm, cold = new_bank(kind).fit(x[few], z[few], start=before), new_bank(kind).fit(x[few], z[few])
+    assert all(torch.equal(warm.gps[name].theta, gp.theta) for name, gp in cold.gps.items())
+
+
+def test_a_bank_of_other_columns_is_no_start():
+    x, z = data(WARM_FROM)
+    other = CellBank({**GROUPS, "second": [2, 6]}, max_iter=20, num_trees=5).fit(x, z)
+    cold, warm = new_bank("cells", 5).fit(x, z), new_bank("cells", 5).fit(x, z, start=other)
+    assert all(torch.equal(warm.gps[name].theta, gp.theta) for name, gp in cold.gps.items())

@@ -16,6 +16,7 @@ from pyg_nas_np.convnp.encoder import (
 )
 from pyg_nas_np.convnp.weights import WEIGHTS
 from pyg_nas_np.features import OperationInputs
+from pyg_nas_np.features.tables import CHECKED
 from pyg_nas_np.nn import OperationEncoder
 from pyg_nas_np.spaces import (
     GraphSpace,
@@ -147,6 +148,24 @@ def test_no_shipped_encoder_is_asked_about_what_it_has_seen(space, family):
 def test_a_space_keeps_its_scores():
     assert unbiased_scores(SPACE) is unbiased_scores(SPACE)
     assert unbiased_scores(ParameterSpace.from_records([{"a": 1}, {"a": 2}])) is None
+
+
+def test_scores_of_a_large_space_are_kept_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYG_NAS_NP_CACHE", str(tmp_path))
+    every = torch.arange(len(SPACE))
+    scores = SpaceScores(prior(["a"]), SPACE)(every)
+    (path,) = tmp_path.iterdir()
+    seen = []
+    original = SpaceScores._compute
+    monkeypatch.setattr(
+        SpaceScores, "_compute", lambda self, archs, *a: seen.append(archs) or original(self, archs, *a)
+    )
+    assert torch.equal(SpaceScores(prior(["a"]), SPACE)(every), scores)
+    assert [len(rows) for rows in seen] == [CHECKED]
+    # Another encoder has another file.
+    assert not torch.equal(SpaceScores(prior(["a"], seed=1), SPACE)(every), scores)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert path.exists()
 
 
 def test_spaces_without_graphs_are_refused():

@@ -17,6 +17,7 @@ from pyg_nas_np.convnp.bank_predictor import BankPredictor
 from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
 from pyg_nas_np.convnp.encoder import Encoders, shipped_encoders, unbiased_scores, write_encoders
 from pyg_nas_np.convnp.predictor import process_inputs
+from pyg_nas_np.convnp.stacking import Stacking
 from pyg_nas_np.convnp.weights import shipped_weights, write_weights
 from pyg_nas_np.features import OperationInputs, shared_descriptors
 from pyg_nas_np.metrics.functional import kendall_tau
@@ -768,3 +769,26 @@ def test_levels_that_cannot_be_are_refused(toy_space, weights, truth, every):
         predictor.fit(ROWS[:2], [0.1, 0.2], fidelity=[2, 3])
     with pytest.raises(InvalidLabelsError, match="give either them or these"):
         predictor.fit(ROWS[:1], [0.1], curves=[[0.1, 0.2]])
+
+
+def test_a_warm_start_takes_networks_and_hyperparameters_over(monkeypatch):
+    space = space_by_name("nasbench201")
+    rows = torch.randperm(len(space), generator=torch.Generator().manual_seed(0))[:155]
+    y, trained = space.batch_flops(rows).double().log(), []
+    monkeypatch.setattr(Stacking, "_train", lambda self, archs, *_: trained.append(len(archs)))
+    warm = ConvNPPredictor(space, encoder=None, warm_start=True)
+    cold = clone(warm).set_params(warm_start=False)
+    for count in (150, 151, 155):
+        warm.fit(rows[:count], y[:count])
+    assert trained == [150]
+    cold.fit(rows, y).fit(rows, y)
+    assert trained == [150, 155, 155]
+    every = torch.arange(0, len(space), 50)
+    mean, std = cold.predict_scores(every)
+    torch.testing.assert_close(warm.predict_scores(every), (mean, std), rtol=0.0, atol=0.02)
+    # Other labels of the same cells are another context.
+    warm.fit(rows, -y)
+    assert trained[-1:] == [155]
+    assert len(trained) == 4
+    # A clone starts anew.
+    assert not hasattr(clone(warm), "bank_")

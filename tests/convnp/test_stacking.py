@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.convnp.stacking import FOLDS, LIFT, MOST, Stacking, best_share
+from pyg_nas_np.convnp.stacking import DRIFT, FOLDS, GROWTH, LIFT, MOST, Stacking, best_share
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors import Architectures
 from pyg_nas_np.spaces import NASBench201Space
@@ -100,3 +102,51 @@ def test_the_share_of_trees_follows_bagged_trees():
     share = best_share(held_out[:, 0] - z[:30], held_out[:, 1] - z[:30])
     assert stacking.tree_share == pytest.approx(LIFT * share)
     assert share > 0.0
+
+
+def test_networks_serve_until_there_are_a_tenth_more_labels():
+    space, descriptors, rows, x, z = task(60)
+    num_meta, trained = len(descriptors.features.feature_names), []
+
+    def fit(count, scores=z, start=None, order=slice(None)):
+        stacking = Stacking(range(num_meta), num_meta, boosting=False, networks=True)
+        archs, inputs, targets = Architectures(space, rows[order][:count]), x[order][:count], scores[order][:count]
+        held_out = torch.zeros(count, 2)
+        train = stacking._train
+        stacking._train = lambda *args: trained.append(count) or train(*args)
+        for network in stacking.networks:
+            network.channels, network.num_layers = 8, 1
+        return stacking.fit(archs, inputs, targets, held_out, start=start)
+
+    first = fit(40)
+    kept = fit(int(GROWTH * 40), z + 0.5 * DRIFT, first)
+    again = fit(int(GROWTH * 40), start=kept)
+    assert kept.networks is first.networks
+    assert again.networks is first.networks
+    assert again.share == kept.share == first.share > 0.0
+    targets = Architectures(space, rows[60:])
+    torch.testing.assert_close(
+        again.mean(torch.zeros(200), targets, x[60:]), first.mean(torch.zeros(200), targets, x[60:])
+    )
+    assert trained == [40]
+    fit(int(GROWTH * 40) + 1, start=kept)
+    fit(40, z + 2 * DRIFT, kept)
+    fit(40, start=kept, order=torch.arange(260).flip(0))
+    fit(39, start=kept)
+    assert trained == [40, 45, 40, 40, 39]
+
+
+def test_networks_answer_by_index_as_by_value():
+    space, descriptors, rows, x, z = task(30)
+    num_meta = len(descriptors.features.feature_names)
+    stacking = Stacking(range(num_meta), num_meta, boosting=False, networks=True)
+    stacking.fit(Architectures(space, rows[:30]), x[:30], z[:30], torch.zeros(30, 2))
+    targets, base = rows[30:40], torch.zeros(10)
+    expected = stacking.mean(base, Architectures(space, targets), x[30:40])
+    values = Architectures(space, [space[i] for i in targets.tolist()])
+    torch.testing.assert_close(stacking.mean(base, values, x[30:40]), expected)
+    # What was asked before has no part in it.
+    back = stacking.mean(base, Architectures(space, targets.flip(0)), x[30:40].flip(0))
+    torch.testing.assert_close(back.flip(0), expected)
+    copied = pickle.loads(pickle.dumps(stacking))
+    torch.testing.assert_close(copied.mean(base, values, x[30:40]), expected)

@@ -7,7 +7,15 @@ import pickle
 import pytest
 import torch
 
-from pyg_nas_np.features.tables import KeptRows, informative, reference_sample, seeded_sample, space_sample
+from pyg_nas_np.features.tables import (
+    CHECKED,
+    KeptRows,
+    informative,
+    kept_on_disk,
+    reference_sample,
+    seeded_sample,
+    space_sample,
+)
 from pyg_nas_np.spaces import Integer, NASBench201Space, ParameterSpace
 from tests.conftest import ToySpace
 
@@ -81,3 +89,58 @@ def test_a_space_is_known_by_indices_where_it_has_some():
     assert torch.equal(indexed, seeded_sample(NASBench201Space(), 8))
     flat = ParameterSpace(width=Integer(1, 100))
     assert list(space_sample(flat, 8)) == list(reference_sample(flat, 8))
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Calls `kept_on_disk` on a table, and returns what was computed beside the result."""
+    monkeypatch.setenv("PYG_NAS_NP_CACHE", str(tmp_path))
+
+    def get(table, name="t"):
+        asked = []
+
+        def compute(rows):
+            asked.append("all" if rows is None else len(rows))
+            return table.clone() if rows is None else table[rows]
+
+        return kept_on_disk(name, len(table), compute), asked
+
+    return get
+
+
+def test_a_table_is_read_from_disk_if_some_rows_are_right(kept, tmp_path):
+    table = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    for asked in (["all"], [CHECKED], [CHECKED]):
+        assert kept(table)[1] == asked
+    assert torch.equal(kept(table + 1e-6)[0], table)  # rounding is no difference
+    found, asked = kept(table + 0.1)
+    assert torch.equal(found, table + 0.1)
+    assert asked == [CHECKED, "all"]
+    assert kept(table[:900])[1] == ["all"]
+    assert kept(table[:900, :1])[1] == [CHECKED, "all"]
+    assert kept(table[:5, :1])[1] == ["all"]
+    assert kept(table[:5, :1])[1] == [5]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no table", None])
+def test_a_damaged_table_is_computed_again(kept, tmp_path, damage, caplog):
+    table = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    kept(table)
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + bytes(4) if damage is None else damage)
+    found, asked = kept(table)
+    assert torch.equal(found, table)
+    assert asked == ["all"]
+    assert "damaged" in caplog.text
+    assert kept(table)[1] == [CHECKED]
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(kept, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PYG_NAS_NP_CACHE", str(tmp_path / "file" / "cache"))
+    table = torch.arange(4.0)
+    found, asked = kept(table)
+    assert torch.equal(found, table)
+    assert asked == ["all"]
+    assert "could not be kept" in caplog.text

@@ -123,6 +123,23 @@ def test_fitting_beats_the_prior_means():
     assert (fitted - truth).square().mean() < (prior - truth).square().mean()
 
 
+@pytest.mark.parametrize("name", ["radial", "mixed", "ard"])
+def test_a_start_near_the_mode_leads_to_it_in_fewer_steps(name, monkeypatch):
+    x, z = data(60)
+    calls = []
+    original = GaussianProcess.negative_log_posterior
+    monkeypatch.setattr(
+        GaussianProcess, "negative_log_posterior", lambda self, *args: calls.append(1) or original(self, *args)
+    )
+    near = GaussianProcess(KERNELS[name]).fit(x[:58], z[:58]).theta
+    calls.clear()
+    cold = GaussianProcess(KERNELS[name]).fit(x, z)
+    steps = len(calls)
+    warm = GaussianProcess(KERNELS[name]).fit(x, z, start=near)
+    assert len(calls) - steps < steps
+    torch.testing.assert_close(warm.predict(elsewhere()), cold.predict(elsewhere()), rtol=0.0, atol=5e-3)
+
+
 def test_a_profiled_scale_is_the_most_likely_one():
     """Kernels of variance 1, scaled as a whole: no other scale has a higher density."""
     x, z = data(20)

@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.predictors import GPPredictor, Predictor, RidgePredictor
 from pyg_nas_np.search import PredictorSearch, predictor_search, simulate
 from pyg_nas_np.search.acquisition import expected_improvement, pareto_mask
@@ -339,3 +340,12 @@ def test_constraints_that_are_no_probabilities(given):
     search = told(constraints=[lambda archs: given])
     with pytest.raises(ValueError, match="one probability for each"):
         search.ask()
+
+
+def test_a_search_starts_each_fit_from_the_one_before_unless_told_otherwise(toy_space):
+    predictor = ConvNPPredictor(warm_start=False)
+    assert PredictorSearch(toy_space, predictor).predictor.warm_start
+    assert not PredictorSearch(toy_space, predictor, warm_start=False).predictor.warm_start
+    assert not predictor.warm_start
+    # Others know no such thing.
+    assert "warm_start" not in PredictorSearch(toy_space, GPPredictor()).predictor.get_params()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,45 @@ def test_neighbors_are_distinct_canonical_cells_one_edit_away(index: int) -> Non
     assert len(set(positions)) == len(found) > 0
     assert index not in positions
     assert found == space.neighbors(space[index])
+
+
+@given(indices)
+@settings(max_examples=10, deadline=None)
+def test_neighbors_are_the_edits_of_the_original_api(index: int) -> None:
+    arch = space[index]
+    matrix, labels = arch.matrix, list(arch.ops)
+    edits = [
+        (matrix, [*labels[:v], op, *labels[v + 1 :]])
+        for v in range(1, len(labels) - 1)
+        for op in space.op_names[2:]
+        if op != labels[v]
+    ]
+    pairs = list(zip(*np.triu_indices(len(labels), 1), strict=True))
+    for i, j in pairs:
+        flipped = matrix.copy()
+        flipped[i, j] ^= 1
+        edits.append((flipped, labels))
+    for i, j in pairs:
+        grown = np.insert(np.insert(matrix, j, 0, axis=0), j, 0, axis=1)
+        grown[i, j] = grown[j, j + 1] = 1
+        edits += [(grown, [*labels[:j], op, *labels[j:]]) for op in space.op_names[2:]]
+    expected = {}
+    for edited, ops in edits:
+        # The limits of the space are those of the constructor.
+        with suppress(InvalidArchitectureError):
+            expected[space.index(NASBench101Arch.from_matrix(edited, ops))] = None
+    expected.pop(index, None)
+    assert [space.index(arch) for arch in space.neighbors(arch)] == list(expected)
+
+
+def test_indices_of_many_cells_are_those_of_their_hashes() -> None:
+    # Isomorphic forms have one index.
+    archs = [space.from_str(text) for text in ("2:1:", "4:110011:13", "4:110011:31", "5:1100110011:3p1")]
+    archs += [space[i] for i in range(0, len(space), 50_000)]
+    assert space.indices(archs) == [space.index(arch) for arch in archs]
+    assert space.indices([]) == []
+    with pytest.raises(InvalidArchitectureError, match="edges"):
+        space.indices([NASBench101Arch("1", "3")])
 
 
 def test_edits_reach_every_small_cell() -> None:

@@ -3,7 +3,8 @@ r"""Installs what `make wheel` built into fresh environments, and runs the READM
     python .ci/try_distributions.py dist                     # the wheel and the sdist, newest and lowest versions
     python .ci/try_distributions.py dist --only wheel-lowest
 
-`lowest` takes the lowest version of each dependency that `pyproject.toml` allows, `newest` what the package index has.
+`lowest` takes the lowest version of each dependency that `pyproject.toml` allows, `newest` what the package index has,
+but for what `--constraint FILE` pins: a build of PyTorch without gigabytes of CUDA libraries.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ def run(*words: str | Path, cwd: Path) -> None:
     subprocess.run([str(word) for word in words], cwd=cwd, env=environment, check=True)
 
 
-def attempt(case: str, dist: Path, folder: Path) -> None:
+def attempt(case: str, dist: Path, folder: Path, pins: str) -> None:
     r"""Tries one distribution with one set of versions."""
     kind, _, versions = case.partition("-")
     (package,) = dist.glob("*.whl" if kind == "wheel" else "*.tar.gz")
     venv.create(folder / "env", with_pip=True)
     programs = folder / "env" / ("Scripts" if sys.platform == "win32" else "bin")
-    (folder / "constraints.txt").write_text(lowest() if versions == "lowest" else "")
+    (folder / "constraints.txt").write_text(lowest() if versions == "lowest" else pins)
     run(
         programs / "python",
         "-m",
@@ -86,11 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dist", type=Path)
     parser.add_argument("--only", choices=CASES, action="append", help="repeat for several")
+    parser.add_argument("--constraint", type=Path, help="a file of constraints for the newest versions")
     options = parser.parse_args()
+    pins = options.constraint.read_text() if options.constraint else ""
     for case in options.only or CASES:
         print(f"== {case}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            attempt(case, options.dist.resolve(), Path(folder))
+            attempt(case, options.dist.resolve(), Path(folder), pins)
     print("All work.")
 
 

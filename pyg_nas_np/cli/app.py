@@ -9,6 +9,7 @@ import io
 import logging
 import sys
 import traceback
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -90,7 +91,10 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                # A message of PyTorch to the programmers of PyG.
+                warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _failed("interrupted", 130) from None
         except Exception as error:

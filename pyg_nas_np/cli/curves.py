@@ -17,13 +17,13 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from pyg_nas_np.cli.curve_plots import plot_predictions, plot_running, plot_stops
-from pyg_nas_np.cli.options import check_output, finite, say
+from pyg_nas_np.cli.options import can_draw, check_output, finite, say
 from pyg_nas_np.cli.tables import console, write_csv
 from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression, replay
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.readers import read_baker, read_long, read_naap440
 from pyg_nas_np.curves.regressors import KINDS
-from pyg_nas_np.utils import InvalidCurvesError, require
+from pyg_nas_np.utils import InvalidCurvesError
 from pyg_nas_np.utils.table_files import read_header
 
 app = typer.Typer(help="Predict where learning curves end, and stop hopeless trainings.", no_args_is_help=True)
@@ -114,7 +114,6 @@ def reads_curves(command: Callable[..., None]) -> Callable[..., None]:
         if (output := options.get("output")) is not None:
             for suffix in (".csv", ".png"):
                 check_output(output / f"curves_{command.__name__}{suffix}")
-            require("matplotlib.figure", "viz")
         given = _load(**{name: options.pop(name) for name in shared})
         command(given, **options)
 
@@ -129,12 +128,20 @@ def _check_output(folder: Path | None) -> None:
     """Finds out before the work whether its results can be written."""
     if folder is None:
         return
-    require("matplotlib.figure", "viz")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise typer.BadParameter(f"{folder} cannot be written to: {error.strerror}", param_hint="--output") from error
+
+
+def _draw(output: Path, name: str, plot: Callable[[Path], None]) -> None:
+    """The picture beside a table that is written already."""
+    written = [f"{name}.csv"]
+    if can_draw(f"{name}.png"):
+        plot(output / f"{name}.png")
+        written.append(f"{name}.png")
+    say(f"Wrote {' and '.join(written)} to {output}")
 
 
 def _read(
@@ -209,10 +216,8 @@ def fit(
     if output is not None:
         rows = zip(test.configs, mean.tolist(), std.tolist(), test.final.tolist(), strict=True)
         write_csv(output / "curves_fit.csv", ["config", "predicted", "std", "final"], rows)
-        plot_predictions(
-            output / "curves_fit.png", mean, std, test.final, f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
-        )
-        say(f"Wrote curves_fit.csv and curves_fit.png to {output}")
+        title = f"{table.stem}: {model.regressor}, {fraction:.0%} seen"
+        _draw(output, "curves_fit", lambda path: plot_predictions(path, mean, std, test.final, title))
 
 
 @app.command()
@@ -248,8 +253,8 @@ def predict(
     console.print(shown)
     if output is not None:
         write_csv(output / "curves_predict.csv", ["config", "epochs", "now", "predicted", "std"], rows)
-        plot_running(output / "curves_predict.png", curves, mean, std, f"{table.stem}: {model.regressor}")
-        say(f"Wrote curves_predict.csv and curves_predict.png to {output}")
+        title = f"{table.stem}: {model.regressor}"
+        _draw(output, "curves_predict", lambda path: plot_running(path, curves, mean, std, title))
 
 
 @app.command()
@@ -296,5 +301,5 @@ def simulate(
     console.print(f"The best configuration was kept in {int((regret == 0).sum())} of {orderings} orders")
     if output is not None:
         write_csv(output / "curves_simulate.csv", ["ordering", "speedup", "regret", "best"], rows)
-        plot_stops(output / "curves_simulate.png", curves[order], spent, f"{table.stem}: stopped in red, Δ = {delta}")
-        say(f"Wrote curves_simulate.csv and curves_simulate.png to {output}")
+        title = f"{table.stem}: stopped in red, Δ = {delta}"
+        _draw(output, "curves_simulate", lambda path: plot_stops(path, curves[order], spent, title))

@@ -2,6 +2,7 @@ r"""Checks of options that several commands share; what is wrong is found before
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import tempfile
 from collections.abc import Iterable
@@ -32,6 +33,14 @@ SeedOption = Annotated[int, typer.Option(min=0, max=SEED_LIMIT, help="Seed of ev
 def say(text: str) -> None:
     r"""Prints a line as it is: brackets in paths and names are not markup."""
     console.print(escape(text), highlight=False)
+
+
+def can_draw(name: str) -> bool:
+    r"""Returns whether pictures can be drawn; if not, says that this one is left out."""
+    if importlib.util.find_spec("matplotlib") is not None:
+        return True
+    say(f"Left out {name}: matplotlib is not installed. Install it with: pip install 'pyg-nas-np[viz]'")
+    return False
 
 
 def given(ctx: typer.Context, names: Iterable[str]) -> list[str]:

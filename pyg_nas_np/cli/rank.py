@@ -44,7 +44,7 @@ from pyg_nas_np.cli.rank_latency import LatencyLimitOption, LatencyOption, check
 from pyg_nas_np.cli.report import write_report
 from pyg_nas_np.cli.tables import console
 from pyg_nas_np.convnp import PREDICTORS
-from pyg_nas_np.utils import require, seeded
+from pyg_nas_np.utils import seeded
 
 SAMPLE = 5000
 """Configurations drawn from a space where no candidates are given."""
@@ -103,8 +103,6 @@ def rank(
     if output is not None:
         for name in written:
             check_output(output / name)
-        if "ranking.png" in written:
-            require("matplotlib.figure", "viz")
     if report is not None:
         check_output(report, option="--report")
     if own:

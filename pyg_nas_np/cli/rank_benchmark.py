@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pyg_nas_np.cli.labels import read_own_labels
-from pyg_nas_np.cli.options import say
+from pyg_nas_np.cli.options import can_draw, say
 from pyg_nas_np.cli.plots import plot_ranking
 from pyg_nas_np.cli.ranking import HeldOut, Ranking
 from pyg_nas_np.cli.tables import console, score_table, write_csv, write_scores
@@ -118,10 +118,12 @@ def show(ranking: Ranking, title: str, top_k: int, output: Path | None) -> None:
     written = ["ranking.csv"]
     write_ranking(output / "ranking.csv", ranking)
     if ranking.scores and ranking.tested is not None:
-        written += ["scores.csv", "ranking.png"]
+        written.append("scores.csv")
         write_scores(output / "scores.csv", ranking.scores)
         tau = ranking.scores[ranking.name].kendall_tau
-        plot_ranking(output / "ranking.png", ranking, f"{ranking.name} on {title}: Kendall's tau {tau:.3f}")
+        if can_draw("ranking.png"):
+            written.append("ranking.png")
+            plot_ranking(output / "ranking.png", ranking, f"{ranking.name} on {title}: Kendall's tau {tau:.3f}")
     say(f"Wrote {', '.join(written)} to {output}")
 
 

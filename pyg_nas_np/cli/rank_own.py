@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from pyg_nas_np.cli.options import say
+from pyg_nas_np.cli.options import can_draw, say
 from pyg_nas_np.cli.plots import plot_own_ranking
 from pyg_nas_np.cli.rank_latency import predict_latencies
 from pyg_nas_np.cli.ranking import HeldOut, Ranking, cost_text, latency_cells, latency_columns, value_text
@@ -76,15 +76,17 @@ def run(
         console.print(score_table(ranking.scores, f"How good it is, on {ranking.tested.how}"))
     say_more(ranking, task)
     if output is not None:
-        written = ["ranking.csv", "ranking.png"]
+        written = ["ranking.csv"]
         write_ranking(output / "ranking.csv", ranking, task)
         if ranking.scores:
-            written.insert(1, "scores.csv")
+            written.append("scores.csv")
             write_scores(output / "scores.csv", ranking.scores)
         known = f"from {len(task.y)} labels" if len(task.y) else "before the first label"
         title = f"{ranking.total:,} candidates ranked by {ranking.name} {known}"
         best = _best_of(task) if len(task.y) else None
-        plot_own_ranking(output / "ranking.png", ranking, best, title)
+        if can_draw("ranking.png"):
+            written.append("ranking.png")
+            plot_own_ranking(output / "ranking.png", ranking, best, title)
         say(f"Wrote {', '.join(written)} to {output}")
     return ranking
 

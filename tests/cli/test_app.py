@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -131,3 +132,15 @@ def test_a_misspelt_command_is_told_the_right_one(run):
     code, _, err = run("serch")
     assert code == 2
     assert "'search'" in err
+
+
+def test_a_user_is_not_told_what_is_deprecated_in_pytorch(run, monkeypatch):
+    def warn(*_args, **_options):
+        warnings.warn("`torch.jit.script` is deprecated.", FutureWarning, stacklevel=1)
+        warnings.warn("your labels look odd", UserWarning, stacklevel=1)
+        raise DataFileError("no data")
+
+    monkeypatch.setattr(MODULE, "open_benchmark", warn)
+    with pytest.warns(UserWarning, match="odd") as told:
+        assert run("rank")[0] == 2
+    assert [str(one.message) for one in told] == ["your labels look odd"]

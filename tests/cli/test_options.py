@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pyg_nas_np.cli.options import check_output, check_predictors, check_priors, parse_arch, say
+from pyg_nas_np.cli.options import can_draw, check_output, check_predictors, check_priors, parse_arch, say
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import InvalidArchitectureError
 
@@ -65,3 +65,14 @@ def test_some_predictors_rank_without_labels() -> None:
     check_priors(["convnp", "bank"])
     with pytest.raises(typer.BadParameter, match="'gp-rbf' needs labels; without any take convnp or bank"):
         check_priors(["bank", "gp-rbf"])
+
+
+def test_without_matplotlib_a_picture_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not can_draw("ranking.png")
+    assert "Left out ranking.png: matplotlib is not installed." in capsys.readouterr().out
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert can_draw("ranking.png")
+    assert not capsys.readouterr().out

@@ -7,6 +7,7 @@ import csv
 import pytest
 import torch
 
+from pyg_nas_np.cli import rank_own as rank_own_module
 from pyg_nas_np.cli.rank_own import OURS, learned_costs, rank_own
 from pyg_nas_np.cli.ranking import HeldOut
 from pyg_nas_np.convnp import PREDICTORS
@@ -48,6 +49,15 @@ def test_candidates_are_ranked_with_all_their_columns(run, own, tmp_path):
     for words in ("Best 3 of 66", "What the predictions follow", "Pareto front against params", "best with p"):
         assert words in page
     assert {file.name for file in out.iterdir()} == {"ranking.csv", "scores.csv", "ranking.png", "r.html"}
+
+
+def test_without_matplotlib_everything_but_the_picture_is_written(run, own, tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_own_module, "can_draw", lambda name: False)
+    given = ("--labels", own.measured(), "--candidates", own.pool(), "--target", "acc", "--predictor", "ridge")
+    code, _, err = run("rank", *given, "--output", tmp_path / "o", "--report", tmp_path / "r.html")
+    assert code == 0, err
+    assert {file.name for file in (tmp_path / "o").iterdir()} == {"ranking.csv", "scores.csv"}
+    assert "<svg" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_losses_are_ranked_from_the_smallest(run, own, tmp_path):

@@ -55,7 +55,7 @@ wheel: $(INSTALLED)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist dist/raw/*.whl
 	mv dist/raw/*.tar.gz dist
 	rm -r dist/raw
-	$(BIN)/python .ci/try_distributions.py dist --constraint constraints.txt
+	$(BIN)/python .ci/try_distributions.py dist --pin "$$(grep ^torch== constraints.txt)"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ r"""Installs what `make wheel` built into fresh environments, and runs the READM
     python .ci/try_distributions.py dist --only wheel-lowest
 
 `lowest` takes the lowest version of each dependency that `pyproject.toml` allows, `newest` what the package index has,
-but for what `--constraint FILE` pins: a build of PyTorch without gigabytes of CUDA libraries.
+but for what `--pin` names: a build of PyTorch without gigabytes of CUDA libraries.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dist", type=Path)
     parser.add_argument("--only", choices=CASES, action="append", help="repeat for several")
-    parser.add_argument("--constraint", type=Path, help="a file of constraints for the newest versions")
+    parser.add_argument("--pin", action="append", default=[], help="a constraint beside the newest versions")
     options = parser.parse_args()
-    pins = options.constraint.read_text() if options.constraint else ""
+    pins = "".join(f"{pin}\n" for pin in options.pin)
     for case in options.only or CASES:
         print(f"== {case}", flush=True)
         with tempfile.TemporaryDirectory() as folder:

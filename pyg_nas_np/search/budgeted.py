@@ -338,7 +338,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
     def _next(self) -> Step | None:
         while self._queue:
             step = self._queue.pop(0)
-            if self._price_of(step) <= self.left + _ROUNDING:
+            if self._affordable([step[0]], step[1]):
                 return step
         return self._opening() or self._by_model()
 
@@ -346,7 +346,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         """Random trainings at the lowest level, then some of them through all levels."""
         top, started = self.fidelity.top, {key for key, _ in [*self._told, *self._pending]}
         if len(started) < self.initial:
-            fresh = [key for key in self._random(1, started) if self._affordable([key])]
+            fresh = self._affordable(self._random(1, started), 0)
             if fresh:
                 return fresh[0], 0
         seeds = [key for key, position in [*self._told, *self._pending] if position == top]
@@ -358,7 +358,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         for key in places:
             # On the way of one schedule the levels in between are passed at no price.
             step = (key, top if self.fidelity.continued else min(top, self._reached.get(key, -1) + 1))
-            if self._is_open(step) and not self._is_busy(key) and self._affordable([key]):
+            if self._is_open(step) and not self._is_busy(key) and self._affordable([key], step[1]):
                 return step
         return None
 
@@ -368,7 +368,10 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
             return None
         if not self._fit():
             # Nothing to learn from yet, while workers wait.
-            return next(((key, 0) for key in self._random(1, self._taken()) if self._affordable([key])), None)
+            key = self._random(1, self._taken())
+            return next(
+                ((key[0], position) for position in (0, self.fidelity.top) if self._affordable(key, position)), None
+            )
         if self.least_gain > 0.0 and self._gain(free) < self.least_gain:
             return None
         if waiting := [key for key, position in self._pending if position == self.fidelity.top]:
@@ -381,8 +384,8 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         order = merit.argsort(descending=True, stable=True).tolist()
         best = order[0]
         position = self._worthwhile(free[best], shares[best].tolist())
-        if position == self.fidelity.top:
-            return free[best], position
+        if position == self.fidelity.top or not self._affordable([free[best]], position):
+            return free[best], self.fidelity.top
         reached = self._start(free[best])
         prices = self.fidelity.prices
         count = max(1, round(self.screen * prices[0] / prices[position]))
@@ -459,12 +462,16 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         ranked = sorted(labels, key=lambda label: (-label[0][1], -label[1] if self.maximize else label[1]))
         return list(dict.fromkeys(key for (key, position), _ in ranked if position == highest))[:PARENTS]
 
-    def _affordable(self, keys: list[Key]) -> list[Key]:
-        """Those whose way to the last level the rest of the budget pays for."""
+    def _affordable(self, keys: list[Key], position: int | None = None) -> list[Key]:
+        """Those whose way to the last level the rest of the budget pays for, over a level or directly."""
         if not keys or math.isinf(self.budget):
             return keys
+        top, price = self.fidelity.top, self.fidelity.price
         # Levels that are skipped cost nothing, so that the direct way is the cheapest.
-        shares = _float([self.fidelity.price(self.fidelity.top, self._start(key)) for key in keys])
+        if position is None or position == top:
+            shares = _float([price(top, self._start(key)) for key in keys])
+        else:
+            shares = _float([price(position, self._start(key)) + price(top, position) for key in keys])
         fits = (shares * self._full_prices(keys) <= self.left + _ROUNDING).tolist()
         return [key for key, kept in zip(keys, fits, strict=True) if kept]
 

@@ -36,6 +36,17 @@ def run(search: BudgetedSearch, steps: int = 10_000, batch: int = 1) -> Budgeted
     return search
 
 
+@pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.parametrize("budget", [1.1, 1.5, 2.3])
+def test_cheap_trainings_leave_enough_for_a_full_one(budget: float, continued: bool) -> None:
+    levels = Fidelity("epochs", (2, 10), continued=continued)
+    done = run(search(budget, fidelity=levels, initial=6, first=1))
+    assert done.spent <= budget + 1e-9
+    assert done.best[1] <= 0.0
+    # What is left would not have paid for another one.
+    assert done.left < 1.0
+
+
 def test_finds_nearly_the_best_within_the_budget() -> None:
     done = run(search())
     assert done.spent <= 10.0 + 1e-9

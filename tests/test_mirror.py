@@ -16,6 +16,7 @@ WITHOUT_MODULE = {
     "examples/test_demo_own_files.py": "a script of examples/",
     "examples/test_gallery.py": "the scripts of examples/gallery/",
     "examples/test_optuna_own_space.py": "a script of examples/",
+    "examples/test_optunahub.py": "the folders of examples/optunahub/",
     "examples/test_rank_pretrained.py": "a script of examples/",
     "test_defaults.py": "the whole package",
     "test_docs.py": "the pages of docs/",

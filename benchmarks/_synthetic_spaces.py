@@ -1,4 +1,4 @@
-r"""Made-up search spaces with made-up labels, from which an encoder learns what most spaces have in common."""
+r"""Made-up search spaces with made-up labels: do they teach an encoder what most spaces have in common?"""
 
 from __future__ import annotations
 
@@ -288,11 +288,6 @@ def synthetic_spaces(
 
     Raises:
         ValueError: If a form is unknown, or a number is not positive.
-
-    Example:
-        >>> one = next(synthetic_spaces(1, 50))
-        >>> one.form, len(one.space) == one.y.numel() <= 50, bool(one.y.isfinite().all())
-        ('chains', True, True)
     """
     if unknown := [form for form in forms if form not in FORMS]:
         raise ValueError(f"forms names {unknown[0]!r}; there are {', '.join(FORMS)}")

@@ -277,8 +277,8 @@ def synthetic_spaces(
 
     Labels are a weighted sum of standardised parts, bent so that better ones gain less: the logarithm of the size
     (which larger ones are better in 85 % of the spaces), the distance from a best depth, merits of the operations
-    (drawn around those of their roles, :data:`MERIT`), merits of pairs in a row, shortcuts, and width. Noise and, in 30 %
-    of the spaces, failures are added. In 70 % of the spaces parameters are a known cost.
+    (drawn around those of their roles, :data:`MERIT`), merits of pairs in a row, shortcuts, and width. Noise and, in
+    30 % of the spaces, failures are added. In 70 % of the spaces parameters are a known cost.
 
     Args:
         num: Number of spaces.

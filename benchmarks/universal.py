@@ -13,7 +13,8 @@ training goes on from the checkpoints in ``--output``.
 
 Every table and seed is a row of ``results/universal.csv``: Kendall's tau without any label of its space, beside that of
 the mean of the sizes that are known. The printed table has means over seeds, and standard deviations between them. The
-package ships seed 0. With ``--synthetic`` made-up spaces (:mod:`_synthetic_spaces`) are a further family of the training.
+package ships seed 0. With ``--synthetic``, made-up spaces (:mod:`_synthetic_spaces`) are one more family of the
+training.
 """
 
 from __future__ import annotations

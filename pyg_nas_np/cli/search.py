@@ -38,6 +38,7 @@ from pyg_nas_np.search import (
 from pyg_nas_np.search.predictor_search import Acquisition
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.utils import MissingLabelsError
+from pyg_nas_np.utils.files import only_user
 
 BASELINES: dict[str, Callable[..., Search[Any]]] = {
     "random": RandomSearch,
@@ -139,6 +140,7 @@ def search(
         raise typer.BadParameter("simulates by the benchmark's labels, --labels are your own", param_hint="--queries")
     if state is not None:
         check_output(state, option="--state")
+        ctx.with_resource(only_user(state))
     if output is not None:
         check_output(output)
     if wrong := given(ctx, BUDGETED if budget is None else UNBUDGETED):

@@ -193,6 +193,41 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
 
 
 @contextmanager
+def only_user(path: str | os.PathLike[str]) -> Iterator[None]:
+    r"""Keeps other processes from the same block while the body runs; freed if this process is killed.
+
+    For a file that is read, changed and written again. The lock is a hidden file beside it.
+
+    Raises:
+        DataFileError: If another process is in such a block.
+        UnwritableFileError: If the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, only_user(f"{folder}/s.pt"):
+        ...     pass
+    """
+    from filelock import FileLock, Timeout
+
+    place = Path(path)
+    lock = FileLock(place.with_name(f".{place.name}.lock"), blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataFileError(
+            f"{place} is in use by another process; wait until it has ended, or give another file"
+        ) from None
+    except OSError as error:
+        raise UnwritableFileError(
+            f"{place.parent} cannot be written to ({error.strerror}); give another file"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     r"""Yields a temporary path that is renamed to :obj:`path` on success and removed on failure.
 

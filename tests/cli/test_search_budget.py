@@ -12,6 +12,7 @@ from pyg_nas_np.cli.search_budget_journal import Journal
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.search import BudgetedSearch
 from pyg_nas_np.spaces import ParameterSpace
+from pyg_nas_np.utils.files import only_user
 
 
 def read(path):
@@ -148,3 +149,12 @@ def test_states_of_other_searches(call, more, said):
     code, _, err = call(**more)
     assert code == 2
     assert said in err
+
+
+def test_two_processes_may_not_search_with_one_state(call, tmp_path):
+    with only_user(tmp_path / "s.pt"):
+        code, _, err = call("--batch", 1)
+    assert code == 2
+    assert "s.pt is in use by another process" in err
+    assert not (tmp_path / "s.pt").exists()
+    assert call("--batch", 1)[0] == 0

@@ -23,6 +23,7 @@ from pyg_nas_np.utils import (
     check_sha256,
     file_digest,
 )
+from pyg_nas_np.utils.files import only_user
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permission bits are those of POSIX")
 
@@ -260,3 +261,36 @@ def test_the_cache_falls_back_to_the_system(tmp_path, monkeypatch, value):
         monkeypatch.setenv("PYG_NAS_NP_CACHE", value)
     assert cache_dir() == tmp_path / "pyg_nas_np"
     assert cache_dir().is_dir()
+
+
+# -- only_user --------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pyg_nas_np.utils.files import only_user
+with only_user(sys.argv[1]):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_and_a_killed_one_frees_the_file(tmp_path):
+    path = tmp_path / "s.pt"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], **pipes) as holder:
+        assert holder.stdout.readline() == b"in\n"
+        with pytest.raises(DataFileError, match=r"s\.pt is in use by another process"), only_user(path):
+            pass
+        holder.kill()
+        holder.wait()
+    with only_user(path):
+        pass
+    with only_user(path):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UnwritableFileError, match="cannot be written"), only_user(tmp_path / "s.pt"):
+        pass

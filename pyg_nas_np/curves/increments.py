@@ -177,18 +177,18 @@ class _Stage:
         seen: Prefixes ``[n, tau]``, finished trainings first.
         described: Features of the configurations ``[n, F]``.
         final: Final values ``[n]``; those of stopped trainings are predictions.
-        covariance: Of these predictions, ``[p, p]``.
+        variance: Of these predictions, ``[p]``.
     """
 
     def __init__(
-        self, settings: _Settings, left: float, seen: Floats, described: Floats, final: Floats, covariance: Floats
+        self, settings: _Settings, left: float, seen: Floats, described: Floats, final: Floats, variance: Floats
     ) -> None:
-        done = len(final) - len(covariance)
+        done = len(final) - len(variance)
         self.scaler = _Scaler.of(seen, final, described)
         inputs = self.scaler(seen, described)
         gain = final - seen[:, -1]
         prior = (settings.scale * self.scaler.spread) ** 2 * left
-        # The finished trainings alone decide about the scale, in closed form, ...
+        # Only finished trainings decide about scale and weights: what is predicted by a setting would confirm it.
         first = _Inputs(*(part[:done] for part in inputs))
         noise = settings.noise[:, None, None]
         kernel = _kernel(settings, first, first) + noise * np.eye(done)
@@ -200,14 +200,12 @@ class _Stage:
         keep = np.flatnonzero(weights >= weights.max() + np.log(RARE / len(weights)))
         self.settings, self.square = settings[keep], (total / self.degrees)[keep]
         weights, factor, solved = weights[keep], factor[keep], solved[keep]
-        if len(covariance):
-            # ... and the predicted ones are further observations, as uncertain as they are.
-            kernel = _kernel(self.settings, inputs, inputs) + self.settings.noise[:, None, None] * np.eye(len(final))
-            kernel[:, done:, done:] += covariance / self.square[:, None, None]
+        if len(variance):
+            kernel = _kernel(self.settings, inputs, inputs)
+            told = np.concatenate([np.zeros(done), variance])
+            kernel += (self.settings.noise[:, None] + told / self.square[:, None])[:, :, None] * np.eye(len(final))
             factor = np.linalg.cholesky(kernel)
             solved = _solve(factor, gain)
-            weights = weights - _log_diagonal(factor[:, done:, done:])
-            weights -= 0.5 * (np.square(solved[:, done:]).sum(1) / self.square + len(covariance) * np.log(self.square))
         self.inputs, self.factor, self.solved = inputs, factor, solved
         weights = np.exp(weights - weights.max())
         self.weights = weights / weights.sum()
@@ -221,18 +219,6 @@ class _Stage:
         mean = seen[:, -1] + np.einsum("knm,kn->km", projected, self.solved)
         left = np.maximum(_variances(self.settings, inputs) - np.square(projected).sum(1), 1e-12)
         return _Mixture(mean, np.sqrt(left * self.square[:, None]), self.degrees, self.weights)
-
-    def joint(self, seen: Floats, described: Floats) -> tuple[Floats, Floats]:
-        """Mean ``[m]`` and covariance ``[m, m]`` of several final values."""
-        inputs = self.scaler(seen, described)
-        projected = self._project(inputs)
-        means = seen[:, -1] + np.einsum("knm,kn->km", projected, self.solved)
-        mean = self.weights @ means
-        kernel = _kernel(self.settings, inputs, inputs) + self.settings.noise[:, None, None] * np.eye(len(seen))
-        kernel -= np.swapaxes(projected, 1, 2) @ projected
-        inside = self.weights * self.square * self.degrees / (self.degrees - 2.0)
-        apart = means - mean
-        return mean, np.einsum("k,kij->ij", inside, kernel) + (self.weights[:, None] * apart).T @ apart
 
 
 def _solve(factor: Floats, values: Floats) -> Floats:
@@ -255,7 +241,9 @@ class IncrementGP(CurvePredictor):
 
     **Trainings that were stopped are data too.** Finished ones are a selection of the good ones, and few. A
     stopped training is one more observation for shorter prefixes: its final value is predicted from all that it has,
-    and enters with the covariance of this prediction. This is valid because a rule stops by observed values only.
+    and enters with the variance of this prediction. This is valid because a rule stops by observed values only. Scale
+    and weights are left to the finished trainings; correlations of these predictions are not used, because with them
+    predictions became worse and too certain.
 
     Curves that are positive and to be minimised are transformed to logarithms. A training whose values so far (at least
     five) are all equal is predicted to stay there and is left out of the other fits.
@@ -329,7 +317,7 @@ class IncrementGP(CurvePredictor):
             rows = [i for i in range(done) if self.curves_.mask[i, :tau].any()]
             free = [i for i in rows if not self._is_stuck(self.all_[[i]], tau)[0]]
             rows = free if len(free) >= self.minimum else rows
-            means, blocks = [self._forward(self.curves_.final[rows], self.curves_)], []
+            means, variances = [self._forward(self.curves_.final[rows], self.curves_)], [np.empty(0)]
             for length in sorted({*self.cut_.tolist()}, reverse=True):
                 group = done + np.flatnonzero(self.cut_ == length)
                 if length <= tau:
@@ -337,28 +325,23 @@ class IncrementGP(CurvePredictor):
                 part = self.all_[group]
                 usable = np.asarray(part.mask[:, :tau].any(1)) & ~self._is_stuck(part, length)
                 if usable.any():
-                    mean, covariance = self._told(length, group)
+                    mean, std = self._told(length, group)
                     rows += group[usable].tolist()
                     means.append(mean[usable])
-                    blocks.append(covariance[np.ix_(usable, usable)])
+                    variances.append(std[usable] ** 2)
             known = self.all_[rows]
-            covariance = np.zeros((sum(map(len, blocks)),) * 2)
-            start = 0
-            for block in blocks:
-                covariance[start : start + len(block), start : start + len(block)] = block
-                start += len(block)
             left = 1.0 - tau / len(known.epochs)
             seen = self._forward(known.observed(tau), known)
-            final = np.concatenate(means)
-            self.stages_[tau] = _Stage(self.settings_, left, seen, self._described(known), final, covariance)
+            described, final, variance = self._described(known), np.concatenate(means), np.concatenate(variances)
+            self.stages_[tau] = _Stage(self.settings_, left, seen, described, final, variance)
         return self.stages_[tau]
 
     def _told(self, length: int, group: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """What the stopped trainings of one length are predicted to end at, jointly."""
+        """What the stopped trainings of one length are predicted to end at, and the standard deviations."""
         if length not in self.told_:
             part = self.all_[group]
             seen = self._forward(part.observed(length), part)
-            self.told_[length] = self._stage(length).joint(seen, self._described(part))
+            self.told_[length] = self._stage(length).predict(seen, self._described(part)).moments()
         return self.told_[length]
 
     def _is_stuck(self, curves: LearningCurves, tau: int) -> NDArray[np.bool_]:

@@ -60,9 +60,10 @@ class _Settings(NamedTuple):
         rng = np.random.default_rng(seed)
         variances = [np.exp(rng.normal(np.log(centre), 1.0, count)) for centre in CENTRES.values()]
         lengths = [np.exp(rng.normal(np.log(LENGTH), 0.7, count)) for _ in range(2)]
-        return cls(*variances, *lengths, np.exp(rng.normal(np.log(SCALE), 1.0, count)))
+        scale = np.exp(rng.normal(np.log(SCALE), 1.0, count))
+        return cls(*[np.asarray(column) for column in (*variances, *lengths, scale)])
 
-    def __getitem__(self, keep: NDArray[np.int64]) -> _Settings:  # type: ignore[override]
+    def take(self, keep: NDArray[np.int64]) -> _Settings:
         return _Settings(*(column[keep] for column in self))
 
 
@@ -81,7 +82,7 @@ def _matern(distances: Floats, lengths: Floats) -> Floats:
 
 
 def _apart(a: Floats, b: Floats) -> Floats:
-    return np.asarray(cdist(a, b)) / np.sqrt(a.shape[1])
+    return np.asarray(cdist(a, b) / np.sqrt(a.shape[1]))
 
 
 def _kernel(settings: _Settings, a: _Inputs, b: _Inputs) -> Floats:
@@ -192,19 +193,19 @@ class _Stage:
         first = _Inputs(*(part[:done] for part in inputs))
         noise = settings.noise[:, None, None]
         kernel = _kernel(settings, first, first) + noise * np.eye(done)
-        factor = np.linalg.cholesky(kernel)
+        factor: Floats = np.asarray(np.linalg.cholesky(kernel))
         solved = _solve(factor, gain[:done])
         self.degrees = DEGREES + done
         total = DEGREES * prior + np.square(solved).sum(1)
         weights = -_log_diagonal(factor) - 0.5 * self.degrees * np.log(total) + 0.5 * DEGREES * np.log(prior)
         keep = np.flatnonzero(weights >= weights.max() + np.log(RARE / len(weights)))
-        self.settings, self.square = settings[keep], (total / self.degrees)[keep]
+        self.settings, self.square = settings.take(keep), (total / self.degrees)[keep]
         weights, factor, solved = weights[keep], factor[keep], solved[keep]
         if len(variance):
             kernel = _kernel(self.settings, inputs, inputs)
             told = np.concatenate([np.zeros(done), variance])
             kernel += (self.settings.noise[:, None] + told / self.square[:, None])[:, :, None] * np.eye(len(final))
-            factor = np.linalg.cholesky(kernel)
+            factor = np.asarray(np.linalg.cholesky(kernel))
             solved = _solve(factor, gain)
         self.inputs, self.factor, self.solved = inputs, factor, solved
         weights = np.exp(weights - weights.max())

@@ -308,6 +308,7 @@ def trainer(curves: LearningCurves, rule: str, repeat: int) -> Callable[[int], i
         return optuna_trainer(curves, rule.removeprefix("Optuna "), repeat)
     made: dict[str, Callable[[], EarlyStopping]] = {
         "default": lambda: EarlyStopping(curves.epochs, curves.direction),
+        "default, delta 0.99": lambda: EarlyStopping(curves.epochs, curves.direction, delta=0.99),
         "burn-in 40": lambda: EarlyStopping(curves.epochs, curves.direction, burn_in=40),
     }
     return own_trainer(curves, made[rule]())
@@ -315,6 +316,7 @@ def trainer(curves: LearningCurves, rule: str, repeat: int) -> Callable[[int], i
 
 BUDGET_RULES = (
     "default",
+    "default, delta 0.99",
     "burn-in 40",
     *(f"Optuna {name}" for name in OPTUNA_PRUNERS),
     "Ray ASHA",
@@ -618,7 +620,7 @@ def budget_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> I
             yield Cell(
                 f"budget-{name}-{re.sub('[^a-z0-9.]+', '-', rule.lower())}",
                 {"set": name, "rule": rule},
-                partial(budget_rows, curves=curves, rule=rule),
+                partial(budget_rows, curves=curves, rule=rule, equal="delta" not in rule),
                 args.repeats,
                 10.0,
             )

@@ -233,6 +233,120 @@ def ray_rows(repeat: int, curves: LearningCurves) -> Iterator[Row]:
     yield {"speedup": total * len(order) / spent, "regret": regret}
 
 
+BUDGETS = (30, 50, 100)
+OPTUNA_PRUNERS: dict[str, Callable[[Any, int], Any]] = {
+    "median": lambda p, total: p.MedianPruner(),
+    "hyperband": lambda p, total: p.HyperbandPruner(min_resource=1, max_resource=total),
+    "patient": lambda p, total: p.PatientPruner(p.MedianPruner(), 2),
+    "halving": lambda p, total: p.SuccessiveHalvingPruner(),
+}
+"""With Optuna's defaults, but for Hyperband, which must be told how long a training is."""
+
+
+def own_trainer(curves: LearningCurves, rule: EarlyStopping) -> Callable[[int], int]:
+    total = len(curves.epochs)
+    prefixes = np.unique(np.linspace(1, total - 1, min(20, total - 1)).round().astype(int)).tolist()
+
+    def train(i: int) -> int:
+        one = curves[[i]]
+        for tau in prefixes if rule.why_idle() is None else []:
+            if rule.decide_all(one.truncate(tau))[0].stop:
+                return tau
+        rule.finish_all(one)
+        return total
+
+    return train
+
+
+def optuna_trainer(curves: LearningCurves, name: str, repeat: int) -> Callable[[int], int]:
+    optuna = require("optuna", "search")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    total = len(curves.epochs)
+    direction = "maximize" if curves.direction == "up" else "minimize"
+    pruner = OPTUNA_PRUNERS[name](optuna.pruners, total)
+    study = optuna.create_study(direction=direction, pruner=pruner, study_name=f"{name}-{repeat}")
+
+    def train(i: int) -> int:
+        trial = study.ask()
+        for step, value in enumerate(curves.values[i].tolist(), start=1):
+            trial.report(value, step)
+            if step < total and trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                return step
+        study.tell(trial, float(curves.final[i]))
+        return total
+
+    return train
+
+
+def ray_trainer(curves: LearningCurves) -> Callable[[int], int]:
+    total = len(curves.epochs)
+    scheduler = require("ray.tune.schedulers", "ray").AsyncHyperBandScheduler(
+        metric="value", mode="max" if curves.direction == "up" else "min", max_t=total, reduction_factor=3
+    )
+
+    def train(i: int) -> int:
+        trial = SimpleNamespace(trial_id=str(i))
+        scheduler.on_trial_add(None, trial)
+        spent = total
+        for step, value in enumerate(curves.values[i].tolist(), start=1):
+            result = {"value": value, "training_iteration": step}
+            if step < total and scheduler.on_trial_result(None, trial, result) == "STOP":
+                spent = step
+                break
+        scheduler.on_trial_remove(None, trial)
+        return spent
+
+    return train
+
+
+def trainer(curves: LearningCurves, rule: str, repeat: int) -> Callable[[int], int]:
+    r"""Trains one configuration under a rule and returns the number of epochs."""
+    if rule == "Ray ASHA":
+        return ray_trainer(curves)
+    if rule.startswith("Optuna "):
+        return optuna_trainer(curves, rule.removeprefix("Optuna "), repeat)
+    made: dict[str, Callable[[], EarlyStopping]] = {
+        "default": lambda: EarlyStopping(curves.epochs, curves.direction),
+        "default, delta 0.99": lambda: EarlyStopping(curves.epochs, curves.direction, delta=0.99),
+        "burn-in 40": lambda: EarlyStopping(curves.epochs, curves.direction, burn_in=40),
+    }
+    return own_trainer(curves, made[rule]())
+
+
+BUDGET_RULES = (
+    "default",
+    "default, delta 0.99",
+    "burn-in 40",
+    *(f"Optuna {name}" for name in OPTUNA_PRUNERS),
+    "Ray ASHA",
+)
+
+
+def budget_rows(repeat: int, curves: LearningCurves, rule: str, equal: bool = True) -> Iterator[Row]:
+    r"""A search of few trainings: what it saves and loses, and what it finds with the epochs of full trainings."""
+    total, order = len(curves.epochs), ordering(curves, repeat)
+    train, final = trainer(curves, rule, repeat), (curves.sign * curves.final)[order]
+    spent: list[int] = []
+    # First as many configurations as the largest budget, then on until the epochs of the middle one are used.
+    while len(spent) < len(order) and (len(spent) < BUDGETS[-1] or (equal and sum(spent) < BUDGETS[1] * total)):
+        spent.append(train(int(order[len(spent)])))
+    epochs = np.array(spent)
+    used, full = epochs.cumsum(), epochs == total
+
+    def regret(count: int, best: float) -> float:
+        done = final[:count][full[:count]]
+        return best - float(done.max() if len(done) else final.min())
+
+    for budget in BUDGETS:
+        row: Row = {"trainings": budget, "speedup": budget * total / used[budget - 1]}
+        row["regret"] = regret(budget, float(final[:budget].max()))
+        fits = int((used <= budget * total).sum())
+        known = used[-1] >= budget * total or len(spent) == len(order)
+        row["equal_epochs_regret"] = regret(fits, float(final.max())) if known else float("nan")
+        yield row
+
+
 FORMS = {
     "fast, kappa 1/eta": lambda epochs, direction: FastHyperband(epochs, direction),
     "fast, kappa 0.1": lambda epochs, direction: FastHyperband(epochs, direction, kappa=0.1),
@@ -497,6 +611,46 @@ def stopping_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[R
         plot_stopping(args.plots / "curves_stopping.png", table)
 
 
+def budget_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
+    r"""Searches of 30, 50 and 100 trainings."""
+    for name, curves in sets.items():
+        for rule in BUDGET_RULES:
+            if args.models and rule not in args.models:
+                continue
+            yield Cell(
+                f"budget-{name}-{re.sub('[^a-z0-9.]+', '-', rule.lower())}",
+                {"set": name, "rule": rule},
+                partial(budget_rows, curves=curves, rule=rule, equal="delta" not in rule),
+                args.repeats,
+                10.0,
+            )
+
+
+def budget_table(args: argparse.Namespace, filled: Sequence[tuple[Cell, list[Row]]]) -> None:
+    table: list[Row] = []
+    print(
+        f"{'set':<27}{'rule':<20}{'trainings':>10}{'speed-up':>9}{'regret':>9}{'(mean)':>9}{'kept best':>11}"
+        f"{'equal epochs':>14}{'(mean)':>9}"
+    )
+    for cell, rows in filled:
+        for budget in BUDGETS:
+            chosen = [row for row in rows if row["trainings"] == budget]
+            row = cell.labels | {"trainings": budget}
+            for key, digits in (("speedup", 3), ("regret", 5), ("equal_epochs_regret", 5)):
+                values = np.array([r[key] for r in chosen])
+                known = bool(np.isfinite(values).all())
+                row[f"{key}_median"] = round(float(np.median(values)), digits) if known else ""
+                row[f"{key}_mean"] = round(float(values.mean()), digits) if known else ""
+            row |= {"kept_best": sum(r["regret"] == 0 for r in chosen), "orderings": len(chosen)}
+            table.append(row)
+            print(
+                f"{row['set']:<27}{row['rule']:<20}{budget:>10}{row['speedup_median']:>9.2f}{row['regret_median']:>9.4f}"
+                f"{row['regret_mean']:>9.4f}{row['kept_best']:>8}/{len(chosen):<2}{row['equal_epochs_regret_median']!s:>14}"
+                f"{row['equal_epochs_regret_mean']!s:>9}"
+            )
+    write(args.output / "learning_curves_budget.csv", table)
+
+
 def hyperband_cells(args: argparse.Namespace, sets: dict[str, LearningCurves]) -> Iterator[Cell]:
     r"""Consecutive runs of Hyperband and of its fast forms on the same configurations."""
     for name in (name for name in SEARCHES if name in sets):
@@ -580,6 +734,7 @@ PARTS = {
     "r2": (r2_cells, r2_table),
     "features": (features_cells, features_table),
     "stopping": (stopping_cells, stopping_table),
+    "budget": (budget_cells, budget_table),
     "hyperband": (hyperband_cells, hyperband_table),
 }
 
@@ -590,7 +745,7 @@ def main() -> int:
     parser.add_argument("--fast", action="store_true", help="a quarter of the curve only, 3 repeats, one stopping rule")
     parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS), help="parts to run")
     parser.add_argument("--sets", choices=SETS, nargs="+", default=list(SETS), help="curves")
-    parser.add_argument("--models", nargs="+", help="models of the parts 'r2' and 'stopping'")
+    parser.add_argument("--models", nargs="+", help="models of the parts 'r2' and 'stopping', rules of 'budget'")
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the curve of the part 'r2'")
     parser.add_argument("--draws", type=int, default=100, help="settings that a random search tries; the paper: 1,000")
     parser.add_argument(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyg_nas_np.curves.early_stopping import Decision, EarlyStopping, StoppingRule
     from pyg_nas_np.curves.features import curve_features
     from pyg_nas_np.curves.hyperband import FastHyperband, Hyperband, HyperbandResult, RacingHyperband, RecordedRun, Run
+    from pyg_nas_np.curves.increments import IncrementGP
     from pyg_nas_np.curves.parametric import ParametricExtrapolation
     from pyg_nas_np.curves.readers import (
         curves_of,
@@ -36,6 +37,7 @@ __all__ = [
     "FastHyperband",
     "Hyperband",
     "HyperbandResult",
+    "IncrementGP",
     "LastSeenValue",
     "LearningCurves",
     "ParametricExtrapolation",

@@ -6,12 +6,23 @@ from abc import ABC, abstractmethod
 from typing import Literal, overload
 
 import numpy as np
+from scipy.special import ndtr
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from typing_extensions import Self
 
 from pyg_nas_np.curves.data import Floats, LearningCurves
 from pyg_nas_np.utils import InvalidCurvesError
+
+
+def gaussian_below(gap: Floats, std: Floats) -> Floats:
+    r"""Returns the probability that Gaussian errors of a standard deviation are below gaps.
+
+    With zero standard deviation, an exact tie has probability one half.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        z = np.where(gap == 0.0, 0.0, gap / std)
+    return np.asarray(ndtr(z))
 
 
 class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
@@ -26,6 +37,9 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
 
     minimum = 3
     """Number of finished curves that :meth:`fit` needs."""
+
+    uses_stopped = False
+    """Whether :meth:`fit` uses unfinished curves too, and uncertainties hold from :attr:`minimum` finished ones on."""
 
     @abstractmethod
     def _fit(self, curves: LearningCurves) -> None:
@@ -101,6 +115,20 @@ class CurvePredictor(BaseEstimator, ABC):  # type: ignore[misc]
             else:
                 mean[rows], std[rows] = self._predict(part.truncate(length), length)
         return (mean, std) if return_std else mean
+
+    def probability_not_better(self, curves: LearningCurves, value: float, tau: int | None = None) -> Floats:
+        r"""Returns the probability that final values are not better than a value, ``[n]``.
+
+        It is that of a Gaussian with the moments of :meth:`predict`, whose arguments and errors it shares.
+
+        Example:
+            >>> from pyg_nas_np.curves import LastSeenValue
+            >>> curves = LearningCurves([[0.2, 0.4, 0.5], [0.1, 0.3, 0.3], [0.3, 0.6, 0.7]])
+            >>> LastSeenValue().fit(curves).probability_not_better(curves, 0.5, tau=2).round(2)
+            array([0.89, 0.99, 0.11])
+        """
+        mean, std = self.predict(curves, tau, return_std=True)
+        return gaussian_below(curves.sign * (value - mean), std)
 
     def score(self, curves: LearningCurves, tau: int) -> float:
         r"""Returns :math:`R^2` of the predictions at :obj:`tau` for finished curves."""

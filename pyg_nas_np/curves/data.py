@@ -199,10 +199,13 @@ class LearningCurves:
         """
         values = self.values.copy()
         values[:, tau:] = np.nan
-        return self._with(values, self.epochs)
+        return self.with_values(values)
 
-    def _with(self, values: Floats, epochs: tuple[int, ...]) -> LearningCurves:
-        return LearningCurves(values, self.direction, epochs, self.architecture, self.hyperparameters, self.configs)
+    def with_values(self, values: Floats) -> LearningCurves:
+        r"""Returns the same configurations with other values ``[N, T]``."""
+        return LearningCurves(
+            values, self.direction, self.epochs, self.architecture, self.hyperparameters, self.configs
+        )
 
     def unique(self) -> LearningCurves:
         r"""Returns the curves without duplicates (same features and values).

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 from sklearn.base import clone
 
-from pyg_nas_np.curves.base import CurvePredictor
+from pyg_nas_np.curves.base import CurvePredictor, gaussian_below
 from pyg_nas_np.curves.data import Direction, Floats, LearningCurves
+from pyg_nas_np.curves.increments import IncrementGP
 from pyg_nas_np.curves.sequential import SequentialRegression
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError
 
@@ -86,19 +86,43 @@ class StoppingRule:
 
     def probability(self, finished: LearningCurves, mean: Floats, std: Floats) -> Floats:
         r"""Returns the probability that a training will not beat the threshold, ``[n]``."""
-        gap = finished.sign * (self.threshold(finished) - mean)
-        # With zero standard deviation, an exact tie has probability one half.
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            z = np.where(gap == 0.0, 0.0, gap / std)
-        return np.asarray(ndtr(z))
+        return gaussian_below(finished.sign * (self.threshold(finished) - mean), std)
+
+
+BURN_IN = 40
+"""Trainings that run to the end first, unless the predictor knows how uncertain it is with fewer."""
+
+PATIENCE = 0.05
+"""Share of a training by which a stop has to be confirmed, likewise."""
+
+
+def settle(
+    predictor: CurvePredictor | None, burn_in: int | None, refit_every: int | None, usual: tuple[int, int | None]
+) -> tuple[CurvePredictor, int, int | None]:
+    r"""Returns predictor, burn-in and interval of refits; what is :obj:`None` follows from the others.
+
+    Without predictor and burn-in, it is the rule that starts from the third training on; with one of them, the rule of
+    the paper, with its :obj:`usual` burn-in and interval.
+    """
+    if predictor is None:
+        predictor = IncrementGP() if burn_in is None else SequentialRegression("gp", draws=100)
+    first, then = (predictor.minimum, 1) if predictor.uses_stopped else usual
+    return predictor, first if burn_in is None else burn_in, then if refit_every is None else refit_every
 
 
 class EarlyStopping:
-    r"""The rule of Baker et al. with its memory of finished trainings; it decides about running ones.
+    r"""A stopping rule with its memory of finished and stopped trainings; it decides about running ones.
 
-    Nothing is stopped before :obj:`burn_in` trainings have finished. Then the predictor is fitted to them, and again
-    whenever :obj:`refit_every` more have finished. The threshold is always up to date. Decisions depend only on the
-    reported curves, in the order of their reports.
+    A training is stopped if it is unlikely to beat the best one (:class:`StoppingRule`). **By default the rule starts
+    from the third training on**: :class:`~pyg_nas_np.curves.IncrementGP` knows how uncertain it is with few curves and
+    learns from stopped trainings too. A stop has to be confirmed: the curve without its last :obj:`patience` values
+    would have been stopped as well. Such a rule remembers every training that :meth:`decide` stops.
+
+    With an explicit :obj:`burn_in` or another predictor it is **the rule of Baker et al.** Nothing is stopped before
+    :obj:`burn_in` trainings have finished. Then the predictor is fitted to them, and again whenever :obj:`refit_every`
+    more have finished.
+
+    The threshold is always up to date. Decisions depend only on the reported and stopped curves, in their order.
 
     :attr:`Decision.reason` always says why a training is stopped or continues. It continues if too few trainings have
     finished, if all of them end at the same value, or if their curves contradict :obj:`direction`; the last case is
@@ -109,29 +133,30 @@ class EarlyStopping:
     Args:
         epochs: Epoch numbers of a full training, or their count.
         direction: Whether more (``"up"``) or less (``"down"``) is better.
-        predictor: Predicts final values.
-            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
+        predictor: Predicts final values. (default: :class:`~pyg_nas_np.curves.IncrementGP`; with a :obj:`burn_in` the
+            Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
         delta: :math:`\Delta`, see :class:`StoppingRule`; use 0.99 if final values are hard to predict.
         offset: See :class:`StoppingRule`.
         nth_best: See :class:`StoppingRule`.
         burn_in: Number of trainings that run to the end first; 100 in the paper, which limits the speed-up of a search
-            of 600 to less than six.
+            of 600 to less than six. (default: 3, or 40 with a predictor that does not use stopped trainings)
         min_epochs: Smallest number of epochs of every training.
-        refit_every: Number of further finished trainings after which the predictor is refitted. (default: never, as in
-            the paper)
+        refit_every: Number of further finished trainings after which the predictor is refitted. (default: 1 with a
+            predictor that uses stopped trainings, otherwise never, as in the paper)
+        patience: Number of values by which a stop has to be confirmed. (default: a twentieth of a training with a
+            predictor that uses stopped trainings, otherwise 0, as in the paper)
         stop_diverged: Whether to stop a training whose latest value is not finite.
 
     Raises:
         ValueError: If an argument is out of range.
 
     Example:
-        >>> rule = EarlyStopping(20, "up", burn_in=30, delta=0.95)
-        >>> rng = np.random.default_rng(0)
+        >>> rule = EarlyStopping(20, "up")
         >>> curve = lambda height: height * (1 - np.exp(-0.3 * np.arange(1, 21)))
-        >>> for height in rng.uniform(0.5, 0.9, 30):
+        >>> for height in (0.7, 0.8, 0.9):
         ...     rule.finish(curve(height))
-        >>> rule.decide(curve(0.3)[:5]).stop, rule.decide(curve(0.95)[:5]).stop
-        (True, False)
+        >>> rule.decide(curve(0.3)[:8]).stop, rule.decide(curve(0.95)[:8]).stop, len(rule.stopped)
+        (True, False, 1)
     """
 
     def __init__(
@@ -143,22 +168,29 @@ class EarlyStopping:
         delta: float = 0.95,
         offset: float = 0.0,
         nth_best: int = 1,
-        burn_in: int = 40,
+        burn_in: int | None = None,
         min_epochs: int = 1,
         refit_every: int | None = None,
+        patience: int | None = None,
         stop_diverged: bool = False,
     ) -> None:
-        self.predictor = SequentialRegression("gp", draws=100) if predictor is None else predictor
+        self.predictor, burn_in, refit_every = settle(predictor, burn_in, refit_every, (BURN_IN, None))
         self.rule = StoppingRule(delta, offset, nth_best)
         if burn_in < self.predictor.minimum:
             raise ValueError(f"burn_in must be at least {self.predictor.minimum} but is {burn_in}")
         if min_epochs < 1 or (refit_every is not None and refit_every < 1):
             raise ValueError(f"min_epochs and refit_every must be at least 1 but are {min_epochs} and {refit_every}")
+        if patience is not None and patience < 0:
+            raise ValueError(f"patience must not be negative but is {patience}")
         numbers = tuple(range(1, epochs + 1)) if isinstance(epochs, int) else tuple(epochs)
         self.finished = LearningCurves(np.empty((0, len(numbers))), direction, numbers)
+        self.stopped = self.finished
+        usual = max(1, round(PATIENCE * len(numbers))) if self.predictor.uses_stopped else 0
+        self.patience = usual if patience is None else patience
         self.burn_in, self.min_epochs, self.refit_every = burn_in, min_epochs, refit_every
         self.stop_diverged = stop_diverged
         self._fitted: CurvePredictor | None = None
+        self._fitted_to = self.stopped
         self._warned = False
         self._lock = threading.RLock()
 
@@ -181,6 +213,28 @@ class EarlyStopping:
         r"""Reports several trainings at once, in their order."""
         with self._lock:
             self.finished = LearningCurves.concat([self.finished, curves]) if len(self.finished) else curves
+            self.stopped = self._others(self.stopped, curves)
+
+    def note_stopped(self, curves: LearningCurves) -> None:
+        r"""Remembers trainings that were stopped, with their values so far.
+
+        :meth:`decide` does so for those that it stops; a predictor that does not use them ignores them. A longer report
+        of the same training replaces the shorter one.
+        """
+        if not self.predictor.uses_stopped or not len(curves):
+            return
+        with self._lock:
+            kept = self._others(self.stopped, curves)
+            self.stopped = LearningCurves.concat([kept, curves]) if len(kept) else curves
+
+    @staticmethod
+    def _others(stopped: LearningCurves, curves: LearningCurves) -> LearningCurves:
+        """The stopped trainings that none of the curves continues or repeats."""
+        if not len(stopped) or not len(curves):
+            return stopped
+        unknown = np.isnan(stopped.values)[:, None]
+        same = ((stopped.values[:, None] == curves.values) | unknown).all(2).any(1)
+        return stopped[~same] if same.any() else stopped
 
     def decide(
         self,
@@ -196,7 +250,12 @@ class EarlyStopping:
         return self.decide_all(self._row(values, architecture, hyperparameters))[0]
 
     def decide_all(self, running: LearningCurves) -> list[Decision]:
-        r"""Decides about several running trainings."""
+        r"""Decides about several running trainings, and remembers those that it stops."""
+        verdicts = self._judge(running)
+        self.note_stopped(running[np.array([verdict.stop for verdict in verdicts], dtype=bool)])
+        return verdicts
+
+    def _judge(self, running: LearningCurves) -> list[Decision]:
         total = len(running.epochs)
         verdicts: list[Decision | None] = [None] * len(running)
         for i, length in enumerate(running.lengths.tolist()):
@@ -206,8 +265,10 @@ class EarlyStopping:
                 verdicts[i] = Decision(self.stop_diverged, "the latest value is not finite")
             elif length >= total:
                 verdicts[i] = Decision(False, "already at the last epoch")
-            elif length < self.min_epochs:
-                verdicts[i] = Decision(False, f"fewer than {self.min_epochs} epochs")
+            elif length < max(self.min_epochs, self.patience + 1):
+                verdicts[i] = Decision(False, f"fewer than {max(self.min_epochs, self.patience + 1)} epochs")
+            elif not running.mask[i, : length - self.patience].any():
+                verdicts[i] = Decision(False, "no finite value before the latest")
         general = self.why_idle()
         if general == REVERSED and not self._warned:
             self._warned = True
@@ -216,8 +277,14 @@ class EarlyStopping:
             return [verdict or Decision(False, general) for verdict in verdicts]
         rows = [i for i, verdict in enumerate(verdicts) if verdict is None]
         if rows:
-            mean, std = self.fitted().predict(running[rows], return_std=True)
-            chances = self.rule.probability(self.finished, mean, std)
+            part, predictor, best = running[rows], self.fitted(), self.rule.threshold(self.finished)
+            mean, std = predictor.predict(part, return_std=True)
+            chances = predictor.probability_not_better(part, best)
+            if self.patience:
+                earlier = part.values.copy()
+                earlier[np.arange(total) >= part.lengths[:, None] - self.patience] = np.nan
+                before = predictor.probability_not_better(part.with_values(earlier), best)
+                chances = np.minimum(chances, before)
             for i, p, m, s in zip(rows, chances.tolist(), mean.tolist(), std.tolist(), strict=True):
                 stop = p >= self.rule.delta
                 reason = f"p = {p:.3f} {'≥' if stop else '<'} {self.rule.delta}"
@@ -251,7 +318,7 @@ class EarlyStopping:
 
     def adopt(self, other: EarlyStopping) -> None:
         r"""Takes over the fitted predictor of a rule with the same settings; it is used if it matches the memory."""
-        self._fitted = other._fitted
+        self._fitted, self._fitted_to = other._fitted, other._fitted_to
 
     def why_idle(self) -> str | None:
         r"""Returns why no training can be stopped now, whatever its curve; :obj:`None` if one can."""
@@ -279,8 +346,13 @@ class EarlyStopping:
             count = self.burn_in
             if self.refit_every is not None:
                 count += (len(done) - self.burn_in) // self.refit_every * self.refit_every
-            if self._fitted is None or not self._fitted.curves_.equals(done[:count]):
-                self._fitted = clone(self.predictor).fit(done[:count])
+            known, stopped = done[:count], self.stopped
+            current = self._fitted is not None and self._fitted.curves_.equals(known)
+            if self.predictor.uses_stopped:
+                current = current and self._fitted_to.equals(stopped)
+                known = LearningCurves.concat([known, stopped]) if len(stopped) else known
+            if self._fitted is None or not current:
+                self._fitted, self._fitted_to = clone(self.predictor).fit(known), stopped
             return self._fitted
 
     def _row(
@@ -306,7 +378,7 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         r"""Returns the memory as plain types; regressors are refitted from it."""
-        done = self.finished
+        done, stopped = self.finished, self.stopped
         return {
             "format": FORMAT,
             "values": done.values.tolist(),
@@ -314,6 +386,11 @@ class EarlyStopping:
             "epochs": list(done.epochs),
             "architecture": {name: column.tolist() for name, column in done.architecture.items()},
             "hyperparameters": {name: column.tolist() for name, column in done.hyperparameters.items()},
+            "stopped": {
+                "values": stopped.values.tolist(),
+                "architecture": {name: column.tolist() for name, column in stopped.architecture.items()},
+                "hyperparameters": {name: column.tolist() for name, column in stopped.hyperparameters.items()},
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -330,7 +407,15 @@ class EarlyStopping:
                 f"the state is of {len(epochs)} epochs ({state['direction']}), the rule of "
                 f"{len(self.finished.epochs)} ({self.finished.direction})"
             )
-        values = np.array(state["values"], dtype=np.float64).reshape(-1, len(epochs))
-        self.finished = LearningCurves(
-            values, state["direction"], epochs, state["architecture"], state["hyperparameters"]
+        # States of earlier versions have no stopped trainings.
+        parts = [state, state.get("stopped") or {"values": [], "architecture": {}, "hyperparameters": {}}]
+        self.finished, self.stopped = (
+            LearningCurves(
+                np.array(part["values"], dtype=np.float64).reshape(-1, len(epochs)),
+                state["direction"],
+                epochs,
+                part["architecture"],
+                part["hyperparameters"],
+            )
+            for part in parts
         )

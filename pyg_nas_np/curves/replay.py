@@ -67,6 +67,17 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
     prefixes = np.unique(np.linspace(1, total - 1, min(checks, total - 1)).round().astype(int))
     prefixes = prefixes[prefixes >= stopping.min_epochs]
     spent = np.full(len(order), total)
+    if stopping.predictor.uses_stopped or stopping.patience:
+        # Every training that ends, stopped or not, may change the predictions of the next.
+        for position, i in enumerate(order.tolist()):
+            one = curves[[i]]
+            for tau in prefixes.tolist() if stopping.why_idle() is None else []:
+                if stopping.decide_all(one.truncate(tau))[0].stop:
+                    spent[position] = tau
+                    break
+            else:
+                stopping.finish_all(one)
+        return _result(curves, order, spent)
     # Predictions do not change between two fits, and predicting all trainings at once, prefix by prefix, is far cheaper
     # than one by one. The threshold changes and is looked up at every step.
     position = 0
@@ -94,7 +105,11 @@ def replay(curves: LearningCurves, order: NDArray[np.int64], stopping: EarlyStop
             position += 1
             if stopping.fitted() is not predictor:
                 break
-    final = curves.sign * curves.final
+    return _result(curves, order, spent)
+
+
+def _result(curves: LearningCurves, order: NDArray[np.int64], spent: NDArray[np.int64]) -> Replay:
+    total, final = len(curves.epochs), curves.sign * curves.final
     whole = order[spent == total]
     best = int(whole[final[whole].argmax()])
     return Replay(spent, best, float(final[order].max() - final[best]), total * len(order) / float(spent.sum()))

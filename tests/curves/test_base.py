@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from pyg_nas_np.curves import (
     BayesianCurveNet,
     CurveConvNP,
+    IncrementGP,
     LastSeenValue,
     ParametricExtrapolation,
     SequentialRegression,
@@ -27,6 +28,7 @@ PREDICTORS = {
     "parametric": ParametricExtrapolation(),
     "bayesian": BayesianCurveNet(members=2, steps=60),
     "convnp": CurveConvNP(steps=40),
+    "increments": IncrementGP(),
 }
 every = pytest.mark.parametrize("name", list(PREDICTORS))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.curves import EarlyStopping, LastSeenValue, SequentialRegression, StoppingRule, replay
+from pyg_nas_np.curves import EarlyStopping, IncrementGP, LastSeenValue, SequentialRegression, StoppingRule, replay
 from pyg_nas_np.curves.data import LearningCurves
 from pyg_nas_np.curves.readers import read_baker
 from pyg_nas_np.utils import DataFileError, InvalidCurvesError
@@ -181,11 +181,108 @@ def test_when_it_fits_again():
         ({"burn_in": 2}, "burn_in must be at least 3"),
         ({"min_epochs": 0}, "min_epochs"),
         ({"refit_every": 0}, "refit_every"),
+        ({"patience": -1}, "patience must not be negative but is -1"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         EarlyStopping(20, "up", LastSeenValue(), **arguments)
+
+
+# -- from the third training on ---------------------------------------------------------------------------------------
+
+
+def early(**kwargs):
+    rule = EarlyStopping(20, "up", **kwargs)
+    for height in (0.7, 0.8, 0.9):
+        rule.finish(curve(height))
+    return rule
+
+
+def test_what_follows_from_what():
+    settings = {
+        "default": EarlyStopping(20, "up"),
+        "burn-in": EarlyStopping(20, "up", burn_in=30),
+        "predictor": EarlyStopping(20, "up", LastSeenValue()),
+        "both": EarlyStopping(20, "up", IncrementGP(), burn_in=10, patience=3),
+    }
+    found = {
+        name: (type(rule.predictor), rule.burn_in, rule.refit_every, rule.patience) for name, rule in settings.items()
+    }
+    assert found == {
+        "default": (IncrementGP, 3, 1, 1),
+        "burn-in": (SequentialRegression, 30, None, 0),
+        "predictor": (LastSeenValue, 40, None, 0),
+        "both": (IncrementGP, 10, 1, 3),
+    }
+    assert EarlyStopping(100, "up").patience == 5
+
+
+def test_it_starts_with_the_third_training_and_remembers_what_it_stopped():
+    rule = EarlyStopping(20, "up")
+    for height in (0.8, 0.9):
+        rule.finish(curve(height))
+    assert rule.decide(curve(0.1)[:9]).reason == "2 of 3 trainings of the burn-in have finished"
+    rule = early()
+    assert rule.decide(curve(0.3)[:1]).reason == "fewer than 2 epochs"
+    assert not rule.decide(curve(0.95)[:9]).stop
+    assert len(rule.stopped) == 0
+    decisions = [rule.decide(curve(0.3)[:9]) for _ in range(2)]
+    assert decisions[0].stop
+    assert decisions[1].stop
+    assert decisions[0].predicted == decisions[1].predicted
+    assert rule.stopped.lengths.tolist() == [9]
+    # The same training goes on nevertheless: it is stopped later, and then ends.
+    assert rule.decide(curve(0.3)[:12]).stop
+    assert rule.stopped.lengths.tolist() == [12]
+    rule.finish(curve(0.3))
+    assert len(rule.stopped) == 0
+    assert len(rule.finished) == 4
+
+
+def test_the_rule_of_the_paper_remembers_only_what_finished():
+    rule = trained()
+    assert rule.decide(curve(0.2)[:4]).stop
+    rule.note_stopped(LearningCurves(curve(0.3)[None]).truncate(4))
+    assert len(rule.stopped) == 0
+
+
+def test_a_stop_is_confirmed_by_the_prefix_before():
+    values = curve(0.95)[:10].copy()
+    values[-1] = 0.1  # One bad validation.
+    assert early(patience=0).decide(values).stop
+    assert not early(patience=1).decide(values).stop
+    gaps = [float("nan"), 0.1]
+    assert early().decide(gaps).reason == "no finite value before the latest"
+
+
+def test_stopped_trainings_are_saved():
+    rule = early()
+    for height in (0.2, 0.3, 0.4):
+        assert rule.decide(curve(height)[:9]).stop
+    other = EarlyStopping(20, "up")
+    state = json.loads(json.dumps(rule.state_dict()))
+    other.load_state_dict(state)
+    assert other.stopped.equals(rule.stopped)
+    assert other.decide(curve(0.75)[:5]) == rule.decide(curve(0.75)[:5])
+    del state["stopped"]  # As earlier versions wrote it.
+    other.load_state_dict(state)
+    assert len(other.stopped) == 0
+
+
+def test_a_fit_follows_the_stopped_trainings():
+    rule = early()
+    before = rule.fitted()
+    assert rule.fitted() is before
+    assert rule.decide(curve(0.3)[:9]).stop
+    after = rule.fitted()
+    assert after is not before
+    other = early()
+    other.adopt(rule)
+    assert other.fitted() is not after
+    other.note_stopped(rule.stopped)
+    other.adopt(rule)
+    assert other.fitted() is after
 
 
 def test_curves_that_do_not_fit():

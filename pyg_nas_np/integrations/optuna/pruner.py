@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyg_nas_np.curves import CurvePredictor, SequentialRegression
+from pyg_nas_np.curves import CurvePredictor
 from pyg_nas_np.curves.data import Direction, Floats, LearningCurves
-from pyg_nas_np.curves.early_stopping import ALIKE, REVERSED, Decision, EarlyStopping, StoppingRule
+from pyg_nas_np.curves.early_stopping import ALIKE, REVERSED, Decision, EarlyStopping, StoppingRule, settle
 from pyg_nas_np.utils import require
 
 require("optuna", "search")
@@ -35,7 +35,9 @@ class CurvePruner(BasePruner):
     The rule is that of :class:`~pyg_nas_np.curves.EarlyStopping`. The curves are the values given to
     ``trial.report(value, step)``. The final step is the one at which most completed trials end; trials with another
     last step are ignored, and so are steps that fewer than half of the other trials reported. Gaps repeat the previous
-    value. A resumed trial is not used for steps before its first report. Parameters that all completed trials have
+    value. A resumed trial is not used for steps before its first report. By default pruning starts with the third
+    complete trial, and pruned trials are data too; an explicit :obj:`burn_in` or another predictor gives the rule of
+    Baker et al. Parameters that all completed trials have
     become features: numbers unchanged, categories one-hot.
 
     **The only state is the study's storage.** Every decision is computed from it: workers need to share only the study,
@@ -50,14 +52,15 @@ class CurvePruner(BasePruner):
 
     Args:
         wrapped_pruner: A pruner that is asked first; a trial is pruned if either prunes it. (default: none)
-        predictor: Predicts final values.
-            (default: the Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
+        predictor: Predicts final values. (default: :class:`~pyg_nas_np.curves.IncrementGP`; with a :obj:`burn_in` the
+            Gaussian process of :class:`~pyg_nas_np.curves.SequentialRegression`)
         delta: Probability of not beating the threshold from which a trial is pruned.
         offset: Subtracted from the best value.
         nth_best: Compare with the n-th best trial in place of the best.
-        burn_in: Number of complete trials before any is pruned; 100 in the paper.
+        burn_in: Number of complete trials before any is pruned; 100 in the paper. (default: 3, or 20 with a predictor
+            that does not use pruned trials)
         min_steps: Smallest number of reports of every trial.
-        refit_every: Number of further complete trials after which the predictor is refitted.
+        refit_every: Number of further complete trials after which the predictor is refitted. (default: 1, or 20)
         use_params: Whether parameters are features.
 
     Raises:
@@ -76,8 +79,7 @@ class CurvePruner(BasePruner):
         ...             raise optuna.TrialPruned
         ...     return value
         >>> sampler = optuna.samplers.RandomSampler(seed=0)
-        >>> pruner = CurvePruner(predictor=SequentialRegression("ols"), burn_in=10)
-        >>> study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        >>> study = optuna.create_study(direction="maximize", sampler=sampler, pruner=CurvePruner())
         >>> study.optimize(objective, n_trials=40)
         >>> len(study.get_trials(states=(optuna.trial.TrialState.PRUNED,))) > 20
         True
@@ -91,15 +93,15 @@ class CurvePruner(BasePruner):
         delta: float = 0.95,
         offset: float = 0.0,
         nth_best: int = 1,
-        burn_in: int = 20,
+        burn_in: int | None = None,
         min_steps: int = 1,
-        refit_every: int = 20,
+        refit_every: int | None = None,
         use_params: bool = True,
     ) -> None:
         self._wrapped_pruner = wrapped_pruner
-        self._predictor = SequentialRegression("gp", draws=100) if predictor is None else predictor
+        self._predictor, burn_in, refit_every = settle(predictor, burn_in, refit_every, (20, 20))
         self._rule = StoppingRule(delta, offset, nth_best)
-        if burn_in < self._predictor.minimum or min_steps < 1 or refit_every < 1:
+        if burn_in < self._predictor.minimum or min_steps < 1 or (refit_every is not None and refit_every < 1):
             raise ValueError(
                 f"burn_in must be at least {self._predictor.minimum}, min_steps and refit_every at least 1, but they "
                 f"are {burn_in}, {min_steps} and {refit_every}"
@@ -144,7 +146,9 @@ class CurvePruner(BasePruner):
             self._log(study, reason)
             return Decision(False, reason)
         direction: Direction = "up" if study.direction.name == "MAXIMIZE" else "down"
-        trials, histories = [*(t for t, _ in done), trial], [*(h for _, h in done), history]
+        pruned = self._pruned(study, [*(t for t, _ in done), trial], steps)
+        trials = [*(t for t, _ in done), trial, *(t for t, _ in pruned)]
+        histories = [*(h for _, h in done), history, *(h for _, h in pruned)]
         rows = LearningCurves(
             np.array([[_cell(h, step, direction) for step in steps] for h in histories]),
             direction,
@@ -163,7 +167,9 @@ class CurvePruner(BasePruner):
             min_epochs=self._min_steps,
             refit_every=self._refit_every,
         )
-        stopping.finish_all(rows[:-1])
+        running = len(done)
+        stopping.finish_all(rows[:running])
+        stopping.note_stopped(rows[running + 1 :])
         idle = stopping.why_idle()
         if idle is not None:
             if idle in (ALIKE, REVERSED):
@@ -175,12 +181,24 @@ class CurvePruner(BasePruner):
                 stopping.adopt(self._latest)
             self._latest = stopping
             try:
-                return stopping.decide_all(rows[-1:])[0]
+                return stopping.decide_all(rows[running : running + 1])[0]
             except (ValueError, ArithmeticError) as error:
                 # Of the predictor and of its libraries, to which trials may have given numbers that they cannot use.
                 reason = f"the trials cannot be judged: {error}"
                 self._log(study, reason)
                 return Decision(False, reason)
+
+    def _pruned(
+        self, study: Study, others: list[FrozenTrial], steps: tuple[int, ...]
+    ) -> list[tuple[FrozenTrial, dict[int, float]]]:
+        """Pruned trials with their histories, where the predictor uses them, in the order of their ends."""
+        if not self._predictor.uses_stopped:
+            return []
+        shared = {name for name in others[0].params if all(name in t.params for t in others)} if others else set()
+        trials = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        known = [(t, _history(t)) for t in sorted(trials, key=_order)]
+        # One without the parameters of the others would cost them these features.
+        return [(t, h) for t, h in known if h.keys() & set(steps) and shared <= t.params.keys()]
 
     def predicted_value(self, study: Study, trial: FrozenTrial) -> float:
         r"""Returns the predicted final value of a trial; its last report while there is no predictor.

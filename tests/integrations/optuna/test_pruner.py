@@ -232,6 +232,43 @@ def test_bad_arguments(arguments, message):
         CurvePruner(predictor=LastSeenValue(), **arguments)
 
 
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_by_default_it_prunes_from_the_third_complete_trial_on(direction):
+    sign = 1.0 if direction == "maximize" else -1.0
+    study = make_study(direction, CurvePruner())
+    study.optimize(lambda trial: objective(trial, sign), n_trials=30)
+    found = states(study)
+    assert found[:3] == [TrialState.COMPLETE] * 3
+    assert found.count(TrialState.PRUNED) >= 15
+    heights = [trial.params["height"] for trial in study.trials]
+    assert study.best_params["height"] == max(heights)
+    # Another pruner has only the storage, and decides alike.
+    trial = report(study, {step: sign * curve(0.5, step) for step in range(6)})
+    assert CurvePruner().decide(study, trial) == study.pruner.decide(study, trial)
+
+
+def test_pruned_trials_are_data_of_the_default_only():
+    study = make_study(pruner=CurvePruner())
+    make_complete(study, *({step: curve(height, step) for step in range(STEPS)} for height in (0.6, 0.75, 0.9)))
+    trial = report(study, {0: 0.1, 1: 0.2, 2: 0.3})
+    pruners = [CurvePruner(), make_pruner(burn_in=3)]
+    before = [pruner.decide(study, trial) for pruner in pruners]
+    study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED,
+            intermediate_values={step: curve(0.5, step) for step in range(9)},
+            params={"height": 0.5},
+            distributions={"height": FloatDistribution(0.3, 0.9)},
+        )
+    )
+    after = [pruner.decide(study, trial) for pruner in pruners]
+    assert after[0].predicted != before[0].predicted
+    assert after[1] == before[1]
+    # One without the shared parameters is left out.
+    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: 0.3, 1: 0.4, 5: 0.5}))
+    assert pruners[0].decide(study, trial) == after[0]
+
+
 # -- what other trials may have done ----------------------------------------------------------------------------------
 
 

@@ -6,10 +6,12 @@ import math
 import os
 from html import escape
 from itertools import accumulate
+from typing import Any
 
 from pyg_nas_np.cli import svg
 from pyg_nas_np.cli.report import code, figure, html_table, section, side_by_side, write_page
 from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining
+from pyg_nas_np.spaces import RecordView, SearchSpace
 from pyg_nas_np.utils import InvalidLabelsError
 
 
@@ -31,7 +33,7 @@ def write_budget_report(path: str | os.PathLike[str], journal: Journal, target: 
     }
     try:
         arch, y = search.best
-        setting["best"] = f"{y:.4g}: {search.space.to_str(arch)}"
+        setting["best"] = f"{y:.4g}: {_words(search.space, arch)}"
     except InvalidLabelsError:
         pass
     figures = side_by_side([_curves(journal, target), _progress(journal, target)])
@@ -41,6 +43,13 @@ def write_budget_report(path: str | os.PathLike[str], journal: Journal, target: 
         setting,
         [section("Trainings", figures, ""), _trainings_table(journal, target)],
     )
+
+
+def _words(space: SearchSpace[Any], arch: Any) -> str:
+    """An architecture in words that a narrow box can break."""
+    if not isinstance(space, RecordView):
+        return space.to_str(arch)
+    return ", ".join(f"{name} {value}" for name, value in space.records([arch])[0].items())
 
 
 def _curves(journal: Journal, target: str) -> str:

@@ -357,7 +357,7 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     r"""Returns a table whose cells are HTML already; the header is not."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def code(text: str) -> str:

@@ -35,6 +35,7 @@ def test_curves_and_trainings(journal, tmp_path):
     write_budget_report(tmp_path / "r.html", journal, "accuracy <%>")
     text = (tmp_path / "r.html").read_text()
     assert text.count("<svg") == 2
+    assert f"depth {journal.search.best[0]['depth']}, act " in text
     assert text.count("<tr>") == 1 + len(journal.trainings)
     for state in journal.counts():
         assert f"<td>{state}</td>" in text

@@ -357,7 +357,9 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     r"""Returns a table whose cells are HTML already; the header is not."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>" for row in rows)
-    return f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    # Without a mouse, a region that scrolls is reached by the tabulator key alone.
+    return f'<div class="wide" tabindex="0" role="region" aria-label="table">{table}</div>'
 
 
 def code(text: str) -> str:

@@ -345,6 +345,10 @@ def test_no_loader_runs_a_payload(loaders, tmp_path):
     assert marker.exists(), "the payload is harmless, so that the test shows nothing"
 
 
+# The command line, kernels of an extra, optional libraries, and the C library of an installation in place.
+NOT_IMPORTED = ("__main__", "triton_kernels", ".ray", ".ray_budget", ".ray_data", ".syne_tune", "libpyg_nas_np_cpu")
+
+
 def test_every_loader_is_tried(loaders):
     """Finds what reads a path; a new loader must join the list above, or say here who tries it."""
     elsewhere = {
@@ -360,8 +364,7 @@ def test_every_loader_is_tried(loaders):
     tried = {name.partition(" of ")[0].partition(",")[0] for name in loaders} | elsewhere
     missing = []
     for info in pkgutil.walk_packages([str(ROOT)], "pyg_nas_np."):
-        # The C library of an installation in place is no module.
-        if info.name.endswith(("__main__", "triton_kernels", ".ray", ".ray_budget", ".ray_data", "libpyg_nas_np_cpu")):
+        if info.name.endswith(NOT_IMPORTED):
             continue
         module = importlib.import_module(info.name)
         functions = [(name, item) for name, item in vars(module).items() if inspect.isfunction(item)]

@@ -8,8 +8,9 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining
@@ -74,12 +75,13 @@ def run_trainings(journal: Journal, command: Command, workers: int, told: Callab
 
     Raises:
         InvalidLabelsError: If a command fails, or its last line is not a number; the training can be run again.
+        KeyboardInterrupt: If the user interrupts; the commands are ended first.
     """
     again = [training for training in journal.trainings if training.running]
     running: dict[Future[float], ProposedTraining] = {}
     failed: InvalidLabelsError | None = None
     processes = _Processes()
-    with ThreadPoolExecutor(workers) as pool:
+    with processes.ended_by_interrupts(), ThreadPoolExecutor(workers) as pool:
         try:
             while True:
                 while failed is None and len(running) < workers:
@@ -104,6 +106,8 @@ def run_trainings(journal: Journal, command: Command, workers: int, told: Callab
         except BaseException:
             processes.stop()
             raise
+    if processes.interrupted:
+        raise KeyboardInterrupt
     if failed is not None:
         raise failed
 
@@ -120,9 +124,30 @@ class _Processes:
     """The commands that run, so that all can be stopped."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: an interrupt may come while the main thread ends the commands.
+        self._lock = threading.RLock()
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
+        self.interrupted = False
+
+    @contextmanager
+    def ended_by_interrupts(self) -> Iterator[None]:
+        """Ends the commands where SIGINT arrives: Python ignores an exception that is raised in a callback or by the
+        collector of garbage."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def end(_signal: int, _frame: Any) -> None:
+            self.interrupted = True
+            self.stop()
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def label(self, words: list[str], number: int) -> float:
         with self._lock:

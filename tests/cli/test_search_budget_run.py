@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -88,6 +89,21 @@ def test_a_command_that_is_not_there(tmp_path):
     made = journal(tmp_path / "s.pt")
     with pytest.raises(InvalidLabelsError, match="cannot be started"):
         run_trainings(made, Command(str(tmp_path / "nothing"), []), 1, lambda _: None)
+
+
+def test_an_interrupt_that_python_ignores_ends_the_search(tmp_path):
+    made, before = journal(tmp_path / "s.pt"), signal.getsignal(signal.SIGINT)
+    body = LABEL + "import time\nif trial > 2:\n    time.sleep(60)\nprint(d + w / 32 - 1 / level)"
+
+    def told(_training):
+        # As in a callback of the collector of garbage, whose exceptions are printed and ignored.
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trainings(made, Command(script(tmp_path, body), places(made)), 2, told)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert any(training.label is not None for training in journal(tmp_path / "s.pt").trainings)
 
 
 PARENT = """

@@ -7,7 +7,7 @@ addEventListener("DOMContentLoaded", () => {
   }
   for (const link of document.querySelectorAll(".sphx-glr-thumbcontainer a")) {
     const title = link.closest(".sphx-glr-thumbcontainer").querySelector(".sphx-glr-thumbnail-title");
-    if (title && !link.textContent.trim()) link.setAttribute("aria-label", title.textContent.trim());
+    if (title) link.setAttribute("aria-label", title.textContent.trim());
   }
   for (const summary of document.querySelectorAll("summary")) {
     if (!summary.textContent.trim()) summary.setAttribute("aria-label", "Pages of this section");

@@ -34,7 +34,7 @@ class Configuration(Mapping[str, Any]):
         {'depth': 2, 'layers': [{'width': 8}, {'width': 16}]}
     """
 
-    __slots__ = ("_hash", "_values", "costs")
+    __slots__ = ("_hash", "_values", "checked_by", "costs")
 
     def __init__(self, values: Mapping[str, Any], costs: Mapping[str, float] | None = None) -> None:
         self._values = {
@@ -43,6 +43,8 @@ class Configuration(Mapping[str, Any]):
         }
         self._hash = hash(frozenset(self._values.items()))
         self.costs = dict(costs or {})
+        self.checked_by: Level | None = None
+        """The parameters that it was last found to follow, so that nobody checks it again; no part of it either."""
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

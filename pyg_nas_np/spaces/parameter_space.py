@@ -243,13 +243,17 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration], Scores[Conf
         Raises:
             InvalidArchitectureError: With the reason, if it is none.
         """
+        if isinstance(arch, Configuration) and arch.checked_by is self._level:
+            return arch
         try:
             record = self._level.read(self._nested(arch))
         except InvalidArchitectureError as error:
             raise InvalidArchitectureError(f"{arch!r} is not a valid {self.name} architecture: {error}") from None
         made = Configuration(record, self._costs_of(arch))
         # Equal values may be of another type, 1.0 for 1.
-        return arch if isinstance(arch, Configuration) and repr(arch) == repr(made) else made
+        checked = arch if isinstance(arch, Configuration) and repr(arch) == repr(made) else made
+        checked.checked_by = self._level
+        return checked
 
     def check_table(self, columns: Mapping[str, Any], *, first_row: int = 0) -> ConfigurationTable:
         r"""Returns many configurations that are given by columns, as :meth:`check` does one, but much faster.

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_nas_np.spaces import Categorical, Configuration, Costs, Float, Integer, ParameterSpace, Repeat
+from pyg_nas_np.spaces.configuration import Level
 from pyg_nas_np.spaces.registry import declared_space
 from pyg_nas_np.spaces.testing import SpaceTestCase, seeded
 from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidSpaceError
@@ -481,3 +482,19 @@ def test_configurations_equal_dictionaries_of_their_values():
     assert arch != {}
     assert eval(repr(arch)) == arch
     assert len(arch) == len(arch.to_dict())
+
+
+def test_a_configuration_is_checked_once_by_each_space(monkeypatch):
+    narrow, wide = ParameterSpace(depth=Integer(1, 3)), ParameterSpace(depth=Integer(1, 9))
+    read, seen = Level.read, []
+    monkeypatch.setattr(Level, "read", lambda self, record: seen.append(self) or read(self, record))
+    arch = wide.check({"depth": 7})
+    assert wide.check(arch) is arch
+    assert len(seen) == 1
+    with pytest.raises(InvalidArchitectureError, match="depth"):
+        narrow.check(arch)
+    with pytest.raises(InvalidArchitectureError, match="depth"):
+        narrow.check(arch)
+    copied = pickle.loads(pickle.dumps(arch))
+    assert copied == arch
+    assert copied.checked_by is None

@@ -134,8 +134,9 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration], Scores[Conf
                 raise InvalidArchitectureError(f"row {row} of the pool: {error}") from None
             if arch in archs:
                 arch = Configuration(arch, {**arch.costs, **archs[arch].costs})
+                arch.checked_by = self._level
             archs[arch] = arch
-        self._known = archs
+        self._known, self._pool = archs, tuple(archs.values())
         known = {column for arch in archs.values() for column in arch.costs}
         known |= {name for name, kind in self.parameters.items() if isinstance(kind, Integer | Float)}
         for name, source in zip(names, sources, strict=True):
@@ -150,7 +151,7 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration], Scores[Conf
     @property
     def pool(self) -> tuple[Configuration, ...]:
         r"""The distinct configurations of the pool, in their order."""
-        return tuple(self._known.values())
+        return self._pool
 
     # -- drawing and editing ----------------------------------------------------------------------------------------
 

@@ -180,11 +180,9 @@ class Measured:
 
     def written(self) -> list[int | str]:
         r"""Returns the architectures as numbers and strings."""
-        return list(self.keys) if self.space is None else [_written(self.space, key) for key in self.keys]
-
-
-def _written(space: SearchSpace[Any], key: Any) -> int | str:
-    return key if isinstance(key, int) else space.to_str(key)
+        if self.space is None:
+            return list(self.keys)
+        return [key if isinstance(key, int) else self.space.to_str(key) for key in self.keys]
 
 
 class _Level:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyg_nas_np.integrations.ray import ARCH, ArchSearcher, Searcher, arch_of, config_of
 from pyg_nas_np.search import BudgetedSearch
-from pyg_nas_np.search.budgeted import Training
+from pyg_nas_np.search.budgeted import FAILURES, Training
 from pyg_nas_np.spaces import RecordView
 from pyg_nas_np.utils import InvalidLabelsError, experimental, foreign_file, read_state, require, write_state
 
@@ -20,9 +20,6 @@ Trial: Any = require("ray.tune.experiment", "ray").Trial
 
 LEVEL = "level"
 """Key of a trial's ``config`` that holds the level to train to."""
-
-FAILURES = 3
-"""Number of trials that failed without any label after which an architecture counts as diverged."""
 
 __all__ = ["LEVEL", "BudgetedScheduler", "BudgetedSearcher", "arch_of"]
 
@@ -52,7 +49,7 @@ class BudgetedSearcher(ArchSearcher):
     are stopped then.
 
     **Failures.** Ray resumes a trial whose worker died, ``FailureConfig(max_failures=2)`` says how often. Then its
-    training is freed and may be proposed again; after :data:`FAILURES` such trials without any label the architecture
+    training is freed and may be proposed again; after ``FAILURES`` (3) such trials without any label the architecture
     counts as diverged. A label that is NaN or infinite stops its trial, which has diverged. Labels of trials that have
     none to deliver, late ones for example, are ignored.
 

@@ -32,6 +32,9 @@ Step = tuple[Key, int]
 PARENTS = 10
 """Number of best architectures whose neighbors are candidates in large spaces."""
 
+FAILURES = 3
+"""Number of trainings of an architecture that failed without any label after which engines count it as diverged."""
+
 _ROUNDING = 1e-9
 
 

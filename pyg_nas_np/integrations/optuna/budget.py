@@ -18,7 +18,7 @@ from pyg_nas_np.integrations.optuna._encodings import encoding_of
 from pyg_nas_np.integrations.optuna.sampler import ARCH, POLL_SECONDS, suggest_arch
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.search import BudgetedSearch
-from pyg_nas_np.search.budgeted import Training
+from pyg_nas_np.search.budgeted import FAILURES, Training
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import ArchT
 from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError, experimental, require
@@ -43,9 +43,6 @@ CLAIM = "pyg_nas_np:training"
 
 PATIENCE_SECONDS = 60.0
 """Seconds after which the worker of an earlier trial without a claim is assumed dead."""
-
-FAILURES = 3
-"""Number of trials that failed without any label after which an architecture counts as diverged."""
 
 _SPENT = "the budget is spent, or everything is trained; the study ends"
 
@@ -94,7 +91,7 @@ class BudgetedSampler(BaseSampler):
 
     **Failures.** A trial whose worker died is *failed* by Optuna where the storage has a heartbeat (``RDBStorage``),
     otherwise by ``study.tell(number, state=optuna.trial.TrialState.FAIL)``. Its training is freed and may be proposed
-    again; the labels that it reported count and stay paid. After :data:`FAILURES` failures without any label the
+    again; the labels that it reported count and stay paid. After ``FAILURES`` (3) failures without any label the
     architecture counts as diverged. So does one whose last report is NaN or infinite; the pruner ends its trial at
     once. Optuna keeps the first of two reports at one step, and refuses those of a trial that was failed. The value of
     a complete trial is the label of its level if it reported none there.

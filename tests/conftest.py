@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,6 +33,17 @@ settings.load_profile("default")
 
 # Workers of pytest-xdist share the cores.
 torch.set_num_threads(int(os.environ.get("PYG_NAS_NP_TEST_THREADS", "1")))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Starts every test, and the fixtures that it needs first, from one random state.
+
+    The package draws from generators of its own; the networks that tests train for it do not.
+    """
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  scikit-learn draws from it where no random_state is given
+    torch.manual_seed(0)
 
 
 MUTATIONS = int(os.environ.get("PYG_NAS_NP_MUTATIONS", "200"))

@@ -223,7 +223,7 @@ def make_loaders(toy_space: Any, folder: Path) -> dict[str, Loader]:
         "read_header": Loader(_text("a,b\n1,2\n"), read_header),
         "read_parquet": Loader(_parquet, read_parquet, "file.parquet"),
         "read_batches": Loader(_parquet, lambda path: list(read_batches(path, 1)), "file.parquet"),
-        "read_batches of CSV": Loader(_text("a,b\n1,x\n2,y\n"), lambda path: list(read_batches(path, 1, ["a"]))),
+        "read_batches of CSV": Loader(_text("a,b\n1,x\n2,y\n"), lambda path: list(read_batches(path, 1))),
         "read_columns": Loader(_text("a,b\n1,2\n"), read_columns),
         "read_columns of Parquet": Loader(_parquet, read_columns, "file.parquet"),
         "read_measurements of the user": Loader(

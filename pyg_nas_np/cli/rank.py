@@ -50,7 +50,7 @@ SAMPLE = 5000
 """Configurations drawn from a space where no candidates are given."""
 
 KEPT = 1000
-"""Best candidates of a long file that are kept."""
+"""Best candidates of a long file that are kept, unless told otherwise."""
 
 
 def rank(
@@ -87,6 +87,9 @@ def rank(
     ] = None,
     seed: SeedOption = 0,
     top_k: Annotated[int, typer.Option(min=1, max=10_000, help="Architectures to print.")] = 10,
+    keep: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Best candidates of a file above 1 MB that are kept and written.")
+    ] = KEPT,
     output: Annotated[Optional[Path], typer.Option(help="Folder for ranking.csv, scores.csv and ranking.png.")] = None,  # noqa: UP045
     report: Annotated[Optional[Path], typer.Option(help="Self-contained HTML page to write.")] = None,  # noqa: UP045
 ) -> None:
@@ -113,8 +116,8 @@ def rank(
             task = task.sampled(sample, seeded(seed))
             say(f"No candidates are given: {len(task.pool):,} configurations were drawn from the space (--sample)")
         explained = task.pool
-        if candidates is not None and is_long(candidates):
-            task = streamed(task, candidates, names[0], max(KEPT, top_k))
+        if candidates is not None and is_long(candidates, ranked=True):
+            task = streamed(task, candidates, names[0], max(keep, top_k))
         ranking = rank_own.run(task, explained, names, seed, top_k, output, latency, latency_limit)
         title = name_of(str(labels or candidates or space))
         count = "Candidates"

@@ -178,7 +178,9 @@ def best_table(ranking: Ranking, task: OwnTask, top_k: int) -> Table:
     digits = min(12, max(0, 1 - math.floor(math.log10(float(ranking.std[shown].median())))))
     for rank, (i, text) in enumerate(zip(shown.tolist(), ranking.names(shown), strict=True), start=1):
         label = float(ranking.y[i])
-        cells = [str(rank), str(i + 1) if named is None else str(task.columns[named][i])]
+        cells = [str(rank), str((task.rows or range(1, len(task.pool) + 1))[i])]
+        if named is not None:
+            cells[1] = str(task.columns[named][i])
         cells += [f"{ranking.mean[i]:.{digits}f} ± {ranking.std[i]:.{digits}f}", f"{ranking.chance[i]:.3f}"]
         cells += [f"{label:.{digits}f}" if not math.isnan(label) else "–"] * measured
         cells += [cost_text(float(cost[i])) for cost in ranking.costs.values()]

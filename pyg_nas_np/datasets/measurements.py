@@ -350,7 +350,7 @@ class MeasuredTable:
         cell = plain(cell)
         if is_missing(cell) or (isinstance(cell, str) and cell.strip().casefold() in _NO_LABEL):
             return math.nan
-        value = _as_number(cell)
+        value = as_number(cell)
         if value is not None and math.isfinite(value):
             return value
         cure = "leave the cell empty where there is none"
@@ -365,7 +365,13 @@ class MeasuredTable:
 # -- numbers and names ------------------------------------------------------------------------------------------------
 
 
-def _as_number(cell: Any) -> float | None:
+def as_number(cell: Any) -> float | None:
+    r"""Returns the number that a cell is or writes; :obj:`None` if it is none.
+
+    Example:
+        >>> as_number(" 1e3"), as_number("1_000"), as_number(True)
+        (1000.0, None, None)
+    """
     if isinstance(cell, bool) or not isinstance(cell, int | float | str) or (isinstance(cell, str) and "_" in cell):
         return None
     try:
@@ -470,8 +476,8 @@ def _doubts(records: Sequence[Mapping[str, Any]], labels: Tensor, column: str) -
             f"{high[0]:g} on; write all of column {column!r} in one"
         )
     for name, cells in (columns_of(records) or {}).items():
-        numbers = [cell for cell in cells if isinstance(cell, str) and _as_number(cell) is not None]
-        texts = [cell for cell in cells if isinstance(cell, str) and _as_number(cell) is None]
+        numbers = [cell for cell in cells if isinstance(cell, str) and as_number(cell) is not None]
+        texts = [cell for cell in cells if isinstance(cell, str) and as_number(cell) is None]
         if numbers and texts:
             yield f"column {name!r} has numbers and text ({texts[0]!r}); all its values are taken for categories"
 

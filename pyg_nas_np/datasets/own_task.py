@@ -41,6 +41,7 @@ class OwnTask:
         measured_costs: Costs that are known of the measured architectures only, ``[n]`` float64 each.
         notes: What was taken for what, one line each.
         total: Candidates of which :attr:`pool` holds the best ones; 0 if it holds all.
+        rows: Their rows in the file of all, the first one is 1; empty if :attr:`pool` holds all.
     """
 
     space: ParameterSpace
@@ -55,6 +56,7 @@ class OwnTask:
     measured_costs: dict[str, Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     total: int = 0
+    rows: list[int] = field(default_factory=list)
 
     @property
     def pool_labels(self) -> Tensor:
@@ -77,20 +79,22 @@ class OwnTask:
         rows = [[self.space.to_str(arch), label] for arch, label in zip(self.archs, self.y.tolist(), strict=True)]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
-    def shortlisted(self, table: Mapping[str, Sequence[Any]], total: int) -> OwnTask:
+    def shortlisted(self, table: Mapping[str, Sequence[Any]], total: int, rows: Sequence[int]) -> OwnTask:
         r"""Returns the task with some of very many candidates.
 
         Args:
             table: Their columns, where parameters and costs may have the prefix of a tool.
             total: Number of all.
+            rows: See :attr:`rows`.
         """
         columns = {name: list(column) for name, column in table.items()}
         wanted = [*self.space.table_parameters, *self.space.known_columns]
         places = {name: place for name in wanted if (place := _column(name, columns)) is not None}
-        rows = rows_of({name: columns[place] for name, place in places.items()})
-        pool = [_arch(self.space, row, f"candidate {i}") for i, row in enumerate(rows, start=1)]
+        records = rows_of({name: columns[place] for name, place in places.items()})
+        pool = [_arch(self.space, record, f"candidate {i}") for i, record in zip(rows, records, strict=True)]
         costs = {name: _numbers(name, columns[name]) for name in self.costs if name in columns}
-        return replace(self, pool=pool, columns=columns, costs=self.space.costs(pool) | costs, total=total)
+        costs = self.space.costs(pool) | costs
+        return replace(self, pool=pool, columns=columns, costs=costs, total=total, rows=list(rows))
 
     def sampled(self, count: int, generator: torch.Generator | None = None) -> OwnTask:
         r"""Returns the task with candidates drawn from the space: at most :obj:`count` that were not measured."""

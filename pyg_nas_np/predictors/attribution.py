@@ -295,8 +295,14 @@ class _Exchange:
             mixed = {key: value for key, value in record.items() if key not in together} | parts
             active = name in self.space.parameters and bool(self.space.parameters[name].when)
             fits = (name in record) == (name in other) or not active
-            changed.append(self.space.check(mixed) if fits and self.space.is_valid(mixed) else arch)
+            changed.append(self._checked(mixed, arch) if fits else arch)
         return changed
+
+    def _checked(self, record: dict[str, Any], otherwise: Any) -> Any:
+        try:
+            return self.space.check(record)
+        except InvalidArchitectureError:
+            return otherwise
 
     def _together(self, name: str) -> set[str]:
         """A parameter and those that are conditional on it."""

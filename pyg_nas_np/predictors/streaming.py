@@ -12,8 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pyg_nas_np.datasets.exports import PREFIXES
-from pyg_nas_np.datasets.measurements import matched
+from pyg_nas_np.datasets.measurements import as_number, matched
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.spaces import Repeat, TableView
 from pyg_nas_np.spaces.columns import has_numbers, table_columns
@@ -36,11 +35,13 @@ class PredictedRows(NamedTuple):
         rows: ``n`` rows with all their columns, a :class:`pyarrow.RecordBatch`.
         mean: Predicted labels, ``[n]`` float64.
         std: Their standard deviations, ``[n]`` float64.
+        first_row: Position of the first one in the pool.
     """
 
     rows: Any
     mean: Tensor
     std: Tensor
+    first_row: int = 0
 
 
 class PoolRanking:
@@ -59,6 +60,8 @@ class PoolRanking:
         self.k, self.maximize = k, maximize
         self.best: Any = None
         r"""The best rows in their order, a :class:`pyarrow.Table` of all their columns, ``predicted`` and ``std``."""
+        self.rows: np.ndarray[Any, Any] = np.empty(0, dtype=np.int64)
+        r"""Their positions in the pool, int64; in the parts, where rankings of parts were merged."""
         self.distribution = Histogram()
         r"""Predicted labels of all rows; its quantiles are off by less than 3.1e-5 of their range."""
 
@@ -81,20 +84,21 @@ class PoolRanking:
             rows = pyarrow.Table.from_batches([part.rows]).take(pyarrow.array(keep))
             rows = rows.drop_columns([name for name in (PREDICTED, STD) if name in rows.column_names])
             rows = rows.append_column(PREDICTED, pyarrow.array(mean[keep]))
-            self._add(rows.append_column(STD, pyarrow.array(part.std.numpy()[keep])))
+            self._add(rows.append_column(STD, pyarrow.array(part.std.numpy()[keep])), part.first_row + keep)
 
     def merge(self, other: PoolRanking) -> None:
         r"""Adds the ranking of other rows."""
         self.distribution.merge(other.distribution)
         if other.best is not None:
-            self._add(other.best)
+            self._add(other.best, other.rows)
 
-    def _add(self, rows: Any) -> None:
+    def _add(self, rows: Any, positions: np.ndarray[Any, Any]) -> None:
         pyarrow = require("pyarrow", "data")
         if self.best is not None:
             # Files may differ in the types of columns, and whether they have them.
             rows = pyarrow.concat_tables([self.best, rows], promote_options="permissive")
         order = np.argsort(-self._scores(rows), kind="stable")[: self.k]
+        self.rows = np.concatenate([self.rows, positions])[order]
         self.best = rows.take(pyarrow.array(order)).combine_chunks()
 
     def _scores(self, rows: Any) -> np.ndarray[Any, Any]:
@@ -164,10 +168,7 @@ def stream_predictions(
         MissingExtraError: If pyarrow is not installed.
     """
     check_is_fitted(predictor, "transform_")
-    space = predictor.space_
-    parameters = space.table_parameters if isinstance(space, TableView) else {}
-    numeric = {prefix + name for name, kind in parameters.items() if has_numbers(kind) for prefix in PREFIXES}
-    batches, start = read_batches(pool, batch_rows, numeric, EMPTY), 0
+    batches, start = read_batches(pool, batch_rows, EMPTY), 0
     while group := list(islice(batches, torch.get_num_threads())):
         starts = list(accumulate((rows.num_rows for rows in group), initial=start))
         parts = zip(group, starts[:-1], strict=True)
@@ -199,7 +200,7 @@ def spread_rows(pool: str | os.PathLike[str], count: int) -> dict[str, list[Any]
     """
     pyarrow = require("pyarrow", "data")
     kept, stride, start = None, 1, 0
-    for rows in read_batches(pool, BATCH, empty=EMPTY):
+    for rows in read_batches(pool, BATCH, EMPTY):
         every = pyarrow.array(range(-start % stride, rows.num_rows, stride), pyarrow.int64())
         part = pyarrow.Table.from_batches([rows]).take(every)
         kept = part if kept is None else pyarrow.concat_tables([kept, part], promote_options="permissive")
@@ -248,7 +249,7 @@ def predict_rows(predictor: Predictor, rows: Any, *, column: str = "arch", first
                 archs.append(space.from_str(cell) if isinstance(cell, str) else space.check(cell))
             except InvalidArchitectureError as error:
                 raise InvalidArchitectureError(f"row {row}: {error}") from None
-    return PredictedRows(rows, *predictor.predict(archs, return_std=True))
+    return PredictedRows(rows, *predictor.predict(archs, return_std=True), first_row)
 
 
 def _columns(space: TableView[Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +258,20 @@ def _columns(space: TableView[Any], given: dict[str, Any]) -> dict[str, Any]:
     optional = {name for name, parameter in parameters.items() if parameter.optional or parameter.when}
     places = matched(parameters, given, optional) | matched(space.known_columns, given, space.known_columns)
     columns = {name: given[place] for name, place in places.items()}
-    for name, parameter in parameters.items():
-        if isinstance(parameter, Repeat) and name in columns and str(columns[name].type).endswith("string"):
-            columns[name] = parsed(columns[name].to_pylist())
+    for name, column in columns.items():
+        # Text, as all of a CSV file.
+        if str(column.type).endswith("string"):
+            if isinstance(parameters.get(name), Repeat):
+                columns[name] = parsed(column.to_pylist())
+            elif name not in parameters or has_numbers(parameters[name]):
+                columns[name] = _as_numbers(column)
     return columns
+
+
+def _as_numbers(column: Any) -> Any:
+    """A column of text as numbers; what is none stays text, so that the check of its row names it."""
+    try:
+        return column.cast("float64")
+    except require("pyarrow", "data").ArrowInvalid:
+        cells = column.to_pylist()
+        return [cell if (number := as_number(cell)) is None else number for cell in cells]

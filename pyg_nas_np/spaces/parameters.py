@@ -250,6 +250,8 @@ class Integer(Number):
 
     def read(self, value: Any, *, exact: bool = True) -> Any:
         r"""Returns a whole number as ``int``; any number, where :obj:`exact` is false."""
+        if type(value) is int:
+            return self._checked(value, exact)
         value = _finite(value)
         if value == math.floor(value):
             return self._checked(int(value), exact)
@@ -352,6 +354,8 @@ class Categorical(Value):
 
     def read(self, value: Any, *, exact: bool = True) -> Any:
         r"""Returns the choice that equals a value or is written like it; any other, where :obj:`exact` is false."""
+        if type(value) is str and value in self.choices:
+            return value
         value = None if is_missing(value) else plain(value)
         if not _is_choice(value):
             raise InvalidArchitectureError(f"{value!r} is not one of {list(self.choices)}")
@@ -447,6 +451,9 @@ def is_missing(value: Any) -> bool:
         >>> is_missing(float("nan")), is_missing(0)
         (True, False)
     """
+    kind = type(value)
+    if kind in _BUILTIN:
+        return kind is float and value != value
     value = plain(value)
     return (
         value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)

@@ -150,20 +150,17 @@ def is_parquet(path: PathLike) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def read_batches(
-    path: PathLike, rows: int, numeric: Collection[str] = (), empty: Collection[str] = ("",)
-) -> Iterator[Any]:
+def read_batches(path: PathLike, rows: int, empty: Collection[str] = ("",)) -> Iterator[Any]:
     r"""Reads a table part by part, as a :class:`pyarrow.RecordBatch` each: memory does not depend on its length.
 
     Args:
         path: A Parquet or CSV file, or a folder of Parquet files, which are read in the order of their names.
-        rows: Rows of a part, at most.
-        numeric: Columns of a CSV file that are numbers. All others are text.
+        rows: Rows of a part, at most. All columns of a CSV file are text.
         empty: How a CSV file writes that a cell is empty.
 
     Raises:
-        DataFileError: If a file is missing or damaged, has a column twice, or text in a column of numbers, or the
-            folder has no Parquet file.
+        DataFileError: If a file is missing or damaged, or has a column twice, or the folder has no Parquet
+            file.
         MissingExtraError: If pyarrow is not installed.
     """
     parquet = require("pyarrow.parquet", "data")
@@ -179,10 +176,10 @@ def read_batches(
             check_header(path, opened.schema_arrow.names)
             yield from opened.iter_batches(rows)
     else:
-        yield from _csv_batches(path, rows, numeric, empty)
+        yield from _csv_batches(path, rows, empty)
 
 
-def _csv_batches(path: PathLike, rows: int, numeric: Collection[str], empty: Collection[str]) -> Iterator[Any]:
+def _csv_batches(path: PathLike, rows: int, empty: Collection[str]) -> Iterator[Any]:
     pyarrow, csv_reader, compute = (require(f"pyarrow{name}", "data") for name in ("", ".csv", ".compute"))
     header = read_header(path)
     names = [name or f"column {i}" for i, name in enumerate(header, start=1)]
@@ -202,18 +199,13 @@ def _csv_batches(path: PathLike, rows: int, numeric: Collection[str], empty: Col
             ),
             csv_reader.ParseOptions(delimiter=_separator(lines[before]), newlines_in_values=True),
             csv_reader.ConvertOptions(
-                column_types={name: pyarrow.float64() if name in numeric else pyarrow.string() for name in names},
+                column_types={name: pyarrow.string() for name in names},
                 null_values=[form for word in empty for form in {word, word.upper(), word.title(), "NaN", "N/A"}],
                 strings_can_be_null=True,
             ),
         )
         for block in reader:
-            texts = {name for name in names if name not in numeric}
-            columns = [
-                compute.utf8_trim_whitespace(column) if name in texts else column
-                for name, column in zip(names, block.columns, strict=True)
-            ]
-            trimmed = pyarrow.RecordBatch.from_arrays(columns, names)
+            trimmed = pyarrow.RecordBatch.from_arrays(list(map(compute.utf8_trim_whitespace, block.columns)), names)
             for first in range(0, trimmed.num_rows, rows):
                 yield trimmed.slice(first, rows)
 

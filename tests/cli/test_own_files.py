@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 import pytest
 
@@ -104,6 +105,9 @@ def test_folders_and_large_files_are_long(tmp_path, monkeypatch):
     assert not is_long(file)
     assert not is_long(None)
     assert not is_long(tmp_path / "none.csv")
+    monkeypatch.setattr("pyg_nas_np.cli.own_files.RANKED_BYTES", 3)
+    assert is_long(file, ranked=True) == (importlib.util.find_spec("pyarrow") is not None)
+    assert not is_long(file)
     monkeypatch.setattr("pyg_nas_np.cli.own_files.LONG_BYTES", 3)
     assert is_long(file)
 

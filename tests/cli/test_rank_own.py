@@ -165,6 +165,35 @@ def test_long_pools_are_read_part_by_part(run, own, tmp_path, monkeypatch):
     whole, parts = (read(tmp_path / name / "ranking.csv") for name in ("whole", "parts"))
     assert [row["name"] for row in parts] == [row["name"] for row in whole]
     assert list(parts[0]) == [*OURS, "name", "depth", "width", "act", "dropout", "params"]
+    assert run(*args, "--candidates", pool, "--keep", 12, "--output", tmp_path / "few")[0] == 0
+    assert [row["name"] for row in read(tmp_path / "few" / "ranking.csv")] == [row["name"] for row in whole[:12]]
+
+
+def test_rows_of_a_long_pool_are_those_of_its_file(run, own, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("pyg_nas_np.cli.own_files.RANKED_BYTES", 10)
+    pool = own.write("pool.csv", [{k: v for k, v in row.items() if k != "name"} for row in own.rows[30:]])
+    args = ("rank", "--labels", own.measured(), "--target", "acc", "--predictor", "gp", "--top-k", 3)
+    code, text, err = run(*args, "--candidates", pool, "--output", tmp_path)
+    assert code == 0, err
+    lines = read(pool)
+    shown = [cells[2].strip() for line in text.splitlines() if len(cells := line.split("│")) > 3]
+    best = read(tmp_path / "ranking.csv")[:3]
+    assert [lines[int(row) - 1] for row in shown[:3]] == [{k: row[k] for k in lines[0]} for row in best]
+
+
+def test_a_long_pool_is_ranked_by_the_prior_and_may_have_rare_categories(run, own, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr("pyg_nas_np.cli.own_files.RANKED_BYTES", 10)
+    monkeypatch.setattr("pyg_nas_np.cli.own_files.SPREAD", 5)
+    rows = [{**row} for row in own.rows[30:]]
+    rows[1]["act"], rows[3]["width"] = "mish", 1e5
+    pool = own.write("pool.csv", rows)
+    code, _, err = run("rank", "--labels", own.measured(), "--candidates", pool, "--target", "acc", "--predictor", "gp")
+    assert code == 0, err
+    code, text, err = run("rank", "--candidates", pool, "--ignore", "name", "--cost", "params")
+    assert code == 0, err
+    assert "ranked by what larger params" in " ".join(text.split())
 
 
 BAD = [

@@ -146,9 +146,9 @@ def test_a_shortlist_takes_prefixes_and_lists_of_layers():
     pool = [{"w_0": 8, "w_1": 8, "w_2": 16}]
     task = read_own_task(rows, pool, target="acc")
     table = {"config/w_0": [16], "config/w_1": [24], "config/w_2": [8], "name": ["x"]}
-    short = task.shortlisted(table, 1000)
+    short = task.shortlisted(table, 1000, [7])
     assert short.space.to_row(short.pool[0]) == {"w_0": 16, "w_1": 24, "w_2": 8}
-    assert (short.total, short.columns["name"]) == (1000, ["x"])
+    assert (short.total, short.rows, short.columns["name"]) == (1000, [7], ["x"])
 
 
 @settings(max_examples=20, deadline=None)

@@ -98,7 +98,7 @@ def test_a_pool_in_parts_is_a_pool_in_memory(predictor, pool, tmp_path, form):
 def predicted(values, first=0):
     rows = pyarrow.record_batch({"row": list(range(first, first + len(values)))})
     mean = torch.tensor(values, dtype=torch.float64)
-    return PredictedRows(rows, mean, torch.ones_like(mean))
+    return PredictedRows(rows, mean, torch.ones_like(mean), first)
 
 
 def test_of_equal_predictions_the_first_stay():
@@ -122,6 +122,7 @@ def test_rankings_of_parts_are_merged():
     right.update(predicted(values[3:], 3))
     left.merge(right)
     left.merge(PoolRanking(7))
+    assert left.rows.tolist() == whole.rows.tolist() == whole.best.column("row").to_pylist()
     assert left.best.to_pylist() == whole.best.to_pylist()
     assert left.distribution.quantile(0.3) == whole.distribution.quantile(0.3)
 
@@ -188,7 +189,7 @@ def test_files_that_are_refused(predictor, pool, tmp_path):
     with pytest.raises(DataFileError, match="is corrupt or not a Parquet file"):
         rank_pool(predictor, tmp_path / "cut.parquet")
     (tmp_path / "text.csv").write_text("depth,width,act,pre\n1,16,relu,True\ndeep,16,relu,True\n")
-    with pytest.raises(DataFileError, match=r"text.csv is corrupt .*deep"):
+    with pytest.raises(InvalidArchitectureError, match=r"row 1: .*depth: 'deep' is not a finite number"):
         rank_pool(predictor, tmp_path / "text.csv")
     rows = records(300)
     rows[222]["depth"] = None

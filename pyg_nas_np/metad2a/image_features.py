@@ -47,7 +47,7 @@ class ImageFeatures:
         size: Side of the squares, in pixels.
         images_per_class: Largest number of images drawn from each class; :obj:`None` for all.
         seed: Seed of the draw.
-        batch_size: Number of images in a batch.
+        batch_size: Number of images in a batch. On a CPU, small ones stay in its cache: ten took .6 of the time of fifty.
         on_corrupt: What to do with an image that cannot be read: ``"raise"``, or ``"skip"`` it and log its name.
         max_pixels: Largest image of a folder; larger ones count as corrupt.
         cache: Folder of the cache. (default: ``image_features`` in :func:`~pyg_nas_np.utils.cache_dir`)
@@ -72,7 +72,7 @@ class ImageFeatures:
         size: int = 128,
         images_per_class: int | None = 20,
         seed: int = 0,
-        batch_size: int = 50,
+        batch_size: int = 10,
         on_corrupt: Corrupt = "raise",
         max_pixels: int = MAX_PIXELS,
         cache: str | os.PathLike[str] | None = None,
@@ -174,7 +174,8 @@ class ImageFeatures:
                     batch = chosen[start : start + self.batch_size]
                     pixels = {i: image for i in batch if (image := self._square(images, i)) is not None}
                     if pixels:
-                        parts.append(self._describe(torch.stack([*pixels.values()]).to(device)).cpu().float())
+                        stacked = torch.stack([*pixels.values()]).to(device, memory_format=torch.channels_last)
+                        parts.append(self._describe(stacked).cpu().float())
                         labels += images.labels[[*pixels]].tolist()
                     bar.update(len(batch))
         finally:

@@ -17,11 +17,12 @@ from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
+from pyg_nas_np.predictors.joint import JointSamples
 from pyg_nas_np.predictors.kernels import Kernel, Linear, Stationary
 from pyg_nas_np.predictors.labels import Labels, LabelScale, check_deviations, check_labels
 from pyg_nas_np.spaces import SearchSpace
 from pyg_nas_np.spaces.base import EnumerableSpace
-from pyg_nas_np.utils import InvalidFidelityError
+from pyg_nas_np.utils import InvalidFidelityError, seeded
 from pyg_nas_np.utils.defaults import fixed_defaults
 
 SLOPE = 0.7
@@ -227,7 +228,7 @@ def _with_below(x: Tensor, below: Scores | None) -> Tensor:
     return x if below is None else torch.cat([x, torch.stack(below, dim=1).to(x.dtype)], dim=1)
 
 
-class FidelityPredictor(Predictor):
+class FidelityPredictor(JointSamples):
     r"""Predicts labels of full trainings from labels of trainings at several levels of a fidelity.
 
     A chain from the lowest level up. At each level with labels that differ, the bank of the space (see
@@ -377,6 +378,27 @@ class FidelityPredictor(Predictor):
         mean, variance = above(scores, self.missing_)
         shares[:, :-1] /= variance.unsqueeze(1)
         return mean, variance.sqrt(), shares
+
+    @fixed_defaults
+    def sample_scores(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        r"""Draws joint samples, see :meth:`JointSamples.sample_scores
+        <pyg_nas_np.predictors.JointSamples.sample_scores>`.
+
+        The correlations are those of one Gaussian process of the last level with labels; means and standard deviations
+        are those of the predictor.
+        """
+        archs = self._known(x)
+        mean, std = self.predict_scores(archs)
+        if not self.transform_.informative or len(archs) == 0:
+            return mean.expand(num, -1)
+        table = self._inputs(archs)[1]
+        inputs = _with_below(table, self._below(archs, table, len(self.levels_) - 1))
+        bank = self.levels_[-1].bank
+        total = bank.gp.predict(inputs)[1]
+        assert total is not None
+        noise = (total.square() - bank.gp.variance(inputs)).clamp_min(0.0)
+        deviation = bank.sample(inputs, num, seeded(0) if generator is None else generator)
+        return mean + (std.square() - noise).clamp_min(0.0).sqrt() * deviation
 
     # -- files ------------------------------------------------------------------------------------------------------
 

@@ -33,9 +33,9 @@ from pyg_nas_np.features.descriptors import NETWORKS, TREND
 from pyg_nas_np.features.space import SCORES, SCORES_SHARE
 from pyg_nas_np.nn import Task, TaskBatch
 from pyg_nas_np.nn.convnp import ConvNP
-from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures, labels_of, maximize_of
+from pyg_nas_np.predictors.joint import JointSamples
 from pyg_nas_np.predictors.labels import Labels, LabelScale, check_deviations, known_ranks, robust_scores
 from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
@@ -71,7 +71,7 @@ def process_inputs(descriptors: Descriptors) -> list[int]:
     return [*meta, *groups[NETWORKS][:LEADING_COORDINATES]]
 
 
-class ConvNPPredictor(Predictor):
+class ConvNPPredictor(JointSamples):
     r"""Ranks a search space from a few labels by a meta-trained convolutional neural process.
 
     This holds for cells of a space whose weights are shipped or given. On any other space the predictor works at once
@@ -523,25 +523,18 @@ class ConvNPPredictor(Predictor):
         return fitted.transform_.inverse(scores)[0]
 
     @fixed_defaults
-    def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        r"""Draws joint samples: each is one function over all architectures, without measurement noise.
+    def sample_scores(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        r"""Draws joint samples, see :meth:`JointSamples.sample_scores
+        <pyg_nas_np.predictors.JointSamples.sample_scores>`; by default seeded by :obj:`random_state`.
 
         The correlations are those of one Gaussian process of the bank. Means and standard deviations are those of the
         predictor.
-
-        Args:
-            x: ``n`` architectures.
-            num: Number of samples.
-            generator: Source of randomness. (default: seeded by :obj:`random_state`)
-
-        Returns:
-            Labels, ``[num, n]`` float64.
         """
         generator = seeded(self.random_state) if generator is None else generator
         fitted = self._ready()
         mean, std = fitted.predict_scores(x)
         if fitted.transform_.labelled and not fitted.transform_.informative:
-            return fitted.transform_.inverse(mean)[0].expand(num, -1)
+            return mean.expand(num, -1)
         inputs = fitted._inputs(fitted._known(x))[1]
         bank = fitted.bank_ if fitted.transform_.labelled else fitted._new_bank().unlabelled(inputs.size(1))
         gp = bank.gp
@@ -550,7 +543,7 @@ class ConvNPPredictor(Predictor):
         # The fraction of the standard deviation that is not noise.
         latent = (gp.variance(inputs).clamp_min(0.0)).sqrt() / total
         deviation = bank.sample(inputs, num, generator)
-        return fitted.transform_.inverse(mean + std * latent * deviation)[0]
+        return mean + std * latent * deviation
 
     # -- files ------------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class ImageFeatures:
         size: Side of the squares, in pixels.
         images_per_class: Largest number of images drawn from each class; :obj:`None` for all.
         seed: Seed of the draw.
-        batch_size: Number of images in a batch. On a CPU, small ones stay in its cache: ten took .6 of the time of fifty.
+        batch_size: Number of images in a batch; on a CPU, ten take .6 of the time of fifty, because they fit its cache.
         on_corrupt: What to do with an image that cannot be read: ``"raise"``, or ``"skip"`` it and log its name.
         max_pixels: Largest image of a folder; larger ones count as corrupt.
         cache: Folder of the cache. (default: ``image_features`` in :func:`~pyg_nas_np.utils.cache_dir`)

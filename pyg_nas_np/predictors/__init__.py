@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyg_nas_np.predictors.gnn import GCNPredictor, GNNPredictor
     from pyg_nas_np.predictors.gp import GPPredictor
     from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
+    from pyg_nas_np.predictors.joint import JointSamples
     from pyg_nas_np.predictors.labels import LabelTransform, check_labels
     from pyg_nas_np.predictors.mlp import MLPEnsemblePredictor
     from pyg_nas_np.predictors.ridge import RidgePredictor
@@ -25,6 +26,7 @@ __all__ = [
     "GCNPredictor",
     "GNNPredictor",
     "GPPredictor",
+    "JointSamples",
     "LabelTransform",
     "MLPEnsemblePredictor",
     "Predictor",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike, as_architectures
+from pyg_nas_np.predictors.joint import JointSamples
 from pyg_nas_np.utils import check_count, fixed_defaults
 
 SHORTLIST = 1024
@@ -28,7 +29,7 @@ def probability_best(
     .. math::
         p_i = P\bigl(f(x_i) = \max_j f(x_j)\bigr)
 
-    The function :math:`f` is without measurement noise, where the predictor has joint samples (``predictor.sample``);
+    The function :math:`f` is without measurement noise, where the predictor has joint samples (:class:`JointSamples`);
     where it has none, architectures count as independent. Of :obj:`num` samples, the standard error is at most
     :math:`1 / (2 \sqrt{\mathrm{num}})`. Only the :data:`SHORTLIST` architectures with the largest :math:`\mu +
     3 \sigma` of their scores can win; the others have probability 0. Rows of one architecture have its probability
@@ -81,7 +82,6 @@ def _samples(
     predictor: Predictor, archs: Architectures, mean: Tensor, std: Tensor, num: int, generator: torch.Generator
 ) -> Tensor:
     """``[num, n]``, larger is better."""
-    if hasattr(predictor, "sample"):
-        drawn: Tensor = predictor.sample(archs, num, generator=generator)
-        return drawn if predictor.transform_.maximize else -drawn
+    if isinstance(predictor, JointSamples):
+        return predictor.sample_scores(archs, num, generator)
     return mean + std * torch.randn((num, mean.numel()), generator=generator, dtype=mean.dtype, device="cpu")

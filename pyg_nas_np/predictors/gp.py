@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pyg_nas_np.features import shared_descriptors, shared_features
 from pyg_nas_np.features.descriptors import NETWORKS
-from pyg_nas_np.predictors.base import Predictor
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.inputs import Architectures, ArchitecturesLike
+from pyg_nas_np.predictors.joint import JointSamples
 from pyg_nas_np.predictors.kernels import KernelName, additive_kernels
 from pyg_nas_np.predictors.labels import LabelScale
 from pyg_nas_np.spaces import SearchSpace
-from pyg_nas_np.utils import check_count
+from pyg_nas_np.utils import check_count, fixed_defaults, seeded
 
 PATH_GROUPS = ("live", "paths", "strings")
 """If all cells share one topology, these groups describe the function of a cell completely."""
@@ -40,7 +40,7 @@ def feature_columns(space: SearchSpace[Any], groups: Sequence[str] | None = None
     return {group: present[group] for group in chosen if group in present}
 
 
-class GPPredictor(Predictor):
+class GPPredictor(JointSamples):
     r"""Exact Gaussian process on features, additive over their groups, and on random networks.
 
     Groups are those of the meta-features of cells, and one for each parameter in spaces of configurations.
@@ -98,22 +98,13 @@ class GPPredictor(Predictor):
         r"""Fitted ``length_scale`` and ``variance`` of each group, and ``noise`` (a variance), on the score scale."""
         return self.gp_.hyperparameters
 
-    def sample(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        r"""Draws joint samples: each is one function over all architectures, without measurement noise.
-
-        Args:
-            x: ``n`` architectures.
-            num: Number of samples.
-            generator: Source of randomness. (default: seed 0)
-
-        Returns:
-            Labels, ``[num, n]`` float64.
-        """
-        generator = torch.Generator().manual_seed(0) if generator is None else generator
+    @fixed_defaults
+    def sample_scores(self, x: ArchitecturesLike, num: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        r"""Draws joint samples of the Gaussian process, see :meth:`JointSamples.sample_scores`."""
         archs = self._known(x)
         if not self.transform_.informative:
-            return self.transform_.inverse(torch.zeros(num, len(archs)))[0]
-        return self.transform_.inverse(self.gp_.sample(self._inputs(archs), num, generator))[0]
+            return torch.zeros(num, len(archs), dtype=torch.float64)
+        return self.gp_.sample(self._inputs(archs), num, seeded(0) if generator is None else generator)
 
     def _inputs(self, archs: Architectures) -> Tensor:
         features = shared_descriptors(self.space_) if self.networks else shared_features(self.space_)

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.predictors import Architectures, Predictor
+from pyg_nas_np.predictors import Architectures, JointSamples, Predictor
 from pyg_nas_np.search.acquisition import (
     expected_hypervolume_improvement,
     expected_improvement,
@@ -305,8 +305,8 @@ class PredictorSearch(Search[ArchT]):
 
     def _joint_samples(self, archs: Architectures, mean: Tensor, std: Tensor, count: int) -> Tensor:
         """``[count, n]`` in standard deviations of the labels, larger is better; independent normals if need be."""
-        if hasattr(self.predictor, "sample"):
-            drawn: Tensor = self.predictor.sample(archs, count, generator=self.generator)
+        if isinstance(self.predictor, JointSamples):
+            drawn = self.predictor.sample(archs, count, self.generator)
             unit = float(self.y.std(unbiased=False)) or 1.0
             return drawn / unit if self.maximize else -drawn / unit
         shape = (count, mean.numel())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyg_nas_np.convnp import ConvNPPredictor
-from pyg_nas_np.predictors import GPPredictor, Predictor, RidgePredictor
+from pyg_nas_np.predictors import GPPredictor, JointSamples, Predictor, RidgePredictor
 from pyg_nas_np.search import PredictorSearch, predictor_search, simulate
 from pyg_nas_np.search.acquisition import expected_improvement, pareto_mask
 from pyg_nas_np.spaces import Float, Integer, NASBench101Space, NASBench201Space, ParameterSpace
@@ -119,11 +119,14 @@ def test_predictions_that_are_not_numbers_come_last(acquisition, monkeypatch):
     assert len(asked - set(TOLD.tolist())) == 5
 
 
-class Joint(RidgePredictor):
+class Joint(RidgePredictor, JointSamples):
     """Joint samples that agree on an offset, and rank by index."""
 
-    def sample(self, x, n, generator):
-        return torch.randn(n, 1, generator=generator) + x.index.double()
+    def sample_scores(self, x, num=1, generator=None):
+        return self.sample(x, num, generator)
+
+    def sample(self, x, num=1, generator=None):
+        return torch.randn(num, 1, generator=generator) + x.index.double()
 
 
 @pytest.mark.parametrize("maximize", [True, False])

@@ -11,6 +11,7 @@ from typing import Any
 from pyg_nas_np.cli import svg
 from pyg_nas_np.cli.report import code, figure, html_table, section, side_by_side, write_page
 from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining
+from pyg_nas_np.search import BudgetedSearch
 from pyg_nas_np.spaces import RecordView, SearchSpace
 from pyg_nas_np.utils import InvalidLabelsError
 
@@ -34,6 +35,7 @@ def write_budget_report(path: str | os.PathLike[str], journal: Journal, target: 
     try:
         arch, y = search.best
         setting["best"] = f"{y:.4g}: {_words(search.space, arch)}"
+        setting["train one more?"] = outlook_of(search)
     except InvalidLabelsError:
         pass
     figures = side_by_side([_curves(journal, target), _progress(journal, target)])
@@ -42,6 +44,17 @@ def write_budget_report(path: str | os.PathLike[str], journal: Journal, target: 
         f"Search within {search.budget:g} trainings",
         setting,
         [section("Trainings", figures, ""), _trainings_table(journal, target)],
+    )
+
+
+def outlook_of(search: BudgetedSearch[Any]) -> str:
+    r"""Returns a sentence about what more full trainings can bring."""
+    found = search.prospect()
+    if math.isinf(found.gain):
+        return "Too few full trainings to tell whether one more pays"
+    return (
+        f"A better network than the best is affordable with p = {found.probability:.2f}; the next full training is "
+        f"expected to gain {found.gain:.2g}"
     )
 
 

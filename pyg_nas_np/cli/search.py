@@ -10,7 +10,7 @@ import typer
 
 from pyg_nas_np.cli import search_budget, search_own
 from pyg_nas_np.cli.benchmarks import BENCHMARKS, DatasetOption, DownloadOption, RootOption, open_benchmark
-from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, given
+from pyg_nas_np.cli.options import MinimizeOption, SeedOption, check_output, finite, given
 from pyg_nas_np.cli.own_files import (
     CandidatesOption,
     IgnoreOption,
@@ -47,7 +47,7 @@ BASELINES: dict[str, Callable[..., Search[Any]]] = {
 }
 METHODS = ("predictor", "bananas", *BASELINES)
 
-BUDGETED = ("fidelity", "prices", "continued", "release", "run", "workers", "report")
+BUDGETED = ("fidelity", "prices", "continued", "release", "run", "workers", "report", "least_gain")
 """Options that only searches within a budget have."""
 
 UNBUDGETED = ("queries", "cost", "limit", "method", "predictor", "scale", "acquisition")
@@ -124,6 +124,12 @@ def search(
             "{level}, {start}, {trial}, {arch} and parameters in braces."
         ),
     ] = None,
+    least_gain: Annotated[
+        float,
+        typer.Option(
+            min=0.0, callback=finite, help="With --budget: end where the next full training is expected to gain less."
+        ),
+    ] = 0.0,
     workers: Annotated[int, typer.Option(min=1, max=1000, help="With --run: commands that run at a time.")] = 1,
     report: Annotated[Optional[Path], typer.Option(help="With --budget: HTML page to write.")] = None,  # noqa: UP045
 ) -> None:
@@ -169,6 +175,7 @@ def search(
             output,
             report,
             initial if given(ctx, ["initial"]) else None,
+            least_gain,
         )
         measured = None if labels is None else Path(labels)
         if is_own(ctx, labels):

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from pyg_nas_np.cli.budget_report import label_of, predicted_of, steps_of, write_budget_report
+from pyg_nas_np.cli.budget_report import label_of, outlook_of, predicted_of, steps_of, write_budget_report
 from pyg_nas_np.cli.options import say
 from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining, stored_space
 from pyg_nas_np.cli.search_budget_labels import (
@@ -55,6 +55,7 @@ class Plan(NamedTuple):
         output: CSV to write.
         report: Page to write.
         initial: Random trainings at the lowest level. (default: that of the search)
+        least_gain: Expected gain of the next full training below which the search ends.
     """
 
     budget: float
@@ -70,6 +71,7 @@ class Plan(NamedTuple):
     output: Path | None = None
     report: Path | None = None
     initial: int | None = None
+    least_gain: float = 0.0
 
 
 def own_space(
@@ -109,7 +111,9 @@ def run(space: SearchSpace[Any], labels: Path | None, candidates: Path | None, p
         NASError: If a file, a label or the state is wrong; nothing is changed then.
     """
     pool = None if candidates is None else list(dict.fromkeys(architectures_of(space, read_table(candidates))))
-    more: dict[str, Any] = {} if plan.initial is None else {"initial": plan.initial}
+    more: dict[str, Any] = {"least_gain": plan.least_gain}
+    if plan.initial is not None:
+        more["initial"] = plan.initial
     with warnings.catch_warnings():
         # Meant for programmers.
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -206,7 +210,7 @@ def _propose(journal: Journal, asked: Sequence[ProposedTraining], plan: Plan) ->
     elif any(training.running for training in journal.trainings):
         say("Nothing to propose before a running training ends, or is freed by --release")
     else:
-        say("The budget pays for no further training, or every candidate is trained")
+        say("The budget pays for no further training, every candidate is trained, or too little is to gain")
 
 
 def _summary(journal: Journal) -> None:
@@ -216,6 +220,7 @@ def _summary(journal: Journal) -> None:
     try:
         arch, y = search.best
         say(f"Best so far: {y:g}, {search.space.to_str(arch)}")
+        say(outlook_of(search))
     except InvalidLabelsError:
         say(f"No training has reached {search.fidelity.name} {search.fidelity.levels[-1]:g} yet")
 

@@ -242,6 +242,18 @@ class LabelTransform:
         # Far outside the labels the map is so flat that the difference vanishes in rounding.
         return label, abs(self._unit) * half.clamp_min(_LEAST * float(self.labels[-1] - self.labels[0]))
 
+    def gain(self, scores: Tensor) -> Tensor:
+        r"""Returns by how much labels would be better than the best one, float64; 0 where they are not.
+
+        Beyond the best label the map goes on straight, where :meth:`inverse` bends off: what may be gained is not
+        bounded by what was measured.
+
+        Args:
+            scores: Scores, any shape, of labels that have a scale.
+        """
+        best, _, slope, _ = self._upper
+        return abs(self._unit) * slope * (scores.double() - best).clamp_min(0.0)
+
     def score_std(self, y: Tensor, std: Tensor) -> Tensor:
         r"""Maps standard deviations of labels to those of their scores, by the mean slope over ``y`` ± ``std``.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyg_nas_np.search.bananas import BananasSearch
     from pyg_nas_np.search.base import Search
     from pyg_nas_np.search.baselines import LocalSearch, RandomSearch, RegularizedEvolution
-    from pyg_nas_np.search.budgeted import BudgetedSearch, Training
+    from pyg_nas_np.search.budgeted import BudgetedSearch, Prospect, Training
     from pyg_nas_np.search.constraints import LatencyLimit
     from pyg_nas_np.search.predictor_search import PredictorSearch
     from pyg_nas_np.search.q_learning import MetaQNNGrammar, QLearningResult, QLearningSearch, TabularGrammar
@@ -25,6 +25,7 @@ __all__ = [
     "LocalSearch",
     "MetaQNNGrammar",
     "PredictorSearch",
+    "Prospect",
     "QLearningResult",
     "QLearningSearch",
     "RandomSearch",

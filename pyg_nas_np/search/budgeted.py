@@ -35,6 +35,12 @@ PARENTS = 10
 FAILURES = 3
 """Number of trainings of an architecture that failed without any label after which engines count it as diverged."""
 
+SHORTLIST, SHORTLIST_BETA = 1024, 3.0
+"""So many candidates with the largest upper confidence bounds can be the best, and the weight of their deviations."""
+
+DRAWS = 2048
+"""Joint samples by which it is told what more trainings can bring."""
+
 _ROUNDING = 1e-9
 
 
@@ -52,6 +58,18 @@ class Training(NamedTuple, Generic[ArchT]):
     level: float
     start: float | None
     price: float
+
+
+class Prospect(NamedTuple):
+    r"""What more full trainings can bring.
+
+    Args:
+        probability: Probability that a candidate is better than the best full training by more than a margin.
+        gain: Expected improvement of the best label by the next full training, per price, in the unit of the labels.
+    """
+
+    probability: float
+    gain: float
 
 
 @experimental
@@ -89,7 +107,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         first: Number of them that are trained through all levels before anything is predicted.
         screen: Number of trainings to the lowest level that are proposed at a time.
         beta: Weight of the standard deviation in the upper confidence bound.
-        least_gain: :meth:`ask` ends early where the expected gain per price (:meth:`expected_gain`) is less.
+        least_gain: :meth:`ask` ends early where the expected gain per price (:meth:`prospect`) is less.
         predictor: The predictor; a clone of it is fitted. (default: one Gaussian process a
             level; whole banks were no better)
         proposals: Number of random candidates in large spaces, in addition to the neighbors of the best.
@@ -322,19 +340,49 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         key, y = max(full, key=lambda found: found[1] if self.maximize else -found[1])
         return self._archs([key])[0], y
 
-    def expected_gain(self) -> float:
-        r"""Returns the largest expected improvement of the best label by one full training, per price.
+    def prospect(self, margin: float = 0.0) -> Prospect:
+        r"""Tells whether to train one more.
 
-        It is in the unit of the labels; infinite while there is no training of the last level, 0 if no candidate is
-        left that the budget can pay for.
+        By joint samples of the labels of the candidates that the budget can pay for. Their scale is estimated from the
+        ``n`` labels of full trainings, so that all deviations of a sample are multiplied by the same factor
+        :math:`\sqrt{\nu / \chi^2_\nu}`, :math:`\nu = n - 1`: labels have Student's distribution. Nothing is known
+        (a probability of 1, an infinite gain) while there are fewer than two different labels of full trainings.
+        ``benchmarks/train_one_more.py`` measures how far such probabilities can be trusted.
+
+        Args:
+            margin: Improvement of the best label that counts, in its unit.
+
+        Raises:
+            ValueError: If :obj:`margin` is negative.
         """
+        if not 0.0 <= margin < math.inf:
+            raise ValueError(f"margin must be at least 0, got {margin!r}")
         with self._lock:
             free = self._free()
             if not free:
-                return 0.0
-            if not self._fit():
-                return math.inf
-            return self._gain(free)
+                return Prospect(0.0, 0.0)
+            if not self._fit() or self.predictor.missing_:
+                return Prospect(1.0, math.inf)
+            archs = self._archs(free)
+            mean, std = self.predictor.predict_scores(archs)
+            short = upper_confidence_bound(mean, std, SHORTLIST_BETA).topk(min(SHORTLIST, len(free))).indices
+            drawn = self._label_draws(archs[short], mean[short], std[short])
+            gains = self.predictor.transform_.gain(drawn)
+            prices = self._full_prices([free[i] for i in short.tolist()])
+        better = (gains.amax(dim=1) > margin).double().mean()
+        return Prospect(float(better), float((gains.mean(dim=0) / prices).max()))
+
+    def _label_draws(self, archs: Architectures, mean: Tensor, std: Tensor) -> Tensor:
+        """Scores of labels of full trainings, drawn jointly, ``[DRAWS, n]``."""
+        generator = seeded(self.seed)
+        deviations = self.predictor.sample_scores(archs, DRAWS, generator) - mean
+        noise = (std.square() - deviations.var(dim=0)).clamp_min(0.0).sqrt()
+        normal = torch.randn(deviations.shape, generator=generator, dtype=torch.float64, device="cpu")
+        freedom = max(1, sum(position == self.fidelity.top for (_, position), _ in self._labels()) - 1)
+        squares = torch.randn(DRAWS, freedom, generator=generator, dtype=torch.float64, device="cpu").square()
+        factor = squares.mean(dim=1, keepdim=True).rsqrt()
+        drawn: Tensor = mean + factor * (deviations + noise * normal)
+        return drawn
 
     # -- choosing ---------------------------------------------------------------------------------------------------
 
@@ -375,7 +423,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
             return next(
                 ((key[0], position) for position in (0, self.fidelity.top) if self._affordable(key, position)), None
             )
-        if self.least_gain > 0.0 and self._gain(free) < self.least_gain:
+        if self.least_gain > 0.0 and self.prospect().gain < self.least_gain:
             return None
         if waiting := [key for key, position in self._pending if position == self.fidelity.top]:
             believed = self.predictor.predict(self._archs(waiting)).tolist()
@@ -427,16 +475,6 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         levels = [self.fidelity.levels[position] for (_, position), _ in labels]
         self.predictor.fit(self._archs([key for (key, _), _ in labels]), [y for _, y in labels], fidelity=levels)
         return bool(self.predictor.transform_.informative)
-
-    def _gain(self, free: list[Key]) -> float:
-        try:
-            best = self.best[1]
-        except InvalidLabelsError:
-            return math.inf
-        sign = 1.0 if self.maximize else -1.0
-        mean, std = self.predictor.predict(self._archs(free), return_std=True)
-        gain = expected_improvement(sign * mean, std, sign * best)
-        return float((gain / self._full_prices(free)).max())
 
     def _best_score(self) -> Tensor:
         full = [key for (key, position), _ in self._labels() if position == self.fidelity.top]

@@ -82,6 +82,22 @@ def test_a_command_spends_the_budget(call, own, tmp_path):
     assert all(float(row["acc"]) == float(row["depth"]) - 1 / float(row["epochs"]) for row in rows)
 
 
+def test_the_search_ends_where_little_is_to_gain(call, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("import sys\nprint(float(sys.argv[1]) + float(sys.argv[2]) - 1 / float(sys.argv[3]))")
+    command = f"{shlex.quote(sys.executable)} -S {shlex.quote(str(script))} {{depth}} {{dropout}} {{level}}"
+    report = tmp_path / "r.html"
+    options = ("--run", command, "--initial", 4, "--least-gain", 1e6, "--report", report)
+    code, text, err = call(*options, budget=9)
+    assert code == 0, err
+    assert "A better network than the best is affordable with p = " in " ".join(text.split())
+    assert "train one more?" in report.read_text(encoding="utf-8")
+    spent = float(text.split("Spent ")[1].split()[0])
+    assert spent < 8, text
+    code, _, err = call("--least-gain", "inf")
+    assert (code, "inf is not a finite number" in err) == (2, True), err
+
+
 def test_an_inferred_space_stays_the_same(call, own, tmp_path):
     rows = [{**row, "epochs": 4, "acc": own.label(row)} for row in own.rows[:12]]
     labels = write(tmp_path / "labels.csv", rows)

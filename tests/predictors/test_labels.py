@@ -81,6 +81,20 @@ def test_extrapolation_stays_within_the_distance_to_the_median():
     assert high == pytest.approx(94 + 2, abs=0.01)
 
 
+@pytest.mark.parametrize("maximize", [True, False])
+def test_gains_count_from_the_best_label_and_go_on_straight(maximize):
+    sign = 1.0 if maximize else -1.0
+    transform = LabelTransform("rank", maximize=maximize)
+    scores = transform.fit(sign * torch.arange(10, dtype=torch.float64))
+    assert transform.gain(scores).tolist() == [0.0] * 10
+    gains = transform.gain(scores.max() + torch.tensor([0.5, 1.0, 50.0], dtype=torch.float64))
+    assert float(gains[0]) > 0.0
+    torch.testing.assert_close(gains / gains[0], torch.tensor([1.0, 2.0, 100.0], dtype=torch.float64))
+    # Near the best label the way back says the same.
+    near = scores.max() + 1e-4
+    torch.testing.assert_close(sign * transform.inverse(near)[0] - 9.0, transform.gain(near), rtol=1e-3, atol=0.0)
+
+
 def test_std_is_half_the_image_of_two_deviations():
     transform, _ = fitted([1.0, 2.0, 3.0, 4.0, 5.0], "rank")
     mean, std = transform.inverse(torch.tensor([0.0]), torch.tensor([0.1]))

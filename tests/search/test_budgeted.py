@@ -226,15 +226,38 @@ def test_prices_by_architecture() -> None:
 def test_ends_early_where_little_is_to_gain() -> None:
     patient, hasty = run(search()), run(search(least_gain=5.0))
     assert hasty.spent < patient.spent
-    assert hasty.expected_gain() < 5.0
-    assert search().expected_gain() == math.inf
+    assert hasty.prospect().gain < 5.0
 
 
 def test_ends_where_every_candidate_is_trained() -> None:
     few = BudgetedSearch(SPACE, EPOCHS, math.inf, candidates=SPACE.sample(5, seeded(0)))
     assert len({arch for arch, level in zip(*run(few).measured[:2], strict=True) if level == 200}) == 5
     assert few.ask() == []
-    assert few.expected_gain() == 0.0
+    assert few.prospect() == (0.0, 0.0)
+
+
+def test_prospects_shrink_with_the_margin_and_the_trainings() -> None:
+    begun, ended = search(), run(search())
+    assert begun.prospect() == (1.0, math.inf)
+    for training in begun.ask(12):
+        begun.tell([training.arch], 200, [label(training.arch)])
+    chances = [begun.prospect(margin).probability for margin in (0.0, 1.0, 10.0, 1e6)]
+    assert chances == sorted(chances, reverse=True)
+    assert 0.0 < chances[0] <= 1.0
+    assert chances[-1] < 0.2
+    assert begun.prospect() == begun.prospect()
+    assert ended.prospect().gain < begun.prospect().gain
+    with pytest.raises(ValueError, match="margin must be at least 0, got -1"):
+        begun.prospect(-1.0)
+
+
+def test_prospects_do_not_depend_on_the_direction() -> None:
+    up, down = search(), search(maximize=False)
+    for training in up.ask(12):
+        up.tell([training.arch], 200, [label(training.arch)])
+        down.tell([training.arch], 200, [-label(training.arch)])
+    for a, b in zip(up.prospect(1.0), down.prospect(1.0), strict=True):
+        assert a == pytest.approx(b, rel=0.2, abs=0.02)
 
 
 def test_a_budget_below_one_training_buys_nothing() -> None:

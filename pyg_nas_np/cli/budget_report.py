@@ -26,7 +26,7 @@ def write_budget_report(path: str | os.PathLike[str], journal: Journal, target: 
     """
     search = journal.search
     setting = {
-        "budget": f"{search.budget:g} full trainings",
+        "budget": f"{search.budget:g} {journal.unit}",
         "spent": f"{search.spent:.3g}",
         "left": f"{search.left:.3g}",
         search.fidelity.name: ", ".join(f"{level:g}" for level in search.fidelity.levels),
@@ -116,7 +116,7 @@ def _progress(journal: Journal, target: str) -> str:
         (0.0, end),
         _span([y for _, y in best]),
         f"best {target} over the spent budget",
-        "spent, in full trainings",
+        f"spent, in {journal.unit}",
         f"best {target}",
     )
     steps = [best[0]]
@@ -143,7 +143,7 @@ def _trainings_table(journal: Journal, target: str) -> str:
         for d in journal.trainings
     ]
     header = ["trial", "proposed", journal.search.fidelity.name, "price", "predicted", target, "state", "architecture"]
-    note = "Price in full trainings. Predicted: label at the last level, when the training was proposed."
+    note = f"Price in {escape(journal.unit)}. Predicted: label at the last level, when the training was proposed."
     return section("Proposed trainings", html_table(header, rows), note)
 
 

@@ -50,7 +50,7 @@ METHODS = ("predictor", "bananas", *BASELINES)
 BUDGETED = ("fidelity", "prices", "continued", "release", "run", "workers", "report", "least_gain")
 """Options that only searches within a budget have."""
 
-UNBUDGETED = ("queries", "cost", "limit", "method", "predictor", "scale", "acquisition")
+UNBUDGETED = ("queries", "limit", "method", "predictor", "scale", "acquisition")
 """Options that they do not have."""
 
 
@@ -66,7 +66,8 @@ def search(
     cost: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="Second objective to keep low: a column or parameter; of benchmarks num_parameters or flops."
+            help="Second objective to keep low: a column or parameter; of benchmarks num_parameters or flops. With "
+            "--budget, what a full training costs, in the unit of the budget. (default: none; 1)"
         ),
     ] = None,
     limit: Annotated[
@@ -176,6 +177,7 @@ def search(
             report,
             initial if given(ctx, ["initial"]) else None,
             least_gain,
+            cost,
         )
         measured = None if labels is None else Path(labels)
         if is_own(ctx, labels):

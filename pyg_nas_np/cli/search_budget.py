@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from pyg_nas_np.cli.budget_report import label_of, outlook_of, predicted_of, steps_of, write_budget_report
 from pyg_nas_np.cli.options import say
-from pyg_nas_np.cli.search_budget_journal import Journal, ProposedTraining, stored_space
+from pyg_nas_np.cli.search_budget_journal import FULL, Journal, ProposedTraining, stored_space
 from pyg_nas_np.cli.search_budget_labels import (
     NOT_PARAMETERS,
     Label,
     architectures_of,
     labels_of,
     new_labels,
+    price_of,
     read_table,
     records_of,
 )
@@ -42,7 +43,7 @@ class Plan(NamedTuple):
     r"""What the user wants.
 
     Args:
-        budget: In full trainings.
+        budget: In full trainings, or in the unit of the cost.
         fidelity: Levels and prices.
         target: Column of the labels.
         maximize: Whether larger labels are better.
@@ -56,6 +57,8 @@ class Plan(NamedTuple):
         report: Page to write.
         initial: Random trainings at the lowest level. (default: that of the search)
         least_gain: Expected gain of the next full training below which the search ends.
+        cost: What a full training costs: a column of the candidates, a numeric parameter, or a cost of the space.
+            (default: 1)
     """
 
     budget: float
@@ -72,6 +75,7 @@ class Plan(NamedTuple):
     report: Path | None = None
     initial: int | None = None
     least_gain: float = 0.0
+    cost: str | None = None
 
 
 def own_space(
@@ -92,7 +96,7 @@ def own_space(
         raise typer.BadParameter(f"{plan.state} is of {stored.name}; give --benchmark", param_hint="--state")
     if labels is None and candidates is None:
         raise typer.BadParameter("or --labels or --candidates is needed", param_hint="--space")
-    others = (*ignore, plan.target, plan.fidelity.name)
+    others = (*ignore, plan.target, plan.fidelity.name, *([] if plan.cost is None else [plan.cost]))
     tables = [read_table(path) for path in (labels, candidates) if path is not None]
     found: ParameterSpace = ParameterSpace.from_records([row for table in tables for row in records_of(table, others)])
     return found
@@ -110,8 +114,11 @@ def run(space: SearchSpace[Any], labels: Path | None, candidates: Path | None, p
     Raises:
         NASError: If a file, a label or the state is wrong; nothing is changed then.
     """
-    pool = None if candidates is None else list(dict.fromkeys(architectures_of(space, read_table(candidates))))
+    table = None if candidates is None else read_table(candidates)
+    pool = None if table is None else list(dict.fromkeys(architectures_of(space, table)))
     more: dict[str, Any] = {"least_gain": plan.least_gain}
+    if plan.cost is not None:
+        more["price"] = price_of(space, plan.cost, table)
     if plan.initial is not None:
         more["initial"] = plan.initial
     with warnings.catch_warnings():
@@ -120,7 +127,7 @@ def run(space: SearchSpace[Any], labels: Path | None, candidates: Path | None, p
         search: BudgetedSearch[Any] = BudgetedSearch(
             space, plan.fidelity, plan.budget, candidates=pool, maximize=plan.maximize, seed=plan.seed, **more
         )
-    journal = Journal(search, plan.state)
+    journal = Journal(search, plan.state, FULL if plan.cost is None else plan.cost)
     command = None if plan.command is None else Command(plan.command, places(journal))
     if labels is not None:
         _tell(journal, labels_of(space, read_table(labels), plan.fidelity, plan.target))
@@ -216,7 +223,7 @@ def _propose(journal: Journal, asked: Sequence[ProposedTraining], plan: Plan) ->
 def _summary(journal: Journal) -> None:
     search = journal.search
     counts = ", ".join(f"{count} {state}" for state, count in journal.counts().items())
-    say(f"Spent {search.spent:.4g} of {search.budget:g} full trainings, {search.left:.4g} left; {counts}")
+    say(f"Spent {search.spent:.4g} of {search.budget:g} {journal.unit}, {search.left:.4g} left; {counts}")
     try:
         arch, y = search.best
         say(f"Best so far: {y:g}, {search.space.to_str(arch)}")

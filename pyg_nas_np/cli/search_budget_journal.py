@@ -17,6 +17,9 @@ from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, foreign_fi
 from pyg_nas_np.utils.state_files import read_state
 
 FORMAT = "pyg_nas_np.budgeted_journal/1"
+FULL = "full trainings"
+"""Unit of the budget where all full trainings cost the same."""
+
 _WHAT = "the state of a search within a budget"
 _CURE = "start a new search with another --state"
 
@@ -31,7 +34,7 @@ class ProposedTraining:
         arch: The architecture as a string of the space.
         level: The level to train to.
         start: The level to go on from, or :obj:`None` for a new training.
-        price: What it costs, in full trainings.
+        price: What it costs, in the unit of the budget.
         mean: Predicted label at the last level, or :obj:`None` if nothing was predicted yet.
         std: Its standard deviation.
         label: The label that was told; NaN if the training diverged.
@@ -63,14 +66,15 @@ class Journal:
     Args:
         search: The search.
         path: The file.
+        unit: Unit of the budget, for people.
 
     Raises:
-        DataFileError: If the file exists and is damaged, or of another fidelity or direction.
+        DataFileError: If the file exists and is damaged, or of another fidelity, direction or unit.
         InvalidArchitectureError: If it is from another space.
     """
 
-    def __init__(self, search: BudgetedSearch[Any], path: Path) -> None:
-        self.search, self.path = search, path
+    def __init__(self, search: BudgetedSearch[Any], path: Path, unit: str = FULL) -> None:
+        self.search, self.path, self.unit = search, path, unit
         self.trainings: list[ProposedTraining] = []
         if path.exists():
             self._resume()
@@ -161,6 +165,7 @@ class Journal:
             "format": FORMAT,
             "space": self.search.space.declaration() or {},
             "search": self.search.state_dict(),
+            "unit": self.unit,
             "trainings": [asdict(training) for training in self.trainings],
         }
         write_state(self.path, state)
@@ -172,6 +177,10 @@ class Journal:
                 f"{self.path} is from another declaration of {state['search'].get('space')}; give its --space, or "
                 f"{_CURE}"
             )
+        unit = str(state.get("unit", FULL))
+        if unit != self.unit:
+            option = "without --cost" if unit == FULL else f"with --cost {unit}"
+            raise DataFileError(f"{self.path}: its budget is in {unit}; go on {option}")
         try:
             with foreign_file(self.path, _WHAT, _CURE):
                 names = {field.name for field in fields(ProposedTraining)}
@@ -182,7 +191,7 @@ class Journal:
         self.trainings = trainings
         if self.search.spent > self.search.budget + 1e-9:
             raise DataFileError(
-                f"{self.path}: {self.search.spent:g} full trainings are spent, more than the budget of "
+                f"{self.path}: {self.search.spent:g} {self.unit} are spent, more than the budget of "
                 f"{self.search.budget:g}; raise --budget"
             )
         return self

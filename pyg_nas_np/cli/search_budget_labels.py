@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from pyg_nas_np.cli.tables import plain_text
 from pyg_nas_np.predictors.fidelity import Fidelity
-from pyg_nas_np.spaces import ParameterSpace, SearchSpace
+from pyg_nas_np.search.budgeted import Price
+from pyg_nas_np.spaces import ParameterSpace, RecordView, SearchSpace
+from pyg_nas_np.spaces.columns import has_numbers
 from pyg_nas_np.spaces.inference import parsed, rows_of
-from pyg_nas_np.utils import DataFileError, InvalidFidelityError, InvalidLabelsError, NASError
+from pyg_nas_np.utils import DataFileError, InvalidFidelityError, InvalidLabelsError, InvalidSpaceError, NASError
 from pyg_nas_np.utils.table_files import Table, is_parquet, read_csv
 
 NOT_PARAMETERS = ("trial", "start", "price")
@@ -89,6 +93,34 @@ def architectures_of(space: SearchSpace[Any], table: Table) -> list[Any]:
         except NASError as error:
             raise DataFileError(f"{table.where(row)}: {error}") from error
     return archs
+
+
+def price_of(space: SearchSpace[Any], cost: str, table: Table | None) -> str | Price:
+    r"""Returns the price of full trainings as :class:`~pyg_nas_np.search.BudgetedSearch` takes it.
+
+    Args:
+        space: The space.
+        cost: A column of the candidates, a numeric parameter, or a cost of the space.
+        table: The candidates, if they are given.
+
+    Raises:
+        DataFileError: If a row of the column is no number.
+        InvalidSpaceError: If the parameter is no number.
+    """
+    if table is not None and cost in table.header:
+        place = table.place(cost)
+        prices = {arch: table.number(row, place) for row, arch in enumerate(architectures_of(space, table))}
+        return lambda archs: torch.tensor([prices[arch] for arch in archs], dtype=torch.float64, device="cpu")
+    if isinstance(space, RecordView) and cost in space.parameters:
+        if not has_numbers(space.parameters[cost]):
+            raise InvalidSpaceError(f"parameter {cost!r} is no number, so that it cannot be a price; name another one")
+        # An inactive parameter has no price; the search names the architecture.
+        return lambda archs: torch.tensor(
+            [float(record.get(cost, math.nan)) for record in space.records(archs.given)],
+            dtype=torch.float64,
+            device="cpu",
+        )
+    return cost
 
 
 def labels_of(space: SearchSpace[Any], table: Table, fidelity: Fidelity, target: str) -> list[Label]:

@@ -98,6 +98,34 @@ def test_the_search_ends_where_little_is_to_gain(call, tmp_path):
     assert (code, "inf is not a finite number" in err) == (2, True), err
 
 
+def test_trainings_may_have_different_prices(call, run, own, tmp_path):
+    pool = write(tmp_path / "pool.csv", own.rows)
+    out = tmp_path / "next.csv"
+    rows = {(row["depth"], row["width"], row["act"], str(row["dropout"])): row["params"] for row in own.rows}
+    options = ("--candidates", pool, "--cost", "params", "--batch", 3, "--output", out, "--report", tmp_path / "r.html")
+    code, text, err = call(*options, budget=1e7)
+    assert code == 0, err
+    assert "of 1e+07 params" in text
+    assert "Price in params." in (tmp_path / "r.html").read_text(encoding="utf-8")
+    for row in read(out):
+        full = rows[int(row["depth"]), int(row["width"]), row["act"], row["dropout"]]
+        assert float(row["price"]) == pytest.approx(full / 3)
+    code, _, err = call("--candidates", pool, budget=1e7)
+    assert (code, "its budget is in params; go on with --cost params" in " ".join(err.split())) == (2, True), err
+    code, _, err = call("--cost", "width", "--batch", 1, "--output", out, budget=1e4, state="w.pt")
+    assert code == 0, err
+    row = read(out)[0]
+    assert float(row["price"]) == pytest.approx(int(row["width"]) / 3)
+    args = ("--budget", 1e9, "--fidelity", "epochs=12,200", "--state", tmp_path / "n.pt", "--benchmark", "nasbench201")
+    code, _, err = run("search", *args, "--cost", "flops", "--output", out)
+    assert code == 0, err
+    assert float(read(out)[0]["price"]) > 1e5
+    code, _, err = call("--cost", "act", state="a.pt")
+    assert (code, "parameter 'act' is no number" in " ".join(err.split())) == (2, True), err
+    code, _, err = call("--cost", "seconds", state="b.pt")
+    assert (code, "got 'seconds'" in " ".join(err.split())) == (2, True), err
+
+
 def test_an_inferred_space_stays_the_same(call, own, tmp_path):
     rows = [{**row, "epochs": 4, "acc": own.label(row)} for row in own.rows[:12]]
     labels = write(tmp_path / "labels.csv", rows)

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior
-from pyg_nas_np.utils import map_chunks
+from pyg_nas_np.utils import map_chunks, one_blas_thread
 
 EXPECTED, DOUBT = 0.5, 0.3
 """Slope of the scores along the prior trend before any label, and its standard deviation over spaces and labels."""
@@ -123,7 +123,9 @@ class Bank(ABC):
                 return gp.fit(x, z, variances, start=starts.get(name))
             return gp.condition(x, z, thetas[name], variances=variances)
 
-        self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
+        # The fits may run on other threads, which cannot ask for this.
+        with one_blas_thread():
+            self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
 
     def _like(self, other: Bank) -> bool:
         """Whether hyperparameters of another bank are those of this one: another fit may have had other columns."""

@@ -10,6 +10,7 @@ from scipy.optimize import least_squares
 
 from pyg_nas_np.curves.base import CurvePredictor
 from pyg_nas_np.curves.data import Floats, LearningCurves
+from pyg_nas_np.utils import one_blas_thread
 
 
 class Family(NamedTuple):
@@ -114,9 +115,10 @@ class ParametricExtrapolation(CurvePredictor):
             if len(y) < max(4, count):
                 continue
             start = np.array(family.start)
-            fit = least_squares(
-                lambda p, f=family.function: f(t, *p) - y, start, bounds=(family.low, family.high), max_nfev=200
-            )
+            with one_blas_thread():
+                fit = least_squares(
+                    lambda p, f=family.function: f(t, *p) - y, start, bounds=(family.low, family.high), max_nfev=200
+                )
             end = float(family.function(np.float64(total), *fit.x))
             if not -0.1 <= end <= 1.1:
                 continue

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior, Pullback
-from pyg_nas_np.utils import SingularCovarianceError
+from pyg_nas_np.utils import SingularCovarianceError, one_blas_thread
 
 MAX_FIT = 512
 """Hyperparameters are fitted to at most this many points; the posterior uses all."""
@@ -141,14 +141,15 @@ class GaussianProcess:
 
         reach = _REACH * self.prior_std
         lower, upper = (self.prior_mean - reach).tolist(), (self.prior_mean + reach).tolist()
-        found = minimize(
-            objective,
-            (self.prior_mean if start is None else start).numpy(),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip(lower, upper, strict=True)),
-            options={"maxiter": self.max_iter},
-        )
+        with one_blas_thread():
+            found = minimize(
+                objective,
+                (self.prior_mean if start is None else start).numpy(),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=list(zip(lower, upper, strict=True)),
+                options={"maxiter": self.max_iter},
+            )
         return torch.from_numpy(found.x), -float(found.fun)
 
     def _maximize_noise(self, statistics: list[Tensor], z: Tensor) -> tuple[Tensor, float]:

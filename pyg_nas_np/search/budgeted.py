@@ -345,7 +345,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
 
         By joint samples of the labels of the candidates that the budget can pay for. Their scale is estimated from the
         ``n`` labels of full trainings, so that all deviations of a sample are multiplied by the same factor
-        :math:`\sqrt{\nu / \chi^2_\nu}`, :math:`\nu = n - 1`: labels have Student's distribution. Nothing is known
+        :math:`\sqrt{\nu / \chi^2_\nu}`, :math:`\nu = n + 1`: labels have Student's distribution. Nothing is known
         (a probability of 1, an infinite gain) while there are fewer than two different labels of full trainings.
         ``benchmarks/train_one_more.py`` measures how far such probabilities can be trusted.
 
@@ -378,7 +378,7 @@ class BudgetedSearch(Candidates[ArchT], Resumable):
         deviations = self.predictor.sample_scores(archs, DRAWS, generator) - mean
         noise = (std.square() - deviations.var(dim=0)).clamp_min(0.0).sqrt()
         normal = torch.randn(deviations.shape, generator=generator, dtype=torch.float64, device="cpu")
-        freedom = max(1, sum(position == self.fidelity.top for (_, position), _ in self._labels()) - 1)
+        freedom = 1 + sum(position == self.fidelity.top for (_, position), _ in self._labels())
         squares = torch.randn(DRAWS, freedom, generator=generator, dtype=torch.float64, device="cpu").square()
         factor = squares.mean(dim=1, keepdim=True).rsqrt()
         drawn: Tensor = mean + factor * (deviations + noise * normal)

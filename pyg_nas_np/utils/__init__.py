@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from pyg_nas_np.utils.files import atomic_path, cache_dir, check_sha256, file_digest, foreign_file, open_regular
     from pyg_nas_np.utils.imports import require
-    from pyg_nas_np.utils.parallel import map_chunks
+    from pyg_nas_np.utils.parallel import map_chunks, one_blas_thread
     from pyg_nas_np.utils.pickles import load_pickle, numpy_scalar_globals
     from pyg_nas_np.utils.random import drawing_from
     from pyg_nas_np.utils.stability import ExperimentalWarning, experimental
@@ -75,6 +75,7 @@ __all__ = [
     "map_chunks",
     "numpy_scalar_globals",
     "on_device",
+    "one_blas_thread",
     "open_regular",
     "read_state",
     "read_tensors",

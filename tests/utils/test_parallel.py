@@ -3,9 +3,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+import threadpoolctl
 import torch
 
-from pyg_nas_np.utils import map_chunks
+from pyg_nas_np.utils import map_chunks, one_blas_thread
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -51,3 +52,33 @@ def test_the_first_error_is_raised(threads):
 def test_no_chunk_follows_gradients(threads):
     weight = torch.ones(2, requires_grad=True)
     assert not any(value.requires_grad for value in map_chunks(lambda chunk: weight * chunk, [1, 2, 3]))
+
+
+def blas_threads():
+    return {i["filepath"]: i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_meanwhile_and_its_own_afterwards():
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        with one_blas_thread():
+            assert set(blas_threads().values()) <= {1}
+            with pytest.raises(ZeroDivisionError), one_blas_thread():
+                _ = 1 / 0
+            assert set(blas_threads().values()) <= {1}
+        assert blas_threads() == before
+
+
+def test_other_threads_leave_blas_alone():
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before, seen = blas_threads(), []
+
+        def look():
+            with one_blas_thread():
+                seen.append(blas_threads())
+
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+        assert seen == [before]
+        assert blas_threads() == before

@@ -1,6 +1,6 @@
 r"""Whether a process that is shared by all spaces adds to the mean of the bank, where it is trained on other families.
 
-    python benchmarks/universal_head.py --minutes 20
+    python benchmarks/universal_head.py
     python benchmarks/universal_head.py --report-only
 
 Tasks are contexts of 5 to 100 random labels, with 128 targets, of the tables of ``universal.py`` and of FCNet and
@@ -18,7 +18,8 @@ same cells), and asked about this one. The forms of it (:data:`FORMS`):
 
 Encoders have seen the tables of the families that the process is trained on, so that it learns to trust them too much;
 there are too few families to train the process on others than the encoders. Rows of ``results/universal_head.csv``:
-Kendall's tau of the bank's mean, and of each form.
+Kendall's tau of the bank's mean, and of each form. An interrupted run goes on: tasks are kept in ``--tasks``, and
+families whose rows are in the results are not trained for again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,12 +49,13 @@ from pyg_nas_np.features.operation_inputs import EncoderInputs, shared_operation
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP, OperationEncoder, Task, TaskBatch
 from pyg_nas_np.spaces.described import has_graphs
+from pyg_nas_np.utils import atomic_path
 
 SAME = {"micro": "nb201"}
 """Families whose cells are those of another one."""
 
 SIZES = {"5 to 12": (0, 12), "13 to 30": (12, 30), "31 to 100": (30, 100)}
-ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 2300, 128, 4, 500, 6, 32
+TASKS, ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 1445, 2300, 128, 4, 500, 6, 32
 WITHOUT_GRAPHS = ("hpolib", "hpobench")
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -227,9 +228,30 @@ def prior_without(encoders: Encoders, family: str) -> PriorEncoder:
     return max(fit, key=lambda prior: len(prior.card["families"]))
 
 
+def all_tasks(tables: Sequence[MeasuredTable], path: Path) -> list[Drawn]:
+    r"""The tasks: :data:`TASKS` of them, of which the file keeps those that are drawn."""
+    families: dict[str, list[MeasuredTable]] = defaultdict(list)
+    for table in tables:
+        families[table.family].append(table)
+    generator = torch.Generator().manual_seed(0)
+    tasks: list[Drawn] = []
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        tasks = kept["tasks"]
+        generator.set_state(kept["generator"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while len(tasks) < TASKS:
+        family = list(families.values())[int(torch.randint(len(families), (1,), generator=generator))]
+        task = draw(family[int(torch.randint(len(family), (1,), generator=generator))], generator)
+        tasks += [] if task is None else [task]
+        if len(tasks) % 100 == 0 or len(tasks) == TASKS:
+            with atomic_path(path) as part:
+                torch.save({"tasks": tasks, "generator": generator.get_state()}, part)
+    return tasks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=20.0, help="time for drawing tasks")
     parser.add_argument("--tasks", type=Path, default=Path("out/universal/tasks.pt"), help="where tasks are kept")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of measured tables")
     parser.add_argument("--report-only", action="store_true", help="run nothing, print the table")
@@ -240,19 +262,7 @@ def main() -> None:
         report(args.results)
         return
     tables = all_tables(args.data)
-    tasks: list[Drawn] = torch.load(args.tasks, weights_only=True) if args.tasks.exists() else []
-    if not tasks:
-        families: dict[str, list[MeasuredTable]] = defaultdict(list)
-        for table in tables:
-            families[table.family].append(table)
-        generator = torch.Generator().manual_seed(0)
-        deadline = time.monotonic() + 60 * args.minutes
-        while time.monotonic() < deadline:
-            family = list(families.values())[int(torch.randint(len(families), (1,), generator=generator))]
-            task = draw(family[int(torch.randint(len(family), (1,), generator=generator))], generator)
-            tasks += [] if task is None else [task]
-        args.tasks.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(tasks, args.tasks)
+    tasks = all_tasks(tables, args.tasks)
     print(f"{len(tasks)} tasks", flush=True)
     graphs = {
         table.name: shared_operation_inputs(table.space)(rows_of(table, pool_of(table)))
@@ -260,16 +270,23 @@ def main() -> None:
         if has_graphs(table.space)
     }
     encoders = read_encoders(WEIGHTS / "universal.safetensors")
-    args.results.unlink(missing_ok=True)
+    judged = {row["family"] for row in read(args.results)}
     for family in sorted({SAME.get(task["family"], task["family"]) for task in tasks}):
+        if family in judged:
+            continue
         own = [SAME.get(task["family"], task["family"]) == family for task in tasks]
         others = [task for task, mine in zip(tasks, own, strict=True) if not mine]
         models = {form: train(form, others, graphs, prior_without(encoders, family)) for form in FORMS}
-        for number, (task, mine) in enumerate(zip(tasks, own, strict=True)):
-            if mine:
-                row = {"family": task["family"], "table": task["table"], "task": number, "bank": bank(task)}
-                row["labels"] = task["task"][1].numel()
-                append(args.results, FIELDS, row | {form: judge(model, task, graphs) for form, model in models.items()})
+        rows = [
+            {"family": task["family"], "table": task["table"], "task": number, "labels": task["task"][1].numel()}
+            | {"bank": bank(task)}
+            | {form: judge(model, task, graphs) for form, model in models.items()}
+            for number, (task, mine) in enumerate(zip(tasks, own, strict=True))
+            if mine
+        ]
+        # Only now, so that a family has all its rows or none.
+        for row in rows:
+            append(args.results, FIELDS, row)
         print(family, flush=True)
     report(args.results)
 

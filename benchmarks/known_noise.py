@@ -5,7 +5,7 @@ r"""Whether a channel of the known noise adds to a process whose bank knows it.
     python benchmarks/known_noise.py --report-only
 
 Processes for NAS-Bench-201 are trained as the shipped one (800 synthesised tasks, 1,500 steps), but half of the tasks
-have labels with noise of known sizes (:func:`~pyg_nas_np.convnp.synthetic.known_noise`), with and without
+have labels with noise of known sizes (:func:`~pyg_nas_np.convnp.priors.known_noise`), with and without
 ``noise_channel``. Both see the same tasks, whose bank knows the noise. They are asked about
 
 - 240 synthesised tasks of another seed, half of them with noise;

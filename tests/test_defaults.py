@@ -128,6 +128,10 @@ MODULES = {
         lambda module: module(Y.view(1, 7, 3), X[:, :1], grid_over(X[:, 0].min(), X[:, 0].max(), 0.5)[0]),
     ),
     "ConvNP": (lambda: ConvNP(2, num_base=2, channels=8, heads=2), lambda module: module(tasks())),
+    "ConvNP with noise": (
+        lambda: ConvNP(2, num_base=2, channels=8, heads=2, noise_channel=True),
+        lambda module: module(TaskBatch.from_tasks([TASK, TASK._replace(noise=torch.tensor([0.0, 0.1, 1.0]))])),
+    ),
     "ConvNP off the grid": (
         lambda: ConvNP(2, form="off-grid", channels=8, heads=2),
         lambda module: module(tasks().with_targets_as_context()),

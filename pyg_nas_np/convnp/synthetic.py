@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pyg_nas_np.convnp.priors import Prior
+from pyg_nas_np.convnp.priors import Prior, known_noise
 from pyg_nas_np.nn.task_batch import Task, TaskBatch
 from pyg_nas_np.utils.defaults import fixed_defaults
-
-KNOWN_NOISE = (0.1, 1.5)
-"""Range of the largest known standard deviation in a task with noise, in standard deviations of the function."""
 
 
 class Moments(Protocol):
@@ -40,7 +37,8 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         num_context: Smallest and largest context; drawn log-uniformly.
         num_target: Targets per task.
         batch_size: Tasks per batch.
-        noise_share: Share of the tasks whose context has noise of known sizes, see :func:`known_noise`.
+        noise_share: Share of the tasks whose context has noise of known sizes, drawn by
+            :func:`~pyg_nas_np.convnp.priors.known_noise`.
         seed: Seed of the stream; workers and ranks get separate streams.
         start: Batches to skip at the beginning, so that a resumed training sees new ones.
 
@@ -125,25 +123,6 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
             number += step
 
 
-def known_noise(count: int, generator: torch.Generator) -> Tensor:
-    r"""Draws standard deviations of measurements, as fractions of that of the function, ``[count]`` float64.
-
-    The largest one of a task is log-uniform within :data:`KNOWN_NOISE`. In a third of the tasks, a part of the
-    measurements has it and the others have none; in a third, measurements are means of 1 to 10 repeats; in a third,
-    deviations are log-uniform over two decades.
-    """
-    low, high = (math.log(bound) for bound in KNOWN_NOISE)
-    largest, kind, part = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    each = torch.rand(count, generator=generator, dtype=torch.float64)
-    if kind < 1 / 3:
-        shape = (each < part).double()
-    elif kind < 2 / 3:
-        shape = ((10 * each).floor() + 1).rsqrt()
-    else:
-        shape = (-2.0 * math.log(10.0) * each).exp()
-    return shape * math.exp(low + (high - low) * largest)
-
-
 def score_deviations(labels: Tensor, scores: Tensor, deviations: Tensor) -> Tensor:
     r"""Maps standard deviations of labels to those of their scores, by the mean slope over label ± deviation.
 
@@ -159,6 +138,8 @@ def score_deviations(labels: Tensor, scores: Tensor, deviations: Tensor) -> Tens
     """
     known, order = labels.sort()
     first, last = float(known[0]), float(known[-1])
+    if first == last:
+        return torch.zeros_like(labels)
     low, high = ((labels + sign * deviations).clamp(first, last) for sign in (-1.0, 1.0))
     rise = torch.from_numpy(np.interp(high, known, scores[order]) - np.interp(low, known, scores[order]))
     slope: Tensor = rise / (high - low).clamp_min(1e-9 * (last - first))

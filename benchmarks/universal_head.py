@@ -1,6 +1,7 @@
 r"""Whether a process that is shared by all spaces adds to the mean of the bank, where it is trained on other families.
 
     python benchmarks/universal_head.py
+    python benchmarks/universal_head.py --trust
     python benchmarks/universal_head.py --report-only
 
 Tasks are contexts of 5 to 100 random labels, with 128 targets, of the tables of ``universal.py`` and of FCNet and
@@ -20,6 +21,10 @@ Encoders have seen the tables of the families that the process is trained on, so
 there are too few families to train the process on others than the encoders. Rows of ``results/universal_head.csv``:
 Kendall's tau of the bank's mean, and of each form. An interrupted run goes on: tasks are kept in ``--tasks``, and
 families whose rows are in the results are not trained for again.
+
+With ``--trust``, the *free* form alone is trained, and asked how far it follows the scores of the encoder beyond what
+the bank does: the slope, over the targets of a task, of its shift of the bank's mean along the encoder's score, beside
+the slope of the bank's true errors, which it cannot see. Rows of ``results/universal_head_trust.csv``.
 """
 
 from __future__ import annotations
@@ -65,6 +70,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "alone": {"form": "off-grid", "encoder": True},
 }
 FIELDS = ("family", "table", "labels", "task", "bank", *FORMS)
+
+TRUST = ("family", "table", "labels", "task", "encoder", "free", "learned", "right")
 
 Drawn = dict[str, Any]
 Graphs = dict[str, EncoderInputs]
@@ -190,9 +197,59 @@ def bank(task: Drawn) -> float:
     return float(kendall_tau(Task(*task["task"]).target_moments[..., 0].mean(dim=1), task["better"], undefined=0.0))
 
 
-def report(results: Path) -> None:
-    r"""Mean differences to the bank by family and number of labels, with standard errors over tasks."""
+def slope(values: Tensor, along: Tensor) -> float:
+    r"""Least-squares slope of values along scores; 0 where these are equal."""
+    centred = along - along.mean()
+    return float((values * centred).sum() / centred.square().sum().clamp_min(1e-6))
+
+
+@torch.no_grad()
+def trust(model: EndToEnd, task: Drawn) -> dict[str, float]:
+    r"""How far a process follows the scores of the encoder beyond the bank, and how far it should have."""
+    known = Task(*task["task"])
+    score, base = known.x_target[:, 0], known.target_moments[..., 0].mean(dim=1)
+    mean = model([task], {})[1]
+    assert known.z_target is not None
+    return {
+        "encoder": float(kendall_tau(score, task["better"], undefined=0.0)),
+        "free": float(kendall_tau(mean, task["better"], undefined=0.0)),
+        "learned": slope(mean - base, score),
+        "right": slope(known.z_target - base, score),
+    }
+
+
+def report_trust(results: Path) -> None:
+    r"""Mean slopes by family and number of labels, and their correlation over the tasks of a family."""
     rows = read(results)
+    head = "learned | right | correlation"
+    print("| family | encoder | " + " | ".join(f"{size}: {head}" for size in SIZES) + " |")
+    print("|---|--:" + "|--:|--:|--:" * len(SIZES) + "|")
+    for family in sorted({row["family"] for row in rows}):
+        own = [row for row in rows if row["family"] == family]
+        cells = [f"{sum(float(row['encoder']) for row in own) / len(own):.3f}"]
+        for low, high in SIZES.values():
+            part = [row for row in own if low < int(row["labels"]) <= high]
+            pairs = torch.tensor([[float(row[name]) for row in part] for name in ("learned", "right")])
+            cells += [f"{value:+.3f}" for value in (*pairs.mean(dim=1).tolist(), float(pairs.corrcoef()[0, 1]))]
+        print(f"| {family} | " + " | ".join(cells) + " |")
+
+
+def report(results: Path) -> None:
+    r"""Mean differences to the bank by family and number of labels, with standard errors over tasks.
+
+    And on how many families a form is better and worse than the bank by more than one standard error.
+    """
+    rows = read(results)
+    print("| form | mean over families | better | worse | of |\n|---|--:|--:|--:|--:|")
+    for form in FORMS:
+        gains = {
+            family: torch.tensor([float(row[form]) - float(row["bank"]) for row in rows if row["family"] == family])
+            for family in {row["family"] for row in rows}
+        }
+        errors = {family: float(part.mean() / part.std()) * math.sqrt(part.numel()) for family, part in gains.items()}
+        mean = sum(float(part.mean()) for part in gains.values()) / len(gains)
+        better, worse = sum(value > 1 for value in errors.values()), sum(value < -1 for value in errors.values())
+        print(f"| {form} | {mean:+.4f} | {better} | {worse} | {len(gains)} |")
     for form in FORMS:
         print(f"\n{form}\n\n| family | " + " | ".join(SIZES) + " |\n|---" + "|--:" * len(SIZES) + "|")
         means: dict[str, list[float]] = defaultdict(list)
@@ -254,12 +311,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=Path, default=Path("out/universal/tasks.pt"), help="where tasks are kept")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of measured tables")
+    parser.add_argument("--trust", action="store_true", help="ask the free form alone how far it follows the encoder")
     parser.add_argument("--report-only", action="store_true", help="run nothing, print the table")
-    parser.add_argument("--results", type=Path, default=RESULTS / "universal_head.csv")
+    parser.add_argument("--results", type=Path, help="(default: in benchmarks/results)")
     args = parser.parse_args()
+    results = args.results or RESULTS / f"universal_head{'_trust' if args.trust else ''}.csv"
     torch.set_num_threads(1)
     if args.report_only:
-        report(args.results)
+        (report_trust if args.trust else report)(results)
         return
     tables = all_tables(args.data)
     tasks = all_tasks(tables, args.tasks)
@@ -270,25 +329,31 @@ def main() -> None:
         if has_graphs(table.space)
     }
     encoders = read_encoders(WEIGHTS / "universal.safetensors")
-    judged = {row["family"] for row in read(args.results)}
+    judged = {row["family"] for row in read(results)}
     for family in sorted({SAME.get(task["family"], task["family"]) for task in tasks}):
-        if family in judged:
-            continue
         own = [SAME.get(task["family"], task["family"]) == family for task in tasks]
-        others = [task for task, mine in zip(tasks, own, strict=True) if not mine]
-        models = {form: train(form, others, graphs, prior_without(encoders, family)) for form in FORMS}
-        rows = [
-            {"family": task["family"], "table": task["table"], "task": number, "labels": task["task"][1].numel()}
-            | {"bank": bank(task)}
-            | {form: judge(model, task, graphs) for form, model in models.items()}
-            for number, (task, mine) in enumerate(zip(tasks, own, strict=True))
-            if mine
-        ]
+        mine = [number for number, one in enumerate(own) if one]
+        if family in judged or (args.trust and not any(tasks[number]["table"] in graphs for number in mine)):
+            continue
+        others = [task for task, one in zip(tasks, own, strict=True) if not one]
+        models = {
+            form: train(form, others, graphs, prior_without(encoders, family))
+            for form in (["free"] if args.trust else FORMS)
+        }
+        rows = []
+        for number in mine:
+            task = tasks[number]
+            row = {"family": task["family"], "table": task["table"], "task": number, "labels": task["task"][1].numel()}
+            if args.trust:
+                rows.append(row | trust(models["free"], task))
+            else:
+                taus = {form: judge(model, task, graphs) for form, model in models.items()}
+                rows.append(row | {"bank": bank(task)} | taus)
         # Only now, so that a family has all its rows or none.
         for row in rows:
-            append(args.results, FIELDS, row)
+            append(results, TRUST if args.trust else FIELDS, row)
         print(family, flush=True)
-    report(args.results)
+    (report_trust if args.trust else report)(results)
 
 
 if __name__ == "__main__":

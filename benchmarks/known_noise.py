@@ -1,12 +1,13 @@
 r"""Whether a channel of the known noise adds to a process whose bank knows it.
 
     python benchmarks/known_noise.py --train
-    python benchmarks/known_noise.py
+    python benchmarks/known_noise.py --train --form off-grid
     python benchmarks/known_noise.py --report-only
 
 Processes for NAS-Bench-201 are trained as the shipped one (800 synthesised tasks, 1,500 steps), but half of the tasks
 have labels with noise of known sizes (:func:`~pyg_nas_np.convnp.priors.known_noise`), with and without
-``noise_channel``. Both see the same tasks, whose bank knows the noise. They are asked about
+``noise_channel``. All see the same tasks. The bank of the hybrid form knows the noise; the off-grid form has no bank, so
+that the channel is all that it is told. They are asked about
 
 - 240 synthesised tasks of another seed, half of them with noise;
 - NAS-Bench-201 (validation accuracy after 200 epochs, means over seeds; three data sets) from 10, 30 and 100 random
@@ -15,8 +16,8 @@ have labels with noise of known sizes (:func:`~pyg_nas_np.convnp.priors.known_no
   deviations are log-uniform from .02 to 2. The unit is the interquartile range by 1.349; added noise is Gaussian.
 
 Rows of ``results/known_noise.csv``: mean negative log density of the scores of 1,000 other cells without noise (128
-in synthesised tasks), and Kendall's tau, by the bank's mixture, by each process, by the shipped process, and by the
-process without the channel whose bank does not know the noise either (``untold``; real tables only).
+in synthesised tasks), and Kendall's tau, by the bank's mixture, by each process, and for the hybrid form by the shipped
+process and by the one without the channel whose bank does not know the noise either (``untold``; real tables only).
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from pyg_nas_np.convnp.weights import read_weights, shipped_model
 from pyg_nas_np.datasets import NASBench201
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP
+from pyg_nas_np.nn.convnp import Form
 from pyg_nas_np.predictors.labels import LabelTransform
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import cache_dir
@@ -50,16 +52,25 @@ KINDS = ("none", "seeds", "half", "wide")
 SIZES, TARGETS, DRAWS, BATCHES, SHARE, HELD_OUT = (10, 30, 100), 1000, 10, 30, 0.5, 1000
 NAMES = ("bank", "without", "with", "shipped", "untold")
 SCORES = ("nll", "tau")
-FIELDS = ("seed", "table", "noise", "labels", "draw", *(f"{score}_{name}" for name in NAMES for score in SCORES))
+FIELDS = (
+    "form",
+    "seed",
+    "table",
+    "noise",
+    "labels",
+    "draw",
+    *(f"{score}_{name}" for name in NAMES for score in SCORES),
+)
 
 Moments = tuple[Tensor, Tensor]
 
 
-def train(folder: Path, seed: int) -> None:
+def train(folder: Path, form: Form, seed: int) -> None:
     r"""Both processes, on the same tasks."""
     for name in ("without", "with"):
-        root, path = folder / f"{name}-{seed}", folder / f"{name}-{seed}.safetensors"
-        tasks, drawn = root / "tasks.pt", folder / f"without-{seed}" / "tasks.pt"
+        path = folder / f"{form}-{name}-{seed}.safetensors"
+        root = path.with_suffix("")
+        tasks, drawn = root / "tasks.pt", folder / f"hybrid-without-{seed}" / "tasks.pt"
         if drawn.exists() and not tasks.exists():
             root.mkdir(parents=True, exist_ok=True)
             shutil.copy(drawn, tasks)
@@ -70,7 +81,7 @@ def train(folder: Path, seed: int) -> None:
                 num_tasks=800,
                 max_steps=1500,
                 max_minutes=600,
-                process={"noise_channel": name == "with"},
+                process={"form": form, "noise_channel": name == "with"},
                 noise_share=SHARE,
                 seed=seed,
                 root=root,
@@ -158,21 +169,22 @@ def tabulated(models: dict[str, ConvNP], names: Sequence[str] = DATASETS) -> Ite
             for one, model in models.items():
                 told.model_ = model
                 found[one] = told.predict_scores(target)
-            untold = ConvNPPredictor(dataset.space, stacking=False).fit(context, y.clamp(0.0, 100.0))
-            untold.model_ = models["without"]
-            found["untold"] = untold.predict_scores(target)
+            if models["without"].form == "hybrid":
+                untold = ConvNPPredictor(dataset.space, stacking=False).fit(context, y.clamp(0.0, 100.0))
+                untold.model_ = models["without"]
+                found["untold"] = untold.predict_scores(target)
             yield {"table": name, "noise": kind, "labels": size, "draw": draw} | row_of(found, z)
 
 
 def report(results: Path) -> None:
     r"""Means, and the mean paired difference by the channel, with its standard error over tasks."""
-    groups: dict[tuple[str, str, str], list[dict[str, str]]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in read(results):
-        real = row["table"] != "synthesised"
-        groups["NAS-Bench-201" if real else "synthesised", row["noise"], row["labels"] if real else ""].append(row)
-    print("| tasks | noise | labels | score | " + " | ".join(NAMES) + " | with - without |")
-    print("|---|---|--:|---|" + "--:|" * (len(NAMES) + 1))
-    for (table, noise, labels), rows in groups.items():
+        table, labels = ("NAS-Bench-201", row["labels"]) if row["table"] in DATASETS else (row["table"], "")
+        groups[row["form"], table, row["noise"], labels].append(row)
+    print("| form | tasks | noise | labels | score | " + " | ".join(NAMES) + " | with - without |")
+    print("|---|---|---|--:|---|" + "--:|" * (len(NAMES) + 1))
+    for key, rows in groups.items():
         for score in SCORES:
             cells = []
             for name in NAMES:
@@ -190,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", action="store_true", help="train the two processes first")
     parser.add_argument("--report-only", action="store_true", help="run nothing, print the table")
+    parser.add_argument("--form", choices=("hybrid", "off-grid"), default="hybrid")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--output", type=Path, default=Path("out/known_noise"), help="folder of trained processes")
     parser.add_argument("--results", type=Path, default=RESULTS / "known_noise.csv")
@@ -199,18 +212,19 @@ def main() -> None:
         report(args.results)
         return
     if args.train:
-        train(args.output, args.seed)
+        train(args.output, args.form, args.seed)
     space = NASBench201Space()
     models = {
         name: read_weights(args.output / f"{name}-{args.seed}.safetensors", space) for name in ("without", "with")
     }
-    models["shipped"] = shipped_model(space)
-    done = {(row["seed"], row["table"]) for row in read(args.results)}
+    if args.form == "hybrid":
+        models["shipped"] = shipped_model(space)
+    done = {(row["form"], row["seed"], row["table"]) for row in read(args.results)}
     parts = {"synthesised": synthesised(models)} | {name: tabulated(models, [name]) for name in DATASETS}
     for name, rows in parts.items():
-        if (str(args.seed), name) not in done:
+        if (args.form, str(args.seed), name) not in done:
             for row in list(rows):
-                append(args.results, FIELDS, {"seed": args.seed} | row)
+                append(args.results, FIELDS, {"form": args.form, "seed": args.seed} | row)
             print(name, flush=True)
     report(args.results)
 

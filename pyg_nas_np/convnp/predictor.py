@@ -239,8 +239,9 @@ class ConvNPPredictor(Predictor):
                 in official order; NaN and infinite ones stand at the mean. Spaces of your own declare theirs
                 (``ParameterSpace(..., scores=...)``).
             y_std: Standard deviation of each label that is known, ``[n]``: of repeats, or of the mean of some. The
-                Gaussian processes of the bank add it to the noise that they estimate; trees do not see it.
-                (default: 0)
+                Gaussian processes of the bank add it to the noise that they estimate; trees do not see it. The process
+                sees it if it has a channel for it (``noise_channel`` of :class:`~pyg_nas_np.nn.ConvNP`); those that the
+                package ships have none. (default: 0)
             fidelity: Level of each label, ``[n]``, such as ``[12, 12, 200]``. (default: the last)
             curves: Instead of :obj:`y`, the values after each epoch, ``[n, E]``; NaN from where a training was stopped,
                 and where nothing was measured. Each gives a label at every level that it has reached.

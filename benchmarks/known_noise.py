@@ -6,8 +6,8 @@ r"""Whether a channel of the known noise adds to a process whose bank knows it.
 
 Processes for NAS-Bench-201 are trained as the shipped one (800 synthesised tasks, 1,500 steps), but half of the tasks
 have labels with noise of known sizes (:func:`~pyg_nas_np.convnp.priors.known_noise`), with and without
-``noise_channel``. All see the same tasks. The bank of the hybrid form knows the noise; the off-grid form has no bank, so
-that the channel is all that it is told. They are asked about
+``noise_channel``. All see the same tasks. The bank of the hybrid form knows the noise; the off-grid form has no bank,
+so that the channel is all that it is told. They are asked about
 
 - 240 synthesised tasks of another seed, half of them with noise;
 - NAS-Bench-201 (validation accuracy after 200 epochs, means over seeds; three data sets) from 10, 30 and 100 random
@@ -52,15 +52,8 @@ KINDS = ("none", "seeds", "half", "wide")
 SIZES, TARGETS, DRAWS, BATCHES, SHARE, HELD_OUT = (10, 30, 100), 1000, 10, 30, 0.5, 1000
 NAMES = ("bank", "without", "with", "shipped", "untold")
 SCORES = ("nll", "tau")
-FIELDS = (
-    "form",
-    "seed",
-    "table",
-    "noise",
-    "labels",
-    "draw",
-    *(f"{score}_{name}" for name in NAMES for score in SCORES),
-)
+KEY = ("form", "seed", "table", "noise", "labels", "draw")
+FIELDS = (*KEY, *(f"{score}_{name}" for name in NAMES for score in SCORES))
 
 Moments = tuple[Tensor, Tensor]
 
@@ -191,10 +184,8 @@ def report(results: Path) -> None:
                 values = [float(row[f"{score}_{name}"]) for row in rows if row[f"{score}_{name}"]]
                 cells.append(f"{sum(values) / len(values):.4f}" if values else "")
             gains = torch.tensor([float(row[f"{score}_with"]) - float(row[f"{score}_without"]) for row in rows])
-            error = float(gains.std()) / math.sqrt(len(rows))
-            print(
-                f"| {table} | {noise} | {labels} | {score} | {' | '.join(cells)} | {gains.mean():+.4f} ± {error:.4f} |"
-            )
+            cells.append(f"{gains.mean():+.4f} ± {float(gains.std()) / math.sqrt(len(rows)):.4f}")
+            print(f"| {' | '.join([*key, score, *cells])} |")
     print(machine())
 
 

@@ -47,12 +47,13 @@ from pyg_nas_np.predictors.labels import LabelTransform
 from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import cache_dir
 
+SYNTHESISED = "synthesised"
 DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 KINDS = ("none", "seeds", "half", "wide")
 SIZES, TARGETS, DRAWS, BATCHES, SHARE, HELD_OUT = (10, 30, 100), 1000, 10, 30, 0.5, 1000
 NAMES = ("bank", "without", "with", "shipped", "untold")
 SCORES = ("nll", "tau")
-KEY = ("form", "seed", "table", "noise", "labels", "draw")
+KEY = ("form", "seed", "tasks", "table", "noise", "labels", "draw")
 FIELDS = (*KEY, *(f"{score}_{name}" for name in NAMES for score in SCORES))
 
 Moments = tuple[Tensor, Tensor]
@@ -166,15 +167,16 @@ def tabulated(models: dict[str, ConvNP], names: Sequence[str] = DATASETS) -> Ite
                 untold = ConvNPPredictor(dataset.space, stacking=False).fit(context, y.clamp(0.0, 100.0))
                 untold.model_ = models["without"]
                 found["untold"] = untold.predict_scores(target)
-            yield {"table": name, "noise": kind, "labels": size, "draw": draw} | row_of(found, z)
+            key = {"tasks": "NAS-Bench-201", "table": name, "noise": kind, "labels": size, "draw": draw}
+            yield key | row_of(found, z)
 
 
 def report(results: Path) -> None:
     r"""Means, and the mean paired difference by the channel, with its standard error over tasks."""
     groups: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for row in read(results):
-        table, labels = ("NAS-Bench-201", row["labels"]) if row["table"] in DATASETS else (row["table"], "")
-        groups[row["form"], table, row["noise"], labels].append(row)
+        labels = "" if row["tasks"] == SYNTHESISED else row["labels"]
+        groups[row["form"], row["tasks"], row["noise"], labels].append(row)
     print("| form | tasks | noise | labels | score | " + " | ".join(NAMES) + " | with - without |")
     print("|---|---|---|--:|---|" + "--:|" * (len(NAMES) + 1))
     for key, rows in groups.items():
@@ -211,7 +213,7 @@ def main() -> None:
     if args.form == "hybrid":
         models["shipped"] = shipped_model(space)
     done = {(row["form"], row["seed"], row["table"]) for row in read(args.results)}
-    parts = {"synthesised": synthesised(models)} | {name: tabulated(models, [name]) for name in DATASETS}
+    parts = {SYNTHESISED: synthesised(models)} | {name: tabulated(models, [name]) for name in DATASETS}
     for name, rows in parts.items():
         if (args.form, str(args.seed), name) not in done:
             for row in list(rows):

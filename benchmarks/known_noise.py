@@ -208,7 +208,8 @@ def main() -> None:
         train(args.output, args.form, args.seed)
     space = NASBench201Space()
     models = {
-        name: read_weights(args.output / f"{name}-{args.seed}.safetensors", space) for name in ("without", "with")
+        name: read_weights(args.output / f"{args.form}-{name}-{args.seed}.safetensors", space)
+        for name in ("without", "with")
     }
     if args.form == "hybrid":
         models["shipped"] = shipped_model(space)

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from _own_tables import DEVELOPMENT
-from _rows import append, read
+from _rows import Row, append, read
 from _timing import RESULTS, machine
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -234,22 +234,35 @@ def report_trust(results: Path) -> None:
         print(f"| {family} | " + " | ".join(cells) + " |")
 
 
+def compared(rows: Sequence[Row], form: str) -> dict[str, float]:
+    r"""On how many families a form is better and worse than the bank, and the mean change of tau over families."""
+    gains: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        gains[row["family"]].append(float(row[form]) - float(row["bank"]))
+    parts = [torch.tensor(part) for part in gains.values()]
+    errors = torch.stack([part.mean() * math.sqrt(part.numel()) / part.std() for part in parts])
+    change = float(torch.stack([part.mean() for part in parts]).mean())
+    return {
+        "better": int((errors > 1).sum()),
+        "worse": int((errors < -1).sum()),
+        "families": len(parts),
+        "change": change,
+    }
+
+
 def report(results: Path) -> None:
     r"""Mean differences to the bank by family and number of labels, with standard errors over tasks.
 
-    And on how many families a form is better and worse than the bank by more than one standard error.
+    The file beside the results says on how many families each form is better and worse by more than one standard error.
     """
     rows = read(results)
-    print("| form | mean over families | better | worse | of |\n|---|--:|--:|--:|--:|")
+    forms = results.with_stem(f"{results.stem}_forms")
+    forms.unlink(missing_ok=True)
+    print("| form | better | worse | families | change |\n|---|--:|--:|--:|--:|")
     for form in FORMS:
-        gains = {
-            family: torch.tensor([float(row[form]) - float(row["bank"]) for row in rows if row["family"] == family])
-            for family in {row["family"] for row in rows}
-        }
-        errors = {family: float(part.mean() / part.std()) * math.sqrt(part.numel()) for family, part in gains.items()}
-        mean = sum(float(part.mean()) for part in gains.values()) / len(gains)
-        better, worse = sum(value > 1 for value in errors.values()), sum(value < -1 for value in errors.values())
-        print(f"| {form} | {mean:+.4f} | {better} | {worse} | {len(gains)} |")
+        row = {"form": form} | compared(rows, form)
+        append(forms, list(row), row)
+        print("| {form} | {better} | {worse} | {families} | {change:+.4f} |".format(**row))
     for form in FORMS:
         print(f"\n{form}\n\n| family | " + " | ".join(SIZES) + " |\n|---" + "|--:" * len(SIZES) + "|")
         means: dict[str, list[float]] = defaultdict(list)

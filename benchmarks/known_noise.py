@@ -109,12 +109,9 @@ def synthesised(models: dict[str, ConvNP]) -> Iterator[dict[str, Any]]:
             context = slice(int(batch.ptr_context[b]), int(batch.ptr_context[b + 1]))
             noisy = batch.noise is not None and bool(batch.noise[context].any())
             found = {name: (mean[own], std[own]) for name, (mean, std) in every.items()}
-            key = {
-                "table": "synthesised",
-                "noise": "known" if noisy else "none",
-                "labels": context.stop - context.start,
-            }
-            yield key | {"draw": number * len(batch) + b} | row_of(found, batch.z_target[own])
+            key = {"tasks": SYNTHESISED, "table": SYNTHESISED, "noise": "known" if noisy else "none"}
+            sizes = {"labels": context.stop - context.start, "draw": number * len(batch) + b}
+            yield key | sizes | row_of(found, batch.z_target[own])
 
 
 def labels_of(kind: str, seeds: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 r"""Whether a process that is shared by all spaces adds to the mean of the bank, where it is trained on other families.
 
-    python benchmarks/universal_head.py --minutes 20
+    python benchmarks/universal_head.py
+    python benchmarks/universal_head.py --trust
     python benchmarks/universal_head.py --report-only
 
 Tasks are contexts of 5 to 100 random labels, with 128 targets, of the tables of ``universal.py`` and of FCNet and
@@ -18,7 +19,12 @@ same cells), and asked about this one. The forms of it (:data:`FORMS`):
 
 Encoders have seen the tables of the families that the process is trained on, so that it learns to trust them too much;
 there are too few families to train the process on others than the encoders. Rows of ``results/universal_head.csv``:
-Kendall's tau of the bank's mean, and of each form.
+Kendall's tau of the bank's mean, and of each form. An interrupted run goes on: tasks are kept in ``--tasks``, and
+families whose rows are in the results are not trained for again.
+
+With ``--trust``, the *free* form alone is trained, and asked how far it follows the scores of the encoder beyond what
+the bank does: the slope, over the targets of a task, of its shift of the bank's mean along the encoder's score, beside
+the slope of the bank's true errors, which it cannot see. Rows of ``results/universal_head_trust.csv``.
 """
 
 from __future__ import annotations
@@ -26,7 +32,6 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from _own_tables import DEVELOPMENT
-from _rows import append, read
+from _rows import Row, append, read
 from _timing import RESULTS, machine
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -49,12 +54,13 @@ from pyg_nas_np.features.operation_inputs import EncoderInputs, shared_operation
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.nn import ConvNP, OperationEncoder, Task, TaskBatch
 from pyg_nas_np.spaces.described import has_graphs
+from pyg_nas_np.utils import atomic_path
 
 SAME = {"micro": "nb201"}
 """Families whose cells are those of another one."""
 
 SIZES = {"5 to 12": (0, 12), "13 to 30": (12, 30), "31 to 100": (30, 100)}
-ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 2300, 128, 4, 500, 6, 32
+TASKS, ROWS, TARGETS, MEMBERS, STEPS, BATCH, CHANNELS = 1445, 2300, 128, 4, 500, 6, 32
 WITHOUT_GRAPHS = ("hpolib", "hpobench")
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -64,6 +70,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "alone": {"form": "off-grid", "encoder": True},
 }
 FIELDS = ("family", "table", "labels", "task", "bank", *FORMS)
+
+TRUST = ("family", "table", "labels", "task", "encoder", "free", "learned", "right")
 
 Drawn = dict[str, Any]
 Graphs = dict[str, EncoderInputs]
@@ -189,9 +197,72 @@ def bank(task: Drawn) -> float:
     return float(kendall_tau(Task(*task["task"]).target_moments[..., 0].mean(dim=1), task["better"], undefined=0.0))
 
 
-def report(results: Path) -> None:
-    r"""Mean differences to the bank by family and number of labels, with standard errors over tasks."""
+def slope(values: Tensor, along: Tensor) -> float:
+    r"""Least-squares slope of values along scores; 0 where these are equal."""
+    centred = along - along.mean()
+    return float((values * centred).sum() / centred.square().sum().clamp_min(1e-6))
+
+
+@torch.no_grad()
+def trust(model: EndToEnd, task: Drawn) -> dict[str, float]:
+    r"""How far a process follows the scores of the encoder beyond the bank, and how far it should have."""
+    known = Task(*task["task"])
+    score, base = known.x_target[:, 0], known.target_moments[..., 0].mean(dim=1)
+    mean = model([task], {})[1]
+    assert known.z_target is not None
+    return {
+        "encoder": float(kendall_tau(score, task["better"], undefined=0.0)),
+        "free": float(kendall_tau(mean, task["better"], undefined=0.0)),
+        "learned": slope(mean - base, score),
+        "right": slope(known.z_target - base, score),
+    }
+
+
+def report_trust(results: Path) -> None:
+    r"""Mean slopes by family and number of labels, and their correlation over the tasks of a family."""
     rows = read(results)
+    head = "learned | right | correlation"
+    print("| family | encoder | " + " | ".join(f"{size}: {head}" for size in SIZES) + " |")
+    print("|---|--:" + "|--:|--:|--:" * len(SIZES) + "|")
+    for family in sorted({row["family"] for row in rows}):
+        own = [row for row in rows if row["family"] == family]
+        cells = [f"{sum(float(row['encoder']) for row in own) / len(own):.3f}"]
+        for low, high in SIZES.values():
+            part = [row for row in own if low < int(row["labels"]) <= high]
+            pairs = torch.tensor([[float(row[name]) for row in part] for name in ("learned", "right")])
+            cells += [f"{value:+.3f}" for value in (*pairs.mean(dim=1).tolist(), float(pairs.corrcoef()[0, 1]))]
+        print(f"| {family} | " + " | ".join(cells) + " |")
+
+
+def compared(rows: Sequence[Row], form: str) -> dict[str, float]:
+    r"""On how many families a form is better and worse than the bank, and the mean change of tau over families."""
+    gains: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        gains[row["family"]].append(float(row[form]) - float(row["bank"]))
+    parts = [torch.tensor(part) for part in gains.values()]
+    errors = torch.stack([part.mean() * math.sqrt(part.numel()) / part.std() for part in parts])
+    change = float(torch.stack([part.mean() for part in parts]).mean())
+    return {
+        "better": int((errors > 1).sum()),
+        "worse": int((errors < -1).sum()),
+        "families": len(parts),
+        "change": change,
+    }
+
+
+def report(results: Path) -> None:
+    r"""Mean differences to the bank by family and number of labels, with standard errors over tasks.
+
+    The file beside the results says on how many families each form is better and worse by more than one standard error.
+    """
+    rows = read(results)
+    forms = results.with_stem(f"{results.stem}_forms")
+    forms.unlink(missing_ok=True)
+    print("| form | better | worse | families | change |\n|---|--:|--:|--:|--:|")
+    for form in FORMS:
+        row = {"form": form} | compared(rows, form)
+        append(forms, list(row), row)
+        print("| {form} | {better} | {worse} | {families} | {change:+.4f} |".format(**row))
     for form in FORMS:
         print(f"\n{form}\n\n| family | " + " | ".join(SIZES) + " |\n|---" + "|--:" * len(SIZES) + "|")
         means: dict[str, list[float]] = defaultdict(list)
@@ -227,32 +298,43 @@ def prior_without(encoders: Encoders, family: str) -> PriorEncoder:
     return max(fit, key=lambda prior: len(prior.card["families"]))
 
 
+def all_tasks(tables: Sequence[MeasuredTable], path: Path) -> list[Drawn]:
+    r"""The tasks: :data:`TASKS` of them, of which the file keeps those that are drawn."""
+    families: dict[str, list[MeasuredTable]] = defaultdict(list)
+    for table in tables:
+        families[table.family].append(table)
+    generator = torch.Generator().manual_seed(0)
+    tasks: list[Drawn] = []
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        tasks = kept["tasks"]
+        generator.set_state(kept["generator"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while len(tasks) < TASKS:
+        family = list(families.values())[int(torch.randint(len(families), (1,), generator=generator))]
+        task = draw(family[int(torch.randint(len(family), (1,), generator=generator))], generator)
+        tasks += [] if task is None else [task]
+        if len(tasks) % 100 == 0 or len(tasks) == TASKS:
+            with atomic_path(path) as part:
+                torch.save({"tasks": tasks, "generator": generator.get_state()}, part)
+    return tasks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=20.0, help="time for drawing tasks")
     parser.add_argument("--tasks", type=Path, default=Path("out/universal/tasks.pt"), help="where tasks are kept")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of measured tables")
+    parser.add_argument("--trust", action="store_true", help="ask the free form alone how far it follows the encoder")
     parser.add_argument("--report-only", action="store_true", help="run nothing, print the table")
-    parser.add_argument("--results", type=Path, default=RESULTS / "universal_head.csv")
+    parser.add_argument("--results", type=Path, help="(default: in benchmarks/results)")
     args = parser.parse_args()
+    results = args.results or RESULTS / f"universal_head{'_trust' if args.trust else ''}.csv"
     torch.set_num_threads(1)
     if args.report_only:
-        report(args.results)
+        (report_trust if args.trust else report)(results)
         return
     tables = all_tables(args.data)
-    tasks: list[Drawn] = torch.load(args.tasks, weights_only=True) if args.tasks.exists() else []
-    if not tasks:
-        families: dict[str, list[MeasuredTable]] = defaultdict(list)
-        for table in tables:
-            families[table.family].append(table)
-        generator = torch.Generator().manual_seed(0)
-        deadline = time.monotonic() + 60 * args.minutes
-        while time.monotonic() < deadline:
-            family = list(families.values())[int(torch.randint(len(families), (1,), generator=generator))]
-            task = draw(family[int(torch.randint(len(family), (1,), generator=generator))], generator)
-            tasks += [] if task is None else [task]
-        args.tasks.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(tasks, args.tasks)
+    tasks = all_tasks(tables, args.tasks)
     print(f"{len(tasks)} tasks", flush=True)
     graphs = {
         table.name: shared_operation_inputs(table.space)(rows_of(table, pool_of(table)))
@@ -260,18 +342,31 @@ def main() -> None:
         if has_graphs(table.space)
     }
     encoders = read_encoders(WEIGHTS / "universal.safetensors")
-    args.results.unlink(missing_ok=True)
+    judged = {row["family"] for row in read(results)}
     for family in sorted({SAME.get(task["family"], task["family"]) for task in tasks}):
         own = [SAME.get(task["family"], task["family"]) == family for task in tasks]
-        others = [task for task, mine in zip(tasks, own, strict=True) if not mine]
-        models = {form: train(form, others, graphs, prior_without(encoders, family)) for form in FORMS}
-        for number, (task, mine) in enumerate(zip(tasks, own, strict=True)):
-            if mine:
-                row = {"family": task["family"], "table": task["table"], "task": number, "bank": bank(task)}
-                row["labels"] = task["task"][1].numel()
-                append(args.results, FIELDS, row | {form: judge(model, task, graphs) for form, model in models.items()})
+        mine = [number for number, one in enumerate(own) if one]
+        if family in judged or (args.trust and not any(tasks[number]["table"] in graphs for number in mine)):
+            continue
+        others = [task for task, one in zip(tasks, own, strict=True) if not one]
+        models = {
+            form: train(form, others, graphs, prior_without(encoders, family))
+            for form in (["free"] if args.trust else FORMS)
+        }
+        rows = []
+        for number in mine:
+            task = tasks[number]
+            row = {"family": task["family"], "table": task["table"], "task": number, "labels": task["task"][1].numel()}
+            if args.trust:
+                rows.append(row | trust(models["free"], task))
+            else:
+                taus = {form: judge(model, task, graphs) for form, model in models.items()}
+                rows.append(row | {"bank": bank(task)} | taus)
+        # Only now, so that a family has all its rows or none.
+        for row in rows:
+            append(results, TRUST if args.trust else FIELDS, row)
         print(family, flush=True)
-    report(args.results)
+    (report_trust if args.trust else report)(results)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ PTR, ALL = torch.tensor([0, 2, 3, 7]), torch.tensor([0, 1, 3])
 PARTS = torch.linspace(-1, 1, 6).view(3, 2), torch.linspace(-1, 1, 3), torch.linspace(0, 1, 8).view(4, 2)
 TASK = Task(*PARTS, torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), torch.zeros(4))
 
+NOISY = TASK._replace(noise=torch.tensor([0.0, 0.1, 1.0]))
+
 
 def tasks():
     return TaskBatch.from_tasks([TASK, TASK])
@@ -128,6 +130,10 @@ MODULES = {
         lambda module: module(Y.view(1, 7, 3), X[:, :1], grid_over(X[:, 0].min(), X[:, 0].max(), 0.5)[0]),
     ),
     "ConvNP": (lambda: ConvNP(2, num_base=2, channels=8, heads=2), lambda module: module(tasks())),
+    "ConvNP with noise": (
+        lambda: ConvNP(2, num_base=2, channels=8, heads=2, noise_channel=True),
+        lambda module: module(TaskBatch.from_tasks([TASK, NOISY])),
+    ),
     "ConvNP off the grid": (
         lambda: ConvNP(2, form="off-grid", channels=8, heads=2),
         lambda module: module(tasks().with_targets_as_context()),

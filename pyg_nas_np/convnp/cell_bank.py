@@ -153,6 +153,7 @@ def _moments(
     x_context: Tensor,
     z_context: Tensor,
     x_target: Tensor,
+    variances: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    bank = CellBank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context)
+    bank = CellBank(groups, max_iter=max_iter, num_trees=num_trees).fit(x_context, z_context, variances=variances)
     return bank.context, bank.predict(x_target)

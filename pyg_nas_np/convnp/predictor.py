@@ -239,8 +239,9 @@ class ConvNPPredictor(JointSamples):
                 in official order; NaN and infinite ones stand at the mean. Spaces of your own declare theirs
                 (``ParameterSpace(..., scores=...)``).
             y_std: Standard deviation of each label that is known, ``[n]``: of repeats, or of the mean of some. The
-                Gaussian processes of the bank add it to the noise that they estimate; trees do not see it.
-                (default: 0)
+                Gaussian processes of the bank add it to the noise that they estimate; trees do not see it. The process
+                sees it if it has a channel for it (``noise_channel`` of :class:`~pyg_nas_np.nn.ConvNP`); those that the
+                package ships have none. (default: 0)
             fidelity: Level of each label, ``[n]``, such as ``[12, 12, 200]``. (default: the last)
             curves: Instead of :obj:`y`, the values after each epoch, ``[n, E]``; NaN from where a training was stopped,
                 and where nothing was measured. Each gives a label at every level that it has reached.
@@ -441,10 +442,13 @@ class ConvNPPredictor(JointSamples):
             order = torch.randperm(count, generator=generator)
             context, target = order[: math.ceil(share * count)], order[math.ceil(share * count) :]
             scores = robust_scores(self.z_[context].double()).float()
-            bank = CellBank(groups, max_iter=30, shrinkage=self.shrinkage).fit(self.x_[context], scores)
+            known = None if self.variances_ is None else self.variances_[context]
+            bank = CellBank(groups, max_iter=30, shrinkage=self.shrinkage)
+            bank.fit(self.x_[context], scores, variances=known)
             moments = bank.context, bank.predict(self.x_[target])
             x = self.x_[:, seen]
-            tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target]))
+            noise = None if known is None else known.sqrt().float()
+            tasks.append(Task(x[context], scores, x[target], *moments, self.z_[target], noise))
         batch, model = TaskBatch.from_tasks(tasks).to(device), copy.deepcopy(model).to(device)
         assert batch.z_target is not None
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
@@ -481,7 +485,8 @@ class ConvNPPredictor(JointSamples):
     def _predict_chunk(self, model: ConvNP, seen: list[int], x: Tensor) -> tuple[Tensor, Tensor]:
         target = self.bank_.predict(x)
         ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(x)])
-        tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end)
+        noise = None if self.variances_ is None else self.variances_.sqrt().float()
+        tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end, noise=noise)
         tasks = tasks.to(model.head.weight.device)
         if model.latent_channels:
             generator = seeded(self.random_state)

@@ -16,6 +16,9 @@ from pyg_nas_np.predictors.kernels import LENGTH, VARIANCE
 Prior = Callable[[Tensor, torch.Generator], Tensor]
 """Draws one function at some rows ``[n]`` of a table of architectures: values ``[n]`` float64."""
 
+KNOWN_NOISE = (0.1, 1.5)
+"""Range of the largest known standard deviation in a task with noise, in standard deviations of the function."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdditiveGPPrior:
@@ -202,12 +205,31 @@ def space_prior(table: Tensor, groups: Mapping[str, list[int]], coordinates: Ten
     return MixturePrior(parts)
 
 
+def known_noise(count: int, generator: torch.Generator) -> Tensor:
+    r"""Draws standard deviations of measurements, as fractions of that of the function, ``[count]`` float64.
+
+    The largest one of a task is log-uniform within :data:`KNOWN_NOISE`. In a third of the tasks, a part of the
+    measurements has it and the others have none; in a third, measurements are means of 1 to 10 repeats; in a third,
+    deviations are log-uniform over two decades.
+    """
+    low, high = (math.log(bound) for bound in KNOWN_NOISE)
+    largest, kind, part = map(float, _uniform(generator, 3, dtype=torch.float64))
+    each = _uniform(generator, count, dtype=torch.float64)
+    if kind < 1 / 3:
+        shape = (each < part).double()
+    elif kind < 2 / 3:
+        shape = ((10 * each).floor() + 1).rsqrt()
+    else:
+        shape = (-2.0 * math.log(10.0) * each).exp()
+    return shape * math.exp(low + (high - low) * largest)
+
+
 def _normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=dtype, device="cpu")
 
 
-def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+def _uniform(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=dtype, device="cpu")
 
 
 def _below(generator: torch.Generator, bound: int, *shape: int) -> Tensor:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pyg_nas_np.convnp.priors import Prior
+from pyg_nas_np.convnp.priors import Prior, known_noise
 from pyg_nas_np.nn.task_batch import Task, TaskBatch
 from pyg_nas_np.utils.defaults import fixed_defaults
 
-Moments = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Base predictions of a task: ``x_context``, ``z_context`` and ``x_target`` to ``[n, K, 2]`` and ``[m, K, 2]``."""
+
+class Moments(Protocol):
+    r"""Base predictions of a task."""
+
+    def __call__(
+        self, x_context: Tensor, z_context: Tensor, x_target: Tensor, variances: Tensor | None = None, /
+    ) -> tuple[Tensor, Tensor]:
+        r"""Returns ``[n, K, 2]`` and ``[m, K, 2]``, given the known variances of the scores, ``[n]``, if some are."""
 
 
 class SyntheticTasks(IterableDataset[TaskBatch]):
@@ -30,11 +37,13 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         num_context: Smallest and largest context; drawn log-uniformly.
         num_target: Targets per task.
         batch_size: Tasks per batch.
+        noise_share: Share of the tasks whose context has noise of known sizes, drawn by
+            :func:`~pyg_nas_np.convnp.priors.known_noise`.
         seed: Seed of the stream; workers and ranks get separate streams.
         start: Batches to skip at the beginning, so that a resumed training sees new ones.
 
     Raises:
-        ValueError: If a size is not positive or the table is too small for a task.
+        ValueError: If a size is not positive, the table is too small for a task, or the share is not one.
     """
 
     def __init__(
@@ -48,6 +57,7 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         num_context: tuple[int, int] = (4, 200),
         num_target: int = 128,
         batch_size: int = 8,
+        noise_share: float = 0.0,
         seed: int = 0,
         start: int = 0,
     ) -> None:
@@ -62,10 +72,12 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
                 f"a task needs up to {high + num_target} architectures, the table has {table.size(0)}; "
                 f"lower num_context or num_target"
             )
+        if not 0.0 <= noise_share <= 1.0:
+            raise ValueError(f"noise_share must lie between 0 and 1, got {noise_share}")
         self.table, self.inputs = table, torch.tensor(inputs)
         self.prior, self.standardize, self.moments = prior, standardize, moments
         self.num_context, self.num_target, self.batch_size = num_context, num_target, batch_size
-        self.seed, self.start = seed, start
+        self.noise_share, self.seed, self.start = noise_share, seed, start
 
     @fixed_defaults
     def batch(self, number: int) -> TaskBatch:
@@ -86,10 +98,18 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
             rows = torch.randperm(self.table.size(0), generator=generator)[:total]
         x = self.table[rows]
         y = self.prior(rows, generator)
-        z_context = self.standardize(y[:n]).float()
         z_target = self.standardize(y)[n:].float()
         seen = x[:, self.inputs]
-        return Task(seen[:n], z_context, seen[n:], *self.moments(x[:n], z_context, x[n:]), z_target)
+        # Without noise nothing more is drawn, so that a stream is that of earlier versions.
+        if not self.noise_share or float(torch.rand((), generator=generator)) >= self.noise_share:
+            z_context = self.standardize(y[:n]).float()
+            return Task(seen[:n], z_context, seen[n:], *self.moments(x[:n], z_context, x[n:]), z_target)
+        deviations = known_noise(n, generator) * y.std()
+        labels = y[:n] + deviations * torch.randn(n, generator=generator, dtype=y.dtype)
+        scores = self.standardize(labels)
+        noise = score_deviations(labels, scores, deviations).float()
+        moments = self.moments(x[:n], scores.float(), x[n:], noise.square())
+        return Task(seen[:n], scores.float(), seen[n:], *moments, z_target, noise)
 
     def __iter__(self) -> Iterator[TaskBatch]:
         worker = torch.utils.data.get_worker_info()
@@ -101,3 +121,26 @@ class SyntheticTasks(IterableDataset[TaskBatch]):
         while True:
             yield self.batch(number)
             number += step
+
+
+def score_deviations(labels: Tensor, scores: Tensor, deviations: Tensor) -> Tensor:
+    r"""Maps standard deviations of labels to those of their scores, by the mean slope over label ± deviation.
+
+    Args:
+        labels: Labels, ``[n]`` float64.
+        scores: Their scores, increasing with the labels, ``[n]``.
+        deviations: Standard deviations of the labels, ``[n]``.
+
+    Example:
+        >>> labels = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+        >>> score_deviations(labels, 10.0 * labels, torch.tensor([0.0, 0.5, 4.0])).tolist()
+        [0.0, 5.0, 40.0]
+    """
+    known, order = labels.sort()
+    first, last = float(known[0]), float(known[-1])
+    if first == last:
+        return torch.zeros_like(labels)
+    low, high = ((labels + sign * deviations).clamp(first, last) for sign in (-1.0, 1.0))
+    rise = torch.from_numpy(np.interp(high, known, scores[order]) - np.interp(low, known, scores[order]))
+    slope: Tensor = rise / (high - low).clamp_min(1e-9 * (last - first))
+    return deviations * slope

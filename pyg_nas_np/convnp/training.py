@@ -60,6 +60,9 @@ _CHECKPOINT = {
     "pytorch-lightning_version": str,
 }
 
+NOISE_SHARE = 0.5
+"""Share of the tasks with noise of known sizes, where the process has a channel for it."""
+
 OTHER_SEED = 1
 """Seed of the random networks in the prior of tasks; predictors use seed 0."""
 
@@ -173,6 +176,7 @@ def space_tasks(
     space: CellSpace[Any],
     *,
     batch_size: int = 8,
+    noise_share: float = 0.0,
     seed: int = 0,
     labels: Mapping[str, Tensor] | None = None,
     target: str = "",
@@ -182,6 +186,7 @@ def space_tasks(
     Args:
         space: The space.
         batch_size: Tasks per step.
+        noise_share: Share of the tasks whose context has noise of known sizes.
         seed: Seed of the stream.
         labels: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]``, as a further prior of tasks.
             (default: none; no measured label is used)
@@ -206,6 +211,7 @@ def space_tasks(
         num_context=(min(3, largest), largest),
         num_target=min(128, table.size(0) - largest),
         batch_size=batch_size,
+        noise_share=noise_share,
         seed=seed,
     )
 
@@ -225,6 +231,7 @@ def pretrain(
     model: ConvNP | None = None,
     process: Mapping[str, Any] | None = None,
     objective: Objective = "ml",
+    noise_share: float | None = None,
     labels: Mapping[str, Tensor] | None = None,
     target: str = "",
     root: str | os.PathLike[str] | None = None,
@@ -249,6 +256,8 @@ def pretrain(
         model: A process to train. (default: a new one)
         process: Arguments of the new :class:`~pyg_nas_np.nn.ConvNP`, such as its form. (default: the hybrid form)
         objective: See :data:`Objective`.
+        noise_share: Share of the tasks whose context has noise of known sizes. (default: :data:`NOISE_SHARE` for a
+            process with a channel for it, such as ``process={"noise_channel": True}``, and none for others)
         labels: Auxiliary labels of the whole space, name (``dataset/metric``) → ``[A]``, as a further prior of tasks.
         target: Data set that will be predicted; none of :obj:`labels` may be of it.
         root: Folder of tasks, logs and checkpoints. If it holds a checkpoint, training resumes from it.
@@ -257,13 +266,16 @@ def pretrain(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If the accelerator is unknown.
+        ValueError: If the accelerator is unknown, or :obj:`noise_share` is not between 0 and 1.
         DeviceUnavailableError: If this machine has no CUDA device, or fewer than :obj:`devices`.
         InvalidLabelsError: If some of :obj:`labels` are of :obj:`target`.
         DataFileError: If the checkpoint in :obj:`root` is damaged, or of another process.
     """
     kind = _device_type(accelerator, devices)
-    tasks = space_tasks(space, batch_size=batch_size, seed=seed, labels=labels, target=target)
+    if noise_share is None:
+        channel = (process or {}).get("noise_channel", False) if model is None else model.noise_channel
+        noise_share = NOISE_SHARE if channel else 0.0
+    tasks = space_tasks(space, batch_size=batch_size, noise_share=noise_share, seed=seed, labels=labels, target=target)
     descriptors = shared_descriptors(space)
     if model is None:
         with drawing_from(torch.Generator(device="cpu").manual_seed(seed)):
@@ -324,6 +336,7 @@ def pretrain(
             "tables": ", ".join(labels or ()) or "none",
             "target": target,
             "objective": objective,
+            "noise_share": noise_share,
             "seed": seed,
             "accelerator": kind,
             "tasks": num_batches * batch_size,

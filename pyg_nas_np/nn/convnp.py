@@ -23,6 +23,9 @@ MAX_RATIO = 3.0
 MAX_SHIFT = 0.1
 """Largest shift of a mixture of base predictors, in standard deviations, if not said otherwise."""
 
+NOISE_UNIT = 0.5
+"""Known standard deviation at which a score of the context counts half, in standard deviations of the scores."""
+
 FREE_CONTEXT = 20
 """Size of the context from which the bounds of ratio and shift decrease in proportion to 1 / n."""
 
@@ -36,6 +39,11 @@ class ConvNP(nn.Module):
     learned correction. Before training the correction is zero and the weights are equal, so the output is the mean of
     the base predictions. Inputs of the other two forms are features and scores only.
 
+    With :obj:`noise_channel`, the known noise of each score of the context (:attr:`TaskBatch.noise
+    <pyg_nas_np.nn.TaskBatch.noise>`) is a channel of the set convolutions, beside a copy of the other channels that
+    is weighted by the part of the variance that is noise, and errors of noisy scores count less in the statistics.
+    Where the noise is absent or zero, these channels are zero and the process is the one without them.
+
     Args:
         in_channels: Number ``F`` of features.
         form: See :data:`Form`.
@@ -48,6 +56,7 @@ class ConvNP(nn.Module):
         latent_channels: Latent channels per grid cell, 0 for a deterministic process (on-grid).
         max_ratio: Largest ratio of the weights of two base predictors (hybrid).
         max_shift: Largest shift of their mixture, in standard deviations (hybrid).
+        noise_channel: Whether the known noise of the context is an input; otherwise it is ignored.
 
     Shapes:
         - **input:** a :class:`~pyg_nas_np.nn.TaskBatch`.
@@ -79,6 +88,7 @@ class ConvNP(nn.Module):
         latent_channels: int = 0,
         max_ratio: float = MAX_RATIO,
         max_shift: float = MAX_SHIFT,
+        noise_channel: bool = False,
     ) -> None:
         super().__init__()
         if form not in get_args(Form):
@@ -101,15 +111,20 @@ class ConvNP(nn.Module):
             "max_ratio": max_ratio,
             "max_shift": max_shift,
         }
-        self.max_ratio, self.max_shift = max_ratio, max_shift
+        if noise_channel:
+            # Configurations of processes without it are those of earlier versions, which can read them.
+            self.config["noise_channel"] = True
+        self.max_ratio, self.max_shift, self.noise_channel = max_ratio, max_shift, noise_channel
         self.in_channels, self.form, self.num_base = in_channels, form, num_base if form == "hybrid" else 0
         base = self.num_base
         self.embed = nn.Sequential(nn.Linear(in_channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
-        self.embed_context = nn.Linear(1 + 2 * base, channels)
+        seen = 1 + 2 * base
+        self.embed_context = nn.Linear(2 * seen + 1 if noise_channel else seen, channels)
         if base:
+            known = seen + noise_channel
             self.embed_target = nn.Linear(2 * base, channels)
-            self.embed_evidence = nn.Linear(1 + 2 * base, channels)
-            self.weigh = nn.Sequential(nn.Linear(1 + 2 * base, channels), nn.GELU(), nn.Linear(channels, base))
+            self.embed_evidence = nn.Linear(known, channels)
+            self.weigh = nn.Sequential(nn.Linear(known, channels), nn.GELU(), nn.Linear(channels, base))
         self.process: OffGridProcess | OnGridProcess
         if form == "on-grid":
             self.process = OnGridProcess(channels, heads=heads, grid_dim=grid_dim, latent_channels=latent_channels)
@@ -176,7 +191,7 @@ class ConvNP(nn.Module):
         concentrate on it.
         """
         bound = 0.5 * math.log(self.max_ratio) * freedom(tasks).unsqueeze(1)
-        return torch.softmax(bound * torch.tanh(self.weigh(evidence(tasks))), dim=1)
+        return torch.softmax(bound * torch.tanh(self.weigh(self._evidence(tasks))), dim=1)
 
     def latent(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         r"""Returns mean and log standard deviation of the latent variables given the context, ``[B, Z, *grid]``.
@@ -192,14 +207,25 @@ class ConvNP(nn.Module):
 
     def _embed(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         h_context, h_target = self.embed(tasks.x_context), self.embed(tasks.x_target)
-        z = tasks.z_context.unsqueeze(1)
+        context = tasks.z_context.unsqueeze(1)
+        if self.num_base:
+            context = torch.cat([context, tasks.context_moments.flatten(1)], dim=1)
+        if self.noise_channel:
+            level, share = noise_channels(tasks)
+            context = torch.cat([context, level.unsqueeze(1), share.unsqueeze(1) * context], dim=1)
+        h_context = h_context + self.embed_context(context)
         if not self.num_base:
-            return h_context + self.embed_context(z), h_target
-        seen = self.embed_evidence(evidence(tasks))
-        context = torch.cat([z, tasks.context_moments.flatten(1)], dim=1)
-        h_context = h_context + self.embed_context(context) + tasks.per_context(seen)
+            return h_context, h_target
+        seen = self.embed_evidence(self._evidence(tasks))
         h_target = h_target + self.embed_target(tasks.target_moments.flatten(1))
-        return h_context, h_target + tasks.per_target(seen)
+        return h_context + tasks.per_context(seen), h_target + tasks.per_target(seen)
+
+    def _evidence(self, tasks: TaskBatch) -> Tensor:
+        if not self.noise_channel:
+            return evidence(tasks)
+        level, share = noise_channels(tasks)
+        mean = tasks.context_sums(level.unsqueeze(1)) / tasks.ptr_context.diff().clamp_min(1).unsqueeze(1)
+        return torch.cat([evidence(tasks, 1.0 - share), mean], dim=1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, form={self.form!r}, {self.process!r})"
@@ -214,8 +240,30 @@ def freedom(tasks: TaskBatch) -> Tensor:
     return (FREE_CONTEXT / counts).clamp_max(1.0)
 
 
-def evidence(tasks: TaskBatch) -> Tensor:
+def noise_channels(tasks: TaskBatch) -> tuple[Tensor, Tensor]:
+    r"""Channels of the known noise of the context, zero where none is known.
+
+    Returns:
+        ``[N]`` each: the level :math:`\log(1 + s^2 / u^2)` of a standard deviation :math:`s`, with the unit :math:`u`
+        of :data:`NOISE_UNIT`, and the share :math:`s^2 / (s^2 + u^2)` of the variance that is noise.
+
+    Example:
+        >>> x, z, moments, ptr = torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, 0, 2), torch.tensor([0, 2])
+        >>> tasks = TaskBatch(x, z, x, moments, moments, ptr, ptr, noise=torch.tensor([0.0, 0.5]))
+        >>> noise_channels(tasks)[1]
+        tensor([0.0000, 0.5000])
+    """
+    noise = torch.zeros_like(tasks.z_context) if tasks.noise is None else tasks.noise.to(tasks.z_context.dtype)
+    level = (noise / NOISE_UNIT).square().log1p()
+    return level, -(-level).expm1()
+
+
+def evidence(tasks: TaskBatch, weights: Tensor | None = None) -> Tensor:
     r"""Statistics of the context for each base predictor: leave-one-out errors and densities, and the context's size.
+
+    Args:
+        tasks: The tasks.
+        weights: Of the scores of the context in both means, ``[N]``. (default: equal)
 
     Returns:
         ``[B, 1 + 2 K]``: log size of the context, then for every base predictor the log mean squared error and the mean
@@ -224,9 +272,10 @@ def evidence(tasks: TaskBatch) -> Tensor:
     mean, log_std = tasks.context_moments.unbind(dim=2)
     square = (tasks.z_context.unsqueeze(1) - mean).square()
     density = (-0.5 * square * (-2.0 * log_std).exp() - log_std).clamp_min(-10.0)
-    counts = tasks.ptr_context.diff()
-    owner = tasks.per_context(torch.arange(counts.numel(), device=counts.device))
-    sums = mean.new_zeros(counts.numel(), 2 * mean.size(1))
-    sums = sums.index_add_(0, owner, torch.cat([square, density], dim=1))
-    error, density = (sums / counts.clamp_min(1).unsqueeze(1)).chunk(2, dim=1)
-    return torch.cat([counts.unsqueeze(1).to(mean.dtype).log1p(), (error + 1e-3).log(), density], dim=1)
+    counts = tasks.ptr_context.diff().unsqueeze(1)
+    values, total = torch.cat([square, density], dim=1), counts.clamp_min(1).to(mean.dtype)
+    if weights is not None:
+        weights = weights.unsqueeze(1)
+        values, total = weights * values, tasks.context_sums(weights).clamp_min(1e-6)
+    error, density = (tasks.context_sums(values) / total).chunk(2, dim=1)
+    return torch.cat([counts.to(mean.dtype).log1p(), (error + 1e-3).log(), density], dim=1)

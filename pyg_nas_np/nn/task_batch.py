@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_nas_np.ops.backends import validation_enabled
+from pyg_nas_np.utils import InvalidLabelsError
+
 
 class Task(NamedTuple):
     r"""A single context-target task; see :class:`TaskBatch`."""
@@ -19,6 +22,7 @@ class Task(NamedTuple):
     context_moments: Tensor
     target_moments: Tensor
     z_target: Tensor | None = None
+    noise: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Task:
         r"""Returns the task on a device."""
@@ -37,6 +41,11 @@ class TaskBatch:
         - **target_moments:** ``[M, K, 2]``, their predictions of the targets.
         - **ptr_context**, **ptr_target:** ``[B + 1]`` int64, where each task starts.
         - **z_target:** ``[M]`` scores to predict, or :obj:`None`.
+        - **noise:** ``[N]``, known standard deviations of the scores of the context, or :obj:`None` where none is
+          known, which is the same as zeros. Only a process with a channel for it sees it.
+
+    Raises:
+        InvalidLabelsError: If there is not one standard deviation a score, or one is negative, NaN or infinite.
     """
 
     x_context: Tensor
@@ -47,6 +56,11 @@ class TaskBatch:
     ptr_context: Tensor
     ptr_target: Tensor
     z_target: Tensor | None = None
+    noise: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise is not None:
+            _check_noise(self.noise, self.z_context)
 
     def __len__(self) -> int:
         return self.ptr_context.numel() - 1
@@ -70,6 +84,11 @@ class TaskBatch:
         r"""Repeats a row of each task, ``[B, ...]``, for each of its targets, ``[M, ...]``."""
         return _repeated(values, self.ptr_target, self.x_target.size(0))
 
+    def context_sums(self, values: Tensor) -> Tensor:
+        r"""Sums rows of the context, ``[N, C]``, within each task, ``[B, C]``."""
+        owner = self.per_context(torch.arange(len(self), device=values.device))
+        return values.new_zeros(len(self), values.size(1)).index_add(0, owner, values)
+
     def with_targets_as_context(self) -> TaskBatch:
         r"""Returns the tasks with all targets added to the context, the condition of the latent's posterior.
 
@@ -86,12 +105,15 @@ class TaskBatch:
             x_context=torch.cat([self.x_context, self.x_target])[order],
             z_context=torch.cat([self.z_context, self.z_target])[order],
             context_moments=torch.cat([self.context_moments, self.target_moments])[order],
+            noise=None
+            if self.noise is None
+            else torch.cat([self.noise, torch.zeros_like(self.z_target, dtype=self.noise.dtype)])[order],
             ptr_context=self.ptr_context + self.ptr_target,
         )
 
     @classmethod
     def from_tasks(cls, tasks: Sequence[Task]) -> TaskBatch:
-        r"""Concatenates tasks.
+        r"""Concatenates tasks; those without noise beside others with noise have noise 0.
 
         Example:
             >>> moments = torch.zeros(3, 1, 2), torch.zeros(5, 1, 2)
@@ -112,6 +134,31 @@ class TaskBatch:
             context,
             target,
             torch.cat(scores) if scores else None,
+            _joint_noise(tasks),
+        )
+
+
+def _joint_noise(tasks: Sequence[Task]) -> Tensor | None:
+    if all(task.noise is None for task in tasks):
+        return None
+    return torch.cat([torch.zeros_like(task.z_context) if task.noise is None else task.noise for task in tasks])
+
+
+def _check_noise(noise: Tensor, scores: Tensor) -> None:
+    if noise.shape != scores.shape:
+        raise InvalidLabelsError(
+            f"noise has shape {list(noise.shape)}; one standard deviation for each of the {scores.numel()} scores of "
+            f"the context is needed, 0 where none is known"
+        )
+    # Checking values synchronises with the device, and is impossible inside a compiled graph.
+    if noise.is_meta or not validation_enabled() or torch.compiler.is_compiling():
+        return
+    bad = ~((noise >= 0) & noise.isfinite())
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise InvalidLabelsError(
+            f"noise must be standard deviations, finite and not negative, got {float(noise[row]):g} at position {row}; "
+            f"give 0 where none is known"
         )
 
 

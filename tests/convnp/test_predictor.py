@@ -647,6 +647,28 @@ def test_a_label_that_is_known_to_be_noisy_counts_less(tmp_path):
     torch.testing.assert_close(same.predict(archs), trusting.predict(archs), rtol=1e-4, atol=1e-4)
 
 
+def test_a_process_with_the_channel_sees_the_noise(tmp_path, toy_space, monkeypatch):
+    write_weights(tmp_path / "w.safetensors", make_model(toy_space, noise_channel=True), toy_space, {})
+    index = torch.arange(24)
+    y = toy_space.batch_flops()[:24].double() + torch.linspace(0, 1, 24)
+    std = torch.linspace(0.0, 0.5, 24) * y.std()
+    seen = []
+    original = ConvNP.forward
+    monkeypatch.setattr(ConvNP, "forward", lambda *args: seen.append(args[1].noise) or original(*args))
+    predictor = ConvNPPredictor(toy_space, weights=tmp_path / "w.safetensors", stacking=False)
+    quiet = predictor.fit(index, y).predict(torch.arange(64))
+    assert seen == [None]
+    noisy = predictor.fit(index, y, y_std=std).predict(torch.arange(64))
+    torch.testing.assert_close(seen[-1].double().square(), predictor.variances_.double())
+    assert not torch.allclose(noisy, quiet)
+    predictor.save(tmp_path / "p.pt")
+    again = ConvNPPredictor.load(tmp_path / "p.pt", space=toy_space)
+    torch.testing.assert_close(again.predict(torch.arange(64)), noisy, rtol=1e-4, atol=1e-4)
+    assert again.model_.noise_channel
+    tuned = ConvNPPredictor(toy_space, weights=tmp_path / "w.safetensors", stacking=False, finetune_steps=1)
+    assert tuned.fit(index, y, y_std=std).predict(index).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("std", "message"),
     [

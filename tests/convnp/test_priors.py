@@ -16,6 +16,7 @@ from pyg_nas_np.convnp import (
     TrendPrior,
     space_prior,
 )
+from pyg_nas_np.convnp.priors import KNOWN_NOISE, known_noise
 from pyg_nas_np.utils import InvalidLabelsError
 
 TABLE = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
@@ -203,3 +204,22 @@ def test_mixtures_follow_their_parts_and_add_noise():
     ]
     assert sorted(correlation)[15] > 0.8
     assert max(correlation) < 0.999
+
+
+def test_known_noise_is_within_its_range_and_differs_between_labels():
+    drawn = torch.stack([known_noise(400, generator(seed)) for seed in range(60)])
+    assert drawn.dtype == torch.float64
+    assert torch.equal(drawn[1], known_noise(400, generator(1)))
+    assert bool((drawn >= 0.0).all())
+    largest = drawn.max(dim=1).values
+    assert bool((largest <= KNOWN_NOISE[1]).all())
+    assert float(largest.min()) < 0.3
+    assert float(largest.max()) > 1.0
+    assert bool((drawn.std(dim=1) > 0.0).all())
+    # Three kinds: a part without noise, means of up to ten repeats, two decades.
+    silent = (drawn == 0).any(dim=1)
+    values = torch.tensor([row.unique().numel() for row in drawn])
+    assert bool((values[silent] == 2).all())
+    assert 5 < int(silent.sum()) < 35
+    assert 5 < int((values == 10).sum()) < 35
+    assert 5 < int((values == 400).sum()) < 35

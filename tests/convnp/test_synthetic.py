@@ -5,18 +5,20 @@ import itertools
 import pytest
 import torch
 
-from pyg_nas_np.convnp import AdditiveGPPrior, SyntheticTasks
+from pyg_nas_np.convnp import AdditiveGPPrior, SyntheticTasks, synthetic
+from pyg_nas_np.convnp.synthetic import score_deviations
 from pyg_nas_np.predictors.labels import robust_scores
 
 TABLE = torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
 PRIOR = AdditiveGPPrior(TABLE, {"first": [0, 1], "second": [2, 3, 4]})
 
 
-def sizes_as_moments(x_context, z_context, x_target):
+def sizes_as_moments(x_context, z_context, x_target, variances=None):
     """Moments that tell what the base predictors were given."""
     assert x_context.size(1) == x_target.size(1) == 5
     context, target = torch.zeros(len(x_context), 1, 2), torch.zeros(len(x_target), 1, 2)
     context[:, 0, 0], target[:, 0, 0] = z_context, x_target[:, 4]
+    context[:, 0, 1] = 0.0 if variances is None else variances
     return context, target
 
 
@@ -112,9 +114,55 @@ def test_a_task_may_take_the_whole_table():
         ({"num_context": (9, 5)}, "num_context"),
         ({"num_target": 0}, "num_target=0"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"noise_share": -0.1}, "noise_share must lie between 0 and 1, got -0.1"),
+        ({"noise_share": float("nan")}, "got nan"),
         ({"num_context": (4, 390)}, "up to 410 architectures, the table has 400"),
     ],
 )
 def test_impossible_sizes(sizes, message):
     with pytest.raises(ValueError, match=message):
         stream(**sizes)
+
+
+def test_a_share_of_the_tasks_has_known_noise():
+    assert stream().batch(0).noise is None
+    batches = list(itertools.islice(stream(noise_share=0.5), 20))
+    assert torch.equal(batches[3].z_context, stream(noise_share=0.5).batch(3).z_context)
+    noisy = 0
+    for batch in batches:
+        noise = torch.zeros_like(batch.z_context) if batch.noise is None else batch.noise
+        # The base predictors get its square.
+        torch.testing.assert_close(batch.context_moments[:, 0, 1], noise.square())
+        assert noise.isfinite().all()
+        noisy += int((batch.context_sums(noise.unsqueeze(1)) > 0).sum())
+    assert 15 < noisy < 45
+    torch.testing.assert_close(stream(noise_share=0.0).batch(1).z_context, stream().batch(1).z_context)
+
+
+def test_noise_is_in_the_context_and_of_the_size_that_is_told(monkeypatch):
+    monkeypatch.setattr(synthetic, "known_noise", lambda count, generator: torch.full((count,), 2.0).double())
+    batches = [stream(noise_share=1.0, num_context=(100, 100)).batch(number) for number in range(5)]
+    for batch in batches:
+        # The function adds a quarter of its own to the variance.
+        assert 0.5 < float(batch.noise.mean()) < 1.2
+        both = torch.cat([batch.x_context, batch.x_target])
+        assert both.isfinite().all()
+
+
+def test_scores_of_targets_are_those_without_the_noise(monkeypatch):
+    quiet = {"num_context": (10, 10), "noise_share": 1.0}
+    batches = []
+    for size in (1e-3, 2.0):
+        monkeypatch.setattr(synthetic, "known_noise", lambda n, _, size=size: torch.full((n,), size).double())
+        batches.append(stream(**quiet, batch_size=1).batch(0))
+    assert torch.equal(batches[0].z_target, batches[1].z_target)
+    assert not torch.allclose(batches[0].z_context, batches[1].z_context, atol=1e-2)
+
+
+def test_deviations_follow_the_slope_of_the_scores():
+    labels = torch.linspace(-1.0, 1.0, 201, dtype=torch.float64)
+    found = score_deviations(labels, labels**3, torch.full_like(labels, 1e-3))
+    torch.testing.assert_close(found[1:-1], 3e-3 * labels[1:-1] ** 2, rtol=0.1, atol=1e-5)
+    assert bool((score_deviations(labels, labels, torch.zeros_like(labels)) == 0).all())
+    # Equal labels have no slope.
+    assert score_deviations(torch.ones(3).double(), torch.zeros(3).double(), torch.ones(3)).tolist() == [0.0] * 3

@@ -16,7 +16,7 @@ from pyg_nas_np import pretrain
 from pyg_nas_np.convnp import SyntheticTasks
 from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
 from pyg_nas_np.convnp.predictor import process_inputs
-from pyg_nas_np.convnp.training import MetaTraining, negative_log_density, space_tasks
+from pyg_nas_np.convnp.training import NOISE_SHARE, MetaTraining, negative_log_density, space_tasks
 from pyg_nas_np.convnp.weights import read_card, read_weights
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.nn import ConvNP
@@ -407,3 +407,29 @@ def test_large_spaces_give_a_part_of_their_cells(toy_space, monkeypatch):
     tasks = space_tasks(toy_space, labels=labels, target="cifar10")
     assert tasks.table.size(0) == 64
     assert tasks.batch(0).z_target.isfinite().all()
+
+
+def test_a_process_with_the_channel_is_trained_on_noise(tmp_path, toy_space):
+    path = tmp_path / "toy.safetensors"
+    model = train(toy_space, path, model=make_model(toy_space, noise_channel=True), root=tmp_path)
+    start = make_model(toy_space, noise_channel=True)
+    for value, before in ((model.embed_context, start.embed_context), (model.weigh[0], start.weigh[0])):
+        assert bool((value.weight != before.weight).any(dim=0).all())
+    again = read_weights(path, toy_space)
+    assert equal(again, model)
+    assert again.noise_channel
+    assert read_card(path)["noise_share"] == NOISE_SHARE
+    # The file of tasks holds their noise.
+    resumed = train(toy_space, model=make_model(toy_space, noise_channel=True), root=tmp_path)
+    assert equal(resumed, model)
+    made = pretrain(toy_space, process={"noise_channel": True}, **(SMALL | {"max_steps": 1}))
+    assert made.noise_channel
+
+
+def test_the_share_of_noisy_tasks_can_be_chosen(tmp_path, toy_space):
+    quiet = train(toy_space, tmp_path / "w.safetensors")
+    assert read_card(tmp_path / "w.safetensors")["noise_share"] == 0.0
+    assert not equal(train(toy_space, noise_share=1.0), quiet)
+    assert space_tasks(toy_space, noise_share=1.0, batch_size=2).batch(0).noise is not None
+    with pytest.raises(ValueError, match="noise_share must lie between 0 and 1, got 2"):
+        train(toy_space, noise_share=2.0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pyg_nas_np import ops
 from pyg_nas_np.nn import ConvNP, Task, TaskBatch
-from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, evidence, freedom
+from pyg_nas_np.nn.convnp import FREE_CONTEXT, MAX_RATIO, MAX_SHIFT, NOISE_UNIT, evidence, freedom, noise_channels
 from pyg_nas_np.ops import cpu
 
 FORMS = {
@@ -51,7 +52,11 @@ def make_latent() -> ConvNP:
     return make_model("on-grid-1d", latent_channels=2)
 
 
-MAKERS = {form: partial(make_model, form) for form in FORMS} | {"latent": make_latent}
+def make_noisy() -> ConvNP:
+    return make_model(noise_channel=True)
+
+
+MAKERS = {form: partial(make_model, form) for form in FORMS} | {"latent": make_latent, "noise": make_noisy}
 makers = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
@@ -68,7 +73,13 @@ def select(batch: TaskBatch, b: int, order=None, keep=None) -> TaskBatch:
         batch.target_moments[other],
         torch.tensor([0, own.numel()]),
         torch.tensor([0, other.numel()]),
+        noise=None if batch.noise is None else batch.noise[own],
     )
+
+
+def with_noise(batch: TaskBatch, seed: int = 0) -> TaskBatch:
+    generator = torch.Generator().manual_seed(seed)
+    return replace(batch, noise=torch.rand(batch.z_context.shape, generator=generator) + 0.05)
 
 
 def test_untrained_hybrid_is_the_mean_of_its_base():
@@ -283,3 +294,87 @@ def test_reset_parameters_forgets_the_correction():
     torch.testing.assert_close(model(batch)[0], untrained()(batch)[0])
     assert model.embed_evidence.weight.any()
     assert "OffGridSetConv(16, heads=4, dim=2)" in repr(model)
+
+
+def widened(model: ConvNP) -> ConvNP:
+    """The same process with a channel of the noise, whose weights are random."""
+    wide = ConvNP(3, **model.config | {"noise_channel": True}).eval()
+    state = {name: torch.randn_like(value) for name, value in wide.state_dict().items()}
+    for name, value in model.state_dict().items():
+        state[name][tuple(slice(size) for size in value.shape)] = value
+    wide.load_state_dict(state)
+    return wide
+
+
+@forms
+@torch.no_grad()
+def test_absent_noise_is_no_noise_and_the_process_without_the_channel(form):
+    model, batch = make_model(form), make_tasks()
+    wide = widened(model)
+    assert wide.noise_channel
+    assert not model.noise_channel
+    for quiet in (batch, replace(batch, noise=torch.zeros_like(batch.z_context))):
+        torch.testing.assert_close(wide(quiet), model(quiet), rtol=1e-4, atol=1e-5)
+    # A process without the channel does not see the noise.
+    torch.testing.assert_close(model(with_noise(batch)), model(batch))
+    assert not torch.allclose(wide(with_noise(batch))[0], wide(batch)[0], atol=1e-4)
+
+
+@forms
+@given(order=st.permutations(range(6)))
+@settings(max_examples=5)
+@torch.no_grad()
+def test_noise_follows_its_label_in_any_order(form, order):
+    model, batch = make_model(form, noise_channel=True), with_noise(make_tasks())
+    alone, again = model(select(batch, 0)), model(select(batch, 0, torch.tensor(order)))
+    torch.testing.assert_close(again, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(batch)[0][:10], alone[0], rtol=1e-4, atol=1e-4)
+
+
+@forms
+def test_gradients_reach_the_noise_and_its_weights(form):
+    model, batch = make_model(form, noise_channel=True), with_noise(make_tasks())
+    noise = batch.noise.requires_grad_()
+    mean, std = model(batch)
+    (((batch.z_target - mean) / std).square() + std.log()).sum().backward()
+    assert noise.grad.isfinite().all()
+    assert (noise.grad != 0).all()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        if name in ("embed_context.weight", "embed_evidence.weight", "weigh.0.weight"):
+            assert (parameter.grad != 0).any(dim=0).all(), name
+
+
+def test_gradients_are_finite_without_noise():
+    model, batch = make_model(noise_channel=True), make_tasks()
+    batch = replace(batch, noise=torch.zeros_like(batch.z_context).requires_grad_())
+    model(batch)[0].sum().backward()
+    assert batch.noise.grad.isfinite().all()
+
+
+def test_channels_grow_with_the_noise():
+    batch = replace(make_tasks((4,), (1,)), noise=torch.tensor([0.0, NOISE_UNIT, 3 * NOISE_UNIT, 1e6]))
+    level, share = noise_channels(batch)
+    torch.testing.assert_close(share, torch.tensor([0.0, 0.5, 0.9, 1.0]))
+    torch.testing.assert_close(level[:3], torch.tensor([0.0, 2.0, 10.0]).clamp_min(1.0).log())
+    assert bool(level.isfinite().all())
+
+
+def test_errors_of_noisy_scores_count_less():
+    batch = make_tasks((2, 2), (1, 1))
+    batch.z_context = torch.tensor([1.0, 3.0, 1.0, 3.0])
+    batch.context_moments = torch.zeros(4, 2, 2)
+    plain, weighted = evidence(batch), evidence(batch, torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    torch.testing.assert_close(weighted[0], plain[0])
+    torch.testing.assert_close(weighted[:, 0], plain[:, 0])
+    torch.testing.assert_close(weighted[1, 1:3], torch.tensor([1.001] * 2).log())
+    assert bool(evidence(batch, torch.zeros(4)).isfinite().all())
+
+
+@torch.no_grad()
+def test_config_rebuilds_the_process_with_its_channel():
+    model, batch = make_noisy(), with_noise(make_tasks())
+    again = ConvNP(3, **model.config)
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again(batch), model(batch))
+    assert "noise_channel" not in make_model().config

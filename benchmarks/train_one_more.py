@@ -75,7 +75,7 @@ def measure(name: str, seed: int, root: str) -> list[dict[str, Any]]:
                         "margin": margin,
                         "probability": round(told.probability, 4),
                         "better": int(lead > margin),
-                        "expected_gain": round(min(told.gain / run.scale, 9.0), 5),
+                        "expected_gain": told.gain / run.scale,
                     }
                 )
             rows += group
@@ -86,7 +86,8 @@ def measure(name: str, seed: int, root: str) -> list[dict[str, Any]]:
 def report() -> None:
     cells: dict[tuple[str, float], list[dict[str, str]]] = defaultdict(list)
     for row in _rows.read(RESULTS / "train_one_more.csv"):
-        if row["expected_gain"] != "9.0":
+        # Answers of a probability of 1 and an infinite gain say that nothing is known yet.
+        if math.isfinite(float(row["expected_gain"])):
             cells[row["table"], float(row["margin"])].append(row)
             cells["all", float(row["margin"])].append(row)
     print("| table | margin | answers | probability | frequency | Brier | of the frequency | expected gain | gain |")

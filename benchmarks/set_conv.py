@@ -1,13 +1,27 @@
 """Set convolutions of this package and of other libraries, in one process on the same tensors.
 
-``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``; with
-``--device cuda`` it measures the Triton kernels and writes ``results/set_conv_gpu.csv`` and ``.png``; there KeOps runs
-only if it is named in ``--methods``, since its CUDA mode ended the whole process on the machine of these results.
+``python benchmarks/set_conv.py`` prints the table and writes ``results/set_conv.csv`` and ``.png``; ``--cases`` changes
+only the rows of these, and each row names its machine. ``--device cuda`` measures the Triton kernels and writes
+``results/set_conv_gpu.csv`` and ``.png``; there KeOps runs only if it is named in ``--methods``, since its CUDA mode
+ended the whole process on the machine of these results.
 Libraries that are not installed are skipped: ``pip install neuralprocesses backends pykeops torch-scatter matplotlib``.
 
 Time is the best of several calls after a warm-up (which includes compilation and, for Triton, the choice of a
-configuration), with the device's work done. Memory is the growth over the call, at its peak, outputs included: of the
-resident set, or of what PyTorch allocates on the GPU. Every method is checked against ours before it is timed.
+configuration), with the device's work done. The methods take turns, so that other load on the machine meets all alike.
+Memory is the growth over the call, at its peak, outputs included: of the resident set, or of what PyTorch allocates on
+the GPU. Every method is checked against ours before it is timed.
+
+Each time is compared with two limits, both measured in the same run with the same threads:
+
+- arithmetic: the multiply-adds and exponentials that no method can avoid, at the rates of these kernels' own loops;
+- memory: the bytes that no method can avoid, at the rate of a triad ``a = b + 2 c`` on arrays far above the caches. A
+  forward pass reads every input once and writes every output once; a backward pass reads the inputs and the gradients
+  of the outputs once and writes the gradients of the inputs once. As in STREAM, the read that fetches a line before it
+  is written counts neither here nor in the triad. Nor do the fresh pages of an output, which the kernel clears first,
+  or the order of the points: rows of points that are scattered in memory cannot come at the rate of a triad. A line of
+  its own says how fast ``torch.index_select`` copies the rows of 16 channels in random order.
+
+The larger share tells which limit binds.
 """
 
 from __future__ import annotations
@@ -19,23 +33,24 @@ import functools
 import gc
 import importlib
 import importlib.util
+import math
 import os
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import torch
+from _timing import RESULTS, machine
 from torch import Tensor
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
 from pyg_nas_np.utils import atomic_path
 
-RESULTS = Path(__file__).parent / "results"
 Outputs = tuple[Tensor, Tensor]
 
 
@@ -49,6 +64,18 @@ class Row(NamedTuple):
     forward_gflops: float
     forward_roofline: float
     forward_backward_roofline: float
+    forward_bandwidth: float
+    forward_backward_bandwidth: float
+    machine: str
+
+
+class Rates(NamedTuple):
+    """What the machine does in a second, measured."""
+
+    fma: float  # multiply-adds
+    exp: float  # exponentials
+    byte: float  # bytes of a triad
+    row_byte: float  # bytes of rows of 16 floats, copied in random order
 
 
 class Case(NamedTuple):
@@ -58,6 +85,8 @@ class Case(NamedTuple):
     forward_fma: float  # multiply-adds that no method can avoid
     backward_fma: float
     exponentials: float  # in one pass
+    forward_bytes: float  # inputs read once, outputs written once
+    backward_bytes: float
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -95,19 +124,31 @@ def peak_memory(call: Callable[[], object], device: str) -> float:
     return max(peak, 0.0)
 
 
-def best_time(call: Callable[[], object], device: str, budget: float = 4.0) -> float:
-    """Returns the shortest of a few calls, as many as fit into a budget of seconds."""
-    best, spent = float("inf"), 0.0
-    for _ in range(50 if device == "cuda" else 7):
-        start = time.perf_counter()
-        result = call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        del result
-        best, spent = min(best, seconds), spent + seconds
-        if spent > budget:
-            break
+def best_times(
+    calls: Mapping[str, Sequence[Callable[[], object]]],
+    device: str,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Returns the shortest time of each call of each method, over rounds in which all methods take turns.
+
+    A method drops out after some four seconds for each of its calls.
+    """
+    best = {name: [float("inf")] * len(mine) for name, mine in calls.items()}
+    spent = dict.fromkeys(calls, 0.0)
+    for _ in range(rounds):
+        for name, mine in calls.items():
+            if spent[name] > 4 * len(mine):
+                continue
+            for k, call in enumerate(mine):
+                start = clock()
+                result = call()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                seconds = clock() - start
+                del result
+                best[name][k] = min(best[name][k], seconds)
+                spent[name] += seconds
     return best
 
 
@@ -126,13 +167,15 @@ def calls(
     return forward, forward_backward
 
 
-def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | None) -> list[Row]:
-    rows = []
+def measure(
+    case: Case, rates: Rates, methods: Sequence[str] | None, where: str, clock: Callable[[], float]
+) -> list[Row]:
     device = case.inputs[0].device.type
     if methods is None and device == "cuda":
         methods = [name for name in case.methods if name != "pykeops"]
     with torch.no_grad():
         expected = case.methods["ours"](*case.inputs)[1]
+    able = {}
     for name, method in case.methods.items():
         if methods is not None and name not in methods:
             continue
@@ -147,17 +190,52 @@ def measure(case: Case, rates: tuple[float, float], methods: Sequence[str] | Non
         except (RuntimeError, MemoryError) as failure:
             print(f"  {case.name} | {name}: {str(failure).splitlines()[0][:100]}", flush=True)
             continue
-        times = best_time(forward, device), best_time(both, device)
-        memory = peak_memory(forward, device), peak_memory(both, device)
-        fma, exp = rates
-        ideal = case.forward_fma / fma + case.exponentials / exp
-        ideal_both = ideal + case.backward_fma / fma + case.exponentials / exp
-        flops = 2 * case.forward_fma + case.exponentials
-        rows.append(
-            Row(case.name, name, *times, *memory, flops / times[0] / 1e9, ideal / times[0], ideal_both / times[1])
-        )
+        able[name] = forward, both
+    del expected
+    ideal = case.forward_fma / rates.fma + case.exponentials / rates.exp
+    ideal_both = ideal + case.backward_fma / rates.fma + case.exponentials / rates.exp
+    moved = case.forward_bytes / rates.byte
+    moved_both = moved + case.backward_bytes / rates.byte
+    flops = 2 * case.forward_fma + case.exponentials
+    rows = []
+    for name, times in best_times(able, device, 50 if device == "cuda" else 9, clock).items():
+        memory = [peak_memory(call, device) for call in able[name]]
+        shares = ideal / times[0], ideal_both / times[1], moved / times[0], moved_both / times[1]
+        rows.append(Row(case.name, name, *times, *memory, flops / times[0] / 1e9, *shares, where))
         print(f"  {case.name} | {name}: {times[0] * 1e3:.2f} ms, {times[1] * 1e3:.2f} ms", flush=True)
     return rows
+
+
+def cpu_rates(threads: int) -> tuple[float, float]:
+    """Returns the multiply-adds and exponentials a second of all threads at once: two of them may share a core.
+
+    The best of many short measurements, which other load on the machine may miss.
+    """
+
+    def rate(what: str) -> float:
+        with ThreadPoolExecutor(threads) as pool:
+            return sum(pool.map(lambda _: cpu.measure(what, 10_000_000), range(threads)))
+
+    fma, exp = (1e9 * max(rate(what) for _ in range(100)) for what in ("fma", "exp"))
+    return fma, exp
+
+
+def memory_rates(device: str) -> tuple[float, float]:
+    """Returns the bytes a second of a triad, and of rows of 16 floats copied in random order."""
+    b, c = (torch.ones(1 << 25, device=device) for _ in range(2))
+    a = torch.empty_like(b)
+    order = torch.randperm(1_000_000, generator=torch.Generator().manual_seed(0)).to(device)
+    rows = torch.ones(order.numel(), 16, device=device)
+    copied = torch.empty_like(rows)
+    triad, copy = best_times(
+        {
+            "triad": [lambda: torch.add(b, c, alpha=2, out=a)],
+            "rows": [lambda: torch.index_select(rows, 0, order, out=copied)],
+        },
+        device,
+        40,
+    ).values()
+    return 3 * 4 * b.numel() / triad[0], 2 * 4 * rows.numel() / copy[0]
 
 
 def gpu_rates() -> tuple[float, float]:
@@ -313,6 +391,8 @@ def sets_case(name: str, sizes: Sequence[tuple[int, int]], dim: int, channels: i
         # distances; values . gradients; gradients of values, sources and targets
         pairs * (dim + (channels + 1) + channels + 2 * (dim + 1)),
         pairs,
+        4.0 * (n * (dim + channels) + m * (dim + 1 + channels)),
+        4.0 * (n * (dim + channels) * 2 + m * (dim * 2 + 1 + channels)),
     )
 
 
@@ -349,6 +429,7 @@ def grid_case(name: str, shape: Sequence[int], points: int, channels: int, windo
             lambda value, index, size: scatter.scatter_add(value, index, 0, dim_size=size),  # type: ignore[attr-defined]
         )
     pairs = float(points * window**dim)
+    point, cells = dim + channels, math.prod(shape) * (1 + channels)
     # The kernel is a product over the axes: one exponential per axis and cell of a side of the window.
     return Case(
         name,
@@ -357,6 +438,8 @@ def grid_case(name: str, shape: Sequence[int], points: int, channels: int, windo
         pairs * (channels + 1),
         pairs * (2 * channels + 2 * dim),
         float(points * window * dim),
+        4.0 * (points * point + cells),
+        4.0 * (points * point * 2 + cells),
     )
 
 
@@ -379,8 +462,9 @@ def cases(device: str) -> dict[str, Callable[[], Case]]:
 
 def table(rows: Sequence[Row]) -> str:
     lines = [
-        "| case | method | forward, ms | + backward, ms | memory, MB | + backward, MB | GFLOP/s | of roofline |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| case | method | forward, ms | + backward, ms | memory, MB | + backward, MB | GFLOP/s | of arithmetic "
+        "| of bandwidth |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         ours = next(r for r in rows if r.case == row.case and r.method == "ours")
@@ -391,12 +475,27 @@ def table(rows: Sequence[Row]) -> str:
             f"| {row.case if is_ours else ''} | {row.method} | {row.forward_s * 1e3:,.2f}{ratios} "
             f"| {row.forward_backward_s * 1e3:,.2f}{ratios_both} | {row.forward_mb:,.1f} "
             f"| {row.forward_backward_mb:,.1f} | {row.forward_gflops:,.0f} "
-            f"| {row.forward_roofline:.0%}, {row.forward_backward_roofline:.0%} |"
+            f"| {row.forward_roofline:.0%}, {row.forward_backward_roofline:.0%} "
+            f"| {row.forward_bandwidth:.0%}, {row.forward_backward_bandwidth:.0%} |"
         )
     return "\n".join(lines)
 
 
-def plot(rows: Sequence[Row], path: Path, machine: str) -> None:
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Replaces a case in a table by its new rows; other cases stay, with the machine that measured them."""
+    lines = [[str(value) if isinstance(value, str) else f"{value:.6g}" for value in row] for row in rows]
+    kept = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = list(csv.reader(file))[1:]
+    place = next((k for k, line in enumerate(kept) if line[0] == rows[0].case), len(kept))
+    kept = [line for line in kept if line[0] != rows[0].case]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([list(Row._fields), *kept[:place], *lines, *kept[place:]])
+
+
+def plot(rows: Sequence[Row], path: Path, where: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -413,7 +512,7 @@ def plot(rows: Sequence[Row], path: Path, machine: str) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.suptitle(f"One set, D 8, C 8, forward and backward, float32; {machine}", fontsize=9)
+    figure.suptitle(f"One set, D 8, C 8, forward and backward, float32; {where}", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90)
 
@@ -423,6 +522,9 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=list(cases("cpu")), default=list(cases("cpu")))
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="of all threads, for a busy machine; printed only"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--no-sweep", action="store_true", help="leave out the sweep over sizes and the plot")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -430,32 +532,34 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     if args.device == "cuda":
-        chip = torch.cuda.get_device_name()
+        chip = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
         fma, exp = gpu_rates()
     else:
-        chip = f"{platform.processor() or platform.machine()}, {args.threads} threads, {cpu.instruction_set()}"
-        fma, exp = (args.threads * cpu.measure(what, 100_000_000) * 1e9 for what in ("fma", "exp"))
+        chip = f"{machine()}, {cpu.instruction_set()}"
+        fma, exp = cpu_rates(args.threads)
+    rates = Rates(fma, exp, *memory_rates(args.device))
     print(
-        f"{chip}, torch {torch.__version__}; rates: {2 * fma / 1e9:,.0f} GFLOP/s of multiply-adds, "
-        f"{exp / 1e9:,.1f}·10⁹ exponentials/s"
+        f"{chip}; rates: {2 * fma / 1e9:,.0f} GFLOP/s of multiply-adds, "
+        f"{exp / 1e9:,.1f}·10⁹ exponentials/s, {rates.byte / 1e9:,.1f} GB/s of a triad, "
+        f"{rates.row_byte / 1e9:,.1f} GB/s of rows in random order; load {os.getloadavg()[0]:.1f}"
     )
-    rows: list[Row] = []
-    for name in args.cases:
-        rows += measure(cases(args.device)[name](), (fma, exp), args.methods)
-    print(table(rows))
-    sweep: list[Row] = []
+    stem = "set_conv" if args.device == "cpu" else "set_conv_gpu"
+
+    def run(case: Case) -> list[Row]:
+        clock = time.process_time if args.processor_time else time.perf_counter
+        rows = measure(case, rates, args.methods, chip, clock)
+        if args.methods is None and not args.processor_time:
+            write(rows, args.out / f"{stem}.csv")
+        return rows
+
+    print(table([row for name in args.cases for row in run(cases(args.device)[name]())]))
     if not args.no_sweep:
-        for n in (100, 200, 400, 800, 1600, 3200):
-            sweep += measure(sets_case(str(n), [(n, 10 * n)], 8, 8, args.device), (fma, exp), args.methods)
-    if args.methods is None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        stem = "set_conv" if args.device == "cpu" else "set_conv_gpu"
-        with atomic_path(args.out / f"{stem}.csv") as path, path.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(Row._fields)
-            writer.writerows([*row[:2], *(f"{value:.6g}" for value in row[2:])] for row in (*rows, *sweep))
-        if sweep:
-            plot(sweep, args.out / f"{stem}.png", chip)
+        sweep = [
+            row
+            for n in (100, 200, 400, 800, 1600, 3200)
+            for row in run(sets_case(str(n), [(n, 10 * n)], 8, 8, args.device))
+        ]
+        plot(sweep, args.out / f"{stem}.png", chip)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ struct PnnGrid {
   int64_t num_points, num_sets, dim, channels;
   int32_t kernel, is_double, threads, reserved;
   const void *u, *u_density;              // per point: [N, C], [N]
-  const void *v, *v_density;              // per cell: [B, *shape, C], [B, *shape]
-  void *out_density, *out_signal;         // scatter: zeroed grids; gather: per point
+  const void *v, *v_density;              // per cell: [B, *shape, C], [B, *shape]; the gradient takes one density
+  void *out_density, *out_signal;         // scatter: per cell; gather: per point
   void* grad_x;                           // [N, D]
   double* grad_scale;                     // [D]
 };

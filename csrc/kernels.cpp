@@ -6,7 +6,9 @@
 namespace {
 
 using pnn::Block;
+using pnn::GridBins;
 using pnn::GridBlock;
+using pnn::kBinCells;
 using pnn::kTile;
 
 constexpr int64_t kSources = 64;        // sources per tile: a tile of weights stays in the first-level cache
@@ -413,6 +415,9 @@ void any_backward(const PnnSetConv& p, const Block& b, void* s) {
 
 #include "grid.inc"
 
+void any_locate(const PnnGrid& p, const GridBins& bins, int64_t set, int64_t begin, int64_t end, int64_t* keys) {
+  return p.is_double ? locate<double>(p, bins, set, begin, end, keys) : locate<float>(p, bins, set, begin, end, keys);
+}
 void any_scatter(const PnnGrid& p, const GridBlock& b, void* s) { PNN_DISPATCH(p.is_double, p.kernel, scatter, p, b, s) }
 void any_gather(const PnnGrid& p, const GridBlock& b, void* s) { PNN_DISPATCH(p.is_double, p.kernel, gather, p, b, s) }
 void any_gradient(const PnnGrid& p, const GridBlock& b, void* s) { PNN_DISPATCH(p.is_double, p.kernel, gradient, p, b, s) }
@@ -455,7 +460,7 @@ namespace pnn {
 
 const Kernels* PNN_TABLE() {
   static const Kernels table = {PNN_NAME,    scratch_bytes, grid_scratch_bytes, any_forward, any_backward,
-                                any_scatter, any_gather,    any_gradient,       measure};
+                                any_locate,  any_scatter,   any_gather,         any_gradient, measure};
   return &table;
 }
 

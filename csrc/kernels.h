@@ -17,10 +17,18 @@ struct Block {
   double* grad_scale;   // [D], private to the block
 };
 
+// Bins of 64 neighbouring cells, 2^bits on each axis. Both bins and the cells inside one are numbered row by row.
+constexpr int64_t kBinCells = 64;
+
+struct GridBins {
+  int64_t bits, number[3], outside;  // bins along each axis; the key of points that reach no cell
+};
+
 struct GridBlock {
-  const int64_t* order;  // the points of the block, sorted by cell
+  const int64_t* order;  // points, sorted by cell
   int64_t count, set;
-  double* grad_scale;
+  int64_t low, high;     // scatter: the cells of the first axis that the block owns
+  double* grad_scale;    // gradient: [D], private to the block
 };
 
 struct Kernels {
@@ -29,6 +37,8 @@ struct Kernels {
   int64_t (*grid_scratch_bytes)(const PnnGrid&);
   void (*forward)(const PnnSetConv&, const Block&, void* scratch);
   void (*backward)(const PnnSetConv&, const Block&, void* scratch);
+  // Keys of points [begin, end), all of one set: the number of the first cell of each window, by bins.
+  void (*locate)(const PnnGrid&, const GridBins&, int64_t set, int64_t begin, int64_t end, int64_t* keys);
   void (*scatter)(const PnnGrid&, const GridBlock&, void* scratch);
   void (*gather)(const PnnGrid&, const GridBlock&, void* scratch);
   void (*gradient)(const PnnGrid&, const GridBlock&, void* scratch);

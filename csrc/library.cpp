@@ -12,6 +12,9 @@
 #include <vector>
 
 #include "kernels.h"
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #ifdef PNN_X86
 #include <xmmintrin.h>
 #endif
@@ -106,6 +109,18 @@ void parallel(int64_t count, int threads, int64_t scratch_bytes, const Task& tas
   work();
   for (auto& thread : team) thread.join();
   if (failed) throw std::bad_alloc();
+}
+
+// New memory comes in pages of 4 kB, and to fault each in takes longer than to fill it: asks for large ones.
+void ask_for_large_pages(void* data, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kLarge = uintptr_t{1} << 21;
+  const uintptr_t from = (reinterpret_cast<uintptr_t>(data) + kLarge - 1) & ~(kLarge - 1);
+  const uintptr_t to = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kLarge - 1);
+  if (data != nullptr && from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
 }
 
 template <class Body>
@@ -332,69 +347,45 @@ void backward(const PnnSetConv& p) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Grids: a stable counting sort brings the points into the order of their cells, so that what a point touches is in the
-// cache already. Slabs of the first axis are blocks; a scatter runs the even slabs before the odd ones, since a window
-// reaches from its slab into the next.
+// Grids: two stable counting sorts, by bins and inside each bin, bring the points into the order of their cells: what a
+// point touches is in the cache already, and neighbours share most of it. Slabs of the first axis are blocks. A block of
+// a scatter owns its cells and takes all points that reach them, so that every sum has one owner and one order.
 // ---------------------------------------------------------------------------------------------------------------------
 
+constexpr int64_t kSlabs = 32;
+
 struct Sorted {
-  std::vector<int64_t> order;
-  std::vector<GridBlock> even, odd;
+  std::vector<int64_t> order, start;  // start: of each bin in the order, then of the points outside, then the end
+  GridBins bins;
+  int64_t per_set = 1;
 };
 
-template <class T>
-int64_t first_cell(const PnnGrid& p, const T* x, const double* origin, int64_t axis) {
-  const double position = (double(x[axis]) - origin[axis]) / p.spacing[axis];
-  const double start = position - 0.5 * double(p.window[axis]);
-  // Also false for NaN.
-  if (!(start > -1e15 && start < 1e15)) return -1;
-  int64_t first = int64_t(start);
-  first += start > double(first);  // ceil, without a call into the mathematical library
-  if (first >= p.shape[axis] || first + p.window[axis] <= 0) return -1;
-  return std::max<int64_t>(first, 0);
-}
-
-template <class T>
 Sorted sort_points(const PnnGrid& p) {
-  constexpr int64_t kCells = 8, kSlabs = 32;
   Sorted result;
-  const int64_t axes = std::min<int64_t>(p.dim, 2);
-  const int64_t most_bins = axes == 1 ? 16384 : 512;
-  int64_t width[2] = {1, 1}, bins[2] = {1, 1};
-  for (int64_t a = 0; a < axes; ++a) {
-    width[a] = std::max(kCells, p.shape[a] / most_bins);
-    bins[a] = std::max<int64_t>(1, (p.shape[a] + width[a] - 1) / width[a]);
-  }
-  // Slabs must be at least as long as a window for the two-phase scatter.
-  int64_t slab = std::max((p.window[0] + width[0] - 1) / width[0], (bins[0] + kSlabs - 1) / kSlabs);
-  if (p.num_sets >= 64) slab = bins[0];
-  const int64_t per_set = bins[0] * bins[1], keys = p.num_sets * per_set;
+  GridBins& bins = result.bins;
+  bins.bits = p.dim == 1 ? 6 : p.dim == 2 ? 3 : 2;
+  for (int64_t a = 0; a < p.dim; ++a)
+    result.per_set *= bins.number[a] = (p.shape[a] + (int64_t{1} << bins.bits) - 1) >> bins.bits;
+  const int64_t count = p.num_sets * result.per_set;
+  bins.outside = count * kBinCells;
 
   const int threads = p.num_points >= (1 << 16) ? std::max<int32_t>(1, std::min<int32_t>(p.threads, 16)) : 1;
-  const T* x = static_cast<const T*>(p.x);
-  std::vector<int64_t> key(static_cast<size_t>(p.num_points));
-  std::vector<std::vector<int64_t>> counts(size_t(threads), std::vector<int64_t>(static_cast<size_t>(keys + 1)));
+  std::vector<int64_t> keys(static_cast<size_t>(p.num_points));
+  std::vector<std::vector<int64_t>> counts(size_t(threads), std::vector<int64_t>(static_cast<size_t>(count + 1)));
   const auto bound = [&](int64_t t) { return p.num_points * t / threads; };
   parallel(threads, threads, 64, [&](int64_t t, void*) {
     auto& mine = counts[size_t(t)];
     int64_t n = bound(t);
-    int64_t set = std::upper_bound(p.ptr, p.ptr + p.num_sets + 1, n) - p.ptr - 1;
-    for (; n < bound(t + 1); ++n) {
-      while (n >= p.ptr[set + 1]) ++set;
-      int64_t place = set;
-      bool inside = true;
-      for (int64_t a = 0; a < p.dim; ++a) {
-        const int64_t cell = first_cell(p, x + n * p.dim, p.origin + set * p.dim, a);
-        inside = inside && cell >= 0;
-        if (a < axes) place = place * bins[a] + cell / width[a];
-      }
-      key[size_t(n)] = inside ? place : keys;
-      ++mine[size_t(inside ? place : keys)];
+    for (int64_t s = std::upper_bound(p.ptr, p.ptr + p.num_sets + 1, n) - p.ptr - 1; n < bound(t + 1); ++s) {
+      const int64_t end = std::min(p.ptr[s + 1], bound(t + 1));
+      kernels().locate(p, bins, s, n, end, keys.data() + n);
+      for (; n < end; ++n) ++mine[size_t(keys[size_t(n)] / kBinCells)];
     }
   });
-  std::vector<int64_t> start(static_cast<size_t>(keys + 2));
+  auto& start = result.start;
+  start.resize(static_cast<size_t>(count + 2));
   int64_t sum = 0;
-  for (int64_t q = 0; q <= keys; ++q) {
+  for (int64_t q = 0; q <= count; ++q) {
     start[size_t(q)] = sum;
     for (auto& mine : counts) {
       const int64_t c = mine[size_t(q)];
@@ -402,43 +393,99 @@ Sorted sort_points(const PnnGrid& p) {
       sum += c;
     }
   }
-  result.order.resize(static_cast<size_t>(p.num_points));
+  start[size_t(count + 1)] = sum;
+  // Until the second sort, a point's cell in its bin lies in the six bits above its number.
+  constexpr int kShift = 57;
+  constexpr int64_t kNumber = (int64_t{1} << kShift) - 1;
+  auto& order = result.order;
+  order.resize(static_cast<size_t>(p.num_points));
   parallel(threads, threads, 64, [&](int64_t t, void*) {
     auto& mine = counts[size_t(t)];
-    for (int64_t n = bound(t); n < bound(t + 1); ++n) result.order[size_t(mine[size_t(key[size_t(n)])]++)] = n;
-  });
-  for (int64_t s = 0; s < p.num_sets; ++s)
-    for (int64_t b = 0, phase = 0; b < bins[0]; b += slab, phase ^= 1) {
-      const int64_t from = start[size_t(s * per_set + b * bins[1])];
-      const int64_t to = start[size_t(s * per_set + std::min(b + slab, bins[0]) * bins[1])];
-      if (from < to) (phase ? result.odd : result.even).push_back({result.order.data() + from, to - from, s, nullptr});
+    for (int64_t n = bound(t); n < bound(t + 1); ++n) {
+      const int64_t key = keys[size_t(n)];
+      order[size_t(mine[size_t(key / kBinCells)]++)] = n | (key % kBinCells) << kShift;
     }
+  });
+  parallel(threads, threads, 64, [&](int64_t t, void*) {
+    std::vector<int64_t> bin;
+    for (int64_t q = count * t / threads; q < count * (t + 1) / threads; ++q) {
+      int64_t* const from = order.data() + start[size_t(q)];
+      const int64_t size = start[size_t(q + 1)] - start[size_t(q)];
+      bin.assign(from, from + size);
+      int32_t at[kBinCells + 1] = {};
+      for (const int64_t point : bin) ++at[(point >> kShift) + 1];
+      for (int64_t c = 1; c < kBinCells; ++c) at[c] += at[c - 1];
+      for (const int64_t point : bin) from[at[point >> kShift]++] = point & kNumber;
+    }
+  });
   return result;
 }
 
-Sorted sort_points(const PnnGrid& p) { return p.is_double ? sort_points<double>(p) : sort_points<float>(p); }
-
 using GridKernel = void (*)(const PnnGrid&, const GridBlock&, void*);
 
-void over_grid(const PnnGrid& p, GridKernel kernel, bool phases, bool scales) {
-  if (p.num_points == 0 || p.num_sets == 0) return;
-  for (int64_t d = 0; d < p.dim; ++d)
-    if (p.shape[d] == 0) return;
-  Sorted sorted = sort_points(p);
-  if (!phases) {
-    sorted.even.insert(sorted.even.end(), sorted.odd.begin(), sorted.odd.end());
-    sorted.odd.clear();
-  }
-  std::vector<double> slots(scales ? sorted.even.size() * static_cast<size_t>(p.dim) : 0);
-  for (size_t n = 0; scales && n < sorted.even.size(); ++n)
-    sorted.even[n].grad_scale = slots.data() + n * static_cast<size_t>(p.dim);
+// Slabs of bins along the first axis, with the points that start in them, and `before` cells further down.
+std::vector<GridBlock> slabs(const PnnGrid& p, const Sorted& sorted, int64_t before) {
+  std::vector<GridBlock> blocks;
+  if (sorted.per_set == 0) return blocks;
+  const GridBins& bins = sorted.bins;
+  const int64_t length = bins.number[0], line = sorted.per_set / length;
+  // Windows longer than a slab would make a scatter place the points in many blocks.
+  int64_t step = std::max({int64_t{1}, before >> bins.bits, (length + kSlabs - 1) / kSlabs});
+  if (p.num_sets >= 64) step = length;
+  for (int64_t s = 0; s < p.num_sets; ++s)
+    for (int64_t b = 0; b < length; b += step) {
+      const int64_t end = std::min(b + step, length);
+      const int64_t first = std::max<int64_t>(0, ((b << bins.bits) - before) >> bins.bits);
+      GridBlock block{};
+      block.set = s;
+      block.low = b << bins.bits;
+      block.high = std::min(end << bins.bits, p.shape[0]);
+      block.order = sorted.order.data() + sorted.start[size_t(s * sorted.per_set + first * line)];
+      block.count = sorted.order.data() + sorted.start[size_t(s * sorted.per_set + end * line)] - block.order;
+      blocks.push_back(block);
+    }
+  return blocks;
+}
+
+void run(const PnnGrid& p, GridKernel kernel, const std::vector<GridBlock>& blocks) {
   double cells = 1;
   for (int64_t d = 0; d < p.dim; ++d) cells *= double(p.window[d]);
   const int threads = team_size(double(p.num_points) * cells * double(p.channels + 10), p.threads);
-  for (auto* blocks : {&sorted.even, &sorted.odd})
-    parallel(int64_t(blocks->size()), threads, kernels().grid_scratch_bytes(p),
-             [&](int64_t n, void* scratch) { kernel(p, (*blocks)[size_t(n)], scratch); });
-  for (size_t n = 0; n < slots.size(); ++n) p.grad_scale[n % static_cast<size_t>(p.dim)] += slots[n];
+  parallel(int64_t(blocks.size()), threads, kernels().grid_scratch_bytes(p),
+           [&](int64_t n, void* scratch) { kernel(p, blocks[size_t(n)], scratch); });
+}
+
+void scatter(const PnnGrid& p) {
+  int64_t cells = p.num_sets;
+  for (int64_t d = 0; d < p.dim; ++d) cells *= p.shape[d];
+  if (cells == 0) return;
+  const int64_t size = p.is_double ? 8 : 4;
+  ask_for_large_pages(p.out_signal, cells * p.channels * size);
+  ask_for_large_pages(p.out_density, cells * size);
+  const Sorted sorted = sort_points(p);
+  run(p, kernels().scatter, slabs(p, sorted, p.window[0] - 1));
+}
+
+void gather(const PnnGrid& p) {
+  const int64_t size = p.is_double ? 8 : 4;
+  ask_for_large_pages(p.out_signal, p.num_points * p.channels * size);
+  const Sorted sorted = sort_points(p);
+  for (int64_t n = sorted.start[sorted.start.size() - 2]; n < p.num_points; ++n) {
+    // Points that reach no cell are in no block.
+    const int64_t point = sorted.order[size_t(n)];
+    std::memset(at(p.out_density, point, size_t(size)), 0, size_t(size));
+    std::memset(at(p.out_signal, point * p.channels, size_t(size)), 0, size_t(p.channels * size));
+  }
+  run(p, kernels().gather, slabs(p, sorted, 0));
+}
+
+void gradient(const PnnGrid& p) {
+  const Sorted sorted = sort_points(p);
+  std::vector<GridBlock> blocks = slabs(p, sorted, 0);
+  std::vector<double> scales(blocks.size() * static_cast<size_t>(p.dim));
+  for (size_t n = 0; n < blocks.size(); ++n) blocks[n].grad_scale = scales.data() + n * static_cast<size_t>(p.dim);
+  run(p, kernels().gradient, blocks);
+  for (size_t n = 0; n < scales.size(); ++n) p.grad_scale[n % static_cast<size_t>(p.dim)] += scales[n];
 }
 
 }  // namespace
@@ -455,18 +502,18 @@ int32_t pnn_set_conv_backward(const PnnSetConv* p) {
 }
 
 int32_t pnn_grid_scatter(const PnnGrid* p) {
-  return pnn::guarded([&] { pnn::over_grid(*p, pnn::kernels().scatter, true, false); });
+  return pnn::guarded([&] { pnn::scatter(*p); });
 }
 
 int32_t pnn_grid_gather(const PnnGrid* p) {
-  return pnn::guarded([&] { pnn::over_grid(*p, pnn::kernels().gather, false, false); });
+  return pnn::guarded([&] { pnn::gather(*p); });
 }
 
 int32_t pnn_grid_gradient(const PnnGrid* p) {
-  return pnn::guarded([&] { pnn::over_grid(*p, pnn::kernels().gradient, false, true); });
+  return pnn::guarded([&] { pnn::gradient(*p); });
 }
 
-int32_t pnn_abi_version(void) { return 1; }
+int32_t pnn_abi_version(void) { return 2; }
 
 const char* pnn_instruction_set(void) { return pnn::kernels().name; }
 

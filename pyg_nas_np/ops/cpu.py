@@ -26,7 +26,7 @@ from pyg_nas_np.utils import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
 
-_ABI_VERSION = 1
+_ABI_VERSION = 2
 
 # Constants folded into the scale, so that squared distances become r^2 log2(e) / 2 for the RBF kernel and 3 r^2 or 5
 # r^2 for the Matérn kernels.
@@ -308,8 +308,8 @@ def set_conv_to_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_to_grid`, always in the same order of summation."""
     dtype = accumulation_dtype(y.dtype)
-    density = y.new_zeros(ptr.numel() - 1, *shape, dtype=dtype)
-    signal = y.new_zeros(*density.shape, y.size(1), dtype=dtype)
+    density = y.new_empty(ptr.numel() - 1, *shape, dtype=dtype)
+    signal = y.new_empty(*density.shape, y.size(1), dtype=dtype)
     grid = (x, lengthscale, ptr, origin, spacing, shape, window, kernel, y.size(1), dtype)
     _grid_call("pnn_grid_scatter", *grid, u=_dense(y, dtype), out_density=density, out_signal=signal)
     return density.to(y.dtype), signal.to(y.dtype)
@@ -327,8 +327,8 @@ def set_conv_from_grid(
 ) -> tuple[Tensor, Tensor]:
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_from_grid`."""
     dtype = accumulation_dtype(y.dtype)
-    density = y.new_zeros(x.size(0), dtype=dtype)
-    signal = y.new_zeros(x.size(0), y.size(-1), dtype=dtype)
+    density = y.new_empty(x.size(0), dtype=dtype)
+    signal = y.new_empty(x.size(0), y.size(-1), dtype=dtype)
     grid = (x, lengthscale, ptr, origin, spacing, y.shape[1:-1], window, kernel, y.size(-1), dtype)
     _grid_call("pnn_grid_gather", *grid, v=_dense(y, dtype), out_density=density, out_signal=signal)
     return density.to(y.dtype), signal.to(y.dtype)

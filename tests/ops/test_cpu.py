@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
@@ -129,6 +131,90 @@ def test_memory_is_linear_in_the_points():
     with ops.backend("cpu"):
         _everything((x, y, z, scale, pointers([20_000]), pointers([20_000])))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 80_000  # kB
+
+
+INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
+
+
+def _grid_outputs_and_gradients(x, y, values, scale, geometry, shape, windows, kernel):
+    options = {"kernel": kernel, "tolerance": None}
+    leaves = [value.detach().clone().requires_grad_() for value in (x, y, values, scale)]
+    there = ops.set_conv_to_grid(leaves[0], leaves[1], leaves[3], *geometry, shape, windows, **options)
+    back = ops.set_conv_from_grid(leaves[2], leaves[0], leaves[3], *geometry, windows, **options)
+    outputs = [*there, *back]
+    generator = torch.Generator().manual_seed(1)
+    grads = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
+    return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+
+
+@needs_library
+@given(st.data())
+@settings(max_examples=40)
+def test_grids_of_any_size_agree_with_the_reference(data: st.DataObject):
+    # Channels that fill no vector or many, windows over the edges and wider than the grid, empty sets, cells that no
+    # point reaches and points that reach no cell: every output must be written, whatever its memory held before.
+    dim = data.draw(st.integers(1, 3), "dim")
+    shape = data.draw(st.lists(st.integers(1, (90, 19, 7)[dim - 1]), min_size=dim, max_size=dim), "shape")
+    windows = data.draw(st.lists(st.integers(1, (40, 11, 6)[dim - 1]), min_size=dim, max_size=dim), "window")
+    sizes = data.draw(st.lists(st.integers(0, 70), min_size=1, max_size=3), "sizes")
+    channels = data.draw(st.sampled_from([1, 2, 5, 8, 16, 19, 40, 300]), "channels")
+    kernel = data.draw(st.sampled_from(ops.KERNELS), "kernel")
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]), "dtype")
+    spread = data.draw(st.sampled_from([0.05, 1.0, 1.6]), "spread")
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 1000), "seed"))
+    place = (torch.rand(sum(sizes), dim, generator=generator, dtype=torch.float64) - 0.5) * spread + 0.5
+    x = (place * torch.tensor(shape, dtype=torch.float64) * 0.5).to(dtype)
+    y, values = (
+        torch.randn(*size, generator=generator, dtype=torch.float64).to(dtype)
+        for size in ((sum(sizes), channels), (len(sizes), *shape, channels))
+    )
+    origin = torch.rand(len(sizes), dim, generator=generator, dtype=torch.float64)
+    arguments = (y, values, torch.full((dim,), 0.7, dtype=dtype), (pointers(sizes), origin, 0.5))
+    with ops.backend("reference"):
+        y64, values64, scale64 = (value.double() for value in arguments[:3])
+        expected = _grid_outputs_and_gradients(x.double(), y64, values64, scale64, arguments[3], shape, windows, kernel)
+    before = cpu.instruction_set()
+    try:
+        for name in INSTRUCTION_SETS:
+            if not cpu.kernels().pnn_force_instruction_set(name.encode()):
+                continue
+            with ops.backend("cpu"):
+                actual = _grid_outputs_and_gradients(x, *arguments, shape, windows, kernel)
+            for number, (a, e) in enumerate(zip(actual, expected, strict=True)):
+                # Sums over channels, cells and points of both signs, the last one over all of them.
+                tolerance = (1e-10 if dtype == torch.float64 else 1e-5) * (1 if number < 4 else 40)
+                size = float(e.detach().abs().max()) if e.numel() else 0.0
+                torch.testing.assert_close(
+                    a.double(), e, rtol=0, atol=tolerance * max(size, 1.0), msg=f"{name} {number}"
+                )
+    finally:
+        cpu.kernels().pnn_force_instruction_set(before.encode())
+
+
+@needs_library
+@pytest.mark.parametrize("kernel", ["rbf", "matern32"])
+@pytest.mark.parametrize("shape", [[5000], [150, 70], [40, 30, 20]], ids=["1", "2", "3"])
+def test_sums_on_grids_do_not_depend_on_the_number_of_threads(shape: list[int], kernel: str):
+    # A promise of the library, whose blocks follow from the problem alone: no other code may stand between the calls.
+    generator = torch.Generator().manual_seed(0)
+    n, dim = 70_000 if len(shape) == 1 else 5000, len(shape)
+    x = torch.rand(n, dim, generator=generator) * torch.tensor(shape)
+    y, values = torch.randn(n, 5, generator=generator), torch.randn(2, *shape, 5, generator=generator)
+    geometry = (pointers([n // 3, n - n // 3]), torch.zeros(dim), 1.0)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with ops.backend("cpu"):
+                results.append(
+                    _grid_outputs_and_gradients(x, y, values, torch.full((dim,), 0.8), geometry, shape, 5, kernel)
+                )
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
 
 
 def _density_in_child(queue: multiprocessing.Queue[list[float]]) -> None:

@@ -164,7 +164,10 @@ class FidelityBank(Bank):
         else:
             own = super().predict(x)
             own[:, -1] = self._widened(own[:, -1], x)
-        return own if self.ignoring is None else self._mixed(own, self.ignoring.predict(self._own(x)))
+        # At another place than that of the bank's level, what ignores the other levels knows nothing.
+        if self.ignoring is None or bool(x[:, -1].any()):
+            return own
+        return self._mixed(own, self.ignoring.predict(self._own(x)))
 
     def removed(self, x: Tensor, place: float) -> Tensor:
         r"""Returns by how much a label at another place reduces the variance of scores, ``[m]``.
@@ -187,7 +190,8 @@ class FidelityBank(Bank):
         )
         covariance = prior - (here * other).sum(dim=0)
         variance = gp.diagonal(there) + log_noise.exp() - other.square().sum(dim=0)
-        return self.weight * covariance.square() / variance.clamp_min(1e-12)
+        reduction: Tensor = self.weight * covariance.square() / variance.clamp_min(1e-12)
+        return reduction
 
     def state_dict(self) -> dict[str, Tensor]:
         r"""Returns the hyperparameters of the Gaussian processes: with the context, all that :meth:`fit` needs."""
@@ -441,8 +445,8 @@ class _Level:
         if self.below is None:
             return x
         # A single Gaussian process sees the labels below, not what they predict.
-        scores = below or (torch.zeros(2, len(x), dtype=torch.float64, device="cpu").unbind())
-        return torch.cat([x, self.below.columns(archs, scores)], dim=1)
+        unknown = torch.zeros(len(x), dtype=torch.float64, device="cpu")
+        return torch.cat([x, self.below.columns(archs, below or (unknown, unknown))], dim=1)
 
     def predict(self, inputs: Tensor) -> Scores:
         mean, std = mixture(self.bank.predict(inputs))

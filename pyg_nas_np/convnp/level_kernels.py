@@ -145,10 +145,11 @@ class Shared(Kernel):
         normal = _normal(theta, num, generator)
 
         def evaluate(x: Tensor) -> Tensor:
-            rows = []
-            for number in x[:, self.column].tolist():
-                rows.append(normal(1)[0] if number == self.unknown else values.setdefault(number, normal(1)[0]))
-            return torch.stack(rows)
+            drawn = normal(len(x))
+            for row, number in enumerate(x[:, self.column].tolist()):
+                if number != self.unknown:
+                    drawn[row] = values.setdefault(number, drawn[row].clone())
+            return drawn
 
         return evaluate
 

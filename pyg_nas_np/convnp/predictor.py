@@ -337,7 +337,8 @@ class ConvNPPredictor(Predictor):
 
     def _find_labels_below(self, position: int) -> Below | None:
         """The labels of all levels below one."""
-        labels, lower = [], self.below_
+        labels: list[tuple[int, Tensor, Measured]] = []
+        lower = self.below_
         while lower is not None:
             assert lower.fidelity is not None
             own = lower.x_ if lower._labels_below is None else lower.x_[:, : lower._labels_below.width]

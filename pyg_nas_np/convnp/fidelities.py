@@ -43,11 +43,11 @@ LOWER_NOISE = LogPrior(math.log(0.15), 1.2)
 """Prior of the noise variance that the lowest level has more than the highest."""
 
 TRUST, TEMPER = 0.8, 0.5
-"""Probability of the joint model before any label, and the power of the densities that change it: held-out errors of
-few labels are not independent."""
+"""Probability of the joint model before any label, and the power of the likelihoods that change it: held-out errors
+are not independent."""
 
-LEAST_DENSITY = -8.0
-"""Least log density of a single label."""
+LEAST_ERROR = 1e-3
+"""Added to squared held-out errors: far below the usual noise, so that they differ no more."""
 
 LARGEST = 512
 """Number of labels of lower levels that the joint model uses."""
@@ -76,7 +76,7 @@ class FidelityBank(Bank):
     - **The bank of the space**, fitted to the labels of the level alone.
 
     Each member is a mixture of two: with the labels below, and without them. The weight is the same for all members. It
-    is a posterior probability, from :data:`TRUST` and the held-out density of the labels of the level, tempered by
+    is a posterior probability, from :data:`TRUST` and the held-out errors on the labels of the level, tempered by
     :data:`TEMPER`; the Gaussian processes predict a label without any label of the same architecture.
 
     Args:
@@ -152,8 +152,8 @@ class FidelityBank(Bank):
             others = None if thetas is None else _named(thetas)
             first = start.ignoring if isinstance(start, FidelityBank) else None
             self.ignoring.fit(self._own(x), z, others, variances=variances, start=first)
-            gain = _density(self.context, z) - _density(self.ignoring.context, z)
-            self.weight = float(torch.sigmoid(TEMPER * gain + math.log(TRUST / (1.0 - TRUST))))
+            gain = _likelihood(self.context, z) - _likelihood(self.ignoring.context, z)
+            self.weight = float(torch.tensor(TEMPER * gain + math.log(TRUST / (1.0 - TRUST))).sigmoid())
             self.context = self._mixed(self.context, self.ignoring.context)
         return self
 
@@ -274,11 +274,10 @@ def _joint(kernels: Mapping[str, Kernel], column: int) -> dict[str, Kernel]:
     }
 
 
-def _density(context: Tensor, z: Tensor) -> Tensor:
-    """Log density of labels under the mixture of the members, without outliers' whole say."""
-    mean, std = mixture(context)
-    density: Tensor = (-0.5 * ((z - mean) / std).square() - std.log()).clamp_min(LEAST_DENSITY)
-    return density.sum()
+def _likelihood(context: Tensor, z: Tensor) -> float:
+    """Log likelihood of held-out errors under a Gaussian of their own size, up to a constant."""
+    error = float((z.double() - mixture(context)[0].double()).square().mean())
+    return -0.5 * z.numel() * math.log(error + LEAST_ERROR)
 
 
 def _named(thetas: Mapping[str, Tensor]) -> dict[str, Tensor]:

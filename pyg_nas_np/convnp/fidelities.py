@@ -47,7 +47,7 @@ TRUST, TEMPER = 0.8, 0.5
 are not independent."""
 
 LEAST_ERROR = 1e-3
-"""Added to squared held-out errors: far below the usual noise, so that they differ no more."""
+"""Added to mean squared held-out errors, so that those far below the usual noise count as equal."""
 
 LARGEST = 512
 """Number of labels of lower levels that the joint model uses."""

@@ -46,8 +46,8 @@ TRUST, TEMPER = 0.8, 0.5
 """Probability of the joint model before any label, and the power of the likelihoods that change it: held-out errors
 are not independent."""
 
-LEAST_ERROR = 1e-3
-"""Added to mean squared held-out errors, so that those far below the usual noise count as equal."""
+LEAST_DENSITY = -8.0
+"""Least log density of a single held-out label."""
 
 LARGEST = 512
 """Number of labels of lower levels that the joint model uses."""
@@ -76,7 +76,7 @@ class FidelityBank(Bank):
     - **The bank of the space**, fitted to the labels of the level alone.
 
     Each member is a mixture of two: with the labels below, and without them. The weight is the same for all members. It
-    is a posterior probability, from :data:`TRUST` and the held-out errors on the labels of the level, tempered by
+    is a posterior probability, from :data:`TRUST` and the held-out density of the labels of the level, tempered by
     :data:`TEMPER`; the Gaussian processes predict a label without any label of the same architecture.
 
     Args:
@@ -275,9 +275,9 @@ def _joint(kernels: Mapping[str, Kernel], column: int) -> dict[str, Kernel]:
 
 
 def _likelihood(context: Tensor, z: Tensor) -> float:
-    """Log likelihood of held-out errors under a Gaussian of their own size, up to a constant."""
-    error = float((z.double() - mixture(context)[0].double()).square().mean())
-    return -0.5 * z.numel() * math.log(error + LEAST_ERROR)
+    """Log density of held-out labels under the mixture of the members; no label has the whole say."""
+    mean, std = (part.double() for part in mixture(context))
+    return float((-0.5 * ((z.double() - mean) / std).square() - std.log()).clamp_min(LEAST_DENSITY).sum())
 
 
 def _named(thetas: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ class Bank(ABC):
         self.trees = self._new_trees().fit(inputs, targets)
         left_out = prior + self._trust * torch.from_numpy(leave_one_out(self.trees, inputs, targets))
         self._tree_noise = float((left_out - z).square().mean())
-        moments = [self._moments(name, x, *gp.leave_one_out()) for name, gp in self.gps.items()]
+        moments = [self._moments(name, x, *self._held_out(name, x)) for name in self.gps]
         self.context = torch.stack([*moments, self._tree_moments(left_out)], dim=1).float()
         return self
 
@@ -119,13 +119,28 @@ class Bank(ABC):
         def fitted(name: str) -> GaussianProcess:
             mean = partial(self._prior_of, name)
             gp = GaussianProcess(recipes[name], noise=self.noise, mean=mean, max_iter=self.max_iter)
-            if thetas is None:
-                return gp.fit(x, z, variances, start=starts.get(name))
-            return gp.condition(x, z, thetas[name], variances=variances)
+            return self._fit_gp(gp, x, z, None if thetas is None else thetas[name], variances, starts.get(name))
 
         # The fits may run on other threads, which cannot ask for this.
         with one_blas_thread():
             self.gps = dict(zip(recipes, map_chunks(fitted, recipes), strict=True))
+
+    def _fit_gp(
+        self,
+        gp: GaussianProcess,
+        x: Tensor,
+        z: Tensor,
+        theta: Tensor | None,
+        variances: Tensor | None,
+        start: Tensor | None,
+    ) -> GaussianProcess:
+        if theta is None:
+            return gp.fit(x, z, variances, start=start)
+        return gp.condition(x, z, theta, variances=variances)
+
+    def _held_out(self, member: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave-one-out means and standard deviations of the context ``x`` by a Gaussian process."""
+        return self.gps[member].leave_one_out()
 
     def _like(self, other: Bank) -> bool:
         """Whether hyperparameters of another bank are those of this one: another fit may have had other columns."""

@@ -24,7 +24,7 @@ from pyg_nas_np.convnp.encoder import (
     shipped_encoders,
     unbiased_scores,
 )
-from pyg_nas_np.convnp.fidelities import FidelityBank, Measured, above, positions_of, telling_levels
+from pyg_nas_np.convnp.fidelities import Below, FidelityBank, Measured, above, at_top, positions_of, telling_levels
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.convnp.stacking import BOOSTING_FROM, NETWORKS_FROM, Stacking
 from pyg_nas_np.convnp.weights import read_weights, shipped_model, shipped_weights
@@ -41,6 +41,7 @@ from pyg_nas_np.spaces import CellSpace, SearchSpace, space_by_name
 from pyg_nas_np.spaces.base import require_cells, require_index
 from pyg_nas_np.spaces.described import has_graphs
 from pyg_nas_np.utils import (
+    DataFileError,
     InvalidArchitectureError,
     InvalidFidelityError,
     InvalidLabelsError,
@@ -89,10 +90,11 @@ class ConvNPPredictor(JointSamples):
     Where architectures are graphs, an encoder that was trained on measurements of other spaces scores them
     (:class:`~pyg_nas_np.convnp.encoder.Encoders`). The labels set how far the bank follows it.
 
-    Labels may be of cheaper trainings too (:obj:`fidelity`): from the lowest level up, a predictor of the same kind is
-    fitted to the labels of each, and its posterior mean is one more input of the next (see
-    :class:`~pyg_nas_np.convnp.fidelities.FidelityBank`). Predictions are of the last level; without labels there that
-    differ they rank by the levels below, on the scale of the best level that has some.
+    Labels may be of cheaper trainings too (:obj:`fidelity`). The bank then is one of architectures and levels, fitted
+    to the labels of all of them (:class:`~pyg_nas_np.convnp.fidelities.FidelityBank`); from the lowest level up, a
+    predictor of the same kind is fitted to each, for the trees of the next. Predictions are of the last level; without
+    labels there that differ they continue what changes between the levels below, on the scale of the best level that
+    has some.
 
     Without labels, architectures rank by what accuracies are expected to follow: the encoder's score, sizes and depth,
     or the auxiliary labels.
@@ -153,6 +155,8 @@ class ConvNPPredictor(JointSamples):
 
     below_: ConvNPPredictor | None = None
     """What was fitted to the labels of the levels below."""
+
+    _labels_below: Below | None = None
 
     missing_ = 0
     """Number of levels above the best one whose labels differ."""
@@ -316,6 +320,7 @@ class ConvNPPredictor(JointSamples):
         self.encoded_ = None if auxiliary else self._new_encoded(archs.space)
         self.auxiliary_ = _auxiliary(archs.space, auxiliary) if auxiliary else torch.empty(0)
         self.scores_ = _scores(archs.space, scores) if scores else torch.empty(0)
+        self._labels_below = self._find_labels_below(last)
         self._fit_labels(archs[rows], values[rows], maximize)
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
@@ -327,8 +332,20 @@ class ConvNPPredictor(JointSamples):
             parts.append(self.encoded_(archs.given, as_device(self.device)).unsqueeze(1))
         if self.below_ is not None:
             self.below_.space_, self.below_.device = self.space_, self.device
-            parts.append(torch.stack(self.below_._known_scores(archs), dim=1).float())
+            assert self._labels_below is not None
+            parts.append(self._labels_below.columns(archs, self.below_._known_scores(archs)))
         return archs, torch.cat(parts, dim=1)
+
+    def _find_labels_below(self, position: int) -> Below | None:
+        """The labels of all levels below one."""
+        labels: list[tuple[int, Tensor, Measured]] = []
+        lower = self.below_
+        while lower is not None:
+            assert lower.fidelity is not None
+            own = lower.x_ if lower._labels_below is None else lower.x_[:, : lower._labels_below.width]
+            labels.insert(0, (lower.fidelity.top - lower.missing_, own, lower.measured_))
+            lower = lower.below_
+        return Below(self.fidelity, position, labels) if labels and self.fidelity is not None else None
 
     def _known_scores(self, archs: Architectures) -> tuple[Tensor, Tensor]:
         """Means and variances of the scores at the best level with labels, exact where it was measured."""
@@ -361,9 +378,9 @@ class ConvNPPredictor(JointSamples):
         return CellBank(self._groups(descriptors), shrinkage=self.shrinkage)
 
     def _fit_bank(self, bank: Bank, thetas: Mapping[str, Tensor] | None = None, start: Bank | None = None) -> Bank:
-        """The bank on the context, with what the levels below tell as its last two columns."""
-        if self.below_ is not None:
-            bank = FidelityBank(bank, self.x_.size(1) - 2)
+        """The bank on the context and on the labels of the levels below."""
+        if self._labels_below is not None:
+            bank = FidelityBank(bank, self._labels_below)
         return bank.fit(self.x_, self.z_, thetas, variances=self.variances_, start=start)
 
     def _groups(self, descriptors: Descriptors) -> dict[str, list[int]]:
@@ -463,7 +480,7 @@ class ConvNPPredictor(JointSamples):
     # -- predicting -------------------------------------------------------------------------------------------------
 
     def _predict(self, inputs: tuple[Architectures, Tensor], return_std: bool) -> tuple[Tensor, Tensor | None]:
-        mean, std = self._predict_level(inputs)
+        mean, std = self._predict_level((inputs[0], at_top(inputs[1], self._labels_below)))
         if self.missing_:
             mean, variance = above((mean.double(), std.double().square()), self.missing_)
             std = variance.sqrt()
@@ -572,7 +589,7 @@ class ConvNPPredictor(JointSamples):
             "thetas": self.bank_.state_dict(),
             "variances": self.variances_,
             "missing": self.missing_,
-            "below": None if self.below_ is None else self.below_._whole_state(),
+            "joint below": None if self.below_ is None else self.below_._whole_state(),
             "keys": self.measured_.written() if self.fidelity is not None else [],
         }
         if self.model_ is None:
@@ -600,8 +617,12 @@ class ConvNPPredictor(JointSamples):
         self.x_, self.z_ = state["x"], state["z"]
         self.variances_ = state.get("variances")
         self.missing_, self.measured_ = state.get("missing", 0), self._measured(state.get("keys", []))
-        if (below := state.get("below")) is not None:
+        if state.get("below") is not None:
+            raise DataFileError("version 0.2.0 had another model of levels; fit and save it again")
+        if (below := state.get("joint below")) is not None:
             self.below_ = self._of_whole_state(below, self.space)
+            assert self.fidelity is not None
+            self._labels_below = self._find_labels_below(self.fidelity.top - self.missing_)
         self.bank_ = self._fit_bank(bank_of(state["columns"], shrinkage=self.shrinkage), state["thetas"])
         self.model_ = None
         if "model" not in state:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from pyg_nas_np.convnp.fidelities import FidelityPredictor
+from pyg_nas_np.convnp import fidelities as module
+from pyg_nas_np.convnp.fidelities import Below, FidelityPredictor, Measured
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.spaces import Integer, NASBench201Space, ParameterSpace
-from pyg_nas_np.utils import InvalidFidelityError, InvalidLabelsError, seeded
+from pyg_nas_np.utils import DataFileError, InvalidFidelityError, InvalidLabelsError, seeded
 
 EPOCHS = Fidelity("epochs", (12, 200))
 SPACE = NASBench201Space()
@@ -40,6 +41,77 @@ def test_without_full_trainings_it_ranks_by_the_level_below(full: int) -> None:
     assert predictor.missing_ == 1
     assert kendall_tau(predictor.predict(test), below.predict(test)) == pytest.approx(1.0)
     assert bool((predictor.predict_scores(test)[1] >= 0.7 * below.predict_scores(test)[1]).all())
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_changes_between_lower_levels_goes_on(alone: bool) -> None:
+    space = ParameterSpace(depth=Integer(1, 30), width=Integer(1, 30))
+    archs = space.sample(140, seeded(0))
+    size, other = torch.tensor([[arch["depth"], arch["width"]] for arch in archs], dtype=torch.float64).t()
+    # What is deeper starts worse and ends better; half of the way is left.
+    y = [other + slope * size for slope in (-1.0, 0.0, 1.0)]
+    predictor = FidelityPredictor(space, fidelity=Fidelity("epochs", (2, 20, 200)), alone=alone)
+    predictor.fit([*archs[:40], *archs[:40]], torch.cat([y[0][:40], y[1][:40]]), fidelity=[2] * 40 + [20] * 40)
+    assert kendall_tau(predictor.predict(archs[40:]), y[2][40:]) > kendall_tau(y[1][40:], y[2][40:]) + 0.1
+
+
+def test_cheap_labels_that_tell_nothing_are_ignored() -> None:
+    noise = torch.randn(len(SPACE), generator=seeded(3), dtype=torch.float64)
+    cells, test = CELLS[:30], CELLS[200:500]
+    predictor = FidelityPredictor(SPACE, fidelity=EPOCHS)
+    predictor.fit(torch.cat([CELLS[:60], cells]), torch.cat([noise[CELLS[:60]], FULL[cells]]), [12] * 60 + [200] * 30)
+    plain = FidelityPredictor(SPACE).fit(cells, FULL[cells])
+    taus = [kendall_tau(p.predict(test), FULL[test]) for p in (predictor, plain)]
+    assert taus[0] > taus[1] - 0.03
+
+
+def test_the_weight_follows_held_out_labels() -> None:
+    bank = fitted(60, 20).levels_[-1].bank
+    assert 0.5 < bank.weight < 1.0
+    reversed_labels = FidelityPredictor(SPACE, fidelity=EPOCHS)
+    cells, noise = CELLS[:60], torch.randn(60, generator=seeded(5), dtype=torch.float64)
+    labels = torch.cat([noise, FULL[CELLS[:20]]])
+    reversed_labels.fit(torch.cat([cells, CELLS[:20]]), labels, fidelity=[12] * 60 + [200] * 20)
+    assert reversed_labels.levels_[-1].bank.weight < bank.weight
+
+
+def test_labels_below_have_places_and_numbers() -> None:
+    levels = Fidelity("epochs", (1, 10, 100, 1000))
+    measured = [
+        (0, torch.zeros(3, 2), Measured([4, 7, 9], torch.arange(3.0), torch.zeros(3))),
+        (1, torch.ones(2, 2), Measured([9, 4], torch.ones(2), torch.zeros(2))),
+    ]
+    below = Below(levels, 2, measured)
+    assert [round(below.place(position), 6) for position in range(4)] == [-1.0, -0.5, 0.0, 0.5]
+    x, z, variances = below.joined(torch.zeros(1, 6), torch.ones(1), None)
+    assert (x.shape, z.shape, variances) == ((6, 6), (6,), None)
+    # The highest label of each architecture stands first.
+    assert x[:3, -2].tolist() == [2.0, 0.0, 1.0]
+    assert x[:, -1].tolist() == [-0.5, -0.5, -1.0, -1.0, -1.0, 0.0]
+
+
+def test_few_of_many_lower_labels_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", 10)
+    predictor = fitted(30, 5, alone=True)
+    assert len(predictor.levels_[-1].bank.gp.x) == 15
+    assert bool(predictor.predict(CELLS[:50]).isfinite().all())
+
+
+def test_samples_and_known_cells() -> None:
+    predictor = fitted(40, 10)
+    bank, level = predictor.levels_[-1].bank, predictor.levels_[-1]
+    inputs = level.x[:6]
+    draws = bank.sample(inputs, 200, seeded(0))
+    assert draws.shape == (200, 6)
+    assert float(draws.std()) == pytest.approx(1.0, abs=0.2)
+
+
+def test_files_of_another_model_of_levels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = FidelityPredictor._state
+    monkeypatch.setattr(FidelityPredictor, "_state", lambda self: {"missing": 0, "levels": state(self)["joint levels"]})
+    fitted(10, 3, alone=True).save(tmp_path / "p.pt")
+    with pytest.raises(DataFileError, match="fit and save it again"):
+        FidelityPredictor.load(tmp_path / "p.pt", SPACE)
 
 
 def test_one_level_is_that_of_full_trainings() -> None:

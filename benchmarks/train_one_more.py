@@ -6,7 +6,8 @@ r"""How far the prospects of a search within a budget can be trusted, on recorde
 A :class:`~pyg_nas_np.search.BudgetedSearch` runs on the tables of ``budgeted_search.py`` as there, but goes on after
 the optimum. At :data:`PRICES` it is asked for its prospect (:meth:`~pyg_nas_np.search.BudgetedSearch.prospect`), by
 margins in units of (best - median) of the labels of full trainings. The table knows whether a candidate is better by
-so much, and what the next spent full training has gained. Every answer is a row of ``results/train_one_more.csv``.
+so much, and what the next spent full training has gained. Every answer is a row of ``results/train_one_more.csv``, but
+for those that say that nothing is known yet.
 
 The report has the mean probability and the frequency, their Brier score (smaller is better) beside that of the
 frequency alone, and the expected gain of the next full training beside the true one. Seeds from 100 on are for tuning.
@@ -66,6 +67,8 @@ def measure(name: str, seed: int, root: str) -> list[dict[str, Any]]:
             group = []
             for margin in MARGINS:
                 told = search.prospect(margin * run.scale)
+                if math.isinf(told.gain):
+                    break
                 group.append(
                     {
                         "table": name,
@@ -86,10 +89,8 @@ def measure(name: str, seed: int, root: str) -> list[dict[str, Any]]:
 def report() -> None:
     cells: dict[tuple[str, float], list[dict[str, str]]] = defaultdict(list)
     for row in _rows.read(RESULTS / "train_one_more.csv"):
-        # Answers of a probability of 1 and an infinite gain say that nothing is known yet.
-        if math.isfinite(float(row["expected_gain"])):
-            cells[row["table"], float(row["margin"])].append(row)
-            cells["all", float(row["margin"])].append(row)
+        cells[row["table"], float(row["margin"])].append(row)
+        cells["all", float(row["margin"])].append(row)
     print("| table | margin | answers | probability | frequency | Brier | of the frequency | expected gain | gain |")
     print("|---|---|---|---|---|---|---|---|---|")
     for (name, margin), rows in sorted(cells.items(), key=lambda item: (item[0][0] == "all", item[0])):

@@ -6,6 +6,7 @@ Numbers of the site come from these files while it is built; a page that uses th
 from __future__ import annotations
 
 import csv
+import math
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ def shown(text: str) -> str:
     try:
         number = float(text)
     except ValueError:
+        return text
+    if not math.isfinite(number):
         return text
     if number == int(number) and abs(number) < 1e15:
         return f"{int(number):,}"

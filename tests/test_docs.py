@@ -136,7 +136,13 @@ class TestResultTables:
             assert options.keys() <= tables.Results.option_spec.keys()
             read = {key: tables.Results.option_spec[key](value) for key, value in options.items()}
             with (tables.RESULTS / file).open(newline="") as rows:
-                assert len(tables.selected(list(csv.DictReader(rows)), read)) > 1, file
+                lines = tables.selected(list(csv.DictReader(rows)), read)
+            assert len(lines) > 1, file
+            assert len(list(tables.table(lines).findall(tables.nodes.row))) == len(lines)
+
+    def test_cells_are_shown_in_four_digits(self, tables):
+        cells = ["0.123456", "12345.6", "3", "1e9", "inf", "nan", "convnp", ""]
+        assert [tables.shown(cell) for cell in cells] == ["0.1235", "12,346", "3", "1,000,000,000", *cells[4:]]
 
     def test_unknown_columns_and_empty_tables_are_named(self, tables):
         with pytest.raises(LookupError, match="no column tau_of_bank among method, n, tau, note"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
@@ -90,25 +91,33 @@ def test_every_schedule_agrees_with_the_reference(n: int, m: int, normalize: boo
         torch.testing.assert_close(a, e, rtol=1e-9, atol=1e-10 * float(e.detach().abs().max()))
 
 
-@needs_library
-def test_results_do_not_depend_on_the_number_of_threads():
-    # A promise of the library, whose blocks follow from the problem alone: no other code may stand between the calls.
-    args = _problem(1500, 1200, channels=16)
-    leaves = [value.clone().requires_grad_() for value in args[:4]]
-    grads = [torch.ones(1200), torch.ones(1200, 16)]
+def _assert_equal_with_any_threads(run: Callable[[], Sequence[Tensor]]) -> None:
+    """A promise of the library, whose blocks follow from the problem alone; nothing else may stand between calls."""
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             with ops.backend("cpu"):
-                outputs = ops.set_conv(*leaves, *args[4:])
-                results.append([*outputs, *torch.autograd.grad(outputs, leaves, grads)])
+                results.append(run())
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert torch.equal(a, b)
+
+
+@needs_library
+def test_results_do_not_depend_on_the_number_of_threads():
+    args = _problem(1500, 1200, channels=16)
+    leaves = [value.clone().requires_grad_() for value in args[:4]]
+    grads = [torch.ones(1200), torch.ones(1200, 16)]
+
+    def run() -> list[Tensor]:
+        outputs = ops.set_conv(*leaves, *args[4:])
+        return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+
+    _assert_equal_with_any_threads(run)
 
 
 @needs_library
@@ -195,26 +204,13 @@ def test_grids_of_any_size_agree_with_the_reference(data: st.DataObject):
 @pytest.mark.parametrize("kernel", ["rbf", "matern32"])
 @pytest.mark.parametrize("shape", [[5000], [150, 70], [40, 30, 20]], ids=["1", "2", "3"])
 def test_sums_on_grids_do_not_depend_on_the_number_of_threads(shape: list[int], kernel: str):
-    # A promise of the library, whose blocks follow from the problem alone: no other code may stand between the calls.
     generator = torch.Generator().manual_seed(0)
     n, dim = 70_000 if len(shape) == 1 else 5000, len(shape)
     x = torch.rand(n, dim, generator=generator) * torch.tensor(shape)
     y, values = torch.randn(n, 5, generator=generator), torch.randn(2, *shape, 5, generator=generator)
     geometry = (pointers([n // 3, n - n // 3]), torch.zeros(dim), 1.0)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            with ops.backend("cpu"):
-                results.append(
-                    _grid_outputs_and_gradients(x, y, values, torch.full((dim,), 0.8), geometry, shape, 5, kernel)
-                )
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            assert torch.equal(a, b)
+    scale = torch.full((dim,), 0.8)
+    _assert_equal_with_any_threads(lambda: _grid_outputs_and_gradients(x, y, values, scale, geometry, shape, 5, kernel))
 
 
 def _density_in_child(queue: multiprocessing.Queue[list[float]]) -> None:

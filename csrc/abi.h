@@ -45,12 +45,25 @@ struct PnnGrid {
   double* grad_scale;                     // [D]
 };
 
+// Sums of binary trees. The two children of a node are neighbours: it leads to `child`, or to the node after it if the
+// feature of the row is above the threshold. A leaf leads to itself, and no number is above its threshold.
+struct PnnTrees {
+  const float* x;          // [B, F], contiguous
+  const float* threshold;  // [N]
+  const int32_t *feature, *child;  // [N]
+  const double* value;     // [N]
+  const int32_t *root, *depth;  // [T]
+  int64_t num_rows, num_columns, num_nodes, num_trees, threads;
+  double* sum;             // [B]
+};
+
 // Return 0, or 1 if memory ran out.
 PNN_API int32_t pnn_set_conv_forward(const PnnSetConv* problem);
 PNN_API int32_t pnn_set_conv_backward(const PnnSetConv* problem);
 PNN_API int32_t pnn_grid_scatter(const PnnGrid* problem);
 PNN_API int32_t pnn_grid_gather(const PnnGrid* problem);
 PNN_API int32_t pnn_grid_gradient(const PnnGrid* problem);
+PNN_API int32_t pnn_tree_sum(const PnnTrees* problem);
 
 PNN_API int32_t pnn_abi_version(void);
 // Name of the instruction set in use: "avx512", "avx2" or "baseline".

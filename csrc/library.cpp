@@ -488,6 +488,48 @@ void gradient(const PnnGrid& p) {
   for (size_t n = 0; n < scales.size(); ++n) p.grad_scale[n % static_cast<size_t>(p.dim)] += scales[n];
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Trees: rows go down together, because each step of one waits for the memory and those of others do not. All of them
+// take as many steps as the deepest leaf needs, so that there is no branch to guess.
+// ---------------------------------------------------------------------------------------------------------------------
+
+constexpr int64_t kTreeRows = 64;  // rows of a block: they stay in the first-level cache while all trees are visited
+constexpr int kTogether = 16;
+
+struct TreeNode {  // what a step reads, in one line of the cache
+  float threshold;
+  int32_t feature, child, unused;
+};
+
+void tree_sum(const PnnTrees& p) {
+  std::vector<TreeNode> nodes(static_cast<size_t>(p.num_nodes));
+  double steps = 0;
+  for (size_t n = 0; n < nodes.size(); ++n) nodes[n] = {p.threshold[n], p.feature[n], p.child[n], 0};
+  for (int64_t t = 0; t < p.num_trees; ++t) steps += p.depth[t];
+  const int64_t blocks = (p.num_rows + kTreeRows - 1) / kTreeRows;
+  parallel(blocks, team_size(double(p.num_rows) * steps, int32_t(p.threads)), 64, [&](int64_t b, void*) {
+    const int64_t first = b * kTreeRows, count = std::min(kTreeRows, p.num_rows - first);
+    double sum[kTreeRows] = {};
+    for (int64_t t = 0; t < p.num_trees; ++t)
+      for (int64_t g = 0; g < count; g += kTogether) {
+        const float* row[kTogether];
+        int32_t at[kTogether];
+        for (int k = 0; k < kTogether; ++k) {
+          row[k] = p.x + (first + std::min(g + k, count - 1)) * p.num_columns;
+          at[k] = p.root[t];
+        }
+        for (int32_t d = 0; d < p.depth[t]; ++d)
+#pragma GCC unroll 16
+          for (int k = 0; k < kTogether; ++k) {
+            const TreeNode& node = nodes[size_t(at[k])];
+            at[k] = node.child + (row[k][node.feature] > node.threshold);
+          }
+        for (int k = 0; k < kTogether && g + k < count; ++k) sum[g + k] += p.value[at[k]];
+      }
+    std::copy(sum, sum + count, p.sum + first);
+  });
+}
+
 }  // namespace
 }  // namespace pnn
 
@@ -513,7 +555,11 @@ int32_t pnn_grid_gradient(const PnnGrid* p) {
   return pnn::guarded([&] { pnn::gradient(*p); });
 }
 
-int32_t pnn_abi_version(void) { return 2; }
+int32_t pnn_tree_sum(const PnnTrees* p) {
+  return pnn::guarded([&] { pnn::tree_sum(*p); });
+}
+
+int32_t pnn_abi_version(void) { return 3; }
 
 const char* pnn_instruction_set(void) { return pnn::kernels().name; }
 

@@ -15,6 +15,7 @@ from sklearn.tree import BaseDecisionTree
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.ops import TreeEnsemble, tree_sum
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior
 from pyg_nas_np.utils import map_chunks, one_blas_thread
@@ -99,6 +100,7 @@ class Bank(ABC):
         prior, inputs = self.prior(x), self._tree_inputs(x)
         targets = (z - prior).double().numpy()
         self.trees = self._new_trees().fit(inputs, targets)
+        self._nodes = TreeEnsemble.from_sklearn(self.trees.estimators_)
         left_out = prior + self._trust * torch.from_numpy(leave_one_out(self.trees, inputs, targets))
         self._tree_noise = float((left_out - z).square().mean())
         moments = [self._moments(name, x, *self._held_out(name, x)) for name in self.gps]
@@ -153,10 +155,8 @@ class Bank(ABC):
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
         moments = self._gp_moments(x)
-        inputs = self._tree_inputs(x)
-        # The overhead of the forest's own predict exceeds the cost of its trees.
-        vote = np.mean([tree.tree_.predict(inputs)[:, 0] for tree in self.trees.estimators_], axis=0)
-        mean = self.prior(x) + self._trust * torch.from_numpy(vote)
+        vote = tree_sum(torch.from_numpy(self._tree_inputs(x)), self._nodes) / self.num_trees
+        mean = self.prior(x) + self._trust * vote
         return torch.stack([*moments, self._tree_moments(mean)], dim=1).float()
 
     def unlabelled(self, num_columns: int) -> Self:

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.tables import KeptRows
+from pyg_nas_np.ops import TreeEnsemble, tree_sum
 from pyg_nas_np.predictors.gnn import GNNPredictor
 from pyg_nas_np.predictors.inputs import Architectures, live_cells
 from pyg_nas_np.spaces import CellSpace
@@ -117,6 +118,7 @@ class Stacking:
                 max_features=0.3,
                 random_state=self.random_state,
             ).fit(x[:, self.columns].numpy(), z.numpy())
+            self._nodes = TreeEnsemble.from_sklearn(self.trees.estimators_[:, 0])
         if state:
             self.share = state["share"]
             for network, weights in zip(self.networks, state["networks"], strict=True):
@@ -172,13 +174,17 @@ class Stacking:
         """
         mean = base.double()
         if self.tree_share > 0.0:
-            seen = x[:, self.columns].split(CHUNK)
-            parts = map_chunks(lambda part: torch.from_numpy(self.trees.predict(part.numpy())), seen)
-            mean = torch.lerp(mean, torch.cat(parts), self.tree_share)
+            boosted = torch.cat(map_chunks(self._boosted, x.split(CHUNK)))
+            mean = torch.lerp(mean, boosted, self.tree_share)
         if self.share > 0.0:
             learned = self._known(archs.index.tolist(), require_cells(archs.space)).squeeze(1)
             mean = torch.lerp(mean, learned, self.share)
         return mean
+
+    def _boosted(self, x: Tensor) -> Tensor:
+        """Predictions of the boosted trees, ``[m]``."""
+        total = tree_sum(x[:, self.columns].float(), self._nodes)
+        return total.mul_(self.trees.learning_rate).add_(float(self.trees.init_.constant_[0, 0]))
 
     def _learned(self, index: Sequence[int], space: CellSpace[Any]) -> Tensor:
         """Mean prediction of the networks at official indices, ``[m, 1]``."""

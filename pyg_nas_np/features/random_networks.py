@@ -141,12 +141,13 @@ def evaluate_networks(graphs: DenseGraphs, weights: Weights, linear_ops: Sequenc
                     states[start + rows] = produced.transpose(0, 1).flatten(1)
         start += len(new)
     last = (adjacency & (ops == OUTPUT).unsqueeze(1)).any(dim=2)
-    values = []
+    offset, values = -weights.out.sum(dim=1, keepdim=True), []
     for rows in torch.arange(len(ops)).split(ROWS):
         result = _received(states, state[rows], last[rows]).view(-1, blocks, width).transpose(0, 1)
-        hidden = torch.baddbmm(weights.bias, result, weights.hidden).tanh_()
+        # tanh(u) = 2 / (1 + exp(-2 u)) - 1: PyTorch's logistic function takes a seventh of the time of its tanh.
+        hidden = torch.baddbmm(weights.bias, result, weights.hidden, beta=2, alpha=2).sigmoid_()
         # Block-diagonal once more: 12 hidden units of each network to one value.
-        values.append(torch.bmm(hidden, weights.out).transpose(0, 1).flatten(1))
+        values.append(torch.baddbmm(offset, hidden, weights.out, alpha=2).transpose(0, 1).flatten(1))
     return torch.cat(values)
 
 

@@ -26,7 +26,7 @@ from pyg_nas_np.utils import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 
 # Constants folded into the scale, so that squared distances become r^2 log2(e) / 2 for the RBF kernel and 3 r^2 or 5
 # r^2 for the Matérn kernels.
@@ -60,6 +60,16 @@ class _Grid(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("kernel", "is_double", "threads", "reserved")),
         *((name, _pointer) for name in ("u", "u_density", "v", "v_density", "out_density", "out_signal")),
         *((name, _pointer) for name in ("grad_x", "grad_scale")),
+    )
+
+
+class _Trees(ctypes.Structure):
+    r"""``PnnTrees`` of ``csrc/abi.h``."""
+
+    _fields_ = (
+        *((name, _pointer) for name in ("x", "threshold", "feature", "child", "value", "root", "depth")),
+        *((name, _int) for name in ("num_rows", "num_columns", "num_nodes", "num_trees", "threads")),
+        ("sum", _pointer),
     )
 
 
@@ -136,7 +146,7 @@ def instruction_set() -> str:
 
 def _call(function: str, problem: ctypes.Structure) -> None:
     if getattr(kernels(), function)(ctypes.byref(problem)) != 0:
-        raise MemoryError("The CPU kernels of the set convolution could not allocate their buffers.")
+        raise MemoryError("The CPU kernels could not allocate their buffers.")
 
 
 def _rows(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -365,6 +375,17 @@ def grid_gradient(
     fold = _FOLD[KERNELS.index(kernel)]
     grad_scale = grad_scale / (fold**2 * lengthscale.detach().double())
     return grad_x.to(x.dtype), grad_scale.to(lengthscale.dtype)
+
+
+def tree_sum(
+    x: Tensor, threshold: Tensor, feature: Tensor, child: Tensor, value: Tensor, root: Tensor, depth: Tensor
+) -> Tensor:
+    r"""Computes :func:`pyg_nas_np.ops.reference.tree_sum`."""
+    total = value.new_empty(x.size(0))
+    tensors = [part.contiguous() for part in (x, threshold, feature, child, value, root, depth)]
+    sizes = *x.shape, value.numel(), root.numel(), torch.get_num_threads()
+    _call("pnn_tree_sum", _Trees(*(tensor.data_ptr() for tensor in tensors), *sizes, total.data_ptr()))
+    return total
 
 
 def measure(what: str, count: int) -> float:

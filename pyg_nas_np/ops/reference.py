@@ -271,3 +271,29 @@ def grid_gradient(
             total = total - force
             square = square + force * offset.delta
     return (total / scale).to(x.dtype), (square.sum(0) / scale).to(lengthscale.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Trees: all rows go down all trees, step by step.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def tree_sum(
+    x: Tensor,  # shape: [B, F]
+    threshold: Tensor,  # shape: [N]
+    feature: Tensor,  # shape: [N]
+    child: Tensor,  # shape: [N]
+    value: Tensor,  # shape: [N]
+    root: Tensor,  # shape: [T]
+    depth: Tensor,  # shape: [T]
+) -> Tensor:
+    r"""Returns the sum of the leaves [B] of :func:`pyg_nas_np.ops.trees.tree_sum`."""
+    steps = int(depth.max())
+    totals = []
+    for rows in x.split(max(1, _CHUNK // root.numel())):
+        at = root.long().expand(len(rows), -1)
+        for _ in range(steps):
+            above = rows.gather(1, feature[at].long()) > threshold[at]
+            at = child[at].long() + above
+        totals.append(value[at].sum(dim=1))
+    return torch.cat([value.new_zeros(0), *totals])

@@ -148,13 +148,18 @@ class Stacking:
         generator = torch.Generator().manual_seed(self.random_state)
         fold = torch.randperm(z.numel(), generator=generator) % FOLDS
         ours = torch.empty_like(z)
-        for k, network in enumerate(self.networks):
-            kept, out = fold != k, fold == k
+
+        def train(k: int) -> None:
+            network, kept, out = self.networks[k], fold != k, fold == k
             network.space_ = space
             # Batches hold at most 256 labels, so more labels need more steps for the same number of epochs.
             network.steps = 300 if z.numel() <= 1024 else 1000
-            network._fit(tuple(part[kept] for part in inputs), z[kept])
+            with torch.enable_grad():
+                network._fit(tuple(part[kept] for part in inputs), z[kept])
             ours[out] = network._predict(tuple(part[out] for part in inputs), False)[0].float()
+
+        # One thread for each network: their operations are too short for more.
+        map_chunks(train, range(FOLDS))
         probes = Architectures(space, torch.randperm(len(require_index(space)), generator=generator)[:_PROBES])
         spread = self._scores(probes, shared_descriptors(space).table(probes.given)[:, : self.num_meta]).var(dim=0)
         self.share = best_share(held_out - z, ours - z, float(spread.mean()))

@@ -3,7 +3,7 @@ r"""Sums of decision trees: the public function, its tables, and the registratio
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,7 +54,8 @@ class TreeEnsemble(NamedTuple):
             >>> TreeEnsemble.from_sklearn([tree, tree]).root.tolist()
             [0, 3]
         """
-        parts, roots, depths, start, width = [], [], [], 0, 0
+        parts: list[tuple[np.ndarray[Any, Any], ...]] = []
+        roots, depths, start, width = [], [], 0, 0
         for tree in (estimator.tree_ for estimator in trees):
             count, left = tree.node_count, tree.children_left
             inner = np.flatnonzero(left >= 0)
@@ -72,11 +73,11 @@ class TreeEnsemble(NamedTuple):
             start, width = start + count, tree.n_features
         if not parts:
             raise ValueError("there is no tree to sum; fit an ensemble with at least one")
-        threshold, feature, child, value = (
+        thresholds, features, children, values = (
             torch.from_numpy(np.concatenate(columns)) for columns in zip(*parts, strict=True)
         )
         root, depth = (torch.tensor(numbers, dtype=torch.int32, device="cpu") for numbers in (roots, depths))
-        return cls(threshold, feature, child, value, root, depth, width)
+        return cls(thresholds, features, children, values, root, depth, width)
 
     def to(self, device: torch.device) -> Self:
         r"""Returns the same trees on a device."""

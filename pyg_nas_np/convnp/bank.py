@@ -2,6 +2,7 @@ r"""Base predictors of the process: a few Gaussian processes and trees, fitted t
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ class Bank(ABC):
 
     sampled: str
     """Name of the Gaussian process that gives samples their correlations."""
+
+    _nodes: TreeEnsemble | None = None
 
     def __init__(self, *, max_iter: int, num_trees: int) -> None:
         self.max_iter, self.num_trees = max_iter, num_trees
@@ -97,7 +100,7 @@ class Bank(ABC):
         """
         self._fit_gps(x, z, thetas, variances, start)
         self._trust = self._trust_in(z.numel())
-        prior, inputs = self.prior(x), self._tree_inputs(x)
+        prior, inputs = self.prior(x), self._tree_inputs(x).numpy()
         targets = (z - prior).double().numpy()
         self.trees = self._new_trees().fit(inputs, targets)
         self._nodes = TreeEnsemble.from_sklearn(self.trees.estimators_)
@@ -152,10 +155,20 @@ class Bank(ABC):
     def _gp_moments(self, x: Tensor) -> list[Tensor]:
         return map_chunks(lambda name: self._moments(name, x, *self.gps[name].predict(x)), self.gps)
 
+    def on(self, device: torch.device) -> Self:
+        r"""Returns the bank for predictions of inputs on a device: itself on the CPU, a copy elsewhere."""
+        if device.type == "cpu":
+            return self
+        there = copy.copy(self)
+        there.gps = {name: gp.on(device) for name, gp in self.gps.items()}
+        there._nodes = None if self._nodes is None else self._nodes.to(device)
+        return there
+
     def predict(self, x: Tensor) -> Tensor:
-        r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
+        r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``, on their device; see :meth:`on`."""
         moments = self._gp_moments(x)
-        vote = tree_sum(torch.from_numpy(self._tree_inputs(x)), self._nodes) / self.num_trees
+        assert self._nodes is not None, "fit comes first"
+        vote = tree_sum(self._tree_inputs(x), self._nodes) / self.num_trees
         mean = self.prior(x) + self._trust * vote
         return torch.stack([*moments, self._tree_moments(mean)], dim=1).float()
 
@@ -196,7 +209,7 @@ class Bank(ABC):
 
     def prior(self, x: Tensor) -> Tensor:
         r"""Returns the prior mean at ``x`` ``[m, F]``, ``[m]``."""
-        return torch.zeros(x.size(0), dtype=torch.float64, device="cpu")
+        return x.new_zeros(x.size(0), dtype=torch.float64)
 
     def _prior_of(self, member: str, x: Tensor) -> Tensor:
         """The prior mean of a member."""
@@ -212,8 +225,8 @@ class Bank(ABC):
         prior = self._prior_of(member, x)
         return torch.stack([prior + self._trust * (mean - prior), std.log()], dim=1)
 
-    def _tree_inputs(self, x: Tensor) -> np.ndarray[Any, Any]:
-        return np.ascontiguousarray(x[:, self.split_columns].float().numpy())
+    def _tree_inputs(self, x: Tensor) -> Tensor:
+        return x[:, self.split_columns].float().contiguous()
 
     def _tree_moments(self, mean: Tensor) -> Tensor:
         return torch.stack([mean, torch.full_like(mean, 0.5 * math.log(self._tree_noise + 1e-6))], dim=1)

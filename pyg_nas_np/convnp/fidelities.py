@@ -158,8 +158,15 @@ class FidelityBank(Bank):
             self.context = self._mixed(self.context, self.ignoring.context)
         return self
 
+    def on(self, device: torch.device) -> Self:
+        r"""Returns the bank for predictions of inputs on a device: itself on the CPU, a copy elsewhere."""
+        there = super().on(device)
+        if there is not self and self.ignoring is not None:
+            there.ignoring = self.ignoring.on(device)
+        return there
+
     def predict(self, x: Tensor) -> Tensor:
-        r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``."""
+        r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``, on their device; see :meth:`on`."""
         if self.alone:
             own = torch.stack(self._gp_moments(x), dim=1).float()
         else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from pyg_nas_np.predictors.kernels import Cross, Draw, Kernel, LogPrior, Pullback
+from pyg_nas_np.predictors.kernels import Cross, Draw, Kernel, LogPrior, Pullback, constant
 
 SLOPE = LogPrior(0.3, 0.5)
 """Prior of what an effect loses from the highest level down to the lowest, relative to its size. It may change its sign
@@ -137,7 +137,7 @@ class Shared(Kernel):
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta.exp().expand(len(x))
+        return constant(theta[0], x)
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
@@ -188,7 +188,7 @@ class LowerNoise(Kernel):
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta.exp() * self._share(x).double()
+        return float(theta.exp()) * self._share(x).double()
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:

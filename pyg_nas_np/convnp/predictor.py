@@ -53,8 +53,8 @@ from pyg_nas_np.utils import (
 )
 from pyg_nas_np.utils.defaults import fixed_defaults
 
-CHUNK = 1 << 12
-"""Cells predicted at a time; their states fit into the processor's cache."""
+CHUNK = {"cpu": 1 << 12, "cuda": 1 << 14}
+"""Cells predicted at a time; on a CPU their states fit into the cache."""
 
 DISAGREEMENT = (20, 100)
 """Numbers of labels between which the added variance of the base predictors falls linearly from all of it to none."""
@@ -114,9 +114,10 @@ class ConvNPPredictor(JointSamples):
             from 150 on; the latter take tens of seconds.
         shrinkage: With auxiliary labels, the predicted difference from them is multiplied by n / (n + shrinkage).
             Without it, few random labels make the ranking worse. Use 0 in a search.
-        device: Where the process, the encoder and the stacked networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or
-            ``"auto"`` for CUDA where there is a device. The bank and the trees stay on the CPU, as do arguments and
-            predictions. A saved predictor holds no device: ``load(path).set_params(device="cuda:1")`` chooses another.
+        device: Where predictions are computed, by the bank, the process and what is stacked, and where the encoder and
+            the stacked networks run: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for CUDA where there is a
+            device. The bank is fitted on the CPU, where arguments, descriptors and predictions are. A saved predictor
+            holds no device: ``load(path).set_params(device="cuda:1")`` chooses another.
         random_state: Seed of the splits, of the learners and of samples.
         warm_start: Whether :meth:`fit` starts from the one before, for labels that come one after the other. From
             :data:`~pyg_nas_np.convnp.bank.WARM_FROM` labels on, the search for hyperparameters of the bank starts from
@@ -488,23 +489,27 @@ class ConvNPPredictor(JointSamples):
 
     def _predict_level(self, inputs: tuple[Architectures, Tensor]) -> tuple[Tensor, Tensor]:
         """Means and standard deviations of the scores at the best level with labels."""
-        archs, x = inputs
+        device = as_device(self.device)
+        archs, x, bank = inputs[0], inputs[1].to(device), self.bank_.on(device)
         if self.model_ is None:
-            return mixture(self.bank_.predict(x))
-        model = on_device(self.model_, as_device(self.device))
+            mean, std = mixture(bank.predict(x))
+            return mean.cpu(), std.cpu()
+        model = on_device(self.model_, device)
         self.stacking_.run_on(self.device)
         seen = process_inputs(shared_descriptors(require_cells(self.space_)))
-        parts = map_chunks(lambda chunk: self._predict_chunk(model, seen, chunk), x.split(CHUNK))
+        size = CHUNK["cpu" if device.type == "cpu" else "cuda"]
+        parts = map_chunks(lambda chunk: self._predict_chunk(model, bank, seen, chunk), x.split(size))
         mean, std = (torch.cat(values) for values in zip(*parts, strict=True))
-        prior = self.bank_.prior(x)
-        return prior + self.stacking_.mean(mean - prior, archs, x), std
+        prior = bank.prior(x)
+        mean = prior + self.stacking_.mean(mean - prior, archs, x)
+        return mean.cpu(), std.cpu()
 
-    def _predict_chunk(self, model: ConvNP, seen: list[int], x: Tensor) -> tuple[Tensor, Tensor]:
-        target = self.bank_.predict(x)
+    def _predict_chunk(self, model: ConvNP, bank: Bank, seen: list[int], x: Tensor) -> tuple[Tensor, Tensor]:
+        target = bank.predict(x)
         ptr, end = torch.tensor([0, self.z_.numel()]), torch.tensor([0, len(x)])
         noise = None if self.variances_ is None else self.variances_.sqrt().float()
         tasks = TaskBatch(self.x_[:, seen], self.z_, x[:, seen], self.bank_.context, target, ptr, end, noise=noise)
-        tasks = tasks.to(model.head.weight.device)
+        tasks = tasks.to(x.device)
         if model.latent_channels:
             generator = seeded(self.random_state)
             draws = [model(tasks, None, generator) for _ in range(_SAMPLES)]
@@ -513,7 +518,6 @@ class ConvNPPredictor(JointSamples):
             std = (spreads.square().mean(dim=0) + centres.var(dim=0, unbiased=False)).sqrt()
         else:
             mean, std = model(tasks)
-        mean, std = mean.cpu(), std.cpu()
         full, none = DISAGREEMENT
         share = min(1.0, max(0.0, (none - self.z_.numel()) / (none - full))) if model.form == "hybrid" else 0.0
         # The process is overconfident in its weights: the bank is well specified on the tasks of the meta-training.

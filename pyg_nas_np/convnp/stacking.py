@@ -173,22 +173,23 @@ class Stacking:
         r"""Returns the weighted mean of a process and the learners.
 
         Args:
-            base: Means of the process at the targets, ``[m]``.
+            base: Means of the process at the targets, ``[m]``, on any device.
             archs: The targets, ``m`` architectures.
-            x: Their descriptors, ``[m, F]``.
+            x: Their descriptors, ``[m, F]``, on the same device.
         """
         mean = base.double()
         if self.tree_share > 0.0:
-            boosted = torch.cat(map_chunks(self._boosted, x.split(CHUNK)))
+            nodes = self._nodes.to(x.device)
+            boosted = torch.cat(map_chunks(lambda part: self._boosted(nodes, part), x.split(CHUNK)))
             mean = torch.lerp(mean, boosted, self.tree_share)
         if self.share > 0.0:
             learned = self._known(archs.index.tolist(), require_cells(archs.space)).squeeze(1)
-            mean = torch.lerp(mean, learned, self.share)
+            mean = torch.lerp(mean, learned.to(mean.device), self.share)
         return mean
 
-    def _boosted(self, x: Tensor) -> Tensor:
+    def _boosted(self, nodes: TreeEnsemble, x: Tensor) -> Tensor:
         """Predictions of the boosted trees, ``[m]``."""
-        total = tree_sum(x[:, self.columns].float(), self._nodes)
+        total = tree_sum(x[:, self.columns].float(), nodes)
         return total.mul_(self.trees.learning_rate).add_(float(self.trees.init_.constant_[0, 0]))
 
     def _learned(self, index: Sequence[int], space: CellSpace[Any]) -> Tensor:

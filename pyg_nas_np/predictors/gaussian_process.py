@@ -2,6 +2,7 @@ r"""Exact Gaussian process regression with a sum of kernels: the posterior, its 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,8 +19,8 @@ from pyg_nas_np.utils import SingularCovarianceError, one_blas_thread
 MAX_FIT = 512
 """Hyperparameters are fitted to at most this many points; the posterior uses all."""
 
-CHUNK = 1024
-"""Points predicted at a time; their covariances fit into the processor's cache."""
+CHUNK = {"cpu": 1 << 10, "cuda": 1 << 16}
+"""Points predicted at a time; on a CPU their covariances fit into the cache."""
 
 JITTER = (1e-10, 1e-8, 1e-6, 1e-4)
 """Fractions of the mean variance that are added to the diagonal, tried in this order, if rounding has made a covariance
@@ -243,11 +244,21 @@ class GaussianProcess:
         self.scale = float(_profiled_scale(residuals @ self.weights, residuals)) if self.profiled else 1.0
         return self
 
+    def on(self, device: torch.device) -> Self:
+        r"""Returns the process for predictions at inputs on a device; hyperparameters stay on the CPU."""
+        there = copy.copy(self)
+        there.x, there.z = self.x.to(device), self.z.to(device)
+        there.factor, there.weights = self.factor.to(device), self.weights.to(device)
+        return there
+
     def predict(self, x: Tensor, return_std: bool = True) -> tuple[Tensor, Tensor | None]:
-        r"""Returns mean and standard deviation (noise included) of new measurements at ``x`` ``[m, ...]``."""
-        cross, noise = self._cross(x), self.theta[-1].exp()
+        r"""Returns mean and standard deviation (noise included) of new measurements at ``x`` ``[m, ...]``.
+
+        Inputs are on the device of the points, see :meth:`on`.
+        """
+        cross, noise = self._cross(x), float(self.theta[-1].exp())
         means, spreads = [], []
-        for part in torch.split(x, CHUNK):
+        for part in torch.split(x, _chunk(x)):
             # Kernels need only the precision of their inputs, the linear solves need float64.
             covariance = cross(part).double()
             means.append(covariance @ self.weights)
@@ -309,7 +320,7 @@ class GaussianProcess:
         residuals = self._residuals(self.x, self.z) - prior(self.x) - deviations
         update = torch.cholesky_solve(residuals.t(), self.factor)
         cross, values = self._cross(_precise(x)), []
-        for part in torch.split(_precise(x), CHUNK):
+        for part in torch.split(_precise(x), _chunk(x)):
             values.append(prior(part) + (cross(part) @ update).t())
             if self.mean is not None:
                 values[-1] += self.mean(part).double()
@@ -414,6 +425,10 @@ def _check_finite(covariance: Tensor) -> None:
 def _profiled_scale(fit: Tensor, z: Tensor) -> Tensor:
     """The most likely factor of the covariance, which targets that are all zero leave without a size."""
     return (fit / z.numel()).clamp_min(1e-12)
+
+
+def _chunk(x: Tensor) -> int:
+    return CHUNK["cpu" if x.device.type == "cpu" else "cuda"]
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def cross(self, points: Tensor, theta: Tensor) -> Cross:
-        r"""Returns the covariance with fixed points, in the precision of these."""
+        r"""Returns the covariance with fixed points, in the precision and on the device of these."""
 
     @abstractmethod
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class Stationary(Kernel):
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta[-1].exp().expand(len(x))
+        return constant(theta[-1], x)
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
@@ -251,7 +251,7 @@ class Linear(Kernel):
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta.exp() * self._part(x).square().sum(dim=1)
+        return float(theta.exp()) * self._part(x).square().sum(dim=1)
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
@@ -329,7 +329,7 @@ class Tied(Kernel):
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta[-1].exp().expand(len(x))
+        return constant(theta[-1], x)
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
@@ -402,7 +402,7 @@ class ARD(Kernel):
 
     @override
     def cross(self, points: Tensor, theta: Tensor) -> Cross:
-        lengths, variance = theta[:-1].exp().to(points.dtype), float(theta[-1].exp())
+        lengths, variance = theta[:-1].exp().to(points), float(theta[-1].exp())
         own = take(points, self.columns) / lengths
         return lambda x, out: out.add_(
             radial_(self.kind, torch.cdist(take(x, self.columns) / lengths, own)), alpha=variance
@@ -410,7 +410,7 @@ class ARD(Kernel):
 
     @override
     def diagonal(self, x: Tensor, theta: Tensor) -> Tensor:
-        return theta[-1].exp().expand(len(x))
+        return constant(theta[-1], x)
 
     @override
     def draw(self, theta: Tensor, num: int, generator: torch.Generator, num_features: int) -> Draw:
@@ -478,6 +478,11 @@ def additive_kernels(
         raise ValueError(f"linear names {unknown[0]!r}; groups: {', '.join(columns)}")
     radial = {name: Stationary(part, kind) for name, part in columns.items() if name not in linear}
     return {**radial, **{name: Linear(columns[name]) for name in linear}}
+
+
+def constant(theta: Tensor, x: Tensor) -> Tensor:
+    r"""Returns the same variance, given by its logarithm, for each row of ``x`` ``[m, ...]``, ``[m]`` float64."""
+    return torch.full((len(x),), float(theta.exp()), dtype=torch.float64, device=x.device)
 
 
 def take(x: Tensor, columns: list[int]) -> Tensor:

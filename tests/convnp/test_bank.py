@@ -10,6 +10,7 @@ from pyg_nas_np.convnp.cell_bank import CellBank
 from pyg_nas_np.convnp.general_bank import GeneralBank
 from pyg_nas_np.features.space import Families
 from pyg_nas_np.predictors.labels import robust_scores
+from pyg_nas_np.utils.testing import PRETENDED, PretendedDevice
 
 GROUPS = {"first": [0, 1], "second": [2], "networks": [3, 4, 5]}
 FLAT = Families([[0], [1], [2, 3]], [4], [], [], [5], structured=False)
@@ -37,6 +38,18 @@ def test_trees_vote_as_the_forest_does(kind):
     bank = new_bank(kind).fit(x, z)
     expected = torch.from_numpy(bank.trees.predict(x[:, bank.split_columns].numpy())).float()
     torch.testing.assert_close(bank.predict(x)[:, bank.members.index("trees"), 0], expected)
+
+
+@each
+def test_predictions_on_a_device_are_those_of_the_cpu(kind):
+    x, z = data()
+    bank = new_bank(kind).fit(x, z)
+    with PretendedDevice():
+        there = bank.on(PRETENDED)
+        moments = there.predict(x.to(PRETENDED))
+        assert moments.device == there.prior(x.to(PRETENDED)).device == PRETENDED
+        torch.testing.assert_close(moments.cpu(), bank.predict(x))
+    assert bank.on(torch.device("cpu")) is bank
 
 
 @each

@@ -34,6 +34,7 @@ from pyg_nas_np.utils import (
     InvalidLabelsError,
     MissingWeightsError,
 )
+from pyg_nas_np.utils.testing import PRETENDED, PretendedDevice
 
 FORMS = {"hybrid": {}, "off-grid": {"form": "off-grid"}, "latent": {"form": "on-grid", "latent_channels": 2}}
 ROWS = torch.arange(0, 128, 4)
@@ -119,6 +120,22 @@ def test_interpreted_triton_kernels_give_the_same_predictions(toy_space, weights
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("form", [*FORMS, "bank"])
+def test_everything_runs_on_the_device(toy_space, weights, truth, form, monkeypatch):
+    rows = torch.randperm(128, generator=torch.Generator().manual_seed(0))[:110]
+    monkeypatch.setattr("pyg_nas_np.convnp.stacking.best_share", lambda *_: 0.2)
+    predictor = make(toy_space, weights, "hybrid" if form == "bank" else form, device="cpu", encoder=None)
+    predictor.fit(rows, truth[rows])
+    if form == "bank":
+        predictor.model_ = None
+    expected = predictor.predict(torch.arange(128), return_std=True)
+    monkeypatch.setattr(convnp_module, "as_device", lambda _: PRETENDED)
+    with PretendedDevice() as device:
+        found = predictor.predict(torch.arange(128), return_std=True)
+    assert device.count > 100
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_devices_that_do_not_exist_are_told(toy_space, weights, graphs, every, truth):
     predictor = make(toy_space, weights, device="cpu").fit(graphs, truth[ROWS])
     before = predictor.predict(every)
@@ -156,7 +173,7 @@ def test_untrained_process_is_the_mean_of_the_bank(toy_space, weights, graphs, e
 
 def test_chunks_and_order_do_not_change_predictions(fitted, toy_space, every, monkeypatch):
     whole = fitted.predict(every, return_std=True)
-    monkeypatch.setattr(convnp_module, "CHUNK", 50)
+    monkeypatch.setitem(convnp_module.CHUNK, "cpu", 50)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2):

@@ -361,7 +361,7 @@ def test_chunks_do_not_change_anything(kernels, monkeypatch):
         return (*gp.predict(x), gp.sample(x, 2, torch.Generator().manual_seed(0)))
 
     whole = everything()
-    monkeypatch.setattr(module, "CHUNK", 7)
+    monkeypatch.setitem(module.CHUNK, "cpu", 7)
     torch.testing.assert_close(everything(), whole, rtol=1e-6, atol=1e-6)
 
 

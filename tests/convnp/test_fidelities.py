@@ -6,12 +6,14 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from pyg_nas_np.convnp import ConvNPPredictor
 from pyg_nas_np.convnp import fidelities as module
-from pyg_nas_np.convnp.fidelities import Below, FidelityPredictor, Measured
+from pyg_nas_np.convnp.fidelities import Below, FidelityBank, FidelityPredictor, Measured
 from pyg_nas_np.metrics.functional import kendall_tau
 from pyg_nas_np.predictors.fidelity import Fidelity
 from pyg_nas_np.spaces import Integer, NASBench201Space, ParameterSpace
 from pyg_nas_np.utils import DataFileError, InvalidFidelityError, InvalidLabelsError, seeded
+from pyg_nas_np.utils.testing import PRETENDED, PretendedDevice
 
 EPOCHS = Fidelity("epochs", (12, 200))
 SPACE = NASBench201Space()
@@ -53,6 +55,22 @@ def test_what_changes_between_lower_levels_goes_on(alone: bool) -> None:
     predictor = FidelityPredictor(space, fidelity=Fidelity("epochs", (2, 20, 200)), alone=alone)
     predictor.fit([*archs[:40], *archs[:40]], torch.cat([y[0][:40], y[1][:40]]), fidelity=[2] * 40 + [20] * 40)
     assert kendall_tau(predictor.predict(archs[40:]), y[2][40:]) > kendall_tau(y[1][40:], y[2][40:]) + 0.1
+
+
+def test_predictions_on_a_device_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = ParameterSpace(depth=Integer(1, 30), width=Integer(1, 30))
+    archs = space.sample(60, seeded(0))
+    y = torch.tensor([arch["depth"] - 0.02 * arch["width"] ** 2 for arch in archs[:30]])
+    predictor = ConvNPPredictor(space, fidelity=EPOCHS, device="cpu").fit(
+        archs[:30], y, fidelity=[12] * 15 + [200] * 15
+    )
+    assert isinstance(predictor.bank_, FidelityBank)
+    expected = predictor.predict(archs, return_std=True)
+    monkeypatch.setattr("pyg_nas_np.convnp.predictor.as_device", lambda _: PRETENDED)
+    with PretendedDevice() as device:
+        found = predictor.predict(archs, return_std=True)
+    assert device.count > 100
+    torch.testing.assert_close(found, expected)
 
 
 def test_cheap_labels_that_tell_nothing_are_ignored() -> None:

@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.tree import BaseDecisionTree
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.ops import TreeEnsemble, tree_sum
+from pyg_nas_np.convnp.forest import Forest
 from pyg_nas_np.predictors.gaussian_process import GaussianProcess
 from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior
 from pyg_nas_np.utils import map_chunks, one_blas_thread
@@ -25,7 +23,7 @@ EXPECTED, DOUBT = 0.5, 0.3
 """Slope of the scores along the prior trend before any label, and its standard deviation over spaces and labels."""
 
 
-WARM_FROM = 100
+WARM_FROM = 50
 """Number of labels from which a fit starts from another one; those to fewer take less than a tenth of a second."""
 
 
@@ -49,7 +47,8 @@ class Bank(ABC):
     sampled: str
     """Name of the Gaussian process that gives samples their correlations."""
 
-    _nodes: TreeEnsemble | None = None
+    trees: Forest
+    """The trees, once fitted."""
 
     def __init__(self, *, max_iter: int, num_trees: int) -> None:
         self.max_iter, self.num_trees = max_iter, num_trees
@@ -96,15 +95,15 @@ class Bank(ABC):
             variances: Known variances of the scores beside their noise, ``[n]``; the trees do not see them.
                 (default: none)
             start: A bank of the same kind, fitted to nearly the same context. From :data:`WARM_FROM` labels on, the
-                search for hyperparameters starts from its own. (default: none)
+                search for hyperparameters starts from its own, and most of its trees serve again. (default: none)
         """
         self._fit_gps(x, z, thetas, variances, start)
         self._trust = self._trust_in(z.numel())
         prior, inputs = self.prior(x), self._tree_inputs(x).numpy()
         targets = (z - prior).double().numpy()
-        self.trees = self._new_trees().fit(inputs, targets)
-        self._nodes = TreeEnsemble.from_sklearn(self.trees.estimators_)
-        left_out = prior + self._trust * torch.from_numpy(leave_one_out(self.trees, inputs, targets))
+        before = None if start is None or not self._warms(start, z) else start.trees
+        self.trees = Forest(self._new_trees()).fit(inputs, targets, before)
+        left_out = prior + self._trust * torch.from_numpy(self.trees.leave_one_out())
         self._tree_noise = float((left_out - z).square().mean())
         moments = [self._moments(name, x, *self._held_out(name, x)) for name in self.gps]
         self.context = torch.stack([*moments, self._tree_moments(left_out)], dim=1).float()
@@ -119,7 +118,7 @@ class Bank(ABC):
         start: Bank | None = None,
     ) -> None:
         recipes = self.recipes
-        starts = start.state_dict() if start is not None and self._like(start) and z.numel() >= WARM_FROM else {}
+        starts = start.state_dict() if start is not None and self._warms(start, z) else {}
 
         def fitted(name: str) -> GaussianProcess:
             mean = partial(self._prior_of, name)
@@ -147,6 +146,10 @@ class Bank(ABC):
         """Leave-one-out means and standard deviations of the context ``x`` by a Gaussian process."""
         return self.gps[member].leave_one_out()
 
+    def _warms(self, start: Bank, z: Tensor) -> bool:
+        """Whether a fit starts from another one."""
+        return z.numel() >= WARM_FROM and self._like(start)
+
     def _like(self, other: Bank) -> bool:
         """Whether hyperparameters of another bank are those of this one: another fit may have had other columns."""
         kernels, others = ([*map(tuple, bank.recipes.values())] for bank in (self, other))
@@ -161,15 +164,14 @@ class Bank(ABC):
             return self
         there = copy.copy(self)
         there.gps = {name: gp.on(device) for name, gp in self.gps.items()}
-        there._nodes = None if self._nodes is None else self._nodes.to(device)
+        if "trees" in self.members:
+            there.trees = self.trees.to(device)
         return there
 
     def predict(self, x: Tensor) -> Tensor:
         r"""Returns the moments of the targets ``x`` ``[m, F]``, ``[m, K, 2]``, on their device; see :meth:`on`."""
         moments = self._gp_moments(x)
-        assert self._nodes is not None, "fit comes first"
-        vote = tree_sum(self._tree_inputs(x), self._nodes) / self.num_trees
-        mean = self.prior(x) + self._trust * vote
+        mean = self.prior(x) + self._trust * self.trees.predict(self._tree_inputs(x))
         return torch.stack([*moments, self._tree_moments(mean)], dim=1).float()
 
     def unlabelled(self, num_columns: int) -> Self:
@@ -268,50 +270,3 @@ def expected(trend: Tensor, slope: float = EXPECTED) -> tuple[Tensor, Tensor]:
         return trend, torch.ones_like(trend)
     variance = 1.0 - slope**2 - DOUBT**2 + (DOUBT * trend).square()
     return slope * trend, variance.sqrt()
-
-
-def leave_one_out(
-    forest: ExtraTreesRegressor, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    r"""Returns what trees predict for each of their ``n`` points without it, ``[n]`` float64; for bagged trees by those
-    that did not draw it.
-
-    Random splits hardly depend on a single point. Without it, its leaf is not cut off, so that it falls into what is
-    beside.
-
-    Args:
-        forest: Fitted extremely randomised trees.
-        x: ``[n, F]`` float32.
-        z: ``[n]``.
-    """
-    total, votes = np.zeros(len(z)), np.zeros(len(z))
-    for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
-        if forest.bootstrap:
-            out = np.ones(len(z), dtype=bool)
-            out[drawn] = False
-            total[out] += tree.tree_.predict(x[out])[:, 0] if out.any() else 0.0
-            votes += out
-        else:
-            total += _without_itself(tree, x, z)
-            votes += 1
-    # A point in every bootstrap is predicted by the mean of all.
-    return np.where(votes > 0, total / np.maximum(votes, 1), z.mean())
-
-
-def _without_itself(tree: BaseDecisionTree, x: np.ndarray[Any, Any], z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    nodes = tree.tree_
-    left, right, feature, threshold = nodes.children_left, nodes.children_right, nodes.feature, nodes.threshold
-    count, value = nodes.n_node_samples.astype(np.float64), nodes.value[:, 0, 0]
-    sibling = np.full(nodes.node_count, -1)
-    inner = left >= 0
-    sibling[left[inner]], sibling[right[inner]] = right[inner], left[inner]
-    leaf = nodes.apply(x)
-    alone = (count[leaf] == 1) & (sibling[leaf] >= 0)
-    node = np.where(alone, sibling[leaf], leaf)
-    rows = np.arange(len(z))
-    while (deeper := inner[node]).any():
-        below = x[rows, np.maximum(feature[node], 0)] <= threshold[node]
-        node = np.where(deeper, np.where(below, left[node], right[node]), node)
-    others = np.maximum(count[leaf] - 1, 1)
-    left_out: np.ndarray[Any, Any] = np.where(alone, value[node], (count[leaf] * value[leaf] - z) / others)
-    return left_out

@@ -10,6 +10,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor
 from typing_extensions import Self
 
+from pyg_nas_np.convnp.forest import DRIFT
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.tables import KeptRows
 from pyg_nas_np.ops import TreeEnsemble, tree_sum
@@ -37,9 +38,6 @@ MOST = 0.8
 
 GROWTH = 1.1
 """Networks serve until there are so many times the labels that they were trained on."""
-
-DRIFT = 0.1
-"""They also serve only while the scores of these labels have moved by at most so much, in the root mean square."""
 
 CHUNK = 1 << 12
 """Architectures that are predicted at a time."""

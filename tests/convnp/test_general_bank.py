@@ -113,7 +113,7 @@ def test_scores_are_a_prior_mean_that_the_labels_correct(families):
     bank = GeneralBank(families, num_trees=10).fit(x[:30], -x[:30, 12])
     for member in (0, 1):
         assert float(kendall_tau(bank.predict(x[30:])[:, member, 0], -x[30:, 12])) > 0.8
-    assert bank.trees.n_features_in_ == len(bank.split_columns)
+    assert bank.trees.x.shape[1] == len(bank.split_columns)
     assert (12 in bank.split_columns) is not bool(families.graph)
 
 

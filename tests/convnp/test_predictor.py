@@ -822,7 +822,7 @@ def test_a_warm_start_takes_networks_and_hyperparameters_over(monkeypatch):
     assert trained == [150, 155, 155]
     every = torch.arange(0, len(space), 50)
     mean, std = cold.predict_scores(every)
-    torch.testing.assert_close(warm.predict_scores(every), (mean, std), rtol=0.0, atol=0.02)
+    torch.testing.assert_close(warm.predict_scores(every), (mean, std), rtol=0.0, atol=0.06)
     # Other labels of the same cells are another context.
     warm.fit(rows, -y)
     assert trained[-1:] == [155]

@@ -79,6 +79,7 @@ def test_trees_serve_only_for_nearly_the_same_labels():
     before = forest(20).fit(x[:59], z[:59])
     for inputs, scores, kept in (
         (x, z, True),
+        (x * np.float32(1.00001), z, True),
         (x, z + 0.5 * DRIFT, True),
         (x, z + 2 * DRIFT, False),
         (x[::-1], z[::-1], False),

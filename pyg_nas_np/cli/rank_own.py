@@ -35,6 +35,9 @@ LEAST = 5
 TESTED = 500
 """Labels that take part in the cross-validation, whose time grows with their third power."""
 
+EXPLAINED = 128
+"""Candidates whose parameters are exchanged to tell what the predictions follow."""
+
 SHOWN = 8
 """Parameters up to which each has a column on the terminal."""
 
@@ -116,7 +119,9 @@ def rank_own(task: OwnTask, explained: Sequence[Any], names: Sequence[str], seed
         scores,
         {**task.costs, **learned},
         chance,
-        attribute_parameters(fitted, explained, generator=seeded(seed)) if len(explained) > 1 else None,
+        attribute_parameters(fitted, explained, num_archs=EXPLAINED, generator=seeded(seed))
+        if len(explained) > 1
+        else None,
         max(0, task.total - len(task.pool)),
     )
 

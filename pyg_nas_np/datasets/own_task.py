@@ -193,8 +193,11 @@ def read_own_task(
         found: ParameterSpace = ParameterSpace.from_records(rows, costs=used.joint, scores=_same(told))
     else:
         found = _with_costs(declared, rows, names, used.joint, told)
-    archs = [_arch(found, _part(row, names), f"measured row {measured.rows[i] + 1}") for i, row in known]
-    choice = [_arch(found, _part(row, names), f"candidate {i}") for i, row in enumerate(pool.records, start=1)]
+    if len(found.pool_rows) == len(rows):
+        archs, choice = list(found.pool_rows[: len(known)]), list(found.pool_rows[len(known) :])
+    else:
+        archs = [_arch(found, _part(row, names), f"measured row {measured.rows[i] + 1}") for i, row in known]
+        choice = [_arch(found, _part(row, names), f"candidate {i}") for i, row in enumerate(pool.records, start=1)]
     return OwnTask(
         found,
         archs,

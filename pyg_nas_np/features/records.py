@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_nas_np.features.tables import reference_sample
+from pyg_nas_np.features.tables import KeptRows, reference_sample
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.columns import ConfigurationTable, Floats, Layers, encode_records, has_numbers
 from pyg_nas_np.spaces.parameters import Categorical, Float, Integer, Parameter, RecordView, Repeat
@@ -88,6 +88,7 @@ class RecordFeatures:
 
     def __init__(self, space: RecordView[Any]) -> None:
         self.space = space
+        self._rows = KeptRows(self._computed)
 
     # -- what the columns are ---------------------------------------------------------------------------------------
 
@@ -143,8 +144,13 @@ class RecordFeatures:
         Returns:
             ``[B, F]`` float32.
         """
+        archs = self.space.resolve(archs)
+        # One that is a table has nothing by which its rows would be known again.
+        return self._computed(archs) if isinstance(archs, ConfigurationTable) else self._rows(archs)
+
+    def _computed(self, archs: Sequence[Any]) -> Tensor:
         stats = self._statistics
-        columns = self._columns(self.space.resolve(archs))
+        columns = self._columns(archs)
         values = np.stack([columns[column].values for column in stats.keep], axis=1)
         scores = np.clip(np.nan_to_num((values - stats.mean) / stats.std), -FAR, FAR)
         return torch.from_numpy(scores.astype(np.float32))

@@ -38,7 +38,7 @@ class Configuration(Mapping[str, Any]):
 
     def __init__(self, values: Mapping[str, Any], costs: Mapping[str, float] | None = None) -> None:
         self._values = {
-            name: tuple(map(Configuration, value)) if isinstance(value, list | tuple) else value
+            name: tuple(map(_as_layer, value)) if isinstance(value, list | tuple) else value
             for name, value in values.items()
         }
         self._hash = hash(frozenset(self._values.items()))
@@ -76,6 +76,10 @@ class Configuration(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(self.to_dict())
+
+
+def _as_layer(layer: Mapping[str, Any]) -> Configuration:
+    return layer if type(layer) is Configuration else Configuration(layer)
 
 
 class Level:

@@ -127,15 +127,18 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration], Scores[Conf
             raise InvalidSpaceError(f"{twice[0]!r} is named twice as a cost or score; name it once")
         self.known_columns = [column for column in columns if column not in self.parameters]
         archs: dict[Configuration, Configuration] = {}
+        rows = []
         for row, record in enumerate(pool):
             try:
                 arch = self.check(record)
             except InvalidArchitectureError as error:
                 raise InvalidArchitectureError(f"row {row} of the pool: {error}") from None
+            rows.append(arch)
             if arch in archs:
                 arch = Configuration(arch, {**arch.costs, **archs[arch].costs})
                 arch.checked_by = self._level
             archs[arch] = arch
+        self._rows = tuple(rows)
         self._known, self._pool = archs, tuple(archs.values())
         known = {column for arch in archs.values() for column in arch.costs}
         known |= {name for name, kind in self.parameters.items() if isinstance(kind, Integer | Float)}
@@ -147,6 +150,11 @@ class ParameterSpace(TableView[Configuration], Costs[Configuration], Scores[Conf
                 raise InvalidSpaceError(
                     f"{what}: {source!r} is neither a numeric parameter nor a column of numbers in the pool"
                 )
+
+    @property
+    def pool_rows(self) -> tuple[Configuration, ...]:
+        r"""What the records of the pool were read as, in their order, each as often as it was given."""
+        return self._rows
 
     @property
     def pool(self) -> tuple[Configuration, ...]:

@@ -325,7 +325,7 @@ class ConvNPPredictor(JointSamples):
         self._fit_labels(archs[rows], values[rows], maximize)
 
     def _inputs(self, archs: Architectures) -> tuple[Architectures, Tensor]:
-        parts = [shared_descriptors(self.space_).table(archs.given)]
+        parts = shared_descriptors(self.space_).parts(archs.given)
         parts += [part[archs.index] for part in (self.auxiliary_, self.scores_) if part.numel()]
         if isinstance(self.encoded_, PriorEncoder):
             self.encoded_ = SpaceScores(self.encoded_, self.space_)

@@ -78,9 +78,14 @@ class Descriptors:
         Returns:
             ``[B, num_columns]`` float32.
         """
+        return torch.cat(self.parts(archs), dim=1)
+
+    @fixed_defaults
+    def parts(self, archs: Archs = None) -> list[Tensor]:
+        r"""Returns meta-features, networks and trend of :meth:`table` apart, for those who add columns."""
         meta = self.features.table(archs)
         parts = [meta, self.networks.table(archs)]
-        return torch.cat([*parts, self._trend(meta)] if TREND in self.groups else parts, dim=1)
+        return [*parts, self._trend(meta)] if TREND in self.groups else parts
 
     def prior_trend(self, table: Tensor) -> Tensor:
         r"""Returns what accuracies are expected to follow before any label, ``[B]``.

@@ -406,10 +406,12 @@ class SpaceDescriptors:
 
     def table(self, archs: Archs = None) -> Tensor:
         r"""Descriptors of many architectures, ``[B, num_columns]`` float32."""
+        return torch.cat(self.parts(archs), dim=1)
+
+    def parts(self, archs: Archs = None) -> list[Tensor]:
+        r"""Returns features and networks of :meth:`table` apart, for those who add columns."""
         features = self.features.table(archs)
-        if self.networks is None:
-            return features
-        return torch.cat([features, self._rows(self.space.resolve(archs))], dim=1)
+        return [features] if self.networks is None else [features, self._rows(self.space.resolve(archs))]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.features!r})"

@@ -4,7 +4,8 @@ r"""Times the next proposal after one more label, by fits from scratch and by fi
 
 ``FILE`` is a CSV of ``index`` and ``cifar10_test_200`` of NAS-Bench-201; searches on NAS-Bench-101, which propose cells
 that no table has, learn a noisy function of the multiply-accumulates. Each case has a process of its own, in which both
-kinds of search tell and ask in turn. Seconds are of the processor, on one thread, the median of ``--asks`` calls.
+kinds of search tell and ask in turn. Seconds are of the processor, on one thread, the median of ``--asks`` calls; those
+of ``wall_seconds`` are of the clock, on two threads, warm.
 
 ``replay`` follows a search on NAS-Bench-201 whose fits start from the one before. At some steps its proposal is
 compared with that of a fit from scratch, and this with one whose learners have another seed: which share of first
@@ -35,7 +36,8 @@ from pyg_nas_np.spaces import EnumerableSpace, space_by_name
 CASES = {"nasbench201": (20, 50, 99, 120, 150, 200, 300), "nasbench101": (50, 120, 150)}
 AIMS = {"nasbench201": 0.2, "nasbench101": 0.8}
 REPLAY = {"between": (145, 209), "every": 8}
-COLUMNS = ("space", "labels", "cold_seconds", "warm_seconds", "ratio", "note")
+COLUMNS = ("space", "labels", "cold_seconds", "warm_seconds", "ratio", "wall_seconds", "note")
+LAYOUT = "{:<12} {:>7} {:>13} {:>13} {:>6} {:>13}  {}"
 
 Values = Callable[[Tensor], Tensor]
 
@@ -59,17 +61,18 @@ def prepared(space: EnumerableSpace, values: Values, count: int, warm: bool, **p
 
 
 def ask(args: argparse.Namespace) -> Result:
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     space = space_by_name(args.space)
     values = labels_of(space, args.file)
-    searches = {kind: prepared(space, values, args.labels, kind == "warm") for kind in ("cold", "warm")}
+    kinds, clock = (("cold", "warm"), time.process_time) if args.threads == 1 else (("warm",), time.perf_counter)
+    searches = {kind: prepared(space, values, args.labels, kind == "warm") for kind in kinds}
     times: dict[str, list[float]] = {kind: [] for kind in searches}
     for step in range(args.asks + 1):
         for kind, search in searches.items():
-            start = time.process_time()
+            start = clock()
             chosen = search.ask()
             # The first call computes tables and has no fit to start from.
-            times[kind] += [time.process_time() - start] * (step > 0)
+            times[kind] += [clock() - start] * (step > 0)
             search.tell(chosen, values(torch.tensor(space.indices(chosen))))
     return {"seconds": 0.0, **{kind: statistics.median(some) for kind, some in times.items()}}
 
@@ -121,6 +124,7 @@ def main() -> None:
     parser.add_argument("--step")
     parser.add_argument("--space")
     parser.add_argument("--labels", type=int)
+    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     if args.step:
         return run_child({"ask": ask, "replay": replay}, args)
@@ -128,15 +132,16 @@ def main() -> None:
 
     def add(*values: object) -> None:
         rows.append(dict(zip(COLUMNS, values, strict=True)))
-        print("{:<12} {:>7} {:>13} {:>13} {:>6}  {}".format(*values), flush=True)
+        print(LAYOUT.format(*values), flush=True)
 
-    print("{:<12} {:>7} {:>13} {:>13} {:>6}  {}".format(*COLUMNS))
+    print(LAYOUT.format(*COLUMNS))
     child = functools.partial(in_child, file=args.file, asks=args.asks)
     for space, counts in CASES.items():
         for count in counts:
-            took = child("ask", space=space, labels=count)
-            note = f"aim {AIMS[space]:g} s"
-            add(space, count, f"{took['cold']:.3f}", f"{took['warm']:.3f}", f"{took['cold'] / took['warm']:.1f}", note)
+            took, two = (child("ask", space=space, labels=count, threads=threads) for threads in (1, 2))
+            shown = (f"{seconds:.3f}" for seconds in (took["cold"], took["warm"]))
+            ratio = f"{took['cold'] / took['warm']:.1f}"
+            add(space, count, *shown, ratio, f"{two['warm']:.3f}", f"aim {AIMS[space]:g} s")
     if args.file:
         found = child("replay")
         for kind, name in (("warm", "warm against cold"), ("seed", "cold against cold of another seed")):
@@ -144,8 +149,8 @@ def main() -> None:
                 f"{name}: {found[f'{kind}_same']:.0%} of {found['steps']:.0f} first proposals the same, median rank "
                 f"{found[f'{kind}_rank']:g}, mean scores {found[f'{kind}_apart']:.3f} apart"
             )
-            add("nasbench201", "{}-{}".format(*REPLAY["between"]), "", "", "", note)
-    add("machine", "", "", "", "", machine())
+            add("nasbench201", "{}-{}".format(*REPLAY["between"]), "", "", "", "", note)
+    add("machine", "", "", "", "", "", machine())
     with open(args.output, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

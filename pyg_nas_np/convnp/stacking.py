@@ -10,7 +10,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.forest import DRIFT
+from pyg_nas_np.convnp.forest import DRIFT, LAG
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.tables import KeptRows
 from pyg_nas_np.ops import TreeEnsemble, tree_sum
@@ -62,6 +62,9 @@ class Stacking:
         random_state: Seed.
     """
 
+    trees: GradientBoostingRegressor
+    _nodes: TreeEnsemble
+
     def __init__(
         self,
         columns: Sequence[int],
@@ -80,6 +83,7 @@ class Stacking:
         ]
         self.tree_share = self.share = 0.0
         self._trained_on: tuple[Tensor, Tensor] | None = None
+        self._boosted_on: tuple[Tensor, Tensor] | None = None
         # Searches ask for the same architectures again and again.
         self._known = KeptRows(self._learned)
 
@@ -102,12 +106,16 @@ class Stacking:
             held_out: Leave-one-out prediction of each score by each member of the bank, bagged trees last, ``[n, K]``.
             state: State of trained networks, from :meth:`state_dict`.
             start: Another one, whose networks are taken over, with their stacking weight, where they were trained on
-                the first of these labels and there are few new ones (:data:`GROWTH`, :data:`DRIFT`). (default: none)
+                the first of these labels and there are few new ones (:data:`GROWTH`, :data:`DRIFT`); so are its boosted
+                trees (:data:`~pyg_nas_np.convnp.forest.LAG`). (default: none)
         """
         if self.boosting:
             bagged = best_share(held_out[:, :-1].mean(dim=1) - z, held_out[:, -1] - z)
             self.tree_share = min(LIFT * bagged, MOST)
-        if self.tree_share > 0.0:
+        seen = x[:, self.columns]
+        if self.tree_share > 0.0 and start is not None and _serves(start._boosted_on, seen, z, 1.0 + LAG):
+            self.trees, self._nodes, self._boosted_on = start.trees, start._nodes, start._boosted_on
+        elif self.tree_share > 0.0:
             self.trees = GradientBoostingRegressor(
                 n_estimators=300,
                 learning_rate=0.05,
@@ -115,13 +123,13 @@ class Stacking:
                 subsample=0.8,
                 max_features=0.3,
                 random_state=self.random_state,
-            ).fit(x[:, self.columns].numpy(), z.numpy())
-            self._nodes = TreeEnsemble.from_sklearn(self.trees.estimators_[:, 0])
+            ).fit(seen.numpy(), z.numpy())
+            self._nodes, self._boosted_on = TreeEnsemble.from_sklearn(self.trees.estimators_[:, 0]), (seen, z)
         if state:
             self.share = state["share"]
             for network, weights in zip(self.networks, state["networks"], strict=True):
                 network._set_state(weights)
-        elif self.networks and start is not None and start._serves(x[:, : self.num_meta], z):
+        elif self.networks and start is not None and _serves(start._trained_on, x[:, : self.num_meta], z, GROWTH):
             self.networks, self.share, self._trained_on = start.networks, start.share, start._trained_on
             self._known = start._known
         elif self.networks:
@@ -129,16 +137,6 @@ class Stacking:
             self._train(archs, x[:, : self.num_meta], z.float(), held_out.mean(dim=1))
             self._trained_on = x[:, : self.num_meta], z
         return self
-
-    def _serves(self, x: Tensor, z: Tensor) -> bool:
-        """Whether the networks may be kept for a context."""
-        if self._trained_on is None:
-            return False
-        own_x, own_z = self._trained_on
-        count = own_z.numel()
-        if not count <= z.numel() <= GROWTH * count or not torch.equal(x[:count], own_x):
-            return False
-        return float((z[:count] - own_z).square().mean().sqrt()) <= DRIFT
 
     def _train(self, archs: Architectures, x: Tensor, z: Tensor, held_out: Tensor) -> None:
         space = archs.space
@@ -208,6 +206,17 @@ class Stacking:
         if not self.networks:
             return {}
         return {"share": self.share, "networks": [network._state() for network in self.networks]}
+
+
+def _serves(known: tuple[Tensor, Tensor] | None, x: Tensor, z: Tensor, growth: float) -> bool:
+    """Whether what was learned from a context serves for another one, which is the same and at most so much larger."""
+    if known is None or not known[1].numel() <= z.numel() <= growth * known[1].numel():
+        return False
+    count = known[1].numel()
+    # Descriptors of a longer batch may differ in the last bits.
+    if not torch.allclose(x[:count], known[0], rtol=1e-4, atol=1e-4):
+        return False
+    return float((z[:count] - known[1]).square().mean().sqrt()) <= DRIFT
 
 
 def best_share(errors: Tensor, other_errors: Tensor, spread: float = 0.0) -> float:

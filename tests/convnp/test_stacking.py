@@ -136,6 +136,26 @@ def test_networks_serve_until_there_are_a_tenth_more_labels():
     assert trained == [40, 45, 40, 40, 39]
 
 
+def test_boosted_trees_serve_until_there_are_a_twentieth_more_labels():
+    space, _, rows, x, z = task(60)
+
+    def fit(count, start=None, scores=z):
+        noise = torch.randn(count, generator=torch.Generator().manual_seed(1)).double()
+        held_out = torch.stack([scores[:count] + noise, scores[:count] + 0.1 * noise], dim=1)
+        stacking = Stacking(range(5), 5, boosting=True, networks=False)
+        return stacking.fit(Architectures(space, rows[:count]), x[:count], scores[:count], held_out, start=start)
+
+    first = fit(40)
+    kept = fit(42, first)
+    assert kept.trees is first.trees
+    targets = Architectures(space, rows[60:])
+    torch.testing.assert_close(
+        kept.mean(torch.zeros(200), targets, x[60:]), first.mean(torch.zeros(200), targets, x[60:])
+    )
+    assert fit(43, kept).trees is not first.trees
+    assert fit(40, kept, z + 2 * DRIFT).trees is not first.trees
+
+
 def test_networks_answer_by_index_as_by_value():
     space, descriptors, rows, x, z = task(30)
     num_meta = len(descriptors.features.feature_names)

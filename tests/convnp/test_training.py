@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from functools import partial
 
 import lightning
 import pytest
@@ -11,7 +12,7 @@ from safetensors import safe_open
 
 from pyg_nas_np import pretrain
 from pyg_nas_np.convnp import SyntheticTasks
-from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
+from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups, bank_moments
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.training import NOISE_SHARE, MetaTraining, negative_log_density, space_tasks
 from pyg_nas_np.convnp.weights import read_card, read_weights
@@ -24,13 +25,15 @@ SMALL = {"num_tasks": 6, "batch_size": 2, "max_steps": 8, "progress": False}
 
 @pytest.fixture(autouse=True)
 def few_labels(monkeypatch):
-    """Tasks of few labels: the base predictors are most of the time of these tests."""
+    """Tasks of few labels and small banks: the base predictors are most of the time of these tests."""
     original = SyntheticTasks.__init__
 
     def small(self, *args, num_context, num_target, **kwargs):
         original(self, *args, num_context=(4, 12), num_target=8, **kwargs)
 
     monkeypatch.setattr(SyntheticTasks, "__init__", small)
+    moments = partial(bank_moments, max_iter=5, num_trees=10)
+    monkeypatch.setattr("pyg_nas_np.convnp.training.bank_moments", moments)
 
 
 def make_model(space, seed: int = 0, **kwargs) -> ConvNP:

@@ -3,11 +3,13 @@ r"""Fixtures shared by all tests."""
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,18 @@ def foreign_defaults(request: pytest.FixtureRequest) -> Callable[[], AbstractCon
         finally:
             torch.set_default_dtype(before)
 
+    return context
+
+
+@pytest.fixture(scope="session")
+def processes() -> BaseContext:
+    """Starts processes that inherit nothing; imports, which take seconds, are made once for all where that can be."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["lightning.pytorch", "pyg_nas_np.convnp.predictor", "pyg_nas_np.integrations.optuna.budget"]
+    )
     return context
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,7 +20,7 @@ from pyg_nas_np.nn.dag import DAGDecoder, DAGEncoder
 from pyg_nas_np.nn.set_conv import SetConv, SetConvFromGrid, SetConvToGrid, grid_over
 from pyg_nas_np.nn.set_encoder import DatasetEncoder, SetEncoder
 from pyg_nas_np.nn.task_batch import Task, TaskBatch
-from pyg_nas_np.predictors import GCNPredictor, GNNPredictor, MLPEnsemblePredictor
+from pyg_nas_np.predictors import GCNPredictor, GNNPredictor, GPPredictor, MLPEnsemblePredictor
 from pyg_nas_np.spaces import MobileNetV3Space, NASBench101Space, NASBench201Space, NASBenchGraphSpace
 from pyg_nas_np.spaces.graph_codec import NASBench201GraphCodec
 
@@ -28,6 +29,7 @@ SMALL = {
     "gcn": {"channels": 8, "steps": 3, "folds": 2},
     "gnn": {"channels": 8, "members": 1, "steps": 3, "folds": 2},
 }
+SMALL["ensemble"] = {"predictors": {"gp": GPPredictor(), "gnn": GNNPredictor(**SMALL["gnn"])}}
 SPACES = [NASBench201Space, NASBench101Space, NASBenchGraphSpace, MobileNetV3Space]
 SETTINGS = ["float64", "bfloat16", "meta"]
 
@@ -211,22 +213,27 @@ def test_metrics_do_not_depend_on_the_defaults(setting):
         assert_same(one, other)
 
 
+CELLS_201 = NASBench201Space()
+GRAPHS, FLOPS = CELLS_201.batch_encode(torch.arange(24)), CELLS_201.batch_flops(torch.arange(24)).double()
+
+
+def predictions(name):
+    # A new space: nothing of it is cached.
+    model = PREDICTORS[name](NASBench201Space(), **SMALL.get(name, {})).fit(GRAPHS[:16], FLOPS[:16])
+    return model.predict(GRAPHS, return_std=True)
+
+
+expected_predictions = functools.cache(predictions)
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_predictors_do_not_depend_on_the_defaults(name, setting):
     if name == "xgboost":
         pytest.importorskip("xgboost")
-    space = NASBench201Space()
-    index = torch.arange(24)
-    graphs, y = space.batch_encode(index), space.batch_flops(index).double()
-
-    def predictions():
-        model = PREDICTORS[name](space, **SMALL.get(name, {})).fit(graphs[:16], y[:16])
-        return model.predict(graphs, return_std=True)
-
-    expected = predictions()
+    expected = expected_predictions(name)
     with defaults(setting):
-        found = predictions()
+        found = predictions(name)
     for one, other in zip(found, expected, strict=True):
         assert (one.dtype, one.device) == (other.dtype, other.device)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))

@@ -75,6 +75,7 @@ class Candidates(Generic[ArchT]):
         # Rejection sampling: if the size is known, most draws are free.
         pool = None if self._pool_keys is None else list(self._pool_keys)
         drawn: dict[Key, None] = {}
+        idle = 0
         for attempt in range(_TRIES):
             missing = max(count - len(drawn), _LEAST_DRAWS if attempt else 0)
             more: Sequence[Key]
@@ -83,8 +84,11 @@ class Candidates(Generic[ArchT]):
             else:
                 rows = torch.randint(size, (missing,), generator=self.generator, device="cpu").tolist()
                 more = rows if pool is None else [pool[row] for row in rows]
+            before = len(drawn)
             drawn.update(dict.fromkeys(self._admitted([key for key in more if key not in taken])))
-            if len(drawn) >= count:
+            idle = 0 if len(drawn) > before else idle + missing
+            # Large counts ask for that many at every attempt, in a small space for nothing.
+            if len(drawn) >= count or idle >= _TRIES * _LEAST_DRAWS:
                 break
         return list(drawn)[:count]
 

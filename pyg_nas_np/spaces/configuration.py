@@ -339,6 +339,8 @@ class Level:
         )
 
     def _movable(self, name: str, value: Any) -> bool:
+        if name not in self.layers and (size := self._value(name).size) is not None:
+            return size > 1
         return next(self._alternatives(name, value), _ABSENT) is not _ABSENT
 
     def _mutated_layers(

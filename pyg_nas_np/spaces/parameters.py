@@ -173,8 +173,10 @@ class Number(Value):
         r"""Draws another value, near ones most often."""
         steps = torch.randn(_TRIES, generator=generator, dtype=torch.float64, device="cpu").tolist()
         near = (self.at(self.place(value) + _JUMP * step) for step in steps)
-        moved = [other for other in near if other != value]
-        return moved[0] if moved else super().mutate(value, generator)
+        for other in near:
+            if other != value:
+                return other
+        return super().mutate(value, generator)
 
     def _snap(self, value: Any) -> Any:
         """The value of the range that is nearest."""

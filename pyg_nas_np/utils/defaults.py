@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +56,8 @@ class FixedDefaults(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is _are_fixed:
+            return self.dtype == torch.float32 and self.device.type == "cpu"
         kwargs = dict(kwargs or {})
         if (func in _FLOATS or func in _OTHERS) and kwargs.get("device") is None:
             # torch.as_tensor of a tensor keeps its device.
@@ -89,17 +91,25 @@ def fixed_defaults(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         if torch.get_default_dtype() == torch.float32 and torch.get_default_device().type == "cpu":
             return function(*args, **kwargs)
+        # One context in another doubles the Python calls for every operation.
+        if has_torch_function((None,)) and handle_torch_function(_are_fixed, ()):
+            return function(*args, **kwargs)
         with FixedDefaults():
             return function(*args, **kwargs)
 
     return wrapped
 
 
+def _are_fixed() -> bool:
+    """Whether PyTorch's initial defaults are fixed already; other modes, if innermost, call this body."""
+    return False
+
+
 def _promotes(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether integers are converted to the default type."""
-    if kwargs.get("rounding_mode") is not None or any(map(_is_floating, args)):
-        return False
-    return func in _QUOTIENTS or (func in _SUMS and any(isinstance(value, float) for value in args))
+    if func in _QUOTIENTS or (func in _SUMS and any(isinstance(value, float) for value in args)):
+        return kwargs.get("rounding_mode") is None and not any(map(_is_floating, args))
+    return False
 
 
 def _typed(args: tuple[Any, ...]) -> bool:

@@ -8,8 +8,18 @@ import sys
 
 import pytest
 import torch
+from sklearn.ensemble import ExtraTreesRegressor
 
 from pyg_nas_np.cli import main
+from pyg_nas_np.predictors import attribution
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees():
+    """Pages tell what predictions follow; how well is tested with the predictors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attribution, "ExtraTreesRegressor", lambda _, **options: ExtraTreesRegressor(10, **options))
+        yield
 
 
 @pytest.fixture

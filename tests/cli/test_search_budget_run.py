@@ -6,13 +6,13 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
 
 import pytest
 
+from pyg_nas_np.cli import main
 from pyg_nas_np.cli.search_budget_journal import Journal
 from pyg_nas_np.cli.search_budget_run import Command, places, run_trainings
 from pyg_nas_np.predictors.fidelity import Fidelity
@@ -106,22 +106,22 @@ def test_an_interrupt_that_python_ignores_ends_the_search(tmp_path):
     assert any(training.label is not None for training in journal(tmp_path / "s.pt").trainings)
 
 
-PARENT = """
-import sys
-from pathlib import Path
-from pyg_nas_np.cli import main
-sys.argv = ["pyg-nas-np", *sys.argv[1:]]
-main()
-"""
+def command(arguments, log):
+    with open(log, "w", encoding="utf-8") as out:
+        for stream in (1, 2):
+            os.dup2(out.fileno(), stream)
+    sys.argv = ["pyg-nas-np", *arguments]
+    main()
 
 
-def started(tmp_path, template, log):
+def started(processes, tmp_path, template):
     space = tmp_path / "space.json"
     space.write_text(json.dumps({"name": "own", "parameters": {"depth": [1, 2, 3, 4], "width": [8, 16, 32]}}))
     arguments = ["search", "--budget", "3", "--state", str(tmp_path / "s.pt"), "--space", str(space), "--initial", "4"]
     arguments += ["--fidelity", "epochs=4,12", "--continued", "--workers", "2", "--run", template]
-    with open(log, "w", encoding="utf-8") as out:
-        return subprocess.Popen([sys.executable, "-c", PARENT, *arguments], stdout=out, stderr=out)
+    process = processes.Process(target=command, args=(arguments, tmp_path / "log.txt"))
+    process.start()
+    return process
 
 
 def wait_for(path, count, process):
@@ -129,13 +129,13 @@ def wait_for(path, count, process):
     for _ in range(4000):
         if path.exists() and len(path.read_text().splitlines()) >= count:
             return
-        assert process.poll() is None, "it ended too early"
+        assert process.is_alive(), "it ended too early"
         time.sleep(0.05)
     raise AssertionError("it does not get on")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_that_is_ended_loses_no_label(tmp_path, how):
+def test_a_process_that_is_ended_loses_no_label(tmp_path, how, processes):
     ended, ahead = tmp_path / "ended.txt", tmp_path / "go"
     # The fifth training waits, so that the search still runs when it is ended, however slow this process is.
     body = (
@@ -143,12 +143,12 @@ def test_a_process_that_is_ended_loses_no_label(tmp_path, how):
         f"open({str(ended)!r}, 'a').write('x\\n')\nprint(d + w / 32 - 1 / level)"
     )
     template = script(tmp_path, body)
-    process = started(tmp_path, template, tmp_path / "log.txt")
+    process = started(processes, tmp_path, template)
     wait_for(ended, 4, process)
     os.kill(process.pid, how)
-    status = process.wait(timeout=60)
+    process.join(60)
     ahead.touch()
-    assert status == (-how if how == signal.SIGKILL else 130), (tmp_path / "log.txt").read_text()
+    assert process.exitcode == (-how if how == signal.SIGKILL else 130), (tmp_path / "log.txt").read_text()
     left = journal(tmp_path / "s.pt")
     told = [(d.arch, d.level, d.label) for d in left.trainings if d.label is not None]
     # At most those of both workers, and the one whose label was being written.

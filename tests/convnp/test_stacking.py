@@ -9,8 +9,21 @@ from hypothesis import strategies as st
 
 from pyg_nas_np.convnp.stacking import DRIFT, FOLDS, GROWTH, LIFT, MOST, Stacking, best_share
 from pyg_nas_np.features import shared_descriptors
-from pyg_nas_np.predictors import Architectures
+from pyg_nas_np.predictors import Architectures, GNNPredictor
 from pyg_nas_np.spaces import NASBench201Space
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch):
+    """Number of steps of the networks, a tenth of what is needed for good ones."""
+    few, fit = [30], GNNPredictor._fit
+
+    def short(self, *args):
+        self.steps = few[0]
+        return fit(self, *args)
+
+    monkeypatch.setattr(GNNPredictor, "_fit", short)
+    return few
 
 
 def task(count):
@@ -60,7 +73,8 @@ def test_without_learners_the_process_is_left_alone():
     assert stacking.state_dict() == {}
 
 
-def test_learners_join_the_mean_and_come_back_from_their_state():
+def test_learners_join_the_mean_and_come_back_from_their_state(steps):
+    steps[0] = 100
     count = 60
     space, descriptors, rows, x, z = task(count)
     num_meta = len(descriptors.features.feature_names)

@@ -3,9 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import lightning
 import pytest
@@ -14,7 +12,7 @@ from safetensors import safe_open
 
 from pyg_nas_np import pretrain
 from pyg_nas_np.convnp import SyntheticTasks
-from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups
+from pyg_nas_np.convnp.cell_bank import CellBank, bank_groups, bank_moments
 from pyg_nas_np.convnp.predictor import process_inputs
 from pyg_nas_np.convnp.training import NOISE_SHARE, MetaTraining, negative_log_density, space_tasks
 from pyg_nas_np.convnp.weights import read_card, read_weights
@@ -27,13 +25,15 @@ SMALL = {"num_tasks": 6, "batch_size": 2, "max_steps": 8, "progress": False}
 
 @pytest.fixture(autouse=True)
 def few_labels(monkeypatch):
-    """Tasks of few labels: the base predictors are most of the time of these tests."""
+    """Tasks of few labels and small banks: the base predictors are most of the time of these tests."""
     original = SyntheticTasks.__init__
 
     def small(self, *args, num_context, num_target, **kwargs):
         original(self, *args, num_context=(4, 12), num_target=8, **kwargs)
 
     monkeypatch.setattr(SyntheticTasks, "__init__", small)
+    moments = partial(bank_moments, max_iter=5, num_trees=10)
+    monkeypatch.setattr("pyg_nas_np.convnp.training.bank_moments", moments)
 
 
 def make_model(space, seed: int = 0, **kwargs) -> ConvNP:
@@ -196,61 +196,35 @@ def test_a_pool_of_another_training_is_refused(tmp_path, toy_space):
         train(toy_space, root=tmp_path, seed=1)
 
 
-TWO_PROCESSES = """
-import runpy
-import sys
+class RankDiary(lightning.Callback):
+    """Writes what a rank has seen, and its weights at the end."""
 
-import lightning
-import torch
-
-from pyg_nas_np import pretrain
-from pyg_nas_np.convnp.weights import read_weights
-from pyg_nas_np.convnp import SyntheticTasks
-
-folder, conftest = sys.argv[1:]
-
-
-class Diary(lightning.Callback):
-    def __init__(self):
-        self.seen = []
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         self.seen.append(float(batch.z_target.sum()))
 
     def on_train_end(self, trainer, module):
         found = {"world": trainer.world_size, "seen": self.seen, "state": module.model.state_dict()}
-        torch.save(found, f"{folder}/rank{trainer.global_rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    space = runpy.run_path(conftest)["ToySpace"]()
-    sizes = {"num_tasks": 24, "batch_size": 2, "max_steps": 6, "seed": 2, "progress": False}
-    original = SyntheticTasks.__init__
-
-    def small(self, *args, num_context, num_target, **kwargs):
-        original(self, *args, num_context=(4, 12), num_target=8, **kwargs)
-
-    SyntheticTasks.__init__ = small
-    pretrain(space, f"{folder}/toy.safetensors", devices=2, callbacks=[Diary()], **sizes)
-    torch.save(read_weights(f"{folder}/toy.safetensors", space).state_dict(), f"{folder}/written.pt")
-"""
+        torch.save(found, self.folder / f"rank{trainer.global_rank}.pt")
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(TWO_PROCESSES)
-    conftest = Path(__file__).parents[1] / "conftest.py"
-    subprocess.run([sys.executable, script, tmp_path, conftest], check=True, timeout=300)
+def test_two_processes_train_together(tmp_path, toy_space, processes, monkeypatch):
+    start, method = torch.multiprocessing.start_processes, {"start_method": processes.get_start_method()}
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", lambda *args, **kw: start(*args, **{**kw, **method}))
+    path = tmp_path / "toy.safetensors"
+    sizes = {"num_tasks": 12, "batch_size": 1, "max_steps": 6}
+    train(toy_space, path, devices=2, callbacks=[RankDiary(tmp_path)], seed=2, **sizes)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     assert [rank["world"] for rank in ranks] == [2, 2]
     assert not set(ranks[0]["seen"]) & set(ranks[1]["seen"])  # twelve batches, six steps: one pass
-    for name, value in torch.load(tmp_path / "written.pt").items():
+    for name, value in read_weights(path, toy_space).state_dict().items():
         assert value.isfinite().all(), name
         assert torch.equal(ranks[0]["state"][name], value), name
         assert torch.equal(ranks[1]["state"][name], value), name
-    card = read_card(tmp_path / "toy.safetensors")
+    card = read_card(path)
     assert card["steps"] == 6
     assert math.isfinite(card["final_nll"])
     assert not (tmp_path / "tasks.pt").exists()

@@ -16,6 +16,7 @@ from pyg_nas_np.spaces import NASBench201Space
 from pyg_nas_np.utils import ChecksumError, DataFileError, ForbiddenPickleError
 
 STRINGS = [str(arch) for arch in NASBench201Space().enumerate()]
+FIRST = STRINGS[:285]  # All of which there are small files.
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +40,24 @@ def equal(left, right):
         assert torch.equal(metric.values[[0, 11]].nan_to_num(-1), right[name].values[[0, 11]].nan_to_num(-1)), name
 
 
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "ImageNet16-120"])
-def test_layouts_agree(tmp_path, folder, records, any_checksum, dataset):
-    simple = nats.read_simple(folder, dataset, STRINGS)
-    meta = {"meta_archs": STRINGS, "total_archs": 15625, "evaluated_indexes": {0, 11}}
-    single = tmp_path / nats.SINGLE_PICKLE
-    single.write_bytes(bz2.compress(pickle.dumps({**meta, "arch2infos": records}, protocol=4)))
-    equal(simple, nats.read_single(single, dataset, STRINGS))
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, records):
+    """The large files with the records of the small ones: one pickle, and PyTorch's new and old format."""
+    folder = tmp_path_factory.mktemp("large")
+    meta = {"meta_archs": FIRST, "total_archs": len(FIRST), "evaluated_indexes": {0, 11}}
+    (folder / nats.SINGLE_PICKLE).write_bytes(bz2.compress(pickle.dumps({**meta, "arch2infos": records}, protocol=4)))
     infos = {i: {"less": record["12"], "full": record["200"]} for i, record in records.items()}
-    for zipped in (True, False):
-        path = tmp_path / nats.TORCH_FILE
-        torch.save({**meta, "arch2infos": infos}, path, _use_new_zipfile_serialization=zipped)
-        equal(simple, nats.read_torch(path, dataset, STRINGS))
+    for name, zipped in (("new", True), ("old", False)):
+        torch.save({**meta, "arch2infos": infos}, folder / name, _use_new_zipfile_serialization=zipped)
+    return folder
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "ImageNet16-120"])
+def test_layouts_agree(folder, large, any_checksum, dataset):
+    simple = nats.read_simple(folder, dataset, FIRST)
+    equal(simple, nats.read_single(large / nats.SINGLE_PICKLE, dataset, FIRST))
+    for name in ("new", "old"):
+        equal(simple, nats.read_torch(large / name, dataset, FIRST))
 
 
 def test_checksum_is_the_end_of_the_name(tmp_path):

@@ -18,13 +18,20 @@ SCRIPTS = sorted(GALLERY.glob("plot_*.py"))
 NOTEBOOKS = sorted(GALLERY.glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder of data sets, which several scripts read."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
-def figures(tmp_path, monkeypatch):
-    """Runs in an empty folder; figures stay open until they were looked at."""
+def figures(tmp_path, data, monkeypatch):
+    """Runs in a folder that is empty but for the data; figures stay open until they were looked at."""
     mpl.use("Agg")
     from matplotlib import pyplot
 
     monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(data, target_is_directory=True)
     monkeypatch.setattr(pyplot, "show", lambda: None)
     yield lambda: [pyplot.figure(number) for number in pyplot.get_fignums()]
     pyplot.close("all")

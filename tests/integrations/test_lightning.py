@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
+import socket
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,37 +235,37 @@ def test_a_strategy_that_forgets_is_refused():
         train(CurveStopping(make_rule(), "val_acc"), 0.9, strategy="ddp_fork", devices=2)
 
 
-RANKS = """
-import sys
-sys.path.insert(0, {here!r})
-from test_lightning import CurveStopping, Scripted, accuracy, fit, make_rule, make_trainer
-
-
 class Shard(Scripted):
-    # Ranks that disagree: one by one, the first would stop and the second go on.
+    """Its ranks disagree: one by one, the first would stop and the second go on."""
+
     def validation_step(self, batch, index):
         height = 0.05 if self.global_rank == 0 else self.height
         self.log("val_acc", accuracy(height, self.current_epoch + 1), sync_dist=False)
 
 
-rule = make_rule()
-for height in (1.75, 0.35):
-    callback = CurveStopping(rule, "val_acc")
-    trainer = make_trainer(callback, strategy="ddp", devices=2)
-    fit(trainer, Shard(height))
-    line = f"{{trainer.current_epoch}} {{len(rule.finished)}} {{callback.curve[1]:.3f}}"
-    open(f"{folder}/rank{{trainer.global_rank}}", "a").write(line + ";")
-"""
+def train_ranks(rank, port, folder):
+    # As a launcher starts them.
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
+    rule = make_rule()
+    for height in (1.75, 0.35):
+        callback = CurveStopping(rule, "val_acc")
+        trainer = make_trainer(callback, strategy="ddp", devices=2)
+        fit(trainer, Shard(height))
+        with open(folder / f"rank{trainer.global_rank}", "a", encoding="utf-8") as file:
+            file.write(f"{trainer.current_epoch} {len(rule.finished)} {callback.curve[1]:.3f};")
 
 
 @pytest.mark.slow
-def test_ranks_have_one_curve_and_one_decision(tmp_path):
-    here = Path(__file__).parent
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS.format(here=str(here), folder=tmp_path))
-    environment = {**os.environ, "PYTHONPATH": str(here.parents[1])}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def test_ranks_have_one_curve_and_one_decision(tmp_path, processes):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [processes.Process(target=train_ranks, args=(rank, port, tmp_path)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(300)
+        assert rank.exitcode == 0
     # The mean of 0.05 and 1.75 is the best training of all, that of 0.05 and 0.35 a hopeless one.
     assert (tmp_path / "rank0").read_text() == "8 6 0.360;1 6 0.080;"
     assert (tmp_path / "rank1").read_text() == "8 6 0.360;1 6 0.080;"

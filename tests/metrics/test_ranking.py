@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from pyg_nas_np.metrics import KendallTau, NAtK, PrecisionAtK, RegretAtK, SpearmanRho, functional
 from pyg_nas_np.utils import InvalidLabelsError
@@ -21,20 +20,17 @@ METRICS = [
     (RegretAtK(k=3), functional.regret_at_k, {"k": 3}),
 ]
 
-WORKER = """
-import sys, torch, torch.distributed as dist
-from pyg_nas_np.metrics import KendallTau
-rank, path = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-preds, target = torch.load(path + ".pt", weights_only=True)
-metric = KendallTau()
-# Processes hold different numbers of values, in different numbers of batches.
-for start in (range(0, 30, 10) if rank == 0 else range(30, 100, 35)):
-    stop = start + (10 if rank == 0 else 35)
-    metric.update(preds[start:stop], target[start:stop])
-print(repr(metric.compute().item()))
-dist.destroy_process_group()
-"""
+
+def gathered(rank: int, path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    preds, target = data()
+    metric = KendallTau()
+    # Processes hold different numbers of values, in different numbers of batches.
+    for start in range(0, 30, 10) if rank == 0 else range(30, 100, 35):
+        stop = start + (10 if rank == 0 else 35)
+        metric.update(preds[start:stop], target[start:stop])
+    path.with_suffix(f".{rank}").write_text(repr(metric.compute().item()))
+    dist.destroy_process_group()
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,18 +79,14 @@ def test_states_survive_pickling_and_dtype_changes():
     assert torch.equal(other.compute(), metric.compute())
 
 
-def test_two_processes_equal_one(tmp_path: Path):
-    preds, target = data()
+def test_two_processes_equal_one(tmp_path: Path, processes: BaseContext) -> None:
     path = tmp_path / "store"
-    torch.save((preds, target), f"{path}.pt")
-    root = Path(functional.__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(path)], stdout=subprocess.PIPE, env=environment, text=True
-        )
-        for rank in range(2)
-    ]
-    outputs = [worker.communicate(timeout=300)[0] for worker in workers]
-    expected = functional.kendall_tau(preds, target).item()
-    assert [float(output) for output in outputs] == pytest.approx([expected, expected])
+    workers = [processes.Process(target=gathered, args=(rank, path)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(300)
+        assert worker.exitcode == 0
+    expected = functional.kendall_tau(*data()).item()
+    found = [float(path.with_suffix(f".{rank}").read_text()) for rank in range(2)]
+    assert found == pytest.approx([expected, expected])

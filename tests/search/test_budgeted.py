@@ -47,8 +47,13 @@ def test_cheap_trainings_leave_enough_for_a_full_one(budget: float, continued: b
     assert done.left < 1.0
 
 
-def test_finds_nearly_the_best_within_the_budget() -> None:
-    done = run(search())
+@pytest.fixture(scope="module")
+def done() -> BudgetedSearch:
+    """A search that has ended, to look at."""
+    return run(search())
+
+
+def test_finds_nearly_the_best_within_the_budget(done: BudgetedSearch) -> None:
     assert done.spent <= 10.0 + 1e-9
     assert done.left < 1.0
     assert done.best[1] >= -2.0
@@ -223,9 +228,9 @@ def test_prices_by_architecture() -> None:
         search(price="seconds")
 
 
-def test_ends_early_where_little_is_to_gain() -> None:
-    patient, hasty = run(search()), run(search(least_gain=5.0))
-    assert hasty.spent < patient.spent
+def test_ends_early_where_little_is_to_gain(done: BudgetedSearch) -> None:
+    hasty = run(search(least_gain=5.0))
+    assert hasty.spent < done.spent
     assert hasty.prospect().gain < 5.0
 
 
@@ -236,8 +241,8 @@ def test_ends_where_every_candidate_is_trained() -> None:
     assert few.prospect() == (0.0, 0.0)
 
 
-def test_prospects_shrink_with_the_margin_and_the_trainings() -> None:
-    begun, ended = search(), run(search())
+def test_prospects_shrink_with_the_margin_and_the_trainings(done: BudgetedSearch) -> None:
+    begun = search()
     assert begun.prospect() == (1.0, math.inf)
     for training in begun.ask(12):
         begun.tell([training.arch], 200, [label(training.arch)])
@@ -246,7 +251,7 @@ def test_prospects_shrink_with_the_margin_and_the_trainings() -> None:
     assert 0.0 < chances[0] <= 1.0
     assert chances[-1] < 0.2
     assert begun.prospect() == begun.prospect()
-    assert ended.prospect().gain < begun.prospect().gain
+    assert done.prospect().gain < begun.prospect().gain
     with pytest.raises(ValueError, match="margin must be at least 0, got -1"):
         begun.prospect(-1.0)
 

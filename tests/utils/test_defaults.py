@@ -2,6 +2,7 @@ r"""What is made within it does not depend on the defaults of the process."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import BaseTorchFunctionMode
+from typing_extensions import Self
 
+from pyg_nas_np.utils import defaults
 from pyg_nas_np.utils.defaults import FixedDefaults, fixed_defaults
 
 Defaults = Callable[[], AbstractContextManager[None]]
@@ -72,3 +76,32 @@ def test_the_defaults_of_the_process_stay(other_defaults: Defaults) -> None:
         fixed_defaults(lambda: torch.zeros(1))()
         assert torch.zeros(1).dtype != torch.float32
         assert torch.zeros(1).device.type == "meta"
+
+
+def test_functions_in_functions_fix_them_once(other_defaults: Defaults, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = []
+
+    class Counted(FixedDefaults):
+        def __enter__(self) -> Self:
+            entered.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr(defaults, "FixedDefaults", Counted)
+    make = functools.reduce(lambda inner, _: fixed_defaults(lambda: inner()), range(5), lambda: torch.zeros(1) + 0.1)
+    with other_defaults():
+        assert make().dtype == torch.float32
+    assert len(entered) == 1
+
+
+def test_contexts_in_between_count(other_defaults: Defaults) -> None:
+    """Code of a user that is called back may set a device, or one of ours another type."""
+    make = fixed_defaults(lambda: torch.arange(3) / 2)
+
+    def halves(context: AbstractContextManager[object]) -> Tensor:
+        with context:
+            return make()
+
+    with other_defaults():
+        for context in (torch.device("meta"), FixedDefaults(torch.float64), BaseTorchFunctionMode()):
+            found = fixed_defaults(halves)(context)
+            assert (found.dtype, found.device.type) == (torch.float32, "cpu")

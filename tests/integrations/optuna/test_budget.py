@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import pickle
 import signal
@@ -193,12 +192,11 @@ def work(path, name, barrier=None):
 
 
 @pytest.mark.slow
-def test_two_processes_repeat_nothing_and_keep_the_budget(tmp_path):
+def test_two_processes_repeat_nothing_and_keep_the_budget(tmp_path, processes):
     path = tmp_path / "journal"
     make(3.0, storage=journal(path))
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    workers = [context.Process(target=work, args=(path, i, barrier)) for i in range(2)]
+    barrier = processes.Barrier(2)
+    workers = [processes.Process(target=work, args=(path, i, barrier)) for i in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -239,11 +237,10 @@ def hang(url, ready):
 
 
 @pytest.mark.parametrize("kind", ["heartbeat", "by hand"])
-def test_a_killed_worker_frees_its_training(kind, tmp_path):
+def test_a_killed_worker_frees_its_training(kind, tmp_path, processes):
     url = f"sqlite:///{tmp_path}/study.db" if kind == "heartbeat" else str(tmp_path / "journal")
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    worker = context.Process(target=hang, args=(url, ready))
+    ready = processes.Event()
+    worker = processes.Process(target=hang, args=(url, ready))
     worker.start()
     assert ready.wait(60)
     os.kill(worker.pid, signal.SIGKILL)

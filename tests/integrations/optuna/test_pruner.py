@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -104,43 +102,22 @@ def test_a_pruner_without_memory_decides_alike():
             study.tell(trial, curve(height, STEPS - 1))
 
 
-WORKER = """
-import sys
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-sys.path.insert(0, sys.argv[2])
-from test_pruner import make_pruner, objective
-
-kind, path = sys.argv[1], sys.argv[3]
-storage = path if kind == "database" else JournalStorage(JournalFileBackend(path))
-study = optuna.load_study(
-    study_name="shared", storage=storage, sampler=optuna.samplers.RandomSampler(seed=int(sys.argv[4])),
-    pruner=make_pruner(),
-)
-study.optimize(objective, n_trials=12)
-"""
+def work(storage, seed):
+    study = optuna.load_study(
+        study_name="shared", storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed), pruner=make_pruner()
+    )
+    study.optimize(objective, n_trials=12)
 
 
 @pytest.mark.parametrize("kind", ["journal", "database"])
-def test_two_processes_share_a_study(kind, tmp_path, pytestconfig):
-    from pathlib import Path
-
-    path = f"sqlite:///{tmp_path}/study.db" if kind == "database" else str(tmp_path / "study.log")
-    study = make_study(storage=path if kind == "database" else storages(tmp_path)["journal"], study_name="shared")
-    here = str(Path(__file__).parent)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, kind, here, path, str(seed)],
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=pytestconfig.rootpath,
-        )
-        for seed in (1, 2)
-    ]
+def test_two_processes_share_a_study(kind, tmp_path, processes):
+    study = make_study(storage=storages(tmp_path)[kind], study_name="shared")
+    workers = [processes.Process(target=work, args=(storages(tmp_path)[kind], seed)) for seed in (1, 2)]
     for worker in workers:
-        _, errors = worker.communicate(timeout=300)
-        assert worker.returncode == 0, errors
+        worker.start()
+    for worker in workers:
+        worker.join(300)
+        assert worker.exitcode == 0
     assert len(study.trials) == 24
     assert set(states(study)) == {TrialState.COMPLETE, TrialState.PRUNED}
     assert states(study).count(TrialState.PRUNED) >= 4

@@ -1,13 +1,7 @@
 from __future__ import annotations
 
-import csv
 import math
-import multiprocessing
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -34,7 +28,6 @@ from pyg_nas_np.integrations.optuna import sampler as sampler_module  # noqa: E4
 from pyg_nas_np.integrations.optuna.sampler import CLAIM  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-ROOT = Path(__file__).resolve().parents[3]
 SPACE = NASBench201Space()
 Y = SPACE.batch_flops().double() + torch.arange(15625) / 1e5
 
@@ -302,20 +295,6 @@ def test_a_pruner_that_hides_trials_does_not_matter(toy_space):
     )
     study.optimize(lambda trial: toy_space.index(suggest_arch(trial, toy_space)), n_trials=128)
     assert len(set(measured(study))) == 128
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("storage", ["sqlite", "journal"])
-def test_processes_repeat_nothing(storage, tmp_path):
-    # The script of the benchmark, shorter.
-    command = [sys.executable, str(ROOT / "benchmarks" / "parallel_trials.py"), "--trials", "16"]
-    command += ["--settings", f"{storage}:2", "--output", str(tmp_path / "table.csv")]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    (row,) = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
-    assert (row["storage"], row["processes"], row["trials"], row["repeated"]) == (storage, "2", "16", "0")
 
 
 # -- studies without a space ------------------------------------------------------------------------------------------
@@ -600,9 +579,17 @@ def test_a_pool_of_anything(kind):
     assert repeated(study) == 0
 
 
-def work(url, count):
-    study = optuna.load_study(study_name="own", storage=url, sampler=fast(n_startup_trials=4))
-    study.optimize(conditional_integers, n_trials=count)
+def open_storage(url):
+    if url.startswith("sqlite"):
+        # Several processes may wait for the one that writes.
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(url))
+
+
+def work(url, space, objective, count):
+    torch.set_num_threads(1)
+    study = optuna.load_study(study_name="own", storage=open_storage(url), sampler=fast(space, n_startup_trials=4))
+    study.optimize(objective, n_trials=count)
 
 
 def conditional_integers(trial):
@@ -612,16 +599,21 @@ def conditional_integers(trial):
 
 
 @pytest.mark.slow
-def test_processes_repeat_nothing_without_a_space(tmp_path):
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    study = optuna.create_study(study_name="own", storage=url, sampler=fast(n_startup_trials=4))
-    study.optimize(conditional_integers, n_trials=2)
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work, args=(url, 8)) for _ in range(2)]
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "{}/study.log"], ids=["sqlite", "journal"])
+@pytest.mark.parametrize(("space", "objective"), [(SPACE, objective), (None, conditional_integers)])
+def test_processes_repeat_nothing(storage, space, objective, tmp_path, processes):
+    url = storage.format(tmp_path)
+    study = optuna.create_study(
+        study_name="own", storage=open_storage(url), sampler=fast(space, n_startup_trials=4), direction="maximize"
+    )
+    if space is None:
+        study.optimize(objective, n_trials=2)
+    before = len(study.trials)
+    workers = [processes.Process(target=work, args=(url, space, objective, 8)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join()
+        worker.join(120)
         assert worker.exitcode == 0
-    assert len(study.trials) == 18
+    assert len(study.trials) == before + 16
     assert repeated(study) == 0

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyg_nas_np import ops
 
@@ -69,6 +70,47 @@ def rounding(dtype: torch.dtype, terms: int) -> float:
         True
     """
     return 8 * torch.finfo(dtype).eps * math.sqrt(max(1, terms))
+
+
+class Dispatched(TorchDispatchMode):
+    r"""Records the names of PyTorch's operators that run inside a ``with`` block, also inside of those of this package.
+
+    Example:
+        >>> with Dispatched() as dispatched:
+        ...     total = torch.ones(2).sum()
+        >>> dispatched.names
+        ['aten::ones', 'aten::sum']
+    """
+
+    # They launch no kernel: views, and memory that is not filled.
+    FREE: ClassVar = frozenset(
+        {
+            *("alias", "as_strided", "detach", "empty", "empty_like", "empty_strided", "expand", "lift_fresh"),
+            *("new_empty", "permute", "select", "slice", "split", "squeeze", "t", "transpose", "unsqueeze", "view"),
+            *("_unsafe_view", "new_empty_strided"),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name = func.name()
+        if name.startswith("pyg_nas_np::"):
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **(kwargs or {}))
+        with self:  # such as conversions to the type that a tensor has already
+            result = func.decompose(*args, **(kwargs or {}))
+        if result is not NotImplemented:
+            return result
+        self.names.append(name.split(".")[0])
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def launched(self) -> list[str]:
+        r"""Those that launch a kernel on a device."""
+        return [name for name in self.names if name.removeprefix("aten::") not in self.FREE]
 
 
 class _BackendTestCase:

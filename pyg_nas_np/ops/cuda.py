@@ -241,7 +241,7 @@ def _convolve(
     # What several programs share is added in float32, and divided afterwards.
     signal = _shares(splits, (*lead, channels), dtype, device)
     density = _shares(splits, lead, dtype, device) if with_density else signal
-    grid, numbers = (tiles * splits, heads, parts), (sets, rows, splits, heads, *lengthscale.stride(), eps)
+    grid, numbers = (tiles * splits, heads, parts), (sets, rows, splits, *lengthscale.stride(), eps)
     form = KERNELS.index(kernel), lengthscale.size(1) == 1, with_density
     divide = normalize and splits == 1
     if wide:
@@ -252,7 +252,7 @@ def _convolve(
             (own.x, other.x, other.values, lengthscale, rates, own.ptr, other.ptr, density, signal),
             numbers,
             kernels.convolve_wide_constants(
-                dim, channels, *form, divide if with_density else density_other is not None, _precision(dtype)
+                heads, dim, channels, *form, divide if with_density else density_other is not None, _precision(dtype)
             ),
             **kernels.WIDE_OPTIONS,
         )
@@ -263,7 +263,7 @@ def _convolve(
             grid,
             (own.x, other.x, other.values, lengthscale, own.ptr, other.ptr, density, signal),
             numbers,
-            kernels.convolve_constants(plan, channels, other.packed, *form, divide),
+            kernels.convolve_constants(heads, plan, channels, other.packed, *form, divide),
             num_warps=plan.warps,
         )
     if splits == 1:
@@ -386,7 +386,7 @@ def _pull(
     grad_v = _shares(splits, (*lead, channels), dtype, device) if with_values else grad_x
     slots = parts * tiles * splits
     grad_scale = _shares(slots, lengthscale.shape, torch.float32, device) if own_is_target else grad_x
-    numbers = sets, rows, splits, heads, *lengthscale.stride()
+    numbers = sets, rows, splits, *lengthscale.stride()
     sides = KERNELS.index(kernel), lengthscale.size(1) == 1, own_is_target
     if wide:
         _launch(
@@ -394,7 +394,7 @@ def _pull(
             (tiles * splits, heads),
             (*own[:2], *other[:2], lengthscale, density, constant, own.ptr, other.ptr, grad_x, grad_scale),
             (*numbers, eps),
-            kernels.pull_wide_constants(dim, channels, *sides, normalize, _precision(dtype)),
+            kernels.pull_wide_constants(heads, dim, channels, *sides, normalize, _precision(dtype)),
             **kernels.WIDE_OPTIONS,
         )
     else:
@@ -403,7 +403,7 @@ def _pull(
             (tiles * splits, heads, parts * pieces),
             (*own[:2], *other[:2], lengthscale, constant, own.ptr, other.ptr, grad_x, grad_v, grad_scale),
             numbers,
-            kernels.pull_constants(plan, channels, own.packed, other.packed, *sides, with_values),
+            kernels.pull_constants(heads, plan, channels, own.packed, other.packed, *sides, with_values),
             num_warps=plan.warps,
         )
     return (

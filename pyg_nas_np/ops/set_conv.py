@@ -49,6 +49,10 @@ def set_conv(
     Gradients flow to ``x_src``, ``y_src``, ``x_dst`` and ``lengthscale``; second derivatives fall back to the dense
     reference. float16 and bfloat16 are summed in float32. A set without sources has density and signal 0.
 
+    On a GPU rows of many channels are multiplied on tensor cores: float32 in three products of TF32 that keep its
+    accuracy, or in one where :func:`torch.set_float32_matmul_precision` allows it; float16 and bfloat16 with weights of
+    the same type. CUDA graphs capture all gradients; run the call once before, so that its kernels are compiled.
+
     **Heads.** With a head axis, :math:`H` kernels are evaluated in one call. Any of ``x`` ``[N, H, D]`` (both
     ``x_src`` and ``x_dst``), ``y_src`` ``[N, H, C]`` and ``lengthscale`` ``[H, D]`` or ``[H, 1]`` may carry it; an
     argument without it is shared by all heads.

@@ -154,10 +154,11 @@ def pack_constants(plan: Plan, channels: int, normalize: bool, density: bool) ->
 
 @cache
 def convolve_constants(
-    plan: Plan, channels: int, packed: bool, kernel: int, isotropic: bool, density: bool, normalize: bool
+    heads: int, plan: Plan, channels: int, packed: bool, kernel: int, isotropic: bool, density: bool, normalize: bool
 ) -> Constants:
     r"""Returns those of :func:`convolve`."""
     return {
+        "HEADS": heads,
         "DIM": plan.dim,
         "CHANNELS": channels,
         "WIDTH": plan.stop if packed else plan.dim,
@@ -174,6 +175,7 @@ def convolve_constants(
 
 @cache
 def pull_constants(
+    heads: int,
     plan: Plan,
     channels: int,
     own_packed: bool,
@@ -185,6 +187,7 @@ def pull_constants(
 ) -> Constants:
     r"""Returns those of :func:`pull`."""
     return {
+        "HEADS": heads,
         "DIM": plan.dim,
         "CHANNELS": channels,
         "OWN_PACKED": own_packed,
@@ -201,10 +204,11 @@ def pull_constants(
 
 @cache
 def convolve_wide_constants(
-    dim: int, channels: int, kernel: int, isotropic: bool, density: bool, normalize: bool, precision: str
+    heads: int, dim: int, channels: int, kernel: int, isotropic: bool, density: bool, normalize: bool, precision: str
 ) -> Constants:
     r"""Returns those of :func:`convolve_wide`."""
     return {
+        "HEADS": heads,
         "DIM": dim,
         "CHANNELS": channels,
         "KERNEL": kernel,
@@ -237,10 +241,18 @@ def gradient_of_density_constants(channels: int) -> Constants:
 
 @cache
 def pull_wide_constants(
-    dim: int, channels: int, kernel: int, isotropic: bool, own_is_target: bool, normalize: bool, precision: str
+    heads: int,
+    dim: int,
+    channels: int,
+    kernel: int,
+    isotropic: bool,
+    own_is_target: bool,
+    normalize: bool,
+    precision: str,
 ) -> Constants:
     r"""Returns those of :func:`pull_wide`."""
     return {
+        "HEADS": heads,
         "DIM": dim,
         "CHANNELS": channels,
         "BLOCK_DIM": power_of_two(dim),
@@ -380,8 +392,8 @@ def distance(at, other, scale, DIM: tl.constexpr, ISOTROPIC: tl.constexpr):
 
 
 # Run-time numbers of the ragged kernels have fixed types and are not specialised, so that a launch is looked up without
-# looking at their values.
-_NUMBERS = ["num_sets", "num_rows", "num_splits", "HEADS", "SCALE_ROW", "SCALE_STEP", "eps"]
+# looking at their values. The number of heads is specialised: one costs nothing in the inner loops.
+_NUMBERS = ["num_sets", "num_rows", "num_splits", "SCALE_ROW", "SCALE_STEP", "eps"]
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -472,10 +484,10 @@ def convolve(
     num_sets: tl.int64,
     num_rows: tl.int64,
     num_splits: tl.int64,
-    HEADS: tl.int64,
     SCALE_ROW: tl.int64,
     SCALE_STEP: tl.int64,
     eps: tl.float32,
+    HEADS,
     DIM: tl.constexpr,
     CHANNELS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -506,15 +518,16 @@ def convolve(
     total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     sums = zeros(BLOCK_CHANNELS, BLOCK_ROWS)
     begin, end = share_of(ptr_other, owner, split, num_splits)
-    other = other.to(tl.pointer_type(tl.int64))
-    values = values.to(tl.pointer_type(tl.int64)) + (VALUE_START + low) // 2
-    for j in range(begin, end):
-        row = j * HEADS + head
-        square, _ = distance(at, numbers_of(other + row * (WIDTH // 2), START), scale, DIM, ISOTROPIC)
+    start = begin * HEADS + head
+    other = other.to(tl.pointer_type(tl.int64)) + start * (WIDTH // 2)
+    values = values.to(tl.pointer_type(tl.int64)) + start * (VALUE_WIDTH // 2) + (VALUE_START + low) // 2
+    for _ in range((end - begin).to(tl.int32)):
+        square, _ = distance(at, numbers_of(other, START), scale, DIM, ISOTROPIC)
         weight, _ = radial(square, KERNEL)
         total += weight
-        theirs = numbers_of(values + row * (VALUE_WIDTH // 2), BLOCK_CHANNELS)
-        sums = add(sums, weight, theirs, BLOCK_CHANNELS)
+        sums = add(sums, weight, numbers_of(values, BLOCK_CHANNELS), BLOCK_CHANNELS)
+        other += HEADS * (WIDTH // 2)
+        values += HEADS * (VALUE_WIDTH // 2)
     place = (split * num_rows + rows) * HEADS + head
     if DENSITY and part == 0:
         tl.store(density + place, total, mask=ok)
@@ -542,9 +555,9 @@ def pull(
     num_sets: tl.int64,
     num_rows: tl.int64,
     num_splits: tl.int64,
-    HEADS: tl.int64,
     SCALE_ROW: tl.int64,
     SCALE_STEP: tl.int64,
+    HEADS,
     DIM: tl.constexpr,
     CHANNELS: tl.constexpr,
     OWN_PACKED: tl.constexpr,
@@ -592,8 +605,6 @@ def pull(
     ok = rows < last
     own_values += (rows * HEADS + head) * OWN_VALUES
     own += (rows * HEADS + head) * OWN_WIDTH
-    other = other.to(tl.pointer_type(tl.int64))
-    other_values = other_values.to(tl.pointer_type(tl.int64)) + (OTHER_START + channel) // 2
     lengthscale += head * SCALE_ROW
     at = columns_of(own, DIM, ok)
     scale = inverse_of(lengthscale, SCALE_STEP, DIM, ISOTROPIC)
@@ -615,27 +626,33 @@ def pull(
     if OWN_IS_TARGET:
         addend = once * tl.load(constant + rows * HEADS + head, mask=ok, other=0.0).to(tl.float32)
     begin, end = share_of(ptr_other, owner, split, num_splits)
-    for j in tl.range(begin, end, loop_unroll_factor=2):
-        number = j * HEADS + head
-        row = other + number * (OTHER_WIDTH // 2)
-        square, deltas = distance(at, numbers_of(row, DIM + DIM % 2), scale, DIM, ISOTROPIC)
+    start = begin * HEADS + head
+    other = other.to(tl.pointer_type(tl.int64)) + start * (OTHER_WIDTH // 2)
+    other_values = other_values.to(tl.pointer_type(tl.int64))
+    other_values += start * (OTHER_VALUES // 2) + (OTHER_START + channel) // 2
+    constant += start
+    for _ in tl.range(0, (end - begin).to(tl.int32), loop_unroll_factor=2):
+        square, deltas = distance(at, numbers_of(other, DIM + DIM % 2), scale, DIM, ISOTROPIC)
         weight, factor = radial(square, KERNEL)
         product = addend
         if not OWN_IS_TARGET:
-            product += once * tl.load(constant + number).to(tl.float32)
-        values = numbers_of(other_values + number * (OTHER_VALUES // 2), BLOCK_CHANNELS)
+            product += once * tl.load(constant).to(tl.float32)
+        values = numbers_of(other_values, BLOCK_CHANNELS)
         for c in tl.static_range(BLOCK_CHANNELS):
             product += mine[c] * values[c]
         if VALUES:
             sums = add(sums, weight, values, BLOCK_CHANNELS)
         force = factor * product
         if PIECES > 1:
-            _, deltas = distance(near, numbers_of(row + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
+            _, deltas = distance(near, numbers_of(other + axis // 2, BLOCK_DIM), rate, BLOCK_DIM, ISOTROPIC)
         moments = add(moments, force, deltas, BLOCK_DIM)
         if OWN_IS_TARGET and ISOTROPIC:
             spread = add(spread, force, (square,), 1)
         elif OWN_IS_TARGET:
             spread = add(spread, force, squared(deltas, BLOCK_DIM), BLOCK_DIM)
+        other += HEADS * (OTHER_WIDTH // 2)
+        other_values += HEADS * (OTHER_VALUES // 2)
+        constant += HEADS
     place = ((part * num_splits + split) * num_rows + rows) * HEADS + head
     for d in tl.static_range(BLOCK_DIM):
         if axis + d < DIM:
@@ -703,10 +720,10 @@ def convolve_wide(
     num_sets: tl.int64,
     num_rows: tl.int64,
     num_splits: tl.int64,
-    HEADS: tl.int64,
     SCALE_ROW: tl.int64,
     SCALE_STEP: tl.int64,
     eps: tl.float32,
+    HEADS,
     DIM: tl.constexpr,
     CHANNELS: tl.constexpr,
     KERNEL: tl.constexpr,
@@ -807,10 +824,10 @@ def pull_wide(
     num_sets: tl.int64,
     num_rows: tl.int64,
     num_splits: tl.int64,
-    HEADS: tl.int64,
     SCALE_ROW: tl.int64,
     SCALE_STEP: tl.int64,
     eps: tl.float32,
+    HEADS,
     DIM: tl.constexpr,
     CHANNELS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -1279,10 +1296,12 @@ def _narrow_configurations(dim: int, channels: int) -> _Configurations:
     for plan, density in ((forward, False), (backward, True)):
         yield "pack", pack, pack_constants(plan, channels, density, density), {"num_warps": ROW_WARPS}
     for isotropic in (True, False):
-        constants = convolve_constants(forward, channels, True, RBF, isotropic, True, True)
+        constants = convolve_constants(1, forward, channels, True, RBF, isotropic, True, True)
         yield "convolve", convolve, constants, {"num_warps": forward.warps}
         for own_is_target in (True, False):
-            constants = pull_constants(backward, channels, True, True, RBF, isotropic, own_is_target, not own_is_target)
+            constants = pull_constants(
+                1, backward, channels, True, True, RBF, isotropic, own_is_target, not own_is_target
+            )
             yield "pull", pull, constants, {"num_warps": backward.warps}
 
 
@@ -1290,13 +1309,13 @@ def _wide_configurations(dim: int, channels: int) -> _Configurations:
     for precision in ("half", "tf32", "tf32x3"):
         for isotropic in (True, False):
             for density in (True, False):
-                constants = convolve_wide_constants(dim, channels, RBF, isotropic, density, True, precision)
+                constants = convolve_wide_constants(1, dim, channels, RBF, isotropic, density, True, precision)
                 yield "convolve_wide", convolve_wide, constants, WIDE_OPTIONS
             for own_is_target in (True, False):
                 sides = isotropic, own_is_target
                 yield (
                     "pull_wide",
                     pull_wide,
-                    pull_wide_constants(dim, channels, RBF, *sides, True, precision),
+                    pull_wide_constants(1, dim, channels, RBF, *sides, True, precision),
                     WIDE_OPTIONS,
                 )

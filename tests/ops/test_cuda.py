@@ -43,7 +43,7 @@ class TestSetConv(SetConvTestCase):
     backend = "cuda"
     device = DEVICE
     tolerances: ClassVar = {torch.float32: 1e-5}
-    size = 40
+    size = 24
 
     @pytest.mark.parametrize("heads", [None, 2])
     @pytest.mark.parametrize("channels", [5, 33])
@@ -124,6 +124,10 @@ class TestGrid(GridTestCase):
     tolerances: ClassVar = {torch.float32: 1e-5}
     shapes: ClassVar = {1: ([37], [9]), 2: ([5, 9], [3, 4]), 3: ([4, 3, 4], [2, 3, 2])}
     channels = (3, 33)  # within one block of channels, and just over one
+    sizes = (12, 0, 21)  # just over the largest block of points
+
+    def widths(self, dim: int) -> tuple[int, ...]:
+        return self.channels if dim == 1 else self.channels[1:]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

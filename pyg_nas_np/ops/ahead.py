@@ -17,7 +17,7 @@ ARCHITECTURES = (80, 90, 100)
 # Element types of pointer arguments; numbers without a type of their own are 32-bit integers. Those of inputs, and of
 # what has their type where it is not added later, are the types of the inputs.
 _POINTERS = {
-    **dict.fromkeys(("ptr", "ptr_own", "ptr_other", "order", "starts"), "*i64"),
+    **dict.fromkeys(("ptr", "ptr_own", "ptr_other", "order", "starts", "key"), "*i64"),
     **dict.fromkeys(("first", "batch"), "*i32"),
     **dict.fromkeys(("lengthscale", "offset", "step", "packed", "constant"), "*fp32"),
     **dict.fromkeys(("densities", "signals", "grad_x", "grad_v", "grad_scale", "force", "square"), "*fp32"),

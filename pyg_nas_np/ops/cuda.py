@@ -427,6 +427,7 @@ class _Windows(NamedTuple):
     offset: Tensor  # [N, 3], float32
     step: Tensor  # [3], float32
     batch: Tensor  # [N], int32
+    key: Tensor | None  # [N]: number of the first cell among those that windows of all sets begin at
     shape: tuple[int, int, int]
     window: tuple[int, int, int]
 
@@ -444,6 +445,7 @@ def _windows(
     spacing: Sequence[float],
     shape: Sequence[int],
     window: Sequence[int],
+    keys: torch.dtype | None = None,
 ) -> _Windows:
     (points, dim), sets = x.shape, ptr.numel() - 1
     missing = (1,) * (3 - dim)
@@ -455,15 +457,23 @@ def _windows(
         offset,
         torch.empty(3, dtype=torch.float32, device=device),
         torch.empty(points, dtype=torch.int32, device=device),
+        None if keys is None else torch.empty(points, dtype=keys, device=device),
         (*missing, *shape),  # type: ignore[arg-type]
         (*missing, *window),  # type: ignore[arg-type]
     )
     _launch(
         _kernels().locate,
         (-(-points // _kernels().LOCATE_POINTS),),
-        (x.contiguous(), origin.contiguous(), lengthscale.contiguous(), ptr.contiguous(), *windows[:4]),
+        (
+            x.contiguous(),
+            origin.contiguous(),
+            lengthscale.contiguous(),
+            ptr.contiguous(),
+            *windows[:4],
+            first if windows.key is None else windows.key,
+        ),
         (points, sets, (sets - 1).bit_length(), *[_bits(step) for step in (*missing, *spacing)]),
-        {**windows.axes, "DIM": dim, "BLOCK_POINTS": _kernels().LOCATE_POINTS},
+        {**windows.axes, "DIM": dim, "KEYS": keys is not None, "BLOCK_POINTS": _kernels().LOCATE_POINTS},
         num_warps=_kernels().LOCATE_WARPS,
     )
     return windows
@@ -501,9 +511,15 @@ def set_conv_to_grid(
     density = make((ptr.numel() - 1, *shape), dtype=dtype, device=x.device)
     signal = make((*density.shape, y.size(1)), dtype=dtype, device=x.device)
     if something:
-        windows = _windows(x, lengthscale, ptr, origin, spacing, shape, window)
-        run = _scatter_sorted if ordered else _scatter
-        run(windows, y.contiguous(), kernel, density, signal)
+        begins = (ptr.numel() - 1) * math.prod(size + reach - 1 for size, reach in zip(shape, window, strict=True))
+        keys = None if not ordered else torch.int32 if begins < 2**31 else torch.int64
+        windows = _windows(x, lengthscale, ptr, origin, spacing, shape, window, keys)
+        if windows.key is None:
+            _scatter(windows, y.contiguous(), kernel, density, signal)
+        else:
+            key, order = torch.sort(windows.key, stable=True)
+            starts = torch.searchsorted(key, torch.arange(begins + 1, dtype=keys, device=x.device))
+            _scatter_sorted(windows, order, starts, y.contiguous(), kernel, density, signal)
     return density.to(y.dtype), signal.to(y.dtype)
 
 
@@ -526,18 +542,11 @@ def _scatter(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal:
     )
 
 
-def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal: Tensor) -> None:
+def _scatter_sorted(
+    windows: _Windows, order: Tensor, starts: Tensor, y: Tensor, kernel: str, density: Tensor, signal: Tensor
+) -> None:
     channels, sets = y.size(1), density.size(0)
     width = _width(channels, _kernels().SEGMENT_CHANNELS)
-    cells = sets * math.prod(size + reach - 1 for size, reach in zip(windows.shape, windows.window, strict=True))
-    key = windows.batch.to(torch.int32 if cells < 2**31 else torch.int64)
-    outside = torch.zeros_like(key, dtype=torch.bool)
-    for axis, (size, reach) in enumerate(zip(windows.shape, windows.window, strict=True)):
-        place = windows.first[:, axis] + (reach - 1)
-        outside |= (place < 0) | (place >= size + reach - 1)
-        key = key * (size + reach - 1) + place
-    key, order = torch.sort(torch.where(outside, cells, key), stable=True)
-    starts = torch.searchsorted(key, torch.arange(cells + 1, dtype=key.dtype, device=key.device))
     rows = sets * windows.shape[0] * windows.shape[1]
     pieces = math.ceil(windows.shape[2] / _kernels().SEGMENT_CELLS)
     _launch(

@@ -933,6 +933,7 @@ def locate(
     offset,  # [N, 3]: scaled difference of point and first cell
     step,  # [3]: scaled distance of neighbouring cells
     batch,  # [N]
+    key,  # [N]: number of the first cell among those of all sets that windows begin at, or that of all cells if outside
     num_points: tl.int64,
     num_sets: tl.int64,
     search: tl.int64,  # bisections that find a set
@@ -948,6 +949,7 @@ def locate(
     WINDOW1,
     WINDOW2,
     DIM: tl.constexpr,
+    KEYS: tl.constexpr,
     BLOCK_POINTS: tl.constexpr,
 ):
     r"""Finds the windows of points on grids of three dimensions; missing leading dimensions have one cell."""
@@ -977,6 +979,8 @@ def locate(
         reached = reached & (low > -width) & (low < size)
         positions = positions + (position,)
         lowest = lowest + (low,)
+    cell = owner.to(tl.int64)
+    cells = num_sets
     for axis in tl.static_range(3 - DIM):
         tl.store(first + 3 * n + axis, 0 * owner, mask=ok)
         tl.store(offset + 3 * n + axis, 0.0 * owner, mask=ok)
@@ -986,12 +990,18 @@ def locate(
         width = WINDOW2 if axis == DIM - 1 else WINDOW1 if axis == DIM - 2 else WINDOW0
         spacing = SPACING2 if axis == DIM - 1 else SPACING1 if axis == DIM - 2 else SPACING0
         scale = spacing.to(tl.float64, bitcast=True) / tl.load(lengthscale + axis).to(tl.float64)
+        size = SHAPE2 if axis == DIM - 1 else SHAPE1 if axis == DIM - 2 else SHAPE0
         low = tl.where(reached, lowest[axis], -width)
+        # Windows begin at 1 - width to size - 1.
+        cell = cell * (size + width - 1) + low.to(tl.int64) + (width - 1)
+        cells *= size + width - 1
         place = 3 * n + 3 - DIM + axis
         tl.store(first + place, low.to(tl.int32), mask=ok)
         tl.store(offset + place, tl.where(reached, (positions[axis] - low) * scale, 0.0).to(tl.float32), mask=ok)
         if tl.program_id(0) == 0:
             tl.store(step + 3 - DIM + axis, scale.to(tl.float32))
+    if KEYS:
+        tl.store(key + n, tl.where(reached, cell, cells), mask=ok)
 
 
 @triton.jit
@@ -1277,9 +1287,10 @@ def configurations(widths: Sequence[tuple[int, int]] = WIDTHS) -> _Configuration
     yield "combine", combine, combine_constants(70, True), options
     yield "gradient_of_density", gradient_of_density, gradient_of_density_constants(70), options
     for dim in (1, 2, 3):
-        yield "locate", locate, {"DIM": dim, "BLOCK_POINTS": LOCATE_POINTS}, {"num_warps": LOCATE_WARPS}
+        blocks: Constants = {"DIM": dim, "KEYS": True, "BLOCK_POINTS": LOCATE_POINTS}
+        yield "locate", locate, blocks, {"num_warps": LOCATE_WARPS}
     for width in (16, POINT_CHANNELS):
-        blocks: Constants = {"KERNEL": RBF, "BLOCK_CHANNELS": width}
+        blocks = {"KERNEL": RBF, "BLOCK_CHANNELS": width}
         yield "scatter", scatter, {**blocks, "BLOCK_POINTS": SCATTER_POINTS}, {"num_warps": SCATTER_WARPS}
         yield "gather", gather, {**blocks, "BLOCK_POINTS": GATHER_POINTS}, {"num_warps": GATHER_WARPS}
     blocks = {"BLOCK_CHANNELS": GRADIENT_CHANNELS, "BLOCK_POINTS": GRADIENT_POINTS}

@@ -135,6 +135,16 @@ class TestGrid(GridTestCase):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def deterministic(enabled: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(enabled)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of the kernels that would be launched; none is."""
@@ -188,6 +198,10 @@ def test_a_grid_needs_few_kernels_of_pytorch(launches: list[str]) -> None:
         ops.set_conv_from_grid(signal, x, scale, ptr, origin, 0.5, 8)
     assert launches == ["locate", "scatter", "locate", "gather"]
     assert dispatched.launched == []
+    with Dispatched() as dispatched, deterministic(True):
+        ops.set_conv_to_grid(x, y, scale, ptr, origin, 0.5, [9], 8)
+    assert launches[4:] == ["locate", "scatter_sorted"]
+    assert dispatched.launched == ["aten::sort", "aten::arange", "aten::searchsorted"]
 
 
 @pytest.mark.parametrize("channels", [7, 8, 64])
@@ -209,24 +223,20 @@ def test_ragged_sets_need_no_value_on_the_host(channels: int, normalize: bool, r
     assert launches
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_grids_need_no_value_on_the_host(deterministic: bool, launches: list[str]) -> None:
+@pytest.mark.parametrize("ordered", [False, True])
+def test_grids_need_no_value_on_the_host(ordered: bool, launches: list[str]) -> None:
     def meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     x, y, ptr = meta(50, 2), meta(50, 20), meta(3, dtype=torch.int64)
     grid = (meta(2), ptr, meta(2, 2), [0.5, 0.5])
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic)
-    try:
+    with deterministic(ordered):
         density, signal = cuda.set_conv_to_grid(x, y, *grid, [6, 7], [4, 4], "rbf")
-    finally:
-        torch.use_deterministic_algorithms(before)
     assert signal.shape == (2, 6, 7, 20)
     cuda.set_conv_from_grid(signal, x, *grid, [4, 4], "rbf")
     cuda.grid_gradient(y, None, signal, density, x, *grid, [4, 4], "rbf")
     assert launches == [
-        *("locate", "scatter_sorted" if deterministic else "scatter"),
+        *("locate", "scatter_sorted" if ordered else "scatter"),
         *("locate", "gather", "locate", "gradient"),
     ]
 
@@ -301,8 +311,8 @@ def test_compiled_kernels_take_the_arguments_of_the_host() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that captures a graph")
 @pytest.mark.parametrize("channels", [8, 64])
 @pytest.mark.parametrize("gradients", [False, True])
-@pytest.mark.parametrize("on_grid", [False, True])
-def test_a_captured_graph_replays_on_new_values(channels: int, gradients: bool, on_grid: bool) -> None:
+@pytest.mark.parametrize("window", [None, 4, 6])  # off the grid; atomic sums; sorted ones
+def test_a_captured_graph_replays_on_new_values(channels: int, gradients: bool, window: int | None) -> None:
     generator = torch.Generator().manual_seed(0)
     ptr_src, ptr_dst = pointers([60, 0, 40], "cuda"), pointers([20, 7, 50], "cuda")
     shapes = [(100, 2), (100, channels), (77, 2), (2,)]
@@ -311,11 +321,9 @@ def test_a_captured_graph_replays_on_new_values(channels: int, gradients: bool, 
 
     def run(x: Tensor, y: Tensor, z: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         outputs = ops.set_conv(x, y, z, scale, ptr_src, ptr_dst, normalize=True)
-        if on_grid:
-            outputs = (
-                *outputs,
-                *ops.set_conv_to_grid(x, y, scale, ptr_src, origin, 0.25, [9, 9], 6, tolerance=None),
-            )
+        if window is not None:
+            grid = (origin, 0.25, [9, 9], window)
+            outputs = (*outputs, *ops.set_conv_to_grid(x, y, scale, ptr_src, *grid, tolerance=None))
         if not gradients:
             return outputs
         grads = torch.autograd.grad(outputs, [x, y, z, scale], [torch.ones_like(output) for output in outputs])
@@ -338,4 +346,4 @@ def test_a_captured_graph_replays_on_new_values(channels: int, gradients: bool, 
         with ops.backend("reference"):
             expected = run(*leaves)
         for a, e in zip(results, expected, strict=True):
-            torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-4 * float(e.abs().max()))
+            torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-4 * float(e.detach().abs().max()))

@@ -323,8 +323,7 @@ def set_conv_backward(
     elif not need_y:
         grad_y = y_src.new_empty(0)
     if not need_x:
-        empty = y_src.new_empty(0)
-        return empty, grad_y, empty, empty
+        return y_src.new_empty(0), grad_y, y_src.new_empty(0), y_src.new_empty(0)
     # The gradient of a signal that was divided by the density reaches the density, too.
     constant = torch.empty_like(grad_density, dtype=torch.float32) if normalize else grad_density
     if wide and normalize:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cuda
@@ -108,6 +108,17 @@ class TestSetConv(SetConvTestCase):
         monkeypatch.setitem(self.tolerances, dtype, 0.02)
         p = self.problem([30, 0, 7], [5, 4, 20], dim=2, channels=channels)
         self.compare(p, dtype, normalize=True, eps=1e-2)
+
+    @pytest.mark.parametrize("channels", [3, 32])
+    def test_opcheck(self, channels: int) -> None:
+        p = self.problem([5, 0, 3], [2, 4, 1], dim=2, channels=channels, dtype=torch.float32)
+        options = (p.ptr_src, p.ptr_dst, "rbf", True, 1e-8)
+        checks = ("test_schema", "test_faketensor")
+        library.opcheck(torch.ops.pyg_nas_np.set_conv.default, (*p.tensors, *options, "cuda"), test_utils=checks)
+        density, signal = torch.ops.pyg_nas_np.set_conv(*p.tensors, *options, "cuda")
+        for needed in ((True, True), (False, True), (True, False), (False, False)):
+            arguments = (density, signal, density, signal, *p.tensors, *options, *needed, "cuda")
+            library.opcheck(torch.ops.pyg_nas_np.set_conv_backward.default, arguments, test_utils=checks)
 
     def test_coordinates_that_are_not_aligned(self) -> None:
         x = torch.empty(2 * 9 + 1, device=self.device)[1:].view(9, 2)

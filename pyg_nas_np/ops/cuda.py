@@ -254,7 +254,7 @@ def _convolve(
             kernels.convolve_wide_constants(
                 heads, dim, channels, *form, divide if with_density else density_other is not None, _precision(dtype)
             ),
-            **kernels.WIDE_OPTIONS,
+            **kernels.CONVOLVE_OPTIONS,
         )
     else:
         other = _paired(other, plan, channels, eps, density_other)
@@ -375,7 +375,7 @@ def _pull(
     wide = channels >= kernels.WIDE_CHANNELS
     plan = kernels.pull_plan(dim, channels)
     if wide:
-        parts, pieces, block, most = 1, 1, kernels.PULL_ROWS, kernels.WIDE_PROGRAMS
+        parts, pieces, block, most = 1, 1, kernels.WIDE_ROWS, kernels.WIDE_PROGRAMS
     else:
         parts, pieces, block, most = plan.parts, plan.pieces, plan.rows, kernels.PROGRAMS
     tiles, splits = _tiles(own.x, other.x, sets, block, heads * parts * pieces, most)
@@ -394,7 +394,7 @@ def _pull(
             (*own[:2], *other[:2], lengthscale, density, constant, own.ptr, other.ptr, grad_x, grad_scale),
             (*numbers, eps),
             kernels.pull_wide_constants(heads, dim, channels, *sides, normalize, _precision(dtype)),
-            **kernels.WIDE_OPTIONS,
+            **kernels.PULL_OPTIONS,
         )
     else:
         _launch(

@@ -12,8 +12,8 @@ All threads read the same rows, and everything else is multiply-adds between reg
 From :data:`WIDE_CHANNELS` channels on, :func:`convolve_wide` and :func:`pull_wide` take over: they compute tiles of
 weights from the coordinates, and tensor cores multiply tiles and values. Tensor cores want at least 16 of everything,
 so that narrow rows would be padding mostly. They round float32 to TF32; three products keep its accuracy unless the
-user allows TF32. Distances and moments never go through them. The gradient of wide values is a launch of its own:
-together with the forces, its product does not fit into the registers.
+user allows TF32. Distances never go through them, and moments always in three products. The gradient of wide values is
+a launch of its own: together with the forces, its product does not fit into the registers.
 
 No kernel off the grid uses atomics: if there are too few rows to fill the device, several programs process a part of
 the other side each, and their sums are added afterwards.
@@ -50,8 +50,8 @@ WIDE_CHANNELS = 32
 
 # Blocks of the wide ragged kernels: channels of sums, channels of products, own and other rows. Without a limit of its
 # own, the assembler spills a few bytes to fit one more program on a multiprocessor.
-WIDE_SUMS, WIDE_PRODUCTS, WIDE_ROWS, PULL_ROWS, WIDE_OTHERS = 64, 32, 64, 32, 32
-WIDE_OPTIONS = {"num_warps": 4, "maxnreg": 255}
+WIDE_SUMS, WIDE_PRODUCTS, WIDE_ROWS, WIDE_OTHERS = 64, 16, 64, 32
+CONVOLVE_OPTIONS, PULL_OPTIONS = {"num_warps": 4, "maxnreg": 255}, {"num_warps": 8, "maxnreg": 255}
 # Programs per multiprocessor of the wide kernels: each holds more of its registers.
 WIDE_PROGRAMS = 4
 
@@ -255,14 +255,14 @@ def pull_wide_constants(
         "HEADS": heads,
         "DIM": dim,
         "CHANNELS": channels,
-        "BLOCK_DIM": power_of_two(dim),
+        "BLOCK_DIM": max(16, power_of_two(dim)),
         "KERNEL": kernel,
         "ISOTROPIC": isotropic,
         "OWN_IS_TARGET": own_is_target,
         "NORMALIZE": normalize,
         "PRECISION": precision,
         "BLOCK_CHANNELS": WIDE_PRODUCTS,
-        "BLOCK_ROWS": PULL_ROWS,
+        "BLOCK_ROWS": WIDE_ROWS,
         "BLOCK_OTHERS": WIDE_OTHERS,
     }
 
@@ -671,10 +671,10 @@ def pull(
 
 
 @triton.jit
-def tile_delta(own, other, lengthscale, SCALE_STEP, d, own_ok, other_ok, ISOTROPIC: tl.constexpr):
+def tile_delta(own, other, lengthscale, SCALE_STEP, d, ISOTROPIC: tl.constexpr):
     r"""Returns the differences along one dimension of all pairs in a tile, which are scaled unless isotropic."""
-    a = tl.load(own + d, mask=own_ok, other=0.0).to(tl.float32)
-    b = tl.load(other + d, mask=other_ok, other=0.0).to(tl.float32)
+    a = tl.load(own + d).to(tl.float32)
+    b = tl.load(other + d).to(tl.float32)
     delta = a[:, None] - b[None, :]
     if not ISOTROPIC:
         delta *= 1.0 / tl.load(lengthscale + d * SCALE_STEP)
@@ -687,8 +687,6 @@ def tile_square(
     other,
     lengthscale,
     SCALE_STEP,
-    own_ok,
-    other_ok,
     DIM: tl.constexpr,
     ISOTROPIC: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -696,9 +694,9 @@ def tile_square(
 ):
     r"""Returns the squared scaled distances of all pairs in a tile."""
     square = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
-    # Not unrolled: all coordinates of the own rows would move into registers, and the tile out of them.
+    # Not unrolled here: all coordinates of the own rows would move into registers, and the tile out of them.
     for d in range(DIM):
-        delta = tile_delta(own, other, lengthscale, SCALE_STEP, d, own_ok, other_ok, ISOTROPIC)
+        delta = tile_delta(own, other, lengthscale, SCALE_STEP, d, ISOTROPIC)
         square += delta * delta
     if ISOTROPIC:
         scale = 1.0 / tl.load(lengthscale)
@@ -748,23 +746,25 @@ def convolve_wide(
     ok = rows < last
     columns = part * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     lengthscale += head * SCALE_ROW
-    own += (rows * HEADS + head) * DIM
-    total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    # Rows beyond the end are copies of the last one: masks would take half of the loop over dimensions.
+    own += (tl.minimum(rows, last - 1) * HEADS + head) * DIM
+    # Sums over the tiles, and over their columns at the end.
+    totals = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
     sums = tl.zeros((BLOCK_ROWS, BLOCK_CHANNELS), dtype=tl.float32)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for start in range(begin, end, BLOCK_OTHERS):
         j = start + tl.arange(0, BLOCK_OTHERS)
         inside = j < end
-        there = j * HEADS + head
+        there = tl.minimum(j, end - 1) * HEADS + head
         square = tile_square(
-            own, other + there * DIM, lengthscale, SCALE_STEP, ok, inside, DIM, ISOTROPIC, BLOCK_ROWS, BLOCK_OTHERS
+            own, other + there * DIM, lengthscale, SCALE_STEP, DIM, ISOTROPIC, BLOCK_ROWS, BLOCK_OTHERS
         )
         weight, _ = radial(square, KERNEL)
         weight = tl.where(inside[None, :], weight, 0.0)
         if DENSITY:
-            total += tl.sum(weight, axis=1)
+            totals += weight
         elif NORMALIZE:
-            rate = 1.0 / (tl.load(other_density + there, mask=inside, other=1.0).to(tl.float32) + eps)
+            rate = 1.0 / (tl.load(other_density + there).to(tl.float32) + eps)
             weight *= rate[None, :]
         theirs = values + there[:, None] * CHANNELS + columns
         theirs = tl.load(theirs, mask=inside[:, None] & (columns < CHANNELS), other=0.0)
@@ -774,6 +774,7 @@ def convolve_wide(
             sums += tl.dot(weight, theirs.to(tl.float32), input_precision=PRECISION)
     place = (split * num_rows + rows) * HEADS + head
     if DENSITY:
+        total = tl.sum(totals, axis=1)
         if NORMALIZE:
             sums = sums / (total + eps)[:, None]
         if part == 0:
@@ -856,34 +857,40 @@ def pull_wide(
         return
     rows = first + tl.arange(0, BLOCK_ROWS)
     ok = rows < last
-    here = rows * HEADS + head
+    # As above: rows beyond the end are copies of the last one.
+    here = tl.minimum(rows, last - 1) * HEADS + head
     lengthscale += head * SCALE_ROW
+    axis_ok = axes[None, :] < DIM
+    # Moments are sums over differences to one point near by: those of far points would cancel.
+    origin = tl.load(own + (first * HEADS + head) * DIM + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32)
+    at = tl.load(own + here[:, None] * DIM + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32) - origin
     own += here * DIM
     if OWN_IS_TARGET:
-        addend = tl.load(constant + here, mask=ok, other=0.0).to(tl.float32)
+        addend = tl.load(constant + here).to(tl.float32)
         if NORMALIZE:
-            rate = 1.0 / (tl.load(density + here, mask=ok, other=1.0).to(tl.float32) + eps)
+            rate = 1.0 / (tl.load(density + here).to(tl.float32) + eps)
     moments = tl.zeros((BLOCK_ROWS, BLOCK_DIM), dtype=tl.float32)
     spread = tl.zeros((BLOCK_ROWS, BLOCK_DIM), dtype=tl.float32)
-    total = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
+    forces = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
+    totals = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for start in range(begin, end, BLOCK_OTHERS):
         j = start + tl.arange(0, BLOCK_OTHERS)
         inside = j < end
-        there = j * HEADS + head
-        at = other + there * DIM
+        there = tl.minimum(j, end - 1) * HEADS + head
+        far = other + there * DIM
         product = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
         for low in range(0, CHANNELS, BLOCK_CHANNELS):
             channel = low + tl.arange(0, BLOCK_CHANNELS)[None, :]
             u = own_values + here[:, None] * CHANNELS + channel
-            u = tl.load(u, mask=ok[:, None] & (channel < CHANNELS), other=0.0)
+            u = tl.load(u, mask=channel < CHANNELS, other=0.0)
             v = other_values + there[:, None] * CHANNELS + channel
-            v = tl.load(v, mask=inside[:, None] & (channel < CHANNELS), other=0.0)
+            v = tl.load(v, mask=channel < CHANNELS, other=0.0)
             if PRECISION == "half":
                 product += tl.dot(u, tl.trans(v))
             else:
                 product += tl.dot(u.to(tl.float32), tl.trans(v.to(tl.float32)), input_precision=PRECISION)
-        square = tile_square(own, at, lengthscale, SCALE_STEP, ok, inside, DIM, ISOTROPIC, BLOCK_ROWS, BLOCK_OTHERS)
+        square = tile_square(own, far, lengthscale, SCALE_STEP, DIM, ISOTROPIC, BLOCK_ROWS, BLOCK_OTHERS)
         _, factor = radial(square, KERNEL)
         if OWN_IS_TARGET:
             if NORMALIZE:
@@ -891,32 +898,33 @@ def pull_wide(
             product += addend[:, None]
         else:
             if NORMALIZE:
-                rate = 1.0 / (tl.load(density + there, mask=inside, other=1.0).to(tl.float32) + eps)
+                rate = 1.0 / (tl.load(density + there).to(tl.float32) + eps)
                 product *= rate[None, :]
-            product += tl.load(constant + there, mask=inside, other=0.0).to(tl.float32)[None, :]
+            product += tl.load(constant + there).to(tl.float32)[None, :]
         force = tl.where(inside[None, :], factor * product, 0.0)
-        for d in range(DIM):
-            delta = tile_delta(own, at, lengthscale, SCALE_STEP, d, ok, inside, ISOTROPIC)
-            moment = force * delta
-            moments += tl.where(axes[None, :] == d, tl.sum(moment, axis=1)[:, None], 0.0)
-            if OWN_IS_TARGET and ISOTROPIC:
-                total += tl.sum(moment * delta, axis=1)
-            elif OWN_IS_TARGET:
-                spread += tl.where(axes[None, :] == d, tl.sum(moment * delta, axis=1)[:, None], 0.0)
+        forces += force
+        theirs = tl.load(far[:, None] + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32) - origin
+        moments += tl.dot(force, theirs, input_precision="tf32x3")
+        if OWN_IS_TARGET:
+            if ISOTROPIC:
+                totals += force * square
+            else:
+                for d in range(DIM):
+                    delta = tile_delta(own, far, lengthscale, SCALE_STEP, d, ISOTROPIC)
+                    part = tl.sum(force * delta * delta, axis=1)
+                    spread += tl.where(axes[None, :] == d, part[:, None], 0.0)
     place = (split * num_rows + rows) * HEADS + head
-    axis_ok = axes < DIM
-    if ISOTROPIC:
-        scale = 1.0 / tl.load(lengthscale)
-        gradient = -moments * (scale * scale)
-        if OWN_IS_TARGET:
-            tl.store(grad_scale + slot, tl.sum(tl.where(ok, total, 0.0), axis=0) * scale * scale * scale)
-    else:
-        scale = 1.0 / tl.load(lengthscale + axes * SCALE_STEP, mask=axis_ok, other=1.0)
-        gradient = -moments * scale[None, :]
-        if OWN_IS_TARGET:
-            grad = tl.sum(tl.where(ok[:, None], spread, 0.0), axis=0) * scale
-            tl.store(grad_scale + slot * DIM + axes, grad, mask=axis_ok)
-    tl.store(grad_x + place[:, None] * DIM + axes[None, :], gradient, mask=ok[:, None] & axis_ok[None, :])
+    step = 0 if ISOTROPIC else SCALE_STEP
+    scale = 1.0 / tl.load(lengthscale + axes * step, mask=axes < DIM, other=1.0)
+    gradient = (moments - tl.sum(forces, axis=1)[:, None] * at) * (scale * scale)[None, :]
+    tl.store(grad_x + place[:, None] * DIM + axes[None, :], gradient, mask=ok[:, None] & axis_ok)
+    if OWN_IS_TARGET:
+        if ISOTROPIC:
+            total = tl.sum(tl.where(ok, tl.sum(totals, axis=1), 0.0), axis=0)
+            tl.store(grad_scale + slot, total / tl.load(lengthscale))
+        else:
+            total = tl.sum(tl.where(ok[:, None], spread, 0.0), axis=0) * scale
+            tl.store(grad_scale + slot * DIM + axes, total, mask=axes < DIM)
 
 
 # As above, of the kernels on grids. Shapes, windows and channels are specialised: an axis of one cell costs nothing.
@@ -1321,12 +1329,12 @@ def _wide_configurations(dim: int, channels: int) -> _Configurations:
         for isotropic in (True, False):
             for density in (True, False):
                 constants = convolve_wide_constants(1, dim, channels, RBF, isotropic, density, True, precision)
-                yield "convolve_wide", convolve_wide, constants, WIDE_OPTIONS
+                yield "convolve_wide", convolve_wide, constants, CONVOLVE_OPTIONS
             for own_is_target in (True, False):
                 sides = isotropic, own_is_target
                 yield (
                     "pull_wide",
                     pull_wide,
                     pull_wide_constants(1, dim, channels, RBF, *sides, True, precision),
-                    WIDE_OPTIONS,
+                    PULL_OPTIONS,
                 )

@@ -18,7 +18,7 @@ from torch import Tensor, library
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cuda
-from pyg_nas_np.ops.testing import Dispatched, GridTestCase, SetConvTestCase, pointers
+from pyg_nas_np.ops.testing import Dispatched, GridTestCase, SetConvTestCase, pointers, rounding
 
 triton_kernels = pytest.importorskip("pyg_nas_np.ops.triton_kernels", exc_type=ImportError)
 
@@ -72,6 +72,19 @@ class TestSetConv(SetConvTestCase):
         p = self.problem([33, 2], [5, 34], dim=5, channels=channels, heads=2)
         q = p._replace(lengthscale=p.lengthscale[:, :1].contiguous())
         self.compare(q, torch.float32)
+
+    def test_wide_gradients_of_moved_points(self) -> None:
+        # Multiples of 1/64 remain exact when shifted by 4096, and so must differences to a point near by.
+        p = self.problem([40], [9], channels=32, dtype=torch.float32)
+        x_src, x_dst = (torch.round(value * 64) / 64 for value in (p.x_src, p.x_dst))
+
+        def function(x_src: Tensor, y_src: Tensor, x_dst: Tensor, lengthscale: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.set_conv(x_src, y_src, x_dst, lengthscale, p.ptr_src, p.ptr_dst)
+
+        here = self.outputs_and_gradients(function, [x_src, p.y_src, x_dst, p.lengthscale])
+        there = self.outputs_and_gradients(function, [x_src + 4096, p.y_src, x_dst + 4096, p.lengthscale])
+        for a, b in zip(here, there, strict=True):
+            self.assert_near(b, a, rounding(torch.float32, 40), "moved")
 
     @settings(max_examples=8, deadline=None)
     @given(

@@ -52,6 +52,9 @@ WIDE_CHANNELS = 32
 # own, the assembler spills a few bytes to fit one more program on a multiprocessor.
 WIDE_SUMS, WIDE_PRODUCTS, WIDE_ROWS, WIDE_OTHERS = 64, 16, 64, 32
 CONVOLVE_OPTIONS, PULL_OPTIONS = {"num_warps": 4, "maxnreg": 255}, {"num_warps": 8, "maxnreg": 255}
+# Length scales that the rows of a tile may be apart if their moments are formed about one point: a few times as many
+# roundings are lost.
+WIDE_NEAR = 32
 # Programs per multiprocessor of the wide kernels: each holds more of its registers.
 WIDE_PROGRAMS = 4
 
@@ -261,6 +264,7 @@ def pull_wide_constants(
         "OWN_IS_TARGET": own_is_target,
         "NORMALIZE": normalize,
         "PRECISION": precision,
+        "NEAR": WIDE_NEAR,
         "BLOCK_CHANNELS": WIDE_PRODUCTS,
         "BLOCK_ROWS": WIDE_ROWS,
         "BLOCK_OTHERS": WIDE_OTHERS,
@@ -837,6 +841,7 @@ def pull_wide(
     OWN_IS_TARGET: tl.constexpr,
     NORMALIZE: tl.constexpr,
     PRECISION: tl.constexpr,
+    NEAR: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OTHERS: tl.constexpr,
@@ -861,9 +866,15 @@ def pull_wide(
     here = tl.minimum(rows, last - 1) * HEADS + head
     lengthscale += head * SCALE_ROW
     axis_ok = axes[None, :] < DIM
-    # Moments are sums over differences to one point near by: those of far points would cancel.
+    # Moments are products of forces and differences to one point. Those of far points would cancel, so that a tile of
+    # rows that are far from each other, or not finite, forms each difference.
     origin = tl.load(own + (first * HEADS + head) * DIM + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32)
     at = tl.load(own + here[:, None] * DIM + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32) - origin
+    step = 0 if ISOTROPIC else SCALE_STEP
+    scale = 1.0 / tl.load(lengthscale + axes * step, mask=axes < DIM, other=1.0)
+    near = tl.max(tl.max(tl.abs(at * scale[None, :]), axis=1), axis=0) <= NEAR
+    finite = tl.sum(tl.sum(tl.where(at == at, 0, 1), axis=1), axis=0) == 0
+    near = near & finite
     own += here * DIM
     if OWN_IS_TARGET:
         addend = tl.load(constant + here).to(tl.float32)
@@ -872,7 +883,7 @@ def pull_wide(
     moments = tl.zeros((BLOCK_ROWS, BLOCK_DIM), dtype=tl.float32)
     spread = tl.zeros((BLOCK_ROWS, BLOCK_DIM), dtype=tl.float32)
     forces = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
-    totals = tl.zeros((BLOCK_ROWS, BLOCK_OTHERS), dtype=tl.float32)
+    totals = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
     begin, end = share_of(ptr_other, owner, split, num_splits)
     for start in range(begin, end, BLOCK_OTHERS):
         j = start + tl.arange(0, BLOCK_OTHERS)
@@ -902,25 +913,29 @@ def pull_wide(
                 product *= rate[None, :]
             product += tl.load(constant + there).to(tl.float32)[None, :]
         force = tl.where(inside[None, :], factor * product, 0.0)
-        forces += force
-        theirs = tl.load(far[:, None] + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32) - origin
-        moments += tl.dot(force, theirs, input_precision="tf32x3")
+        if near:
+            forces += force
+            theirs = tl.load(far[:, None] + axes[None, :], mask=axis_ok, other=0.0).to(tl.float32) - origin
+            moments += tl.dot(force, theirs, input_precision="tf32x3")
+        else:
+            for d in range(DIM):
+                delta = tile_delta(own, far, lengthscale, SCALE_STEP, d, True)
+                moments -= tl.where(axes[None, :] == d, tl.sum(force * delta, axis=1)[:, None], 0.0)
         if OWN_IS_TARGET:
             if ISOTROPIC:
-                totals += force * square
+                totals += tl.sum(force * square, axis=1)
             else:
                 for d in range(DIM):
                     delta = tile_delta(own, far, lengthscale, SCALE_STEP, d, ISOTROPIC)
                     part = tl.sum(force * delta * delta, axis=1)
                     spread += tl.where(axes[None, :] == d, part[:, None], 0.0)
     place = (split * num_rows + rows) * HEADS + head
-    step = 0 if ISOTROPIC else SCALE_STEP
-    scale = 1.0 / tl.load(lengthscale + axes * step, mask=axes < DIM, other=1.0)
-    gradient = (moments - tl.sum(forces, axis=1)[:, None] * at) * (scale * scale)[None, :]
+    shift = tl.where(near, tl.sum(forces, axis=1)[:, None] * at, 0.0)
+    gradient = (moments - shift) * (scale * scale)[None, :]
     tl.store(grad_x + place[:, None] * DIM + axes[None, :], gradient, mask=ok[:, None] & axis_ok)
     if OWN_IS_TARGET:
         if ISOTROPIC:
-            total = tl.sum(tl.where(ok, tl.sum(totals, axis=1), 0.0), axis=0)
+            total = tl.sum(tl.where(ok, totals, 0.0), axis=0)
             tl.store(grad_scale + slot, total / tl.load(lengthscale))
         else:
             total = tl.sum(tl.where(ok[:, None], spread, 0.0), axis=0) * scale

@@ -73,6 +73,26 @@ class TestSetConv(SetConvTestCase):
         q = p._replace(lengthscale=p.lengthscale[:, :1].contiguous())
         self.compare(q, torch.float32)
 
+    @pytest.mark.parametrize("ard", [False, True])
+    def test_wide_gradients_of_points_far_apart(self, ard: bool) -> None:
+        # Two clusters, in one tile.
+        p = self.problem([8, 6], [7, 5], channels=32)
+        away = torch.tensor([0.0, 1e5], dtype=torch.float64, device=self.device)
+        x_src, x_dst = (
+            torch.round(x * 64) / 64 + away[: x.size(0)].repeat(7)[: x.size(0), None] for x in (p.x_src, p.x_dst)
+        )
+        scale = p.lengthscale if ard else p.lengthscale[:1].clone()
+        self.compare(p._replace(x_src=x_src, x_dst=x_dst, lengthscale=scale), torch.float32)
+
+    def test_a_wide_row_that_is_no_number_spoils_itself(self) -> None:
+        p = self.problem([8], [6], channels=32, dtype=torch.float32)
+        x_dst = p.x_dst.clone()
+        x_dst[0, 1] = float("nan")
+        x_dst.requires_grad_()
+        density, signal = ops.set_conv(p.x_src, p.y_src, x_dst, *p[3:])
+        (grad,) = torch.autograd.grad(density.sum() + signal.sum(), x_dst)
+        assert grad.isnan().any(1).tolist() == [True, *[False] * 5]
+
     def test_wide_gradients_of_moved_points(self) -> None:
         # Multiples of 1/64 remain exact when shifted by 4096, and so must differences to a point near by.
         p = self.problem([40], [9], channels=32, dtype=torch.float32)

@@ -526,10 +526,18 @@ def main() -> None:
         "--processor-time", action="store_true", help="of all threads, for a busy machine; printed only"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--wide-channels",
+        type=int,
+        metavar="C",
+        help="from which number of channels on the Triton kernels use tensor cores, to compare; printed only",
+    )
     parser.add_argument("--no-sweep", action="store_true", help="leave out the sweep over sizes and the plot")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.wide_channels is not None:
+        importlib.import_module("pyg_nas_np.ops.triton_kernels").WIDE_CHANNELS = args.wide_channels  # type: ignore[attr-defined]
 
     if args.device == "cuda":
         chip = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}"
@@ -548,7 +556,7 @@ def main() -> None:
     def run(case: Case) -> list[Row]:
         clock = time.process_time if args.processor_time else time.perf_counter
         rows = measure(case, rates, args.methods, chip, clock)
-        if args.methods is None and not args.processor_time:
+        if args.methods is None and args.wide_channels is None and not args.processor_time:
             write(rows, args.out / f"{stem}.csv")
         return rows
 

@@ -14,16 +14,20 @@ from pyg_nas_np.utils import NASError
 
 ARCHITECTURES = (80, 90, 100)
 
-# Element types of pointer arguments; all other run-time arguments are 32-bit integers. Those of inputs are the types of
-# the inputs; the others are float32.
+# Element types of pointer arguments; numbers without a type of their own are 32-bit integers. Those of inputs, and of
+# what has their type where it is not added later, are the types of the inputs.
 _POINTERS = {
-    **dict.fromkeys(("ptr", "ptr_own", "ptr_other", "other", "order", "starts"), "*i64"),
+    **dict.fromkeys(("ptr", "ptr_own", "ptr_other", "order", "starts", "key"), "*i64"),
     **dict.fromkeys(("first", "batch"), "*i32"),
-    **dict.fromkeys(("spacing",), "*fp64"),
-    **dict.fromkeys(("own", "inverse", "lengthscale", "offset", "step", "density", "signal"), "*fp32"),
-    **dict.fromkeys(("grad_x", "grad_v", "grad_scale", "force", "square"), "*fp32"),
+    **dict.fromkeys(("lengthscale", "offset", "step", "packed", "constant"), "*fp32"),
+    **dict.fromkeys(("densities", "signals", "grad_x", "grad_v", "grad_scale", "force", "square"), "*fp32"),
 }
-_INPUTS = {"x", "origin", "y", "u", "u_density", "v", "v_density"}
+_INPUTS = {
+    *("x", "origin", "y", "u", "u_density", "v", "v_density", "values", "density", "signal", "grad_density"),
+    *("grad_signal", "own", "own_values", "other", "other_values", "other_density"),
+}
+# Kernels of narrow rows read float32 only: others are packed.
+_SINGLE = {"convolve", "pull"}
 
 
 class Compiled(NamedTuple):
@@ -43,6 +47,7 @@ def compile_ahead(
     kernels: Sequence[str] | None = None,
     radials: Sequence[str] = KERNELS,
     widths: Sequence[tuple[int, int]] | None = None,
+    once: bool = False,
 ) -> Iterator[Compiled]:
     r"""Compiles kernels to machine code for CUDA architectures.
 
@@ -52,6 +57,7 @@ def compile_ahead(
         kernels: Names of kernels. (default: all)
         radials: Kernels of the convolution.
         widths: Numbers of dimensions and channels of the kernels off the grid. (default: the extremes of every plan)
+        once: Whether to compile only the last configuration of every kernel. (default: :obj:`False`)
 
     Raises:
         RuntimeError: If Triton is in interpreter mode, which cannot compile.
@@ -61,21 +67,30 @@ def compile_ahead(
 
     from pyg_nas_np.ops import triton_kernels
 
-    for name, kernel, constants, warps in triton_kernels.configurations(widths or triton_kernels.WIDTHS):
+    rows = list(triton_kernels.configurations(widths or triton_kernels.WIDTHS))
+    if once:
+        rows = list({row[0]: row for row in rows}.values())
+    for name, kernel, constants, own_options in rows:
         if kernels is not None and name not in kernels:
             continue
         if not hasattr(kernel, "params"):
             raise RuntimeError("Unset TRITON_INTERPRET: interpreted kernels cannot be compiled.")
-        has_inputs = any(p.name in _INPUTS for p in kernel.params)
-        has_radial = any(p.name == "KERNEL" for p in kernel.params)
-        shown = " ".join(f"{k.removeprefix('BLOCK_').lower()}={int(v)}" for k, v in constants.items())
+        has_inputs = name not in _SINGLE and any(p.name in _INPUTS for p in kernel.params)
+        has_radial = "KERNEL" in constants
+        precision = constants.get("PRECISION")
+        able = [dtype for dtype in dtypes if precision is None or (dtype == "fp32") == (precision != "half")]
+        shown = " ".join(
+            f"{key.removeprefix('BLOCK_').lower()}={value if isinstance(value, str) else int(value)}"
+            for key, value in constants.items()
+            if key != "KERNEL"
+        )
         for architecture in architectures:
             target = GPUTarget("cuda", architecture, 32)
             for radial in radials if has_radial else radials[:1]:
                 chosen = {"KERNEL": KERNELS.index(radial)} if has_radial else {}
-                for dtype in dtypes if has_inputs else dtypes[:1]:
+                for dtype in able if has_inputs else ["fp32"]:
                     source = _source(kernel, {**constants, **chosen}, dtype)
-                    options = {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+                    options = {**own_options, "num_stages": 1, "enable_fp_fusion": True}
                     result = triton.compile(source, target=target, options=options)
                     registers, spilled = _resources(result.asm["ptx"], architecture)
                     yield Compiled(
@@ -88,17 +103,19 @@ def compile_ahead(
                     )
 
 
-def _source(kernel: Any, constants: Mapping[str, int | bool], dtype: str) -> Any:
+def _source(kernel: Any, constants: Mapping[str, int | bool | str], dtype: str) -> Any:
     from triton.compiler import ASTSource
 
-    signature = {p.name: "constexpr" if p.name in constants else _type(p.name, dtype) for p in kernel.params}
+    signature = {p.name: "constexpr" if p.name in constants else _type(p, dtype) for p in kernel.params}
     # Tensors are aligned to 16 bytes, as the launcher would detect.
     aligned = {(k,): [["tt.divisibility", 16]] for k, kind in enumerate(signature.values()) if kind.startswith("*")}
     return ASTSource(kernel, signature, constants, aligned)
 
 
-def _type(name: str, dtype: str) -> str:
-    return f"*{dtype}" if name in _INPUTS else _POINTERS.get(name, "i32")
+def _type(parameter: Any, dtype: str) -> str:
+    if parameter.annotation_type:
+        return str(parameter.annotation_type)
+    return f"*{dtype}" if parameter.name in _INPUTS else _POINTERS.get(parameter.name, "i32")
 
 
 def _resources(ptx: str, architecture: int) -> tuple[int, int]:

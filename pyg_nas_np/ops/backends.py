@@ -76,8 +76,9 @@ def used_backends() -> Iterator[set[str]]:
 def validation(enabled: bool) -> Iterator[None]:
     r"""Switches the checks of argument *values* (sorted ``ptr``, positive length scales) on or off.
 
-    Shapes, types and devices are always checked. On a CUDA device each value check synchronises with the device: switch
-    them off in training loops whose inputs are known to be valid.
+    Shapes, types and devices are always checked. On a CUDA device the check of values waits for the device, once a
+    call: switch it off in training loops whose inputs are known to be valid. While a CUDA graph is captured, values are
+    not checked.
 
     Example:
         >>> with validation(False):
@@ -95,6 +96,11 @@ def validation(enabled: bool) -> Iterator[None]:
 def validation_enabled() -> bool:
     r"""Returns whether argument values are checked."""
     return _validate
+
+
+def checks_values(device: torch.device) -> bool:
+    r"""Returns whether a call on :obj:`device` checks argument values: not while its work is captured, not computed."""
+    return _validate and not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
 
 
 def resolve(name: str, device: torch.device) -> str:

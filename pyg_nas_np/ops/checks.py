@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -34,7 +36,7 @@ def check_floating(**tensors: Tensor) -> None:
 
 
 def check_ptr(ptr: Tensor, name: str, device: torch.device) -> None:
-    r"""Requires a vector of at least one 64-bit offset; its values are checked by :func:`check_ptr_values`."""
+    r"""Requires a vector of at least one 64-bit offset; its values are checked by :func:`check_values`."""
     if not isinstance(ptr, Tensor) or ptr.dtype != torch.int64:
         raise TypeError(f"'{name}' must be an int64 tensor but is {getattr(ptr, 'dtype', type(ptr).__name__)}.")
     if ptr.dim() != 1 or ptr.numel() < 1:
@@ -43,9 +45,29 @@ def check_ptr(ptr: Tensor, name: str, device: torch.device) -> None:
         raise ValueError(f"'{name}' is on {ptr.device} but the points are on {device}: move one of them.")
 
 
-def check_ptr_values(ptr: Tensor, name: str, size: int) -> None:
+def check_values(lengthscale: Tensor, **offsets: tuple[Tensor, int]) -> list[float]:
+    r"""Checks the values of a length scale and of offsets, and returns the length scales.
+
+    On another device they are copied together, because every copy waits for the device.
+
+    Args:
+        lengthscale: Length scales, which must be positive and finite.
+        offsets: Offsets by the names of their arguments, each with the number of rows at which they must end.
+    """
+    scales, ptrs = lengthscale.detach().reshape(-1).double(), [ptr.detach() for ptr, _ in offsets.values()]
+    if lengthscale.device.type != "cpu":
+        host = torch.cat([scales.view(torch.int64), *ptrs]).cpu()
+        parts = host.split([scales.numel(), *[ptr.numel() for ptr in ptrs]])
+        scales, ptrs = parts[0].view(torch.float64), list(parts[1:])
+    _check_positive(scales.numpy(), "lengthscale")
+    for ptr, (name, (_, size)) in zip(ptrs, offsets.items(), strict=True):
+        _check_offsets(ptr.numpy(), name, size)
+    result: list[float] = scales.tolist()
+    return result
+
+
+def _check_offsets(values: NDArray[np.int64], name: str, size: int) -> None:
     r"""Requires offsets that start at 0, never decrease and end at :obj:`size`."""
-    values = ptr.detach().cpu().numpy()  # synchronises with the device once, not for every number
     if values[0] != 0 or values[-1] != size:
         raise ValueError(
             f"'{name}' must run from 0 to the number of rows, {size}, but runs from {values[0]} to {values[-1]}."
@@ -59,9 +81,8 @@ def check_ptr_values(ptr: Tensor, name: str, size: int) -> None:
         )
 
 
-def check_positive(value: Tensor, name: str) -> None:
+def _check_positive(values: NDArray[np.float64], name: str) -> None:
     r"""Requires positive finite values."""
-    values = value.detach().cpu().double().numpy()  # NumPy has no bfloat16
     good = (values > 0) & (values < math.inf)
     if not good.all():
         raise ValueError(f"'{name}' must be positive and finite but contains {values[~good].item(0)}.")

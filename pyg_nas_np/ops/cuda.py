@@ -6,9 +6,11 @@ Nothing here synchronises with the device.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import os
+import struct
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,14 +55,54 @@ def require_device(device: torch.device) -> None:
         raise BackendUnavailableError(f"The back end 'cuda' was asked for, but the tensors are on '{device}'.")
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, warps: int, **constants: Any) -> None:
-    if min(grid) == 0:
+_NOWHERE = contextlib.nullcontext()
+
+# Compiled kernels by what they depend on. Triton's own look-up derives that from every argument of every launch, which
+# takes longer than the rest of the launch.
+_compiled: dict[tuple[Any, ...], Any] = {}
+_MOST_COMPILED = 10_000  # grids of ever new shapes are specialised
+
+
+def _launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    tensors: tuple[Tensor, ...],
+    numbers: tuple[float, ...],
+    constants: dict[str, int | bool | str],
+    **options: int,
+) -> None:
+    r"""Launches a kernel.
+
+    Args:
+        kernel: The kernel.
+        grid: Programs per axis, at most three.
+        tensors: Its pointers, in the order of its signature.
+        numbers: Its arguments of fixed types that it is not specialised on, likewise.
+        constants: All others, likewise.
+        options: Those of Triton's compiler.
+    """
+    if 0 in grid:
         return
-    # Later versions of Triton fuse multiply-adds only on request. The interpreter accepts no options.
-    options = {} if _interpreted() else {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+    if _interpreted():
+        kernel[grid](*tensors, *numbers, **constants)  # the interpreter accepts no options
+        return
+    device = tensors[0].get_device()
+    # Kernels are specialised on the alignment of pointers.
+    aligned = not any([tensor.data_ptr() % 16 for tensor in tensors])  # noqa: C419  a generator takes twice as long
+    key = (kernel.__name__, device, *constants.values(), *[tensor.dtype for tensor in tensors])
+    compiled = _compiled.get(key) if aligned else None
     # Triton launches on the current device, which need not be that of the tensors.
-    with torch.cuda.device_of(args[0]):
-        kernel[grid](*args, **constants, **options)
+    with _NOWHERE if device < 0 or device == torch.cuda.current_device() else torch.cuda.device(device):
+        if compiled is not None:
+            compiled[(*grid, 1, 1)[:3]](*tensors, *numbers, *constants.values())
+            return
+        assert [*constants] == kernel.arg_names[-len(constants) :], "the launch above is by position"
+        # Later versions of Triton fuse multiply-adds only on request.
+        compiled = kernel[grid](*tensors, *numbers, **constants, num_stages=1, enable_fp_fusion=True, **options)
+    if aligned:
+        if len(_compiled) >= _MOST_COMPILED:
+            _compiled.clear()
+        _compiled[key] = compiled
 
 
 def _width(size: int, most: int) -> int:
@@ -68,40 +110,88 @@ def _width(size: int, most: int) -> int:
     return min(max(16, 1 << max(0, size - 1).bit_length()), most)
 
 
-def _packed(x: Tensor, values: Tensor, plan: triton_kernels.Plan, grad_density: Tensor | None = None) -> Tensor:
-    r"""Returns rows of coordinates, of values and of a number, twice, each starting at an even position."""
-    columns = [x.float(), values.float()]
-    if plan.start > x.size(-1):
-        columns.insert(1, columns[0][..., : plan.start - x.size(-1)])
-    if plan.stop - plan.start > values.size(-1):
-        columns[-1] = torch.nn.functional.pad(columns[-1], (0, plan.stop - plan.start - values.size(-1)))
-    if grad_density is not None:
-        columns.append(grad_density.unsqueeze(-1).expand(-1, -1, 2))
-    return torch.cat(columns, dim=-1)
-
-
 @cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int) -> tuple[int, int]:
+@cache
+def _kernels() -> Any:
+    r"""Returns the module of the kernels, which imports Triton."""
+    from pyg_nas_np.ops import triton_kernels
+
+    return triton_kernels
+
+
+def _tiles(own: Tensor, other: Tensor, sets: int, rows: int, programs: int, most: int) -> tuple[int, int]:
     r"""Returns the number of tiles that cover one side of a ragged batch, and of programs that split the other side.
 
     Both are bounds that need no value of ``ptr`` on the host. If there are too few tiles to fill the device, several
-    programs split the work of a tile.
+    programs split the work of a tile, up to :obj:`most` on a multiprocessor, or more where sets may differ in size.
     """
-    from pyg_nas_np.ops import triton_kernels
-
     tiles = own.size(0) // rows + sets
-    wanted = _multiprocessors(own.device) * (triton_kernels.PROGRAMS if sets == 1 else triton_kernels.RAGGED_PROGRAMS)
+    wanted = _multiprocessors(own.device) * most * (1 if sets == 1 else _kernels().RAGGED_FACTOR)
     splits = math.ceil(wanted / max(1, tiles * programs))
-    return tiles, max(1, min(splits, other.size(0) // max(1, sets * triton_kernels.LEAST_SHARE)))
+    return tiles, max(1, min(splits, other.size(0) // max(1, sets * _kernels().LEAST_SHARE)))
 
 
-def _is_isotropic(lengthscale: Tensor) -> bool:
-    r"""Returns whether all dimensions share one length scale, by its strides, because the values are on the device."""
-    return lengthscale.size(1) == 1 or lengthscale.stride(1) == 0
+def _precision(dtype: torch.dtype) -> str:
+    r"""Returns how tensor cores multiply: float32 by three products of TF32, unless the user allows one."""
+    if dtype == torch.float32:
+        return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    # The interpreter would multiply the bits of bfloat16 as integers.
+    return "tf32" if _interpreted() else "half"
+
+
+def _is_paired(value: Tensor) -> bool:
+    r"""Returns whether contiguous rows of an even width can be loaded in pairs of float32."""
+    return value.dtype == torch.float32 and value.data_ptr() % 8 == 0
+
+
+def _heads(x: Tensor) -> int:
+    return x.size(1) if x.dim() == 3 else 1
+
+
+class _Side(NamedTuple):
+    r"""Sources or targets: contiguous rows of coordinates and of values, which are the same if packed, and offsets."""
+
+    x: Tensor
+    values: Tensor
+    ptr: Tensor
+    packed: bool = False
+
+
+def _paired(
+    side: _Side,
+    plan: triton_kernels.Plan,
+    channels: int,
+    eps: float = 0.0,
+    density: Tensor | None = None,
+    signal: Tensor | None = None,
+    grad_density: Tensor | None = None,
+    constant: Tensor | None = None,
+) -> _Side:
+    r"""Returns a side whose rows can be loaded in pairs: itself, or its coordinates and values in rows of float32.
+
+    With a density, the values are gradients of a signal that was divided by it. If given, :obj:`constant` is filled
+    with the gradient of the density itself.
+    """
+    if plan.dense and density is None and _is_paired(side.x) and _is_paired(side.values):
+        return side
+    x, values, ptr, _ = side
+    constants = _kernels().pack_constants(plan, channels, density is not None, constant is not None)
+    packed = torch.empty((*x.shape[:-1], plan.stop), dtype=torch.float32, device=x.device)
+    optional = [packed if value is None else value for value in (density, signal, grad_density, constant)]
+    rows = x.size(0) * _heads(x)
+    _launch(
+        _kernels().pack,
+        (-(-rows // _kernels().PACK_ROWS),),
+        (x, values, *optional, packed),
+        (rows, eps),
+        constants,
+        num_warps=_kernels().ROW_WARPS,
+    )
+    return _Side(packed, packed, ptr, True)
 
 
 def set_conv(
@@ -115,59 +205,88 @@ def set_conv(
     normalize: bool,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    r"""Computes :func:`pyg_nas_np.ops.reference.set_conv`."""
-    if y_src.dtype == torch.float64:
-        return reference.set_conv(x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst, kernel, normalize, eps)
-    density, signal = _convolve(x_dst, x_src, y_src, lengthscale, ptr_dst, ptr_src, kernel, True)
-    if normalize:
-        signal = signal / (density + eps).unsqueeze(-1)
-    return density.to(y_src.dtype), signal.to(y_src.dtype)
+    r"""Computes :func:`pyg_nas_np.ops.reference.set_conv`.
+
+    The axis of heads may be missing. A length scale ``[H, 1]`` is shared by all dimensions.
+    """
+    sources = _Side(x_src.contiguous(), y_src.contiguous(), ptr_src.contiguous())
+    targets = _Side(x_dst.contiguous(), x_dst, ptr_dst.contiguous())
+    return _convolve(targets, sources, lengthscale, kernel, eps, normalize)
 
 
 def _convolve(
-    x_own: Tensor,
-    x_other: Tensor,
-    y_other: Tensor,
+    own: _Side,
+    other: _Side,
     lengthscale: Tensor,
-    ptr_own: Tensor,
-    ptr_other: Tensor,
     kernel: str,
-    with_density: bool,
+    eps: float,
+    normalize: bool,
+    with_density: bool = True,
+    density_other: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Returns the sums of weights, unless not wanted, and of weighted values."""
-    from pyg_nas_np.ops import triton_kernels
+    r"""Returns the sums of weights and of weighted values.
 
-    (rows, heads, dim), channels, sets = x_own.shape, y_other.size(2), ptr_own.numel() - 1
-    plan = triton_kernels.convolve_plan(dim, channels)
-    own, other = x_own.float().contiguous(), _packed(x_other, y_other, plan)
-    tiles, splits = _tiles(own, other, sets, plan.rows, heads * plan.parts)
-    density = own.new_empty(splits if with_density else 1, rows if with_density else 0, heads)
-    signal = own.new_empty(splits, rows, heads, channels)
+    Without the sums of weights, the values are gradients of a signal that was divided by :obj:`density_other`.
+    """
+    kernels, dtype, device = _kernels(), other.values.dtype, own.x.device
+    rows, heads, dim, channels = own.x.size(0), _heads(own.x), own.x.size(-1), other.values.size(-1)
+    sets, lead = own.ptr.numel() - 1, own.x.shape[:-1]
+    wide = channels >= kernels.WIDE_CHANNELS
+    plan = kernels.convolve_plan(dim, channels)
+    if wide:
+        parts, block, most = kernels.wide_parts(channels), kernels.WIDE_ROWS, kernels.WIDE_PROGRAMS
+    else:
+        parts, block, most = plan.parts, plan.rows, kernels.PROGRAMS
+    tiles, splits = _tiles(own.x, other.x, sets, block, heads * parts, most)
+    # What several programs share is added in float32, and divided afterwards.
+    signal = _shares(splits, (*lead, channels), dtype, device)
+    density = _shares(splits, lead, dtype, device) if with_density else signal
+    grid, numbers = (tiles * splits, heads, parts), (sets, rows, splits, *lengthscale.stride(), eps)
+    form = KERNELS.index(kernel), lengthscale.size(1) == 1, with_density
+    divide = normalize and splits == 1
+    if wide:
+        rates = signal if density_other is None else density_other
+        _launch(
+            kernels.convolve_wide,
+            grid,
+            (own.x, other.x, other.values, lengthscale, rates, own.ptr, other.ptr, density, signal),
+            numbers,
+            kernels.convolve_wide_constants(
+                heads, dim, channels, *form, divide if with_density else density_other is not None, _precision(dtype)
+            ),
+            **kernels.CONVOLVE_OPTIONS,
+        )
+    else:
+        other = _paired(other, plan, channels, eps, density_other)
+        _launch(
+            kernels.convolve,
+            grid,
+            (own.x, other.x, other.values, lengthscale, own.ptr, other.ptr, density, signal),
+            numbers,
+            kernels.convolve_constants(heads, plan, channels, other.packed, *form, divide),
+            num_warps=plan.warps,
+        )
+    if splits == 1:
+        return density, signal
+    if not with_density:
+        return density, signal.sum(0).to(dtype)
+    sums = torch.empty(lead, dtype=dtype, device=device), torch.empty((*lead, channels), dtype=dtype, device=device)
     _launch(
-        triton_kernels.convolve,
-        (tiles * splits, heads, plan.parts),
-        own,
-        other.view(torch.int64),
-        lengthscale.float().reciprocal().contiguous(),
-        ptr_own.contiguous(),
-        ptr_other.contiguous(),
-        density,
-        signal,
-        sets,
-        rows,
-        splits,
-        heads,
-        DIM=dim,
-        CHANNELS=channels,
-        WIDTH=other.size(-1),
-        BLOCK_CHANNELS=plan.block_channels,
-        KERNEL=KERNELS.index(kernel),
-        ISOTROPIC=_is_isotropic(lengthscale),
-        DENSITY=with_density,
-        BLOCK_ROWS=plan.rows,
-        warps=plan.warps,
+        kernels.combine,
+        (-(-rows * heads // kernels.COMBINE_ROWS), max(1, -(-channels // kernels.COMBINE_CHANNELS))),
+        (density, signal, *sums),
+        (rows * heads, splits, eps),
+        kernels.combine_constants(channels, normalize),
+        num_warps=kernels.ROW_WARPS,
     )
-    return _sum(density), _sum(signal)
+    return sums
+
+
+def _shares(number: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    r"""Returns memory for a result, or in float32 for a number of parts of it."""
+    if number == 1:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.empty((number, *shape), dtype=torch.float32, device=device)
 
 
 def set_conv_backward(
@@ -187,108 +306,117 @@ def set_conv_backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_backward`; gradients that are not needed are empty."""
-    needed = (need_x, need_y, need_x, need_x)
-    if y_src.dtype == torch.float64:
-        grads = reference.set_conv_backward(
-            grad_density,
-            grad_signal,
-            density,
-            signal,
-            x_src,
-            y_src,
-            x_dst,
-            lengthscale,
-            ptr_src,
-            ptr_dst,
-            kernel,
-            normalize,
-            eps,
-        )
-        a, b, c, d = (grad if need else grad.new_empty(0) for grad, need in zip(grads, needed, strict=True))
-        return a, b, c, d
-    g, g_density = grad_signal.float(), grad_density.float()
-    if normalize:
-        g = g / (density.float() + eps).unsqueeze(-1)
-        g_density = g_density - (g * signal.float()).sum(-1)
-    grad_x_src, grad_y, grad_x_dst, grad_scale = (g.new_empty(0) for _ in needed)
-    if need_x:
-        from pyg_nas_np.ops import triton_kernels
+    r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_backward`; gradients that are not needed are empty.
 
-        plan = triton_kernels.pull_plan(x_src.size(2), y_src.size(2))
-        sources, targets = _packed(x_src, y_src, plan), _packed(x_dst, g, plan, g_density)
-        inverse = lengthscale.float().reciprocal().contiguous()
-        options = (inverse, _is_isotropic(lengthscale), kernel, plan, y_src.size(2))
-        grad_x_dst, _, grad_scale = _pull(targets, sources, ptr_dst, ptr_src, *options, True, False)
-        grad_x_src, grad_y, _ = _pull(sources, targets, ptr_src, ptr_dst, *options, False, need_y)
-    elif need_y:
-        _, grad_y = _convolve(x_src, x_dst, g, lengthscale, ptr_src, ptr_dst, kernel, False)
-    return (
-        grad_x_src.to(x_src.dtype),
-        grad_y.to(y_src.dtype),
-        grad_x_dst.to(x_dst.dtype),
-        grad_scale.to(lengthscale.dtype),
-    )
+    The gradient of a length scale has the shape of the length scale, ``[H, D]`` or ``[H, 1]``.
+    """
+    kernels, dim, channels = _kernels(), x_src.size(-1), y_src.size(-1)
+    grad_density, grad_signal = grad_density.contiguous(), grad_signal.contiguous()
+    if normalize:
+        density, signal = density.contiguous(), signal.contiguous()
+    sources = _Side(x_src.contiguous(), y_src.contiguous(), ptr_src.contiguous())
+    targets = _Side(x_dst.contiguous(), grad_signal, ptr_dst.contiguous())
+    wide = channels >= kernels.WIDE_CHANNELS
+    if need_y and (wide or not need_x):
+        divided_by = density if normalize else None
+        _, grad_y = _convolve(sources, targets, lengthscale, kernel, eps, False, False, divided_by)
+    elif not need_y:
+        grad_y = y_src.new_empty(0)
+    if not need_x:
+        return y_src.new_empty(0), grad_y, y_src.new_empty(0), y_src.new_empty(0)
+    # The gradient of a signal that was divided by the density reaches the density, too.
+    constant = torch.empty_like(grad_density, dtype=torch.float32) if normalize else grad_density
+    if wide and normalize:
+        _launch(
+            kernels.gradient_of_density,
+            (-(-constant.numel() // kernels.COMBINE_ROWS),),
+            (grad_density, grad_signal, density, signal, constant),
+            (constant.numel(), eps),
+            kernels.gradient_of_density_constants(channels),
+            num_warps=kernels.ROW_WARPS,
+        )
+    elif not wide:
+        plan = kernels.pull_plan(dim, channels)
+        sources = _paired(sources, plan, channels)
+        targets = _paired(
+            targets, plan, channels, eps, *((density, signal, grad_density, constant) if normalize else ())
+        )
+    density = density if normalize else constant
+    form = _Form(dim, channels, kernel, normalize, eps, lengthscale, density, constant, y_src.dtype)
+    grad_x_dst, _, grad_scale = _pull(targets, sources, form, True, False)
+    with_values = need_y and not wide
+    grad_x_src, sums, _ = _pull(sources, targets, form, False, with_values)
+    return grad_x_src, sums if with_values else grad_y, grad_x_dst, grad_scale
+
+
+class _Form(NamedTuple):
+    r"""What both launches of a backward pass depend on."""
+
+    dim: int
+    channels: int
+    kernel: str
+    normalize: bool
+    eps: float
+    lengthscale: Tensor
+    density: Tensor
+    constant: Tensor
+    dtype: torch.dtype
 
 
 def _pull(
-    own: Tensor,
-    other: Tensor,
-    ptr_own: Tensor,
-    ptr_other: Tensor,
-    inverse: Tensor,
-    isotropic: bool,
-    kernel: str,
-    plan: triton_kernels.Plan,
-    channels: int,
-    own_is_target: bool,
-    with_values: bool,
+    own: _Side, other: _Side, form: _Form, own_is_target: bool, with_values: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Returns the gradients of one side's locations, optionally of its values, and for targets of the length scale.
 
-    The gradient of a length scale that all dimensions share is one number, stored in the first dimension.
+    What is not computed stands for memory that the kernel does not touch.
     """
-    from pyg_nas_np.ops import triton_kernels
-
-    (rows, heads), sets = own.shape[:2], ptr_own.numel() - 1
-    tiles, splits = _tiles(own, other, sets, plan.rows, heads * plan.parts * plan.pieces)
-    grad_x = own.new_empty(plan.parts * splits, rows, heads, plan.dim)
-    grad_v = own.new_empty(splits, rows, heads, channels) if with_values else own.new_empty(1, 0)
-    slots = plan.parts * tiles * splits
-    grad_scale = own.new_zeros(slots, heads, plan.dim) if own_is_target else own.new_empty(1, 0)
-    _launch(
-        triton_kernels.pull,
-        (tiles * splits, heads, plan.parts * plan.pieces),
-        own,
-        other.view(torch.int64),
-        inverse,
-        ptr_own.contiguous(),
-        ptr_other.contiguous(),
-        grad_x,
-        grad_v,
-        grad_scale,
-        sets,
-        rows,
-        splits,
-        heads,
-        DIM=plan.dim,
-        CHANNELS=channels,
-        OWN_WIDTH=own.size(-1),
-        OTHER_WIDTH=other.size(-1),
-        BLOCK_DIM=plan.block_dim,
-        BLOCK_CHANNELS=plan.block_channels,
-        KERNEL=KERNELS.index(kernel),
-        ISOTROPIC=isotropic,
-        OWN_IS_TARGET=own_is_target,
-        VALUES=with_values,
-        BLOCK_ROWS=plan.rows,
-        warps=plan.warps,
+    kernels, (dim, channels, kernel, normalize, eps, lengthscale, density, constant, dtype) = _kernels(), form
+    rows, heads, sets, device = own.x.size(0), _heads(own.x), own.ptr.numel() - 1, own.x.device
+    wide = channels >= kernels.WIDE_CHANNELS
+    plan = kernels.pull_plan(dim, channels)
+    if wide:
+        parts, pieces, block, most = 1, 1, kernels.WIDE_ROWS, kernels.WIDE_PROGRAMS
+    else:
+        parts, pieces, block, most = plan.parts, plan.pieces, plan.rows, kernels.PROGRAMS
+    tiles, splits = _tiles(own.x, other.x, sets, block, heads * parts * pieces, most)
+    # What several programs share is added in float32.
+    lead = own.x.shape[:-1]
+    grad_x = _shares(parts * splits, (*lead, dim), dtype, device)
+    grad_v = _shares(splits, (*lead, channels), dtype, device) if with_values else grad_x
+    slots = parts * tiles * splits
+    grad_scale = _shares(slots, lengthscale.shape, torch.float32, device) if own_is_target else grad_x
+    numbers = sets, rows, splits, *lengthscale.stride()
+    sides = KERNELS.index(kernel), lengthscale.size(1) == 1, own_is_target
+    if wide:
+        _launch(
+            kernels.pull_wide,
+            (tiles * splits, heads),
+            (*own[:2], *other[:2], lengthscale, density, constant, own.ptr, other.ptr, grad_x, grad_scale),
+            (*numbers, eps),
+            kernels.pull_wide_constants(heads, dim, channels, *sides, normalize, _precision(dtype)),
+            **kernels.PULL_OPTIONS,
+        )
+    else:
+        _launch(
+            kernels.pull,
+            (tiles * splits, heads, parts * pieces),
+            (*own[:2], *other[:2], lengthscale, constant, own.ptr, other.ptr, grad_x, grad_v, grad_scale),
+            numbers,
+            kernels.pull_constants(heads, plan, channels, own.packed, other.packed, *sides, with_values),
+            num_warps=plan.warps,
+        )
+    return (
+        _total(grad_x, parts * splits, dtype),
+        _total(grad_v, splits, dtype) if with_values else grad_v,
+        _total(grad_scale, slots, torch.float32) if own_is_target else grad_scale,
     )
-    return _sum(grad_x), _sum(grad_v), _sum(grad_scale)
 
 
-def _sum(parts: Tensor) -> Tensor:
-    return parts[0] if parts.size(0) == 1 else parts.sum(0)
+def _total(parts: Tensor, number: int, dtype: torch.dtype) -> Tensor:
+    return parts if number == 1 else parts.sum(0).to(dtype)
+
+
+_AXES = ("SHAPE0", "SHAPE1", "SHAPE2", "WINDOW0", "WINDOW1", "WINDOW2")
 
 
 class _Windows(NamedTuple):
@@ -298,8 +426,14 @@ class _Windows(NamedTuple):
     offset: Tensor  # [N, 3], float32
     step: Tensor  # [3], float32
     batch: Tensor  # [N], int32
+    key: Tensor | None  # [N]: number of the first cell among those that windows of all sets begin at
     shape: tuple[int, int, int]
     window: tuple[int, int, int]
+
+    @property
+    def axes(self) -> dict[str, int | bool | str]:
+        r"""Shape and window as arguments of kernels."""
+        return dict(zip(_AXES, (*self.shape, *self.window), strict=True))
 
 
 def _windows(
@@ -310,42 +444,43 @@ def _windows(
     spacing: Sequence[float],
     shape: Sequence[int],
     window: Sequence[int],
+    keys: torch.dtype | None = None,
 ) -> _Windows:
-    from pyg_nas_np.ops import triton_kernels
-
     (points, dim), sets = x.shape, ptr.numel() - 1
     missing = (1,) * (3 - dim)
-    first = x.new_empty(points, 3, dtype=torch.int32)
-    offset = x.new_empty(points, 3, dtype=torch.float32)
-    # Filled on the device, because copying a tensor from a list would synchronise.
-    steps = torch.cat([x.new_full((1,), float(step), dtype=torch.float64) for step in spacing])
+    device = x.device
+    first = torch.empty((points, 3), dtype=torch.int32, device=device)
+    offset = torch.empty((points, 3), dtype=torch.float32, device=device)
     windows = _Windows(
         first,
         offset,
-        offset.new_zeros(3),
-        first.new_empty(points),
-        (*missing, *(int(size) for size in shape)),  # type: ignore[arg-type]
-        (*missing, *(int(width) for width in window)),  # type: ignore[arg-type]
+        torch.empty(3, dtype=torch.float32, device=device),
+        torch.empty(points, dtype=torch.int32, device=device),
+        None if keys is None else torch.empty(points, dtype=keys, device=device),
+        (*missing, *shape),  # type: ignore[arg-type]
+        (*missing, *window),  # type: ignore[arg-type]
     )
     _launch(
-        triton_kernels.locate,
-        (math.ceil(points / triton_kernels.LOCATE_POINTS),),
-        x.detach().contiguous(),
-        origin.detach().contiguous(),
-        steps,
-        lengthscale.detach().contiguous(),
-        ptr.contiguous(),
-        *windows[:4],
-        points,
-        sets,
-        (sets - 1).bit_length(),
-        *windows.shape,
-        *windows.window,
-        DIM=dim,
-        BLOCK_POINTS=triton_kernels.LOCATE_POINTS,
-        warps=triton_kernels.LOCATE_WARPS,
+        _kernels().locate,
+        (-(-points // _kernels().LOCATE_POINTS),),
+        (
+            x.contiguous(),
+            origin.contiguous(),
+            lengthscale.contiguous(),
+            ptr.contiguous(),
+            *windows[:4],
+            first if windows.key is None else windows.key,
+        ),
+        (points, sets, (sets - 1).bit_length(), *[_bits(step) for step in (*missing, *spacing)]),
+        {**windows.axes, "DIM": dim, "KEYS": keys is not None, "BLOCK_POINTS": _kernels().LOCATE_POINTS},
+        num_warps=_kernels().LOCATE_WARPS,
     )
     return windows
+
+
+def _bits(number: float) -> int:
+    r"""Returns the bits of a double as an integer, because Triton would pass the number in single precision."""
+    return int.from_bytes(struct.pack("<d", number), "little", signed=True)
 
 
 def set_conv_to_grid(
@@ -366,81 +501,67 @@ def set_conv_to_grid(
     """
     if y.dtype == torch.float64:
         return reference.set_conv_to_grid(x, y, lengthscale, ptr, origin, spacing, shape, window, kernel)
-    density = torch.zeros(ptr.numel() - 1, *shape, dtype=torch.float32, device=x.device)
-    signal = torch.zeros(*density.shape, y.size(1), dtype=torch.float32, device=x.device)
-    if density.numel() and x.size(0):
-        from pyg_nas_np.ops import triton_kernels
-
-        windows = _windows(x, lengthscale, ptr, origin, spacing, shape, window)
-        # The sorted kernel visits every cell, so there must be points for most of them.
-        worthwhile = math.prod(window) >= triton_kernels.SORT_PLACES and 4 * x.size(0) >= density.numel()
-        ordered = worthwhile or torch.are_deterministic_algorithms_enabled()
-        run = _scatter_sorted if ordered else _scatter
-        run(windows, y.detach().contiguous(), kernel, density, signal)
+    cells, places = (ptr.numel() - 1) * math.prod(shape), math.prod(window)
+    something = cells > 0 and x.size(0) > 0
+    # The sorted kernel visits every cell, so there must be points for most of them.
+    worthwhile = places >= _kernels().SORT_PLACES and 4 * x.size(0) >= cells
+    ordered = something and (worthwhile or torch.are_deterministic_algorithms_enabled())
+    make, dtype = (torch.empty, y.dtype) if ordered else (torch.zeros, torch.float32)
+    density = make((ptr.numel() - 1, *shape), dtype=dtype, device=x.device)
+    signal = make((*density.shape, y.size(1)), dtype=dtype, device=x.device)
+    if something:
+        begins = (ptr.numel() - 1) * math.prod(size + reach - 1 for size, reach in zip(shape, window, strict=True))
+        keys = None if not ordered else torch.int32 if begins < 2**31 else torch.int64
+        windows = _windows(x, lengthscale, ptr, origin, spacing, shape, window, keys)
+        if windows.key is None:
+            _scatter(windows, y.contiguous(), kernel, density, signal)
+        else:
+            key, order = torch.sort(windows.key, stable=True)
+            starts = torch.searchsorted(key, torch.arange(begins + 1, dtype=keys, device=x.device))
+            _scatter_sorted(windows, order, starts, y.contiguous(), kernel, density, signal)
     return density.to(y.dtype), signal.to(y.dtype)
 
 
 def _scatter(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal: Tensor) -> None:
-    from pyg_nas_np.ops import triton_kernels
-
     points, channels = y.shape
-    width = _width(channels, triton_kernels.POINT_CHANNELS)
+    width = _width(channels, _kernels().POINT_CHANNELS)
     _launch(
-        triton_kernels.scatter,
-        (math.ceil(points / triton_kernels.SCATTER_POINTS), max(1, math.ceil(channels / width))),
-        windows.first,
-        windows.offset,
-        windows.step,
-        windows.batch,
-        y,
-        density,
-        signal,
-        points,
-        *windows.shape,
-        *windows.window,
-        channels,
-        KERNEL=KERNELS.index(kernel),
-        BLOCK_CHANNELS=width,
-        BLOCK_POINTS=triton_kernels.SCATTER_POINTS,
-        warps=triton_kernels.SCATTER_WARPS,
+        _kernels().scatter,
+        (math.ceil(points / _kernels().SCATTER_POINTS), max(1, math.ceil(channels / width))),
+        (*windows[:4], y, density, signal),
+        (points,),
+        {
+            **windows.axes,
+            "CHANNELS": channels,
+            "KERNEL": KERNELS.index(kernel),
+            "BLOCK_CHANNELS": width,
+            "BLOCK_POINTS": _kernels().SCATTER_POINTS,
+        },
+        num_warps=_kernels().SCATTER_WARPS,
     )
 
 
-def _scatter_sorted(windows: _Windows, y: Tensor, kernel: str, density: Tensor, signal: Tensor) -> None:
-    from pyg_nas_np.ops import triton_kernels
-
+def _scatter_sorted(
+    windows: _Windows, order: Tensor, starts: Tensor, y: Tensor, kernel: str, density: Tensor, signal: Tensor
+) -> None:
     channels, sets = y.size(1), density.size(0)
-    width = _width(channels, triton_kernels.SEGMENT_CHANNELS)
-    cells = sets * math.prod(size + reach - 1 for size, reach in zip(windows.shape, windows.window, strict=True))
-    key = windows.batch.to(torch.int32 if cells < 2**31 else torch.int64)
-    outside = torch.zeros_like(key, dtype=torch.bool)
-    for axis, (size, reach) in enumerate(zip(windows.shape, windows.window, strict=True)):
-        place = windows.first[:, axis] + (reach - 1)
-        outside |= (place < 0) | (place >= size + reach - 1)
-        key = key * (size + reach - 1) + place
-    key, order = torch.sort(torch.where(outside, cells, key), stable=True)
-    starts = torch.searchsorted(key, torch.arange(cells + 1, dtype=key.dtype, device=key.device))
+    width = _width(channels, _kernels().SEGMENT_CHANNELS)
     rows = sets * windows.shape[0] * windows.shape[1]
-    pieces = math.ceil(windows.shape[2] / triton_kernels.SEGMENT_CELLS)
+    pieces = math.ceil(windows.shape[2] / _kernels().SEGMENT_CELLS)
     _launch(
-        triton_kernels.scatter_sorted,
+        _kernels().scatter_sorted,
         (rows * pieces, max(1, math.ceil(channels / width))),
-        order,
-        starts,
-        windows.first,
-        windows.offset,
-        windows.step,
-        y,
-        density,
-        signal,
-        *windows.shape,
-        *windows.window,
-        channels,
-        KERNEL=KERNELS.index(kernel),
-        BLOCK_CELLS=triton_kernels.SEGMENT_CELLS,
-        BLOCK_CHANNELS=width,
-        BLOCK_POINTS=triton_kernels.SEGMENT_POINTS,
-        warps=triton_kernels.SEGMENT_WARPS,
+        (order, starts, windows.first, windows.offset, windows.step, y, density, signal),
+        (),
+        {
+            **windows.axes,
+            "CHANNELS": channels,
+            "KERNEL": KERNELS.index(kernel),
+            "BLOCK_CELLS": _kernels().SEGMENT_CELLS,
+            "BLOCK_CHANNELS": width,
+            "BLOCK_POINTS": _kernels().SEGMENT_POINTS,
+        },
+        num_warps=_kernels().SEGMENT_WARPS,
     )
 
 
@@ -457,34 +578,29 @@ def set_conv_from_grid(
     r"""Computes :func:`pyg_nas_np.ops.reference.set_conv_from_grid`."""
     if y.dtype == torch.float64:
         return reference.set_conv_from_grid(y, x, lengthscale, ptr, origin, spacing, window, kernel)
-    from pyg_nas_np.ops import triton_kernels
-
     points, channels = x.size(0), y.size(-1)
-    density = torch.zeros(points, dtype=torch.float32, device=x.device)
-    signal = torch.zeros(points, channels, dtype=torch.float32, device=x.device)
-    if y.shape[:-1].numel():
+    some = y.shape[:-1].numel() > 0
+    make = torch.empty if some else torch.zeros
+    density = make((points,), dtype=y.dtype, device=x.device)
+    signal = make((points, channels), dtype=y.dtype, device=x.device)
+    if some:
         windows = _windows(x, lengthscale, ptr, origin, spacing, y.shape[1:-1], window)
-        width = _width(channels, triton_kernels.POINT_CHANNELS)
+        width = _width(channels, _kernels().POINT_CHANNELS)
         _launch(
-            triton_kernels.gather,
-            (math.ceil(points / triton_kernels.GATHER_POINTS), max(1, math.ceil(channels / width))),
-            windows.first,
-            windows.offset,
-            windows.step,
-            windows.batch,
-            y.detach().contiguous(),
-            density,
-            signal,
-            points,
-            *windows.shape,
-            *windows.window,
-            channels,
-            KERNEL=KERNELS.index(kernel),
-            BLOCK_CHANNELS=width,
-            BLOCK_POINTS=triton_kernels.GATHER_POINTS,
-            warps=triton_kernels.GATHER_WARPS,
+            _kernels().gather,
+            (math.ceil(points / _kernels().GATHER_POINTS), max(1, math.ceil(channels / width))),
+            (*windows[:4], y.contiguous(), density, signal),
+            (points,),
+            {
+                **windows.axes,
+                "CHANNELS": channels,
+                "KERNEL": KERNELS.index(kernel),
+                "BLOCK_CHANNELS": width,
+                "BLOCK_POINTS": _kernels().GATHER_POINTS,
+            },
+            num_warps=_kernels().GATHER_WARPS,
         )
-    return density.to(y.dtype), signal.to(y.dtype)
+    return density, signal
 
 
 def grid_gradient(
@@ -503,36 +619,38 @@ def grid_gradient(
     r"""Computes :func:`pyg_nas_np.ops.reference.grid_gradient`."""
     if u.dtype == torch.float64:
         return reference.grid_gradient(u, u_density, v, v_density, x, lengthscale, ptr, origin, spacing, window, kernel)
-    from pyg_nas_np.ops import triton_kernels
-
     (points, channels), dim = u.shape, x.size(1)
-    parts = max(1, math.ceil(channels / triton_kernels.GRADIENT_CHANNELS))
-    force = torch.zeros(parts, points, 3, dtype=torch.float32, device=x.device)
-    square = torch.zeros_like(force)
-    if v.shape[:-1].numel():
+    parts = max(1, math.ceil(channels / _kernels().GRADIENT_CHANNELS))
+    some = v.shape[:-1].numel() > 0
+    make = torch.empty if some else torch.zeros
+    force = make((parts, points, 3), dtype=torch.float32, device=x.device)
+    square = make((parts, points, 3), dtype=torch.float32, device=x.device)
+    if some:
         windows = _windows(x, lengthscale, ptr, origin, spacing, v.shape[1:-1], window)
         _launch(
-            triton_kernels.gradient,
-            (math.ceil(points / triton_kernels.GRADIENT_POINTS), parts),
-            windows.first,
-            windows.offset,
-            windows.step,
-            windows.batch,
-            u.detach().contiguous(),
-            u.new_zeros(points) if u_density is None else u_density.detach().contiguous(),
-            v.detach().contiguous(),
-            v.new_zeros(v.shape[:-1]) if v_density is None else v_density.detach().contiguous(),
-            force,
-            square,
-            points,
-            *windows.shape,
-            *windows.window,
-            channels,
-            KERNEL=KERNELS.index(kernel),
-            BLOCK_CHANNELS=triton_kernels.GRADIENT_CHANNELS,
-            BLOCK_POINTS=triton_kernels.GRADIENT_POINTS,
-            warps=triton_kernels.GRADIENT_WARPS,
+            _kernels().gradient,
+            (math.ceil(points / _kernels().GRADIENT_POINTS), parts),
+            (
+                *windows[:4],
+                u.contiguous(),
+                u if u_density is None else u_density.contiguous(),
+                v.contiguous(),
+                v if v_density is None else v_density.contiguous(),
+                force,
+                square,
+            ),
+            (points,),
+            {
+                **windows.axes,
+                "CHANNELS": channels,
+                "KERNEL": KERNELS.index(kernel),
+                "U_DENSITY": u_density is not None,
+                "V_DENSITY": v_density is not None,
+                "BLOCK_CHANNELS": _kernels().GRADIENT_CHANNELS,
+                "BLOCK_POINTS": _kernels().GRADIENT_POINTS,
+            },
+            num_warps=_kernels().GRADIENT_WARPS,
         )
-    scale = lengthscale.detach().float()
-    grad_x = _sum(force)[:, 3 - dim :] / scale
+    scale = lengthscale.float()
+    grad_x = (force[0] if parts == 1 else force.sum(0))[:, 3 - dim :] / scale
     return grad_x.to(x.dtype), (square[..., 3 - dim :].sum((0, 1)) / scale).to(lengthscale.dtype)

@@ -7,19 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from pyg_nas_np.ops import cpu, cuda, reference
-from pyg_nas_np.ops.backends import active_backend, resolve, validation_enabled
-from pyg_nas_np.ops.checks import (
-    check_floating,
-    check_kernel_width,
-    check_positive,
-    check_ptr,
-    check_ptr_values,
-    per_axis,
-)
+from pyg_nas_np.ops.backends import active_backend, checks_values, resolve
+from pyg_nas_np.ops.checks import check_floating, check_kernel_width, check_ptr, check_values, per_axis
 from pyg_nas_np.ops.radial import check_kernel, radial_at
+from pyg_nas_np.ops.registration import register, register_autocast
 from pyg_nas_np.ops.set_conv import as_lengthscale
 
 # torch._check carries no types.
@@ -99,7 +93,7 @@ def set_conv_to_grid(
     scale, origin, steps, windows = _grid_arguments(x, lengthscale, ptr, origin, spacing, window, kernel)
     if normalize and not eps > 0:
         raise ValueError(f"'eps' must be positive but is {eps}: the density of an empty set is 0.")
-    density, signal = torch.ops.pyg_nas_np.set_conv_to_grid(
+    density, signal = _operator_to_grid(
         x, y, scale, ptr, origin, steps, list(shape), windows, kernel, _limit(tolerance), active_backend()
     )
     return density, signal / (density + eps).unsqueeze(-1) if normalize else signal
@@ -164,7 +158,7 @@ def set_conv_from_grid(
         raise ValueError(f"'y' holds {y.size(0)} grids but 'ptr' describes {ptr.numel() - 1} sets.")
     if normalize and not eps > 0:
         raise ValueError(f"'eps' must be positive but is {eps}: the density of a point off the grid is 0.")
-    density, signal = torch.ops.pyg_nas_np.set_conv_from_grid(
+    density, signal = _operator_from_grid(
         y, x, scale, ptr, origin, steps, windows, kernel, _limit(tolerance), active_backend()
     )
     return density, signal / (density + eps).unsqueeze(-1) if normalize else signal
@@ -217,11 +211,10 @@ def _check_values(
     kernel: str,
     tolerance: float,
 ) -> None:
-    if not validation_enabled():
+    if not checks_values(x.device):
         return
-    check_ptr_values(ptr, "ptr", x.size(0))
-    check_positive(lengthscale, "lengthscale")
-    for axis, (scale, step, size, width) in enumerate(zip(lengthscale.tolist(), spacing, shape, window, strict=True)):
+    scales = check_values(lengthscale, ptr=(ptr, x.size(0)))
+    for axis, (scale, step, size, width) in enumerate(zip(scales, spacing, shape, window, strict=True)):
         dropped = radial_at(0.5 * width * step / scale, kernel)
         # A window of twice the grid reaches every cell from every point on the grid, so it drops nothing.
         if dropped > tolerance and width < 2 * size:
@@ -237,7 +230,6 @@ def _check_values(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@library.custom_op("pyg_nas_np::set_conv_to_grid", mutates_args=())
 def _to_grid(
     x: Tensor,
     y: Tensor,
@@ -259,8 +251,7 @@ def _to_grid(
     return outputs
 
 
-@_to_grid.register_fake
-def _(
+def _fake_to_grid(
     x: Tensor,
     y: Tensor,
     lengthscale: Tensor,
@@ -278,7 +269,6 @@ def _(
     return y.new_empty(sets, *shape), y.new_empty(sets, *shape, y.size(1))
 
 
-@library.custom_op("pyg_nas_np::set_conv_from_grid", mutates_args=())
 def _from_grid(
     y: Tensor,
     x: Tensor,
@@ -297,8 +287,7 @@ def _from_grid(
     return outputs
 
 
-@_from_grid.register_fake
-def _(
+def _fake_from_grid(
     y: Tensor,
     x: Tensor,
     lengthscale: Tensor,
@@ -313,7 +302,6 @@ def _(
     return y.new_empty(x.size(0)), y.new_empty(x.size(0), y.size(-1))
 
 
-@library.custom_op("pyg_nas_np::set_conv_grid_gradient", mutates_args=())
 def _gradient(
     u: Tensor,
     u_density: Tensor | None,
@@ -335,8 +323,7 @@ def _gradient(
     return grads
 
 
-@_gradient.register_fake
-def _(
+def _fake_gradient(
     u: Tensor,
     u_density: Tensor | None,
     v: Tensor,
@@ -366,11 +353,9 @@ def _backward_to_grid(ctx: Any, grad_density: Tensor, grad_signal: Tensor) -> tu
     grad_x = grad_y = grad_scale = None
     grid = (x, lengthscale, ptr, origin, spacing, window, kernel)
     if need_y:
-        _, grad_y = torch.ops.pyg_nas_np.set_conv_from_grid(grad_signal, *grid, math.inf, backend)
+        _, grad_y = _operator_from_grid(grad_signal, *grid, math.inf, backend)
     if need_x or need_scale:
-        grad_x, grad_scale = torch.ops.pyg_nas_np.set_conv_grid_gradient(
-            y, None, grad_signal, grad_density, *grid, backend
-        )
+        grad_x, grad_scale = _operator_gradient(y, None, grad_signal, grad_density, *grid, backend)
     return grad_x if need_x else None, grad_y, grad_scale if need_scale else None, *[None] * 8
 
 
@@ -386,11 +371,11 @@ def _backward_from_grid(ctx: Any, grad_density: Tensor, grad_signal: Tensor) -> 
     need_y, need_x, need_scale = ctx.needs_input_grad[:3]
     grad_y = grad_x = grad_scale = None
     if need_y:
-        _, grad_y = torch.ops.pyg_nas_np.set_conv_to_grid(
+        _, grad_y = _operator_to_grid(
             x, grad_signal, lengthscale, ptr, origin, spacing, y.shape[1:-1], window, kernel, math.inf, backend
         )
     if need_x or need_scale:
-        grad_x, grad_scale = torch.ops.pyg_nas_np.set_conv_grid_gradient(
+        grad_x, grad_scale = _operator_gradient(
             grad_signal,
             grad_density,
             y,
@@ -424,9 +409,8 @@ def _backward_gradient(ctx: Any, grad_x: Tensor, grad_scale: Tensor) -> tuple[Te
     return (*(None if t is None else next(result) for t in inputs[:6]), *[None] * 6)
 
 
-library.register_autograd("pyg_nas_np::set_conv_to_grid", _backward_to_grid, setup_context=_setup_to_grid)
-library.register_autograd("pyg_nas_np::set_conv_from_grid", _backward_from_grid, setup_context=_setup_from_grid)
-library.register_autograd("pyg_nas_np::set_conv_grid_gradient", _backward_gradient, setup_context=_setup_gradient)
-for _name in ("set_conv_to_grid", "set_conv_from_grid"):
-    for _device in ("cpu", "cuda"):
-        library.register_autocast(f"pyg_nas_np::{_name}", _device, torch.float32)
+_operator_to_grid = register("set_conv_to_grid", _to_grid, _fake_to_grid, _setup_to_grid, _backward_to_grid)
+_operator_from_grid = register("set_conv_from_grid", _from_grid, _fake_from_grid, _setup_from_grid, _backward_from_grid)
+_operator_gradient = register("set_conv_grid_gradient", _gradient, _fake_gradient, _setup_gradient, _backward_gradient)
+register_autocast("set_conv_to_grid")
+register_autocast("set_conv_from_grid")

@@ -6,18 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from pyg_nas_np.ops import cpu, cuda, reference
-from pyg_nas_np.ops.backends import active_backend, resolve, validation_enabled
-from pyg_nas_np.ops.checks import (
-    check_floating,
-    check_kernel_width,
-    check_positive,
-    check_ptr,
-    check_ptr_values,
-)
+from pyg_nas_np.ops.backends import active_backend, checks_values, resolve
+from pyg_nas_np.ops.checks import check_floating, check_kernel_width, check_ptr, check_values
 from pyg_nas_np.ops.radial import check_kernel
+from pyg_nas_np.ops.registration import register, register_autocast
 
 # torch._check carries no types.
 _check: Callable[[bool], None] = torch._check
@@ -53,6 +48,10 @@ def set_conv(
     matrix of pairs: memory is linear in the number of points, also in the backward pass, which recomputes the weights.
     Gradients flow to ``x_src``, ``y_src``, ``x_dst`` and ``lengthscale``; second derivatives fall back to the dense
     reference. float16 and bfloat16 are summed in float32. A set without sources has density and signal 0.
+
+    On a GPU rows of many channels are multiplied on tensor cores: float32 in three products of TF32 that keep its
+    accuracy, or in one where :func:`torch.set_float32_matmul_precision` allows it; float16 and bfloat16 with weights of
+    the same type. CUDA graphs capture all gradients; run the call once before, so that its kernels are compiled.
 
     **Heads.** With a head axis, :math:`H` kernels are evaluated in one call. Any of ``x`` ``[N, H, D]`` (both
     ``x_src`` and ``x_dst``), ``y_src`` ``[N, H, C]`` and ``lengthscale`` ``[H, D]`` or ``[H, 1]`` may carry it; an
@@ -115,29 +114,21 @@ def set_conv(
             f"'lengthscale' must be a number or have shape [{dim}], [H, 1] or [H, {dim}] but has shape "
             f"{list(scale.shape)}."
         )
-    counts = {
-        name: value.size(axis)
-        for name, value, axis in (("x_src", x_src, 1), ("y_src", y_src, 1), ("lengthscale", scale, 0))
-        if value.dim() == (2 if name == "lengthscale" else 3)
-    }
-    heads = max([1, *counts.values()])
-    for name, count in counts.items():
-        if count != heads:
-            raise ValueError(f"'{name}' has {count} heads but another argument has {heads}.")
-
-    density, signal = torch.ops.pyg_nas_np.set_conv(
-        _with_heads(x_src, heads),
-        _with_heads(y_src, heads),
-        _with_heads(x_dst, heads),
-        scale.expand(heads, dim),
-        ptr_src,
-        ptr_dst,
-        kernel,
-        normalize,
-        eps,
-        active_backend(),
+    if x_src.dim() == 3 or y_src.dim() == 3 or scale.dim() == 2:
+        counts = {
+            name: value.size(axis)
+            for name, value, axis in (("x_src", x_src, 1), ("y_src", y_src, 1), ("lengthscale", scale, 0))
+            if value.dim() == (2 if name == "lengthscale" else 3)
+        }
+        heads = max(counts.values())
+        for name, count in counts.items():
+            if count != heads:
+                raise ValueError(f"'{name}' has {count} heads but another argument has {heads}.")
+        x_src, y_src, x_dst = (_with_heads(value, heads) for value in (x_src, y_src, x_dst))
+    outputs: tuple[Tensor, Tensor] = _operator(
+        x_src, y_src, x_dst, scale, ptr_src, ptr_dst, kernel, normalize, eps, active_backend()
     )
-    return (density, signal) if counts else (density.squeeze(1), signal.squeeze(1))
+    return outputs
 
 
 def as_lengthscale(value: Tensor | float, like: Tensor) -> Tensor:
@@ -148,7 +139,7 @@ def as_lengthscale(value: Tensor | float, like: Tensor) -> Tensor:
             raise TypeError(f"'lengthscale' must be floating but is {value.dtype}.")
         if value.device != like.device:
             raise ValueError(f"'lengthscale' is on {value.device} but the points are on {like.device}: move one.")
-        return value.to(dtype)
+        return value if value.dtype == dtype else value.to(dtype)
     if not isinstance(value, (int, float)):
         raise TypeError(f"'lengthscale' must be a tensor or a number but is a {type(value).__name__}.")
     return torch.full((), float(value), dtype=dtype, device=like.device)
@@ -159,11 +150,12 @@ def _with_heads(value: Tensor, heads: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Registration. The operators see canonical shapes: x [N, H, D], y [N, H, C], lengthscale [H, D].
+# Registration. The operators see either x [N, D], y [N, C] and lengthscale [], [1] or [D], or x [N, H, D], y [N, H, C]
+# and a length scale that broadcasts to [H, D]; the back ends see the second form with a length scale of two axes.
+# Views outside of the operator would be nodes of the graph of gradients, each of which takes microseconds.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@library.custom_op("pyg_nas_np::set_conv", mutates_args=())
 def _set_conv(
     x_src: Tensor,
     y_src: Tensor,
@@ -176,19 +168,32 @@ def _set_conv(
     eps: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    if validation_enabled():
-        check_positive(lengthscale, "lengthscale")
-        check_ptr_values(ptr_src, "ptr_src", x_src.size(0))
-        check_ptr_values(ptr_dst, "ptr_dst", x_dst.size(0))
-    module = _IMPLEMENTATIONS[resolve(backend, x_src.device)]
-    outputs: tuple[Tensor, Tensor] = module.set_conv(
-        x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst, kernel, normalize, eps
-    )
-    return outputs
+    if checks_values(x_src.device):
+        check_values(lengthscale, ptr_src=(ptr_src, x_src.size(0)), ptr_dst=(ptr_dst, x_dst.size(0)))
+    module = _module(backend, y_src)
+    # The CUDA kernels know no axes of one head.
+    single = x_src.dim() == 2 and module is not cuda
+    if single:
+        x_src, y_src, x_dst = x_src.unsqueeze(1), y_src.unsqueeze(1), x_dst.unsqueeze(1)
+    scale = _scale_of_heads(lengthscale, x_src, module)
+    density, signal = module.set_conv(x_src, y_src, x_dst, scale, ptr_src, ptr_dst, kernel, normalize, eps)
+    return (density.squeeze(1), signal.squeeze(1)) if single else (density, signal)
 
 
-@_set_conv.register_fake
-def _(
+def _module(backend: str, values: Tensor) -> Any:
+    module = _IMPLEMENTATIONS[resolve(backend, values.device)]
+    # GPUs have few units for double precision, and Triton's kernels none at all.
+    return reference if module is cuda and values.dtype == torch.float64 else module
+
+
+def _scale_of_heads(lengthscale: Tensor, x: Tensor, module: Any) -> Tensor:
+    r"""Returns the length scale with two axes, of heads and dimensions."""
+    # One that all dimensions share saves the CUDA kernels work; the other back ends take one for each.
+    shared = module is cuda and (lengthscale.dim() == 0 or lengthscale.size(-1) == 1)
+    return lengthscale.expand(x.size(1) if x.dim() == 3 else 1, 1 if shared else x.size(-1))
+
+
+def _fake_set_conv(
     x_src: Tensor,
     y_src: Tensor,
     x_dst: Tensor,
@@ -200,13 +205,11 @@ def _(
     eps: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    _check(x_src.dim() == 3 and x_dst.dim() == 3 and y_src.dim() == 3)
+    _check(x_src.dim() == x_dst.dim() == y_src.dim())
     _check(x_src.size(0) == y_src.size(0))
-    targets, heads = x_dst.size(0), x_dst.size(1)
-    return y_src.new_empty(targets, heads), y_src.new_empty(targets, heads, y_src.size(2))
+    return y_src.new_empty(x_dst.shape[:-1]), y_src.new_empty(*x_dst.shape[:-1], y_src.size(-1))
 
 
-@library.custom_op("pyg_nas_np::set_conv_backward", mutates_args=())
 def _set_conv_backward(
     grad_density: Tensor,
     grad_signal: Tensor,
@@ -225,20 +228,31 @@ def _set_conv_backward(
     need_y: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    module = _IMPLEMENTATIONS[resolve(backend, x_src.device)]
-    inputs = (grad_density, grad_signal, density, signal, x_src, y_src, x_dst, lengthscale, ptr_src, ptr_dst)
+    module = _module(backend, y_src)
+    single = x_src.dim() == 2 and module is not cuda
+    inputs = (grad_density, grad_signal, density, signal, x_src, y_src, x_dst)
+    if single:
+        inputs = tuple([value.unsqueeze(1) for value in inputs])  # type: ignore[assignment]
+    scale = _scale_of_heads(lengthscale, inputs[4], module)
+    arguments = (*inputs, scale, ptr_src, ptr_dst, kernel, normalize, eps)
+    needed = (need_x, need_y, need_x, need_x)
     if module is reference:
-        grads = reference.set_conv_backward(*inputs, kernel, normalize, eps)
-        needed = (need_x, need_y, need_x, need_x)
-        return tuple(g if need else g.new_empty(0) for g, need in zip(grads, needed, strict=True))  # type: ignore[return-value]
-    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = module.set_conv_backward(
-        *inputs, kernel, normalize, eps, need_x, need_y
-    )
-    return outputs
+        grads = reference.set_conv_backward(*arguments)
+        grads = tuple(g if need else g.new_empty(0) for g, need in zip(grads, needed, strict=True))  # type: ignore[assignment]
+    else:
+        grads = module.set_conv_backward(*arguments, need_x, need_y)
+    grad_src, grad_y, grad_dst, grad_scale = grads
+    if single:
+        grad_src, grad_y, grad_dst = (
+            g.squeeze(1) if need else g for g, need in zip((grad_src, grad_y, grad_dst), needed, strict=False)
+        )
+    if need_x and grad_scale.shape != lengthscale.shape:
+        same = grad_scale.numel() == lengthscale.numel()
+        grad_scale = grad_scale.view(lengthscale.shape) if same else grad_scale.sum_to_size(lengthscale.shape)
+    return grad_src, grad_y, grad_dst, grad_scale
 
 
-@_set_conv_backward.register_fake
-def _(
+def _fake_set_conv_backward(
     grad_density: Tensor,
     grad_signal: Tensor,
     density: Tensor,
@@ -263,17 +277,16 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, kernel, normalize, eps, backend = inputs
     # Only normalisation needs the outputs in the backward pass; otherwise they are not saved.
-    ctx.save_for_backward(*tensors, *(output if normalize else ()))
-    ctx.options = (kernel, normalize, eps, backend)
+    ctx.save_for_backward(*inputs[:6], *(output if inputs[7] else ()))
+    ctx.options = inputs[6:]
 
 
 def _backward(ctx: Any, grad_density: Tensor, grad_signal: Tensor) -> tuple[Tensor | None, ...]:
     kernel, normalize, eps, backend = ctx.options
     *inputs, density, signal = ctx.saved_tensors if normalize else (*ctx.saved_tensors, grad_density, grad_signal)
     need_src, need_y, need_dst, need_scale = ctx.needs_input_grad[:4]
-    grads = torch.ops.pyg_nas_np.set_conv_backward(
+    src, y, dst, scale = _operator_backward(
         grad_density,
         grad_signal,
         density,
@@ -286,8 +299,13 @@ def _backward(ctx: Any, grad_density: Tensor, grad_signal: Tensor) -> tuple[Tens
         need_y,
         backend,
     )
-    needed = (need_src, need_y, need_dst, need_scale)
-    return (*(g if need else None for g, need in zip(grads, needed, strict=True)), *[None] * 6)
+    return (
+        src if need_src else None,
+        y if need_y else None,
+        dst if need_dst else None,
+        scale if need_scale else None,
+        *[None] * 6,
+    )
 
 
 def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -296,11 +314,11 @@ def _setup_double(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    kernel, normalize, eps, need_x, need_y, _ = ctx.options
+    *options, need_x, need_y, _ = ctx.options
     with torch.enable_grad():
         inputs = [t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors]
-        run: Callable[..., tuple[Tensor, ...]] = reference.set_conv_backward
-        outputs = run(*inputs, kernel, normalize, eps)
+        run: Callable[..., tuple[Tensor, ...]] = _set_conv_backward
+        outputs = run(*inputs, *options, need_x, need_y, "reference")
         total = torch.stack(
             [
                 (output * grad).sum()
@@ -312,8 +330,8 @@ def _double_backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     return (*result, *[None] * 8)
 
 
-library.register_autograd("pyg_nas_np::set_conv", _backward, setup_context=_setup)
-library.register_autograd("pyg_nas_np::set_conv_backward", _double_backward, setup_context=_setup_double)
-for _device in ("cpu", "cuda"):
-    # As in torch.cdist, because half precision is too coarse for distances.
-    library.register_autocast("pyg_nas_np::set_conv", _device, torch.float32)
+_operator = register("set_conv", _set_conv, _fake_set_conv, _setup, _backward)
+_operator_backward = register(
+    "set_conv_backward", _set_conv_backward, _fake_set_conv_backward, _setup_double, _double_backward
+)
+register_autocast("set_conv")

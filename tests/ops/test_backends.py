@@ -10,7 +10,7 @@ import torch
 
 from pyg_nas_np import ops
 from pyg_nas_np.ops import cpu
-from pyg_nas_np.ops.backends import resolve
+from pyg_nas_np.ops.backends import checks_values, resolve
 
 
 def test_the_context_is_restored_after_an_error():
@@ -73,3 +73,15 @@ def test_the_backward_pass_stays_on_the_backend_of_the_forward_pass(monkeypatch:
         density, _ = ops.set_conv(x, x.detach(), x.detach() + 1, 1.0, *[torch.tensor([0, 2])] * 2)
     density.sum().backward()
     assert calls == [1]
+
+
+def test_values_are_not_checked_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch):
+    cpu_device, cuda_device = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert checks_values(cpu_device)
+    assert checks_values(cuda_device)
+    with ops.validation(False):
+        assert not checks_values(cpu_device)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert checks_values(cpu_device)
+    assert not checks_values(cuda_device)

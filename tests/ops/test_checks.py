@@ -9,14 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.ops.checks import (
-    check_floating,
-    check_kernel_width,
-    check_positive,
-    check_ptr,
-    check_ptr_values,
-    per_axis,
-)
+from pyg_nas_np.ops.checks import check_floating, check_kernel_width, check_ptr, check_values, per_axis
 from pyg_nas_np.ops.testing import pointers
 
 CPU = torch.device("cpu")
@@ -25,8 +18,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_good_tensors_pass(dtype: torch.dtype):
     check_floating(x=torch.zeros(2, dtype=dtype), y=torch.zeros(3, dtype=dtype))
-    check_positive(torch.tensor([0.5, 2.0], dtype=dtype), "scale")
-    check_positive(torch.zeros(0, dtype=dtype), "scale")
+    assert check_values(torch.tensor([[0.5], [2.0]], dtype=dtype)) == [0.5, 2.0]
+    assert check_values(torch.zeros(0, dtype=dtype)) == []
 
 
 @pytest.mark.parametrize(
@@ -67,20 +60,43 @@ def test_offsets_of_another_kind(ptr: object, error: type[Exception], message: s
 def test_offsets_of_any_sets_pass(sizes: list[int]):
     ptr = pointers(sizes)
     check_ptr(ptr, "ptr", CPU)
-    check_ptr_values(ptr, "ptr", sum(sizes))
-    with pytest.raises(ValueError, match=f"rows, {sum(sizes) + 1}, but runs from 0 to {sum(sizes)}"):
-        check_ptr_values(ptr, "ptr", sum(sizes) + 1)
+    check_values(torch.ones(()), ptr=(ptr, sum(sizes)))
+    with pytest.raises(ValueError, match=f"'ptr' .* rows, {sum(sizes) + 1}, but runs from 0 to {sum(sizes)}"):
+        check_values(torch.ones(()), ptr=(ptr, sum(sizes) + 1))
 
 
 def test_offsets_that_go_back_are_named():
     with pytest.raises(ValueError, match=r"ptr\[1\] = 4 is followed by 3: sort .*index2ptr"):
-        check_ptr_values(torch.tensor([0, 4, 3, 5]), "ptr", 5)
+        check_values(torch.ones(()), ptr=(torch.tensor([0, 4, 3, 5]), 5))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5, math.inf, math.nan])
 def test_what_is_not_positive_is_named(value: float):
-    with pytest.raises(ValueError, match=f"'scale' must be positive and finite but contains {value}"):
-        check_positive(torch.tensor([1.0, value]), "scale")
+    with pytest.raises(ValueError, match=f"'lengthscale' must be positive and finite but contains {value}"):
+        check_values(torch.tensor([1.0, value]))
+
+
+class OfADevice(torch.Tensor):
+    """A CPU tensor that says it lies on a GPU, and counts how often it is copied to the host."""
+
+    copies = 0
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda")
+
+    def cpu(self) -> torch.Tensor:
+        OfADevice.copies += 1
+        return self.as_subclass(torch.Tensor)
+
+
+def test_values_of_a_device_are_copied_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(OfADevice, "copies", 0)
+    scale, ptr, other = (v.as_subclass(OfADevice) for v in (torch.tensor([0.5, 2.0]), pointers([2, 1]), pointers([4])))
+    assert check_values(scale, ptr=(ptr, 3), other=(other, 4)) == [0.5, 2.0]
+    assert OfADevice.copies == 1
+    with pytest.raises(ValueError, match="'other' must run from 0 to the number of rows, 5, but runs from 0 to 4"):
+        check_values(scale, ptr=(ptr, 3), other=(other, 5))
 
 
 def test_widths_are_bounded():

@@ -42,15 +42,28 @@ def test_every_thread_has_rows_of_its_own(make, dim: int, channels: int):
     assert plan.rows & (plan.rows - 1) == 0  # the ranges of Triton are powers of two
 
 
+@given(**widths)
+def test_dense_rows_need_no_places_between(dim: int, channels: int):
+    for plan in (triton_kernels.convolve_plan(dim, channels), triton_kernels.pull_plan(dim, channels)):
+        assert plan.dense == (plan.start == dim and plan.stop == dim + channels)
+
+
 def test_configurations_name_every_kernel_and_every_constant_once():
     rows = list(triton_kernels.configurations())
     assert {name for name, *_ in rows} == {
-        *("convolve", "pull"),
+        *("pack", "convolve", "pull", "combine", "convolve_wide", "pull_wide", "gradient_of_density"),
         *("locate", "scatter", "scatter_sorted", "gather", "gradient"),
     }
     keys = [(name, *sorted(constants.items())) for name, _, constants, _ in rows]
     assert len(set(keys)) == len(keys)
-    for name, kernel, constants, warps in rows:
+    for name, kernel, constants, options in rows:
         assert kernel is getattr(triton_kernels, name)
-        assert set(constants) <= set(kernel.arg_names)
-        assert warps in (1, 2, 4, 8)
+        # A launch passes them by position.
+        assert list(constants) == kernel.arg_names[-len(constants) :]
+        assert options["num_warps"] in (1, 2, 4, 8)
+
+
+def test_wide_rows_are_covered():
+    for channels in range(triton_kernels.WIDE_CHANNELS, 200):
+        parts = triton_kernels.wide_parts(channels)
+        assert (parts - 1) * triton_kernels.WIDE_SUMS < channels <= parts * triton_kernels.WIDE_SUMS

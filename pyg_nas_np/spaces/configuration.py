@@ -339,8 +339,8 @@ class Level:
         )
 
     def _movable(self, name: str, value: Any) -> bool:
-        if name not in self.layers and (size := self._value(name).size) is not None:
-            return size > 1
+        if name not in self.layers and (self._value(name).size or 0) > 1:
+            return True
         return next(self._alternatives(name, value), _ABSENT) is not _ABSENT
 
     def _mutated_layers(

@@ -8,7 +8,9 @@ import io
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -231,7 +233,8 @@ def only_user(path: str | os.PathLike[str]) -> Iterator[None]:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     r"""Yields a temporary path that is renamed to :obj:`path` on success and removed on failure.
 
-    Temporary files of killed programs are removed after a day, when the same file is written again.
+    Temporary files of killed programs are removed after a day, when the same file is written again. Pipes and devices,
+    such as ``/dev/stdout``, get the bytes of the finished file: a file in the place of a device would be there for all.
 
     Raises:
         UnwritableFileError: If the disk is full, or the folder cannot be written.
@@ -248,15 +251,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     # The suffix is kept because numpy.savez and matplotlib choose the format by it. A file of tempfile would be private
     # to the user; this one follows the umask, which cannot be read without changing it for all threads.
-    tmp = target.with_name(f".{target.stem}.{secrets.token_hex(8)}{target.suffix}")
+    stream = _is_stream(target)
+    folder = Path(tempfile.gettempdir()) if stream else target.parent
+    tmp = folder / f".{target.stem}.{secrets.token_hex(8)}{target.suffix}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not stream:
+            _remove_stale(target)
         tmp.touch(exist_ok=False)
         yield tmp
-        os.replace(tmp, target)
+        if stream:
+            with tmp.open("rb") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        else:
+            os.replace(tmp, target)
     except Exception as error:
-        if (cause := _write_error(error, (tmp, *tmp.parents))) is None:
+        if (cause := _write_error(error, (tmp, *tmp.parents, target))) is None:
             raise
         raise UnwritableFileError(
             cause.errno, f"{target} cannot be written ({cause.strerror}); free space or name another folder"
@@ -264,6 +274,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             tmp.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    # These links lead to a file where the output is redirected to one.
+    if os.fspath(path) in ("/dev/stdout", "/dev/stderr"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 _DISK = frozenset(

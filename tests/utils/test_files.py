@@ -31,6 +31,35 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="permission bits are 
 # -- atomic_path ------------------------------------------------------------------------------------------------------
 
 
+@posix_only
+def test_a_pipe_or_device_is_written_to_and_stays_what_it_is(tmp_path):
+    pipe, found = tmp_path / "pipe.csv", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+    reader.start()
+    with atomic_path(pipe) as tmp:
+        assert tmp.suffix == ".csv"
+        tmp.write_bytes(b"done")
+    reader.join(60)
+    assert found == [b"done"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
+    # Another name for the terminal, the file or the pipe that is written to.
+    code = "from pyg_nas_np.utils import atomic_path\nwith atomic_path('/dev/stdout') as tmp: tmp.write_text('done')"
+    for run in ({"stdout": subprocess.PIPE}, {"stdout": (tmp_path / "out").open("wb")}):
+        done = subprocess.run([sys.executable, "-c", code], check=True, **run)
+        assert (done.stdout or (tmp_path / "out").read_bytes()) == b"done"
+    assert Path("/dev/stdout").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is full")
+def test_a_device_that_is_full_is_told():
+    refused = pytest.raises(UnwritableFileError, match=r"/dev/full cannot be written \(No space left")
+    with refused, atomic_path("/dev/full") as tmp:
+        tmp.write_text("done")
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
 def test_success_leaves_the_file_alone_in_its_folder(tmp_path):
     target = tmp_path / "new" / "folders" / "table.csv.gz"
     with atomic_path(str(target)) as tmp:

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pyg_nas_np.predictors.kernels import NOISE, Kernel, LogPrior, Pullback
-from pyg_nas_np.utils import SingularCovarianceError, one_blas_thread
+from pyg_nas_np.utils import SingularCovarianceError, map_chunks, one_blas_thread
 
 MAX_FIT = 512
 """Hyperparameters are fitted to at most this many points; the posterior uses all."""
@@ -257,15 +257,18 @@ class GaussianProcess:
         Inputs are on the device of the points, see :meth:`on`.
         """
         cross, noise = self._cross(x), float(self.theta[-1].exp())
-        means, spreads = [], []
-        for part in torch.split(x, _chunk(x)):
+
+        def moments(part: Tensor) -> tuple[Tensor, Tensor]:
             # Kernels need only the precision of their inputs, the linear solves need float64.
             covariance = cross(part).double()
-            means.append(covariance @ self.weights)
+            mean = covariance @ self.weights
             if self.mean is not None:
-                means[-1] += self.mean(part).double()
-            if return_std:
-                spreads.append(self.diagonal(part) + noise - self.explained(covariance))
+                mean += self.mean(part).double()
+            if not return_std:
+                return mean, mean
+            return mean, self.diagonal(part) + noise - self.explained(covariance)
+
+        means, spreads = zip(*map_chunks(moments, torch.split(x, _chunk(x))), strict=True)
         mean = torch.cat(means)
         return mean, (self.scale * torch.cat(spreads).clamp_min(1e-12)).sqrt() if return_std else None
 

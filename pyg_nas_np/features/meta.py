@@ -2,7 +2,7 @@ r"""Hand-designed, vectorised meta-features of a cell."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from pyg_nas_np.features.blocks import BLOCKS, HISTOGRAMS, Cells
-from pyg_nas_np.features.tables import Columns, informative, seeded_sample
+from pyg_nas_np.features.tables import Columns, chunked, informative, seeded_sample
 from pyg_nas_np.spaces import CellSpace
 from pyg_nas_np.spaces.base import Archs
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -155,8 +155,9 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         whole = self.space.size <= REFERENCE
         reference = None if whole else seeded_sample(self.space, REFERENCE)
         width = int(self.space.dense(reference).num_nodes.max())
-        # On one thread, because spaces that compute a table once do it here.
-        parts = [self._raw(part, width) for part in self._chunks(reference)]
+        # The first part on one thread, because spaces that compute a table once do it here.
+        first, *rest = self._chunks(reference)
+        parts = [self._raw(first, width), *map_chunks(lambda part: self._raw(part, width), rest)]
         raw = torch.cat([values for _, values in parts])
         columns = parts[0][0]
         found = informative(columns, raw, HISTOGRAMS)
@@ -171,10 +172,8 @@ class MetaFeatures(BaseTransform):  # type: ignore[misc]
         )
         return torch.cat(parts) if parts else torch.empty(0, len(stats.columns.names))
 
-    def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:
-        rows = torch.arange(len(self.space)) if archs is None else archs
-        for start in range(0, len(rows), CHUNK):
-            yield rows[start : start + CHUNK]
+    def _chunks(self, archs: Archs) -> Sequence[Sequence[Any] | Tensor]:
+        return chunked(torch.arange(len(self.space)) if archs is None else archs, CHUNK)
 
     def _raw(self, archs: Sequence[Any] | Tensor, width: int) -> tuple[list[tuple[str, str]], Tensor]:
         """Name and group of every column, and the columns, ``[B, F']`` float64, constant ones included."""

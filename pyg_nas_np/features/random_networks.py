@@ -3,7 +3,7 @@ r"""Outputs of random, untrained networks on the cells of a space, as coordinate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyg_nas_np.features.dag import INPUT, OUTPUT, live_part, topological
-from pyg_nas_np.features.tables import seeded_sample
+from pyg_nas_np.features.tables import chunked, seeded_sample
 from pyg_nas_np.spaces import CellSpace, SearchSpace
 from pyg_nas_np.spaces.base import Archs, require_cells
 from pyg_nas_np.spaces.dense import DenseGraphs
@@ -305,7 +305,9 @@ class RandomNetworks:
         share = self.num_functions // len(self.widths)
         weights = [draw_weights(self.space, share, width, generator) for width in self.widths]
         reference = seeded_sample(self.space, REFERENCE)
-        values = torch.cat([self._values(rows, weights) for rows in self._chunks(reference)])
+        # On one thread, because spaces that compute a table once do it here.
+        self.space.dense(reference[:1])
+        values = torch.cat(map_chunks(lambda rows: self._values(rows, weights), self._chunks(reference)))
         return _Basis(weights, *principal_axes(values, self.rank))
 
     def _values(self, archs: Sequence[Any] | Tensor, weights: Sequence[Weights]) -> Tensor:
@@ -320,10 +322,8 @@ class RandomNetworks:
         parts = map_chunks(lambda rows: (self._values(rows, weights) - mean) @ axes, self._chunks(archs))
         return torch.cat(parts) if parts else torch.empty(0, axes.size(1))
 
-    def _chunks(self, archs: Archs) -> Iterator[Sequence[Any] | Tensor]:
-        rows = torch.arange(len(self.space)) if archs is None else archs
-        for start in range(0, len(rows), CHUNK):
-            yield rows[start : start + CHUNK]
+    def _chunks(self, archs: Archs) -> Sequence[Sequence[Any] | Tensor]:
+        return chunked(torch.arange(len(self.space)) if archs is None else archs, CHUNK)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space!r}, num_functions={self.num_functions}, widths={self.widths})"

@@ -180,7 +180,7 @@ def space_sample(space: SearchSpace[Any], size: int) -> Sequence[Any] | Tensor:
     return seeded_sample(space, size) if isinstance(space, EnumerableSpace) else reference_sample(space, size)
 
 
-def chunked(archs: Sequence[Any], size: int) -> list[Sequence[Any]]:
+def chunked(archs: Sequence[Any] | Tensor, size: int) -> list[Any]:
     r"""Splits architectures into parts of at most :obj:`size`, for :func:`~pyg_nas_np.utils.map_chunks`.
 
     There are at least as many parts as threads: one part would be worked on by all threads in every operation, which

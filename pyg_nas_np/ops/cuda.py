@@ -403,7 +403,7 @@ def _pull(
             (*own[:2], *other[:2], lengthscale, constant, own.ptr, other.ptr, grad_x, grad_v, grad_scale),
             numbers,
             kernels.pull_constants(heads, plan, channels, own.packed, other.packed, *sides, with_values),
-            num_warps=plan.warps,
+            **kernels.pull_options(plan, with_values),
         )
     return (
         _total(grad_x, parts * splits, dtype),

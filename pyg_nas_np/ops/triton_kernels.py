@@ -105,7 +105,7 @@ def _blocks(size: int, most: int) -> tuple[int, int]:
 def _plan(dim: int, channels: int, pieces: tuple[int, int], rows: int, warps: int) -> Plan:
     parts = _blocks(channels, BLOCK_CHANNELS)
     start, width = _even(pieces[0] * pieces[1]), parts[0] * parts[1]
-    dense = start == dim and width == channels
+    dense = start == dim and width == channels and pieces[0] == 1
     return Plan(dim, *pieces, *parts, rows, warps, start, start + width, dense)
 
 
@@ -269,6 +269,13 @@ def pull_wide_constants(
         "BLOCK_ROWS": WIDE_ROWS,
         "BLOCK_OTHERS": WIDE_OTHERS,
     }
+
+
+def pull_options(plan: Plan, values: bool) -> dict[str, int]:
+    r"""Returns the options of :func:`pull`."""
+    # Where many programs fit, the assembler would spill a few bytes to fit one more.
+    limit = {"maxnreg": 128} if not values and plan.dim + plan.block_channels <= 16 else {}
+    return {"num_warps": plan.warps, **limit}
 
 
 def wide_parts(channels: int) -> int:
@@ -529,7 +536,9 @@ def convolve(
         square, _ = distance(at, numbers_of(other, START), scale, DIM, ISOTROPIC)
         weight, _ = radial(square, KERNEL)
         total += weight
-        sums = add(sums, weight, numbers_of(values, BLOCK_CHANNELS), BLOCK_CHANNELS)
+        # A second pointer takes registers, which packed rows need not spend.
+        theirs = other + (VALUE_START + low) // 2 if VALUE_START > 0 else values
+        sums = add(sums, weight, numbers_of(theirs, BLOCK_CHANNELS), BLOCK_CHANNELS)
         other += HEADS * (WIDTH // 2)
         values += HEADS * (VALUE_WIDTH // 2)
     place = (split * num_rows + rows) * HEADS + head
@@ -635,13 +644,16 @@ def pull(
     other_values = other_values.to(tl.pointer_type(tl.int64))
     other_values += start * (OTHER_VALUES // 2) + (OTHER_START + channel) // 2
     constant += start
-    for _ in tl.range(0, (end - begin).to(tl.int32), loop_unroll_factor=2):
+    # Twice the row would not fit into the registers where there are the most of them.
+    UNROLL: tl.constexpr = 1 if VALUES and not ISOTROPIC and DIM + BLOCK_CHANNELS > 24 else 2
+    for _ in tl.range(0, (end - begin).to(tl.int32), loop_unroll_factor=UNROLL):
         square, deltas = distance(at, numbers_of(other, DIM + DIM % 2), scale, DIM, ISOTROPIC)
         weight, factor = radial(square, KERNEL)
         product = addend
         if not OWN_IS_TARGET:
             product += once * tl.load(constant).to(tl.float32)
-        values = numbers_of(other_values, BLOCK_CHANNELS)
+        theirs = other + (START + channel) // 2 if OTHER_PACKED else other_values
+        values = numbers_of(theirs, BLOCK_CHANNELS)
         for c in tl.static_range(BLOCK_CHANNELS):
             product += mine[c] * values[c]
         if VALUES:
@@ -1297,7 +1309,7 @@ def gradient(
 
 
 # Numbers of dimensions and channels: a common one, the widest of every narrow plan, and two of the wide kernels.
-WIDTHS = ((8, 8), (16, 31), (32, 16), (64, 16), (16, 64), (5, 70))
+WIDTHS = ((8, 8), (16, 16), (16, 31), (32, 16), (64, 16), (16, 64), (5, 70))
 
 _Configurations = Iterator[tuple[str, Any, Constants, dict[str, int]]]
 
@@ -1330,13 +1342,14 @@ def _narrow_configurations(dim: int, channels: int) -> _Configurations:
     for plan, density in ((forward, False), (backward, True)):
         yield "pack", pack, pack_constants(plan, channels, density, density), {"num_warps": ROW_WARPS}
     for isotropic in (True, False):
-        constants = convolve_constants(1, forward, channels, True, RBF, isotropic, True, True)
-        yield "convolve", convolve, constants, {"num_warps": forward.warps}
-        for own_is_target in (True, False):
-            constants = pull_constants(
-                1, backward, channels, True, True, RBF, isotropic, own_is_target, not own_is_target
-            )
-            yield "pull", pull, constants, {"num_warps": backward.warps}
+        for packed in (True, False) if forward.dense else (True,):
+            constants = convolve_constants(1, forward, channels, packed, RBF, isotropic, True, True)
+            yield "convolve", convolve, constants, {"num_warps": forward.warps}
+        for packed in (True, False) if backward.dense else (True,):
+            for own_is_target in (True, False):
+                sides = isotropic, own_is_target, not own_is_target
+                constants = pull_constants(1, backward, channels, packed, packed, RBF, *sides)
+                yield "pull", pull, constants, pull_options(backward, not own_is_target)
 
 
 def _wide_configurations(dim: int, channels: int) -> _Configurations:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_nas_np.ops import set_conv, set_conv_from_grid, set_conv_to_grid, window_for
-from pyg_nas_np.ops.backends import validation_enabled
+from pyg_nas_np.ops.backends import checks_values
 from pyg_nas_np.ops.checks import per_axis
 from pyg_nas_np.ops.radial import check_kernel
 
@@ -655,7 +655,8 @@ def _to_ptr(
         if ptr is None:
             if batch_size != 1:
                 raise ValueError(f"'{name}' is missing: the rows belong to {batch_size} sets.")
-            ptr = torch.tensor([0, x.size(0)], device=x.device)
+            # Counted on the device: to copy from the host would wait for it, and break the capture of a CUDA graph.
+            ptr = torch.arange(2, device=x.device) * x.size(0)
         return None, ptr
     if ptr is not None:
         raise ValueError(f"'{name}' and its 'ptr' are both given: drop one of them.")
@@ -663,8 +664,7 @@ def _to_ptr(
         raise TypeError(f"'{name}' must be int64 but is {batch.dtype}.")
     if batch.shape != x.shape[:1]:
         raise ValueError(f"'{name}' must have shape [{x.size(0)}] but has shape {list(batch.shape)}.")
-    # Checking values synchronises with the device, and is impossible inside a compiled graph.
-    if batch.numel() and validation_enabled() and not torch.compiler.is_compiling():
+    if batch.numel() and checks_values(batch.device):
         low, high = int(batch.min()), int(batch.max())
         if low < 0 or high >= batch_size:
             raise ValueError(f"'{name}' must lie in [0, {batch_size}) but contains {low if low < 0 else high}.")

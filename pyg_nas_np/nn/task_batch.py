@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_nas_np.ops.backends import validation_enabled
+from pyg_nas_np.ops.backends import checks_values
 from pyg_nas_np.utils import InvalidLabelsError
 
 
@@ -151,7 +151,7 @@ def _check_noise(noise: Tensor, scores: Tensor) -> None:
             f"the context is needed, 0 where none is known"
         )
     # Checking values synchronises with the device, and is impossible inside a compiled graph.
-    if noise.is_meta or not validation_enabled() or torch.compiler.is_compiling():
+    if not checks_values(noise.device):
         return
     bad = ~((noise >= 0) & noise.isfinite())
     if bool(bad.any()):

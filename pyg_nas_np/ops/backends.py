@@ -99,8 +99,14 @@ def validation_enabled() -> bool:
 
 
 def checks_values(device: torch.device) -> bool:
-    r"""Returns whether a call on :obj:`device` checks argument values: not while its work is captured, not computed."""
-    return _validate and not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+    r"""Returns whether a call on :obj:`device` checks argument values.
+
+    It does not where there are none to read: on the device ``"meta"``, while a CUDA graph is captured, and while
+    PyTorch compiles.
+    """
+    if not _validate or device.type == "meta" or torch.compiler.is_compiling():
+        return False
+    return not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
 
 
 def resolve(name: str, device: torch.device) -> str:

@@ -432,3 +432,16 @@ def test_values_are_not_looked_at_without_validation():
     with ops.validation(False):
         out = SetConv(3, dim=2).double()(x_src, y_src, x_dst, BATCH_SRC, BATCH_DST, batch_size=4)
     assert out.shape == (11, 4)
+
+
+@pytest.mark.parametrize("how", ["nothing", "batch", "ptr"])
+def test_no_value_is_read_from_a_device_that_cannot_tell_any(how: str):
+    # As while a CUDA graph is captured: meta tensors raise where a value is read.
+    conv = SetConv(3, 4, dim=2, heads=2, hidden_channels=4).to("meta")
+    x, y = torch.randn(6, 2, device="meta"), torch.randn(6, 3, device="meta")
+    sets = {
+        "nothing": {},
+        "batch": {f"batch_{side}": torch.empty(6, dtype=torch.int64, device="meta") for side in ("src", "dst")},
+        "ptr": {f"ptr_{side}": torch.empty(3, dtype=torch.int64, device="meta") for side in ("src", "dst")},
+    }[how]
+    assert conv(x, y, x, **sets, batch_size=1 if how == "nothing" else 2).shape == (6, 4)

@@ -65,10 +65,7 @@ class Forest:
     def _serving(self, x: Array, z: Array) -> list[tuple[BaseDecisionTree, Array]]:
         """Trees that may serve for other points, the youngest last."""
         before, count = len(self.z), len(z)
-        # Descriptors of a longer batch may differ in the last bits.
-        if before > count or not np.allclose(self.x, x[:before], rtol=1e-4, atol=1e-4):
-            return []
-        if np.sqrt(np.square(self.z - z[:before]).mean()) > DRIFT:
+        if not continues(self.x, self.z, x, z):
             return []
         return self.trees[math.ceil(len(self.trees) * (count - before) / (LAG * count)) :]
 
@@ -100,6 +97,25 @@ class Forest:
             votes += out
         # A point in every bootstrap is predicted by the mean of all.
         return np.where(votes > 0, total / np.maximum(votes, 1), self.z.mean())
+
+
+def continues(x: Array, z: Array, more_x: Array, more_z: Array) -> bool:
+    r"""Returns whether points with scores are the first of others, and their scores have moved little (:data:`DRIFT`).
+
+    Args:
+        x, more_x: ``[n, F]`` and ``[m, F]``.
+        z, more_z: ``[n]`` and ``[m]``.
+
+    Example:
+        >>> x, z = np.eye(3), np.arange(3.0)
+        >>> continues(x[:2], z[:2], x, z), continues(x, z, x[:2], z[:2])
+        (True, False)
+    """
+    count = len(z)
+    # Descriptors of a longer batch may differ in the last bits.
+    if count > len(more_z) or not np.allclose(x, more_x[:count], rtol=1e-4, atol=1e-4):
+        return False
+    return bool(np.sqrt(np.square(z - more_z[:count]).mean()) <= DRIFT)
 
 
 def _grown(model: ExtraTreesRegressor, x: Array, z: Array) -> list[tuple[BaseDecisionTree, Array]]:

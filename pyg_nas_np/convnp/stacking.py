@@ -10,7 +10,7 @@ from sklearn.ensemble import GradientBoostingRegressor
 from torch import Tensor
 from typing_extensions import Self
 
-from pyg_nas_np.convnp.forest import DRIFT, LAG
+from pyg_nas_np.convnp.forest import LAG, continues
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.features.tables import KeptRows
 from pyg_nas_np.ops import TreeEnsemble, tree_sum
@@ -106,8 +106,8 @@ class Stacking:
             held_out: Leave-one-out prediction of each score by each member of the bank, bagged trees last, ``[n, K]``.
             state: State of trained networks, from :meth:`state_dict`.
             start: Another one, whose networks are taken over, with their stacking weight, where they were trained on
-                the first of these labels and there are few new ones (:data:`GROWTH`, :data:`DRIFT`); so are its boosted
-                trees (:data:`~pyg_nas_np.convnp.forest.LAG`). (default: none)
+                the first of these labels (:func:`~pyg_nas_np.convnp.forest.continues`) and there are few new ones
+                (:data:`GROWTH`); so are its boosted trees (:data:`~pyg_nas_np.convnp.forest.LAG`). (default: none)
         """
         if self.boosting:
             bagged = best_share(held_out[:, :-1].mean(dim=1) - z, held_out[:, -1] - z)
@@ -210,13 +210,9 @@ class Stacking:
 
 def _serves(known: tuple[Tensor, Tensor] | None, x: Tensor, z: Tensor, growth: float) -> bool:
     """Whether what was learned from a context serves for another one, which is the same and at most so much larger."""
-    if known is None or not known[1].numel() <= z.numel() <= growth * known[1].numel():
+    if known is None or z.numel() > growth * known[1].numel():
         return False
-    count = known[1].numel()
-    # Descriptors of a longer batch may differ in the last bits.
-    if not torch.allclose(x[:count], known[0], rtol=1e-4, atol=1e-4):
-        return False
-    return float((z[:count] - known[1]).square().mean().sqrt()) <= DRIFT
+    return continues(*(part.numpy() for part in (*known, x, z)))
 
 
 def best_share(errors: Tensor, other_errors: Tensor, spread: float = 0.0) -> float:

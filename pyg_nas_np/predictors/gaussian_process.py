@@ -19,7 +19,7 @@ from pyg_nas_np.utils import SingularCovarianceError, map_chunks, one_blas_threa
 MAX_FIT = 512
 """Hyperparameters are fitted to at most this many points; the posterior uses all."""
 
-CHUNK = {"cpu": 1 << 10, "cuda": 1 << 16}
+CHUNK = {"cpu": 1 << 10, "cuda": 1 << 14}
 """Points predicted at a time; on a CPU their covariances fit into the cache."""
 
 JITTER = (1e-10, 1e-8, 1e-6, 1e-4)

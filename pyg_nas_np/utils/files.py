@@ -280,7 +280,10 @@ def _is_stream(path: Path) -> bool:
     # These links lead to a file where the output is redirected to one.
     if os.fspath(path) in ("/dev/stdout", "/dev/stderr"):
         return True
-    return path.exists() and not path.is_file() and not path.is_dir()
+    with suppress(OSError):  # what cannot be looked at is told where it is written
+        mode = path.stat().st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return False
 
 
 _DISK = frozenset(

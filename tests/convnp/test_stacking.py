@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_nas_np.convnp.stacking import DRIFT, FOLDS, GROWTH, LIFT, MOST, Stacking, best_share
+from pyg_nas_np.convnp.forest import DRIFT
+from pyg_nas_np.convnp.stacking import FOLDS, GROWTH, LIFT, MOST, Stacking, best_share
 from pyg_nas_np.features import shared_descriptors
 from pyg_nas_np.predictors import Architectures, GNNPredictor
 from pyg_nas_np.spaces import NASBench201Space
